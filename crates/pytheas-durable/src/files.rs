@@ -1,0 +1,86 @@
+//! Replacing single files, whole or not at all.
+
+use std::{
+    fs::{File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+use tempfile::NamedTempFile;
+
+use crate::{dirs::sync_dir, faults};
+
+/// Replaces `path` by `bytes`, mode 0644; after a crash it holds the old or the new content, whole.
+///
+/// # Errors
+/// Whatever the file system says; the old content is then still there.
+pub fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, 0o644, |file| file.write_all(bytes))
+}
+
+/// As [`replace`], readable by the owner only (mode 0600): for keys and tokens.
+///
+/// # Errors
+/// As [`replace`].
+pub fn replace_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    replace_with(path, 0o600, |file| file.write_all(bytes))
+}
+
+/// As [`replace`], the content written by `write`, with the permission bits `mode`.
+///
+/// # Errors
+/// What `write` or the file system says; the old content is then still there.
+pub fn replace_with(
+    path: &Path,
+    mode: u32,
+    write: impl FnOnce(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let dir = parent(path);
+    let mut temp = NamedTempFile::new_in(dir)?; // same file system: the rename stays atomic
+    write(temp.as_file_mut())?;
+    temp.as_file()
+        .set_permissions(Permissions::from_mode(mode))?;
+    temp.as_file().sync_all()?; // content before name
+    faults::point("replace:before-rename");
+    temp.persist(path).map_err(|e| e.error)?;
+    faults::point("replace:after-rename");
+    sync_dir(dir) // name before success
+}
+
+/// The folder a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent()
+        .filter(|dir| !dir.as_os_str().is_empty())
+        .unwrap_or(Path::new("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_content_and_no_litter() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        replace(&path, b"old").unwrap();
+        let result = replace_with(&path, 0o644, |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("disk full"))
+        });
+        assert!(result.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn secrets_are_readable_by_their_owner_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        replace_private(&path, b"secret").unwrap();
+        assert_eq!(
+            std::fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Repository chores: `cargo xtask test [--all] [--no-install]`, `cargo xtask size`.
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a chore talks to a person"
+)]
+
+mod setup;
+mod size;
+mod steps;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+Repository chores
+
+Usage: cargo xtask <COMMAND>
+
+Commands:
+  test   Set up what the tests need, then run every check and test
+  size   Build the device agent as it is shipped and print its size
+
+Options of `test`:
+  --all          also the heavy suites
+  --no-install   install nothing; what is missing is skipped, visibly
+  --advisories   also check security advisories (fetches their database)
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let flag = |name: &str| args.iter().any(|arg| arg == name);
+    let known = ["--all", "--no-install", "--advisories"];
+    if let Some(odd) = args
+        .iter()
+        .skip(1)
+        .find(|arg| !known.contains(&arg.as_str()))
+    {
+        eprintln!("error: unknown option `{odd}`\n\n{HELP}");
+        return ExitCode::from(2);
+    }
+    match args.first().map(String::as_str) {
+        Some("test") => steps::test(&steps::Options {
+            all: flag("--all"),
+            install: !flag("--no-install"),
+            advisories: flag("--advisories"),
+        }),
+        Some("size") => size::report(),
+        _ => {
+            print!("{HELP}");
+            ExitCode::from(2)
+        }
+    }
+}

