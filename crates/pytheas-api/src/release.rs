@@ -1,0 +1,30 @@
+//! Releases in the hub's repository (`GET /api/v1/releases`).
+
+use serde::{Deserialize, Serialize};
+
+/// One release on one platform, as the verified TUF repository describes it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseView {
+    /// The app.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// The platform.
+    pub platform: String,
+    /// `bundle`, …
+    pub form: String,
+    /// Identity of its tree.
+    pub tree: String,
+    /// Sum of its files' sizes.
+    pub size_bytes: u64,
+    /// Number of its files.
+    pub files: u64,
+    /// The TUF target's name: `greenhouse/1.1.0/linux-x86_64/release.json`.
+    pub target: String,
+    /// How many older trees have a delta to it.
+    pub deltas: u64,
+    /// When it was published, where the repository says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub published_ms: Option<i64>,
+}

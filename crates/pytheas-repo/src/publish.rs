@@ -1,0 +1,480 @@
+//! Publishing a built tree: what is new goes into packs, what is signed goes in last.
+//!
+//! ```text
+//! scan ─▶ packs (objects no earlier pack has) ─▶ index, tree document ─▶ deltas ─▶ upload:
+//!   blobs ─▶ release.json ─▶ N.targets.json ─▶ N.snapshot.json ─▶ timestamp.json
+//! ```
+//! Nothing that is there is changed before the timestamp, so a publish that is cut off anywhere
+//! leaves the repository as it was; what it uploaded is used by the next attempt.
+
+mod commit;
+mod delta;
+mod earlier;
+mod event;
+mod pack;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::Timestamp;
+use miette::Diagnostic;
+use pytheas_durable::trees::{self, ScanError};
+use pytheas_release::{
+    BlobRef, BuildRecord, Entry, Platform, RECORD_FILE, RecordError, RelPath, Release, ReleaseRef,
+    Sha256, Tree, TreeId, TreeRef, target_name,
+};
+
+pub use crate::sign::Validity;
+use crate::{
+    base::Base,
+    client::ContentError,
+    keys::PublisherKeys,
+    layout,
+    repository::RepositoryError,
+    store::{Store, StoreError},
+};
+use commit::Target;
+pub use event::{Event, Events};
+
+/// How to publish.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The time.
+    pub now: Timestamp,
+    /// How long the signatures are good.
+    pub validity: Validity,
+    /// From how many earlier releases deltas are made.
+    pub deltas: usize,
+    /// zstd's level for packs.
+    pub level: i32,
+    /// A pack is closed once it is this long, in bytes.
+    pub pack_bytes: u64,
+}
+
+impl Options {
+    /// The usual: deltas from three releases, zstd level 12, packs of 64 MiB.
+    pub fn at(now: Timestamp) -> Self {
+        Self {
+            now,
+            validity: Validity::default(),
+            deltas: 3,
+            level: 12,
+            pack_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A delta that was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeltaMade {
+    /// From this release.
+    pub from: ReleaseRef,
+    /// Its tree.
+    pub tree: TreeId,
+    /// Length of the delta.
+    pub size_bytes: u64,
+}
+
+/// What was published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// Name and version.
+    pub reference: ReleaseRef,
+    /// The platform.
+    pub platform: Platform,
+    /// Name of the TUF target.
+    pub target: String,
+    /// The tree.
+    pub tree: TreeId,
+    /// Number of its files.
+    pub files: u64,
+    /// Their size.
+    pub size_bytes: u64,
+    /// Whether exactly this was published before, so that nothing was done.
+    pub already: bool,
+    /// Objects that no earlier release had.
+    pub new_objects: usize,
+    /// Objects that were there.
+    pub reused_objects: usize,
+    /// Bytes uploaded, metadata included.
+    pub uploaded_bytes: u64,
+    /// The deltas.
+    pub deltas: Vec<DeltaMade>,
+}
+
+/// A release that was not published; the repository is as it was.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum PublishError {
+    /// The store fails.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Store(#[from] StoreError),
+    /// The repository that is there cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Repository(#[from] RepositoryError),
+    /// Something in the repository is not what was signed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Content(#[from] ContentError),
+    /// The folder cannot be read as a tree.
+    #[error("`{}` cannot be published", dir.display())]
+    #[diagnostic(help("publish the folder that `pytheas build` made"))]
+    Scan {
+        /// The folder.
+        dir: PathBuf,
+        /// What is wrong.
+        source: ScanError,
+    },
+    /// The folder is not a built tree.
+    #[error("`{}` was not made by `pytheas build`: it has no `{RECORD_FILE}`", dir.display())]
+    #[diagnostic(help("build first: `pytheas build -o DIR`, then `pytheas publish DIR`"))]
+    NotBuilt {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// The record cannot be used.
+    #[error("`{}` cannot be used", path.display())]
+    #[diagnostic(help("build again with this version of pytheas"))]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// Nothing would start.
+    #[error("the entry `{entry}` that `{RECORD_FILE}` names is no executable file of the tree")]
+    #[diagnostic(help("the folder was changed after the build; build again"))]
+    NoEntry {
+        /// The entry.
+        entry: RelPath,
+    },
+    /// The version has another content already.
+    #[error("`{reference}` for `{platform}` is published already, with other content (tree {}, yours is {})", published.short(), yours.short())]
+    #[diagnostic(help("a published version never changes; raise the version and build again"))]
+    Taken {
+        /// Name and version.
+        reference: ReleaseRef,
+        /// The platform.
+        platform: Platform,
+        /// The published tree.
+        published: TreeId,
+        /// The tree in the folder.
+        yours: TreeId,
+    },
+    /// The root metadata is too old to sign under.
+    #[error("the root metadata expired at {expired} and it is {now}")]
+    #[diagnostic(help("renew it with the root key: devices refuse everything signed under it"))]
+    RootExpired {
+        /// When.
+        expired: Timestamp,
+        /// The time.
+        now: Timestamp,
+    },
+    /// The repository belongs to other keys.
+    #[error("`{path}` in `{store}` is the root metadata of other keys")]
+    #[diagnostic(help(
+        "publish with the keys this repository was made with, or to an empty place"
+    ))]
+    OtherRoot {
+        /// The store.
+        store: String,
+        /// The file.
+        path: String,
+    },
+    /// A file changed while it was published.
+    #[error("`{path}` changed while it was being published")]
+    #[diagnostic(help("let nothing write into the folder, and publish again"))]
+    Changed {
+        /// The file.
+        path: RelPath,
+    },
+    /// A file of the tree cannot be read.
+    #[error("cannot read `{path}` of the tree")]
+    #[diagnostic(help("is the folder still there and readable?"))]
+    Read {
+        /// The file.
+        path: RelPath,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Temporary files.
+    #[error("cannot write temporary files")]
+    #[diagnostic(help(
+        "make room, or set TMPDIR to a folder with room: packs are made there before they are uploaded"
+    ))]
+    Scratch(#[source] io::Error),
+    /// The signature failed.
+    #[error("cannot sign the {role} metadata")]
+    #[diagnostic(help("are these the keys of this repository? `pytheas keys show` lists them"))]
+    Sign {
+        /// The role.
+        role: &'static str,
+        /// What `tough` says.
+        source: Box<tough::error::Error>,
+    },
+}
+
+/// Something to upload.
+enum Source {
+    Bytes(Vec<u8>),
+    File(PathBuf),
+}
+
+/// Publishes the tree in the folder `dir`, which [`BuildRecord`] describes, to `store`.
+///
+/// Publishing the same again changes nothing and is a success; another tree under the same name,
+/// version and platform is refused.
+///
+/// # Errors
+/// [`PublishError`]; whatever it is, devices see the repository as it was before.
+///
+/// # Panics
+/// Outside a tokio runtime.
+pub async fn publish(
+    store: &Store,
+    keys: &PublisherKeys,
+    dir: &Path,
+    options: &Options,
+    events: &Events,
+) -> Result<Published, PublishError> {
+    let expired = keys.root.signed.expires;
+    if expired <= options.now {
+        return Err(PublishError::RootExpired {
+            expired,
+            now: options.now,
+        });
+    }
+    let _lock = store.lock()?;
+    let (record, tree) = blocking({
+        let dir = dir.to_owned();
+        move || read_built(&dir)
+    })
+    .await?;
+    let tree_id = tree.id();
+    let (files, size_bytes) = (tree.file_count(), tree.size_bytes());
+    events.tell(Event::Scanned {
+        tree: tree_id,
+        files,
+        size_bytes,
+    });
+
+    let base = Base::load(store, &keys.root).await?;
+    let target = target_name(&record.name, &record.version, &record.platform);
+    let mut published = Published {
+        reference: ReleaseRef {
+            name: record.name.clone(),
+            version: record.version.clone(),
+        },
+        platform: record.platform.clone(),
+        target: target.clone(),
+        tree: tree_id,
+        files,
+        size_bytes,
+        already: false,
+        new_objects: 0,
+        reused_objects: tree.objects().len(),
+        uploaded_bytes: 0,
+        deltas: Vec::new(),
+    };
+    if let Some(release) = base.release(&target).await? {
+        if release.tree.id == tree_id {
+            published.already = true;
+            return Ok(published);
+        }
+        return Err(PublishError::Taken {
+            reference: published.reference,
+            platform: published.platform,
+            published: release.tree.id,
+            yours: tree_id,
+        });
+    }
+
+    let releases = match &base.repository {
+        Some(repository) => earlier::load(store, repository).await?,
+        None => Vec::new(),
+    };
+    let scratch = Arc::new(tempfile::tempdir().map_err(PublishError::Scratch)?);
+    let tree = Arc::new(tree);
+
+    // Objects that no earlier pack has go into new packs.
+    let known = earlier::known_objects(&releases);
+    let new = tree
+        .objects()
+        .keys()
+        .filter(|object| !known.contains_key(*object))
+        .copied()
+        .collect();
+    let packs = blocking({
+        let (tree, dir, scratch) = (tree.clone(), dir.to_owned(), scratch.clone());
+        let (options, events) = (options.clone(), events.clone());
+        move || pack::make(&tree, &new, &dir, scratch.path(), &options, &events)
+    })
+    .await?;
+    let index = earlier::index_of(&tree, &known, &packs);
+    published.new_objects = packs.iter().map(|pack| pack.objects.len()).sum();
+    published.reused_objects -= published.new_objects;
+
+    let mut uploads: Vec<(BlobRef, Source)> = Vec::new();
+    let document = zstd::encode_all(tree.encode().as_slice(), 19).map_err(PublishError::Scratch)?;
+    let document = add(&mut uploads, document);
+    let index_blob = add(&mut uploads, index.encode());
+    // What a device moves without a delta: the tree document, the index, and what it lacks.
+    let cost = |old: &Tree| {
+        let missing = pytheas_release::delta::missing(old, &tree);
+        let objects = index.cost_bytes(missing.iter().map(|(_, _, object)| object));
+        objects
+            .unwrap_or(u64::MAX)
+            .saturating_add(document.size_bytes + index_blob.size_bytes)
+    };
+
+    // Deltas from the newest earlier releases of the same app for the same platform.
+    let mut deltas = BTreeMap::new();
+    for old in earlier::newest(&releases, &published, options.deltas) {
+        let from = old.release.reference();
+        let made = delta::make(store, old, &tree, dir, &scratch).await;
+        match made {
+            Ok((old_tree, bytes)) if (bytes.len() as u64) <= cost(&old_tree) => {
+                let size_bytes = bytes.len() as u64;
+                events.tell(Event::Delta {
+                    from: from.clone(),
+                    size_bytes,
+                });
+                let tree = old.release.tree.id;
+                published.deltas.push(DeltaMade {
+                    from,
+                    tree,
+                    size_bytes,
+                });
+                deltas.insert(tree, add(&mut uploads, bytes));
+            }
+            Ok(_) => {
+                let why = "fetching the changed files moves less".to_owned();
+                events.tell(Event::NoDelta { from, why });
+            }
+            Err(error) => {
+                tracing::warn!(release = %from, "no delta from `{from}`: {error}");
+                events.tell(Event::NoDelta {
+                    from,
+                    why: error.to_string(),
+                });
+            }
+        }
+    }
+
+    let release = Release {
+        format: 1,
+        name: record.name,
+        version: record.version,
+        form: record.form,
+        platform: record.platform,
+        entry: record.entry,
+        tree: TreeRef {
+            id: tree_id,
+            size_bytes,
+            files,
+            document,
+        },
+        index: index_blob,
+        deltas,
+        requires: BTreeMap::new(),
+        health: record.health,
+        config: record.config,
+        interpreter: record.interpreter,
+    };
+    uploads.extend(
+        packs
+            .into_iter()
+            .map(|pack| (pack.blob, Source::File(pack.file))),
+    );
+    for (blob, source) in uploads {
+        published.uploaded_bytes += upload_blob(store, &blob, source, events).await?;
+    }
+    let target = Target {
+        name: target,
+        document: release.encode(),
+        tree: tree_id,
+    };
+    published.uploaded_bytes += base.commit(keys, target, options, events).await?;
+    Ok(published)
+}
+
+/// Runs `work`, which computes or reads files, beside the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => std::panic::resume_unwind(error.into_panic()),
+    }
+}
+
+/// The record and the tree of a folder that `pytheas build` made.
+fn read_built(dir: &Path) -> Result<(BuildRecord, Tree), PublishError> {
+    let path = dir.join(RECORD_FILE);
+    let bytes = match std::fs::read(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(PublishError::NotBuilt {
+                dir: dir.to_owned(),
+            });
+        }
+        other => other.map_err(|source| PublishError::Scan {
+            dir: dir.to_owned(),
+            source: ScanError::Io {
+                path: path.clone(),
+                source,
+            },
+        })?,
+    };
+    let record =
+        BuildRecord::parse(&bytes).map_err(|source| PublishError::Record { path, source })?;
+    let tree = trees::scan(dir).map_err(|source| PublishError::Scan {
+        dir: dir.to_owned(),
+        source,
+    })?;
+    match tree.get(&record.entry) {
+        Some(
+            Entry::File {
+                executable: true, ..
+            }
+            | Entry::Symlink { .. },
+        ) => Ok((record, tree)),
+        _ => Err(PublishError::NoEntry {
+            entry: record.entry,
+        }),
+    }
+}
+
+/// Puts `bytes` on the list of uploads.
+fn add(uploads: &mut Vec<(BlobRef, Source)>, bytes: Vec<u8>) -> BlobRef {
+    let blob = BlobRef {
+        sha256: Sha256::of(&bytes),
+        size_bytes: bytes.len() as u64,
+    };
+    uploads.push((blob, Source::Bytes(bytes)));
+    blob
+}
+
+/// Uploads a blob unless it is there; the bytes moved.
+async fn upload_blob(
+    store: &Store,
+    blob: &BlobRef,
+    source: Source,
+    events: &Events,
+) -> Result<u64, StoreError> {
+    let path = layout::blob(&blob.sha256);
+    if store.size_bytes(&path).await? == Some(blob.size_bytes) {
+        return Ok(0);
+    }
+    match source {
+        Source::Bytes(bytes) => store.put(&path, bytes.into()).await?,
+        Source::File(file) => store.put_file(&path, &file, blob.size_bytes).await?,
+    }
+    events.tell(Event::Uploaded {
+        path,
+        size_bytes: blob.size_bytes,
+    });
+    Ok(blob.size_bytes)
+}

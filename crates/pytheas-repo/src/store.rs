@@ -1,0 +1,473 @@
+//! Where a repository is written: a folder, or any `object_store` URL.
+//!
+//! What publishing relies on: a put is whole or nothing, a folder's puts survive a power cut, and
+//! two writers find out about each other (a lock in folders, conditional puts elsewhere).
+
+use std::{
+    fmt, io,
+    path::{Path as FsPath, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use miette::Diagnostic;
+use object_store::{
+    ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore, ObjectStoreExt,
+    PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart, http::HttpBuilder,
+    local::LocalFileSystem, path::Path, prefix::PrefixStore,
+};
+use pytheas_durable::{FileLock, LockError};
+use tokio::io::AsyncReadExt;
+use url::Url;
+
+/// Larger files are sent in parts of this size, in bytes.
+const PART: usize = 8 << 20;
+
+/// A place for a repository.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+    shown: String,
+    kind: Kind,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// Locked while it is written.
+    Folder(PathBuf),
+    /// Puts whole files only, and cannot put on a condition.
+    Http,
+    /// Everything else.
+    Cloud,
+}
+
+/// A store that does not do what is asked.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum StoreError {
+    /// The location cannot be understood.
+    #[error("`{location}` is no place for a repository: {why}")]
+    #[diagnostic(help(
+        "a folder, or a URL such as `http://hub:8470/repo`, `s3://bucket/prefix`, `file:///srv/repo`"
+    ))]
+    Location {
+        /// What was given.
+        location: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// Not allowed.
+    #[error("`{store}` does not allow to {action} `{path}`")]
+    #[diagnostic(help(
+        "is the token right, and does it have the role `publisher`? (with S3: the AWS_* variables)"
+    ))]
+    Forbidden {
+        /// The store.
+        store: String,
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the store says.
+        source: Box<object_store::Error>,
+    },
+    /// Another writer was there first.
+    #[error("`{path}` in `{store}` was changed by another publisher meanwhile")]
+    #[diagnostic(help("run the command again: it goes on from what the other one published"))]
+    Conflict {
+        /// The store.
+        store: String,
+        /// The file.
+        path: String,
+    },
+    /// Another process is writing.
+    #[error("someone else is publishing to `{store}`")]
+    #[diagnostic(help("wait until it is done and run the command again"))]
+    Locked {
+        /// The store.
+        store: String,
+        /// Who.
+        source: LockError,
+    },
+    /// More than was expected.
+    #[error("`{path}` in `{store}` is larger than the {limit_bytes} bytes allowed")]
+    TooLarge {
+        /// The store.
+        store: String,
+        /// The file.
+        path: String,
+        /// What is allowed.
+        limit_bytes: u64,
+    },
+    /// The store fails.
+    #[error("cannot {action} `{path}` in `{store}`")]
+    #[diagnostic(help("is the store reachable, is there room, and may this user {action} there?"))]
+    Failed {
+        /// The store.
+        store: String,
+        /// `read` or `write`.
+        action: &'static str,
+        /// The file.
+        path: String,
+        /// What the store says.
+        source: Box<object_store::Error>,
+    },
+    /// A local file fails.
+    #[error("cannot use `{}`", path.display())]
+    #[diagnostic(help("is the disk full, or the folder not yours?"))]
+    Local {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+/// A file, and which version of it this is.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) bytes: Bytes,
+    version: UpdateVersion,
+}
+
+impl Store {
+    /// The store at `location`: a folder (made if missing) or a URL. `token` is the bearer token
+    /// for HTTP.
+    ///
+    /// # Errors
+    /// [`StoreError::Location`] when it cannot be understood; [`StoreError::Local`] when the
+    /// folder cannot be made.
+    pub fn open(location: &str, token: Option<&str>) -> Result<Self, StoreError> {
+        let wrong = |why: String| StoreError::Location {
+            location: location.to_owned(),
+            why,
+        };
+        if !location.contains("://") {
+            return Self::folder(FsPath::new(location));
+        }
+        let url = Url::parse(location).map_err(|error| wrong(error.to_string()))?;
+        match url.scheme() {
+            "file" => {
+                let path = url
+                    .to_file_path()
+                    .map_err(|()| wrong("not a local path".into()))?;
+                Self::folder(&path)
+            }
+            "http" | "https" => Self::http(&url, token),
+            _ => {
+                let (objects, prefix) = object_store::parse_url_opts(&url, std::env::vars())
+                    .map_err(|error| wrong(error.to_string()))?;
+                let objects: Arc<dyn ObjectStore> = Arc::from(objects);
+                let objects = Arc::new(PrefixStore::new(objects, prefix));
+                Ok(Self {
+                    objects,
+                    shown: location.to_owned(),
+                    kind: Kind::Cloud,
+                })
+            }
+        }
+    }
+
+    /// The store in the folder `path`, made if missing.
+    ///
+    /// # Errors
+    /// [`StoreError::Local`] when it cannot be made.
+    pub fn folder(path: &FsPath) -> Result<Self, StoreError> {
+        let local = |source| StoreError::Local {
+            path: path.to_owned(),
+            source,
+        };
+        pytheas_durable::create_dir_all(path).map_err(local)?;
+        let path = path.canonicalize().map_err(local)?;
+        let objects = LocalFileSystem::new_with_prefix(&path)
+            .map_err(|error| local(io::Error::other(error)))?
+            .with_fsync(true);
+        let shown = path.display().to_string();
+        Ok(Self {
+            objects: Arc::new(objects),
+            shown,
+            kind: Kind::Folder(path),
+        })
+    }
+
+    fn http(url: &Url, token: Option<&str>) -> Result<Self, StoreError> {
+        let wrong = |why: String| StoreError::Location {
+            location: url.to_string(),
+            why,
+        };
+        let mut headers = HeaderMap::new();
+        if let Some(token) = token {
+            let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
+                .map_err(|_| wrong("the token has characters that no token has".into()))?;
+            value.set_sensitive(true);
+            headers.insert("authorization", value);
+        }
+        let options = ClientOptions::new()
+            .with_allow_http(true) // what is signed needs no secrecy, and hubs live on loopback too
+            .with_default_headers(headers)
+            .with_connect_timeout(Duration::from_secs(10))
+            .with_timeout(Duration::from_secs(3600)); // one pack over a slow line
+        let retry = RetryConfig {
+            max_retries: 3,
+            retry_timeout: Duration::from_secs(20),
+            ..RetryConfig::default()
+        };
+        let objects = HttpBuilder::new()
+            .with_url(url.as_str())
+            .with_client_options(options)
+            .with_retry(retry)
+            .build()
+            .map_err(|error| wrong(error.to_string()))?;
+        let shown = url.to_string();
+        Ok(Self {
+            objects: Arc::new(objects),
+            shown,
+            kind: Kind::Http,
+        })
+    }
+
+    /// A store that is open already; `shown` is what messages call it.
+    pub fn from_objects(objects: Arc<dyn ObjectStore>, shown: &str) -> Self {
+        Self {
+            objects,
+            shown: shown.to_owned(),
+            kind: Kind::Cloud,
+        }
+    }
+
+    /// Keeps other writers of a folder away while the result lives; other stores have no locks
+    /// (`None`), their puts are conditional. The hub takes it while it stores what is put by HTTP.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another process is writing.
+    pub fn lock(&self) -> Result<Option<FileLock>, StoreError> {
+        let Kind::Folder(path) = &self.kind else {
+            return Ok(None);
+        };
+        match FileLock::acquire(&path.join(".publish.lock")) {
+            Ok(lock) => Ok(Some(lock)),
+            Err(source) => Err(StoreError::Locked {
+                store: self.shown.clone(),
+                source,
+            }),
+        }
+    }
+
+    /// The file `path`, if it is there, at most `limit_bytes` long.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn get(&self, path: &str, limit_bytes: u64) -> Result<Option<Bytes>, StoreError> {
+        Ok(self
+            .read(path, None, limit_bytes)
+            .await?
+            .map(|seen| seen.bytes))
+    }
+
+    /// As [`Self::get`], with what is needed to replace exactly this version.
+    pub(crate) async fn look(&self, path: &str, limit: u64) -> Result<Option<Seen>, StoreError> {
+        self.read(path, None, limit).await
+    }
+
+    pub(crate) async fn read(
+        &self,
+        path: &str,
+        range: Option<std::ops::Range<u64>>,
+        limit_bytes: u64,
+    ) -> Result<Option<Seen>, StoreError> {
+        let options = GetOptions {
+            range: range.map(GetRange::Bounded),
+            ..GetOptions::default()
+        };
+        let result = match self.objects.get_opts(&Path::from(path), options).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            other => other.map_err(|source| self.failed("read", path, source))?,
+        };
+        let length = result.range.end - result.range.start;
+        if length > limit_bytes {
+            let (store, path) = (self.shown.clone(), path.to_owned());
+            return Err(StoreError::TooLarge {
+                store,
+                path,
+                limit_bytes,
+            });
+        }
+        let version = UpdateVersion {
+            e_tag: result.meta.e_tag.clone(),
+            version: result.meta.version.clone(),
+        };
+        let bytes = result
+            .bytes()
+            .await
+            .map_err(|source| self.failed("read", path, source))?;
+        Ok(Some(Seen { bytes, version }))
+    }
+
+    /// Length of the file `path` in bytes, if it is there.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn size_bytes(&self, path: &str) -> Result<Option<u64>, StoreError> {
+        match self.objects.head(&Path::from(path)).await {
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            other => Ok(Some(
+                other
+                    .map_err(|source| self.failed("read", path, source))?
+                    .size,
+            )),
+        }
+    }
+
+    /// Writes the file `path`, whole or not at all.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        self.write(path, bytes, PutMode::Overwrite).await
+    }
+
+    /// As [`Self::put`], for a file that must not be there yet.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is.
+    pub async fn create(&self, path: &str, bytes: Bytes) -> Result<(), StoreError> {
+        if self.kind == Kind::Http {
+            // HTTP stores know no conditions: look first. (A hub refuses to replace it anyway.)
+            if self.size_bytes(path).await?.is_some() {
+                return Err(self.conflict(path));
+            }
+            return self.put(path, bytes).await;
+        }
+        self.write(path, bytes, PutMode::Create).await
+    }
+
+    /// Writes the file `path` in place of the version `seen` (`None`: of none at all).
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it is another one by now.
+    pub(crate) async fn replace(
+        &self,
+        path: &str,
+        bytes: Bytes,
+        seen: Option<&Seen>,
+    ) -> Result<(), StoreError> {
+        let Some(seen) = seen else {
+            return self.create(path, bytes).await;
+        };
+        if self.kind == Kind::Cloud {
+            let mode = PutMode::Update(seen.version.clone());
+            match self.write(path, bytes.clone(), mode).await {
+                Err(StoreError::Failed { source, .. })
+                    if matches!(
+                        *source,
+                        object_store::Error::NotImplemented { .. }
+                            | object_store::Error::NotSupported { .. }
+                    ) => {}
+                other => return other,
+            }
+        }
+        // Folders are locked; a hub refuses a timestamp that is not newer; elsewhere the window
+        // between looking and writing stays.
+        let now = self.look(path, u64::MAX).await?;
+        if now.is_none_or(|now| now.bytes != seen.bytes) {
+            return Err(self.conflict(path));
+        }
+        self.put(path, bytes).await
+    }
+
+    /// Writes the local file `from` (of `size_bytes`) as `path`.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn put_file(
+        &self,
+        path: &str,
+        from: &FsPath,
+        size_bytes: u64,
+    ) -> Result<(), StoreError> {
+        let local = |source| StoreError::Local {
+            path: from.to_owned(),
+            source,
+        };
+        let mut file = tokio::fs::File::open(from).await.map_err(local)?;
+        let failed = |source| self.failed("write", path, source);
+        if self.kind == Kind::Http || size_bytes <= 2 * PART as u64 {
+            let mut bytes = Vec::with_capacity(usize::try_from(size_bytes).unwrap_or(0));
+            file.read_to_end(&mut bytes).await.map_err(local)?;
+            return self.put(path, bytes.into()).await;
+        }
+        let upload = self
+            .objects
+            .put_multipart(&Path::from(path))
+            .await
+            .map_err(failed)?;
+        let mut upload = WriteMultipart::new_with_chunk_size(upload, PART);
+        let mut buffer = vec![0; PART];
+        loop {
+            upload.wait_for_capacity(2).await.map_err(failed)?;
+            match file.read(&mut buffer).await.map_err(local)? {
+                0 => break,
+                n => upload.write(&buffer[..n]),
+            }
+        }
+        upload.finish().await.map(drop).map_err(failed)
+    }
+
+    async fn write(&self, path: &str, bytes: Bytes, mode: PutMode) -> Result<(), StoreError> {
+        let options = PutOptions {
+            mode,
+            ..PutOptions::default()
+        };
+        let payload = PutPayload::from(bytes);
+        match self
+            .objects
+            .put_opts(&Path::from(path), payload, options)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Err(self.conflict(path)),
+            Err(source) => Err(self.failed("write", path, source)),
+        }
+    }
+
+    fn conflict(&self, path: &str) -> StoreError {
+        StoreError::Conflict {
+            store: self.shown.clone(),
+            path: path.to_owned(),
+        }
+    }
+
+    fn failed(&self, action: &'static str, path: &str, source: object_store::Error) -> StoreError {
+        let (store, path, source) = (self.shown.clone(), path.to_owned(), Box::new(source));
+        match *source {
+            object_store::Error::Unauthenticated { .. }
+            | object_store::Error::PermissionDenied { .. } => StoreError::Forbidden {
+                store,
+                action,
+                path,
+                source,
+            },
+            _ => StoreError::Failed {
+                store,
+                action,
+                path,
+                source,
+            },
+        }
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.shown)
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.shown)
+    }
+}

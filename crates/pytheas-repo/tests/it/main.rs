@@ -1,0 +1,18 @@
+//! The whole room at work: real keys, really published folders, the real client.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "helpers of tests: they write broken files on purpose, and what fails shall panic"
+)]
+
+mod attacks;
+mod clocks;
+mod cuts;
+mod downloads;
+mod flips;
+mod http;
+mod publishing;
+mod python;
+mod roots;
+mod roundtrip;
+mod world;

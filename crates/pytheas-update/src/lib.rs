@@ -1,0 +1,39 @@
+//! The device's update machine: which step of an update comes next, and nothing else.
+//!
+//! Pure: no files, no network, no clock. The agent keeps the [`Machine`] on disk, saves it before
+//! each effect begins, performs [`Machine::effect`] and feeds what happened back as an [`Event`].
+//!
+//! ```text
+//! idle ─▶ checking ─▶ fetching ─▶ staging ─▶ verifying ─▶ switching ─▶ probation ─▶ committed ─▶ idle
+//!           │            │           │        │  ▲             │           │
+//!           └────────────┴───────────┴────────┴──┼─▶ idle      └──▶ rolling-back ─▶ idle
+//!                                     operator: roll back
+//! ```
+//!
+//! What holds at every moment, crashes included (tested by random histories in `tests/`):
+//! - `current` names a release whose tree was verified, byte by byte, before it was ever switched to;
+//! - a release that fails its probation does not stay current;
+//! - an action that was taken up ends in a closing report, kept until the hub has acknowledged it.
+//!
+//! ```
+//! use pytheas_update::{Effect, Event, Machine};
+//!
+//! let machine = Machine::default().step(Event::Wanted {
+//!     action: Some("7".parse()?),
+//!     target: "greenhouse/1.1.0/linux-x86_64/release.json".into(),
+//! });
+//! assert!(matches!(machine.effect(), Effect::Check { .. }));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod action;
+mod machine;
+mod report;
+mod state;
+mod stored;
+
+pub use action::{ActionId, ParseActionIdError};
+pub use machine::{Effect, Event, Machine};
+pub use report::{Failure, Outcome, Reason, Refusal, Report};
+pub use state::{Installed, Job, PROBATION_STARTS, State};
+pub use stored::StoredStateError;

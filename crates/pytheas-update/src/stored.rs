@@ -1,0 +1,121 @@
+//! `state.json`: the machine as it lies on disk.
+//!
+//! ```json
+//! {"format": 1,
+//!  "current": {"tree": "9f…", "release": "greenhouse@1.0.0"}, "previous": null,
+//!  "update": {"state": "fetching", "job": {"action": "7", "target": "greenhouse/1.1.0/linux-x86_64/release.json",
+//!             "from": {…}, "to": {…}, "attempt": 0}},
+//!  "outbox": [{"action": "6", "outcome": "succeeded", "message": "…"}], "refused": []}
+//! ```
+//! An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
+//! file alone; fields added within format 1 have defaults.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Machine;
+
+const FORMAT: u32 = 1;
+
+/// A `state.json` that cannot be used.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum StoredStateError {
+    /// Not JSON of the expected shape.
+    #[error("the stored update state does not parse")]
+    #[diagnostic(
+        code(pytheas::update::state_parse),
+        help(
+            "the agent can rebuild it from the running release: see `pytheas agent run --recover`"
+        )
+    )]
+    Parse(#[source] serde_json::Error),
+    /// Written by a newer agent.
+    #[error("the stored update state has format {0}; this agent reads format {FORMAT}")]
+    #[diagnostic(
+        code(pytheas::update::state_format),
+        help("run the newer agent again, or install the one that wrote this state")
+    )]
+    Format(u32),
+}
+
+#[derive(Serialize)]
+struct Written<'a> {
+    format: u32,
+    #[serde(flatten)]
+    machine: &'a Machine,
+}
+
+#[derive(Deserialize)]
+struct Envelope {
+    format: u32,
+}
+
+impl Machine {
+    /// The machine as it is stored: pretty JSON with a final newline.
+    pub fn encode(&self) -> Vec<u8> {
+        let written = Written {
+            format: FORMAT,
+            machine: self,
+        };
+        let mut bytes = serde_json::to_vec_pretty(&written).expect("all keys are strings");
+        bytes.push(b'\n');
+        bytes
+    }
+
+    /// The machine in `bytes`.
+    ///
+    /// # Errors
+    /// [`StoredStateError`] when it does not parse or has another format; never a fresh machine.
+    pub fn parse(bytes: &[u8]) -> Result<Self, StoredStateError> {
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(StoredStateError::Parse)?;
+        if envelope.format != FORMAT {
+            return Err(StoredStateError::Format(envelope.format));
+        }
+        serde_json::from_slice(bytes).map_err(StoredStateError::Parse)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_stored_form_is_fixed() {
+        let target = "greenhouse/1.1.0/linux-x86_64/release.json".to_owned();
+        let machine = Machine::default().step(crate::Event::Wanted {
+            action: Some("7".parse().unwrap()),
+            target,
+        });
+        insta::assert_snapshot!(String::from_utf8(machine.encode()).unwrap(), @r#"
+        {
+          "format": 1,
+          "current": null,
+          "previous": null,
+          "update": {
+            "state": "checking",
+            "action": "7",
+            "target": "greenhouse/1.1.0/linux-x86_64/release.json"
+          },
+          "outbox": [],
+          "refused": []
+        }
+        "#);
+        assert_eq!(Machine::parse(&machine.encode()).unwrap(), machine);
+    }
+
+    #[test]
+    fn what_does_not_parse_is_an_error_and_never_a_fresh_machine() {
+        for (text, expected) in [
+            ("", "does not parse"),
+            ("{}", "does not parse"),
+            ("{\"format\": 1}", "does not parse"),
+            ("{\"format\": 2}", "has format 2; this agent reads format 1"),
+            (
+                r#"{"format":1,"current":null,"previous":null,"update":{"state":"flying"}}"#,
+                "does not parse",
+            ),
+        ] {
+            let error = Machine::parse(text.as_bytes()).unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+}
