@@ -2,6 +2,8 @@
 //! events come late and twice; the agent is killed and started again at every point. After each
 //! action the named invariants are checked.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on should stop")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;

@@ -1,0 +1,47 @@
+//! What the device tells the hub about itself.
+
+use std::collections::BTreeMap;
+
+use pytheas_api::ddi::{
+    ATTRIBUTE_AGENT, ATTRIBUTE_PLATFORM, ATTRIBUTE_RELEASE, ATTRIBUTE_TREE, ConfigData, MergeMode,
+};
+use pytheas_release::Platform;
+use pytheas_update::Installed;
+
+/// Longest value a hub takes (hawkBit).
+const MAX_VALUE_CHARS: usize = 128;
+
+/// The host's name, kernel and machine.
+pub fn of_host() -> BTreeMap<String, String> {
+    let uname = rustix::system::uname();
+    let text = |value: &std::ffi::CStr| {
+        value
+            .to_string_lossy()
+            .chars()
+            .take(MAX_VALUE_CHARS)
+            .collect()
+    };
+    BTreeMap::from([
+        ("hostname".to_owned(), text(uname.nodename())),
+        ("os.kernel".to_owned(), text(uname.release())),
+        ("os.machine".to_owned(), text(uname.machine())),
+    ])
+}
+
+/// Everything, as it is now.
+pub fn now(platform: &Platform, running: Option<&Installed>) -> ConfigData {
+    let mut data = of_host();
+    data.insert(
+        ATTRIBUTE_AGENT.to_owned(),
+        env!("CARGO_PKG_VERSION").to_owned(),
+    );
+    data.insert(ATTRIBUTE_PLATFORM.to_owned(), platform.to_string());
+    if let Some(running) = running {
+        data.insert(ATTRIBUTE_RELEASE.to_owned(), running.release.to_string());
+        data.insert(ATTRIBUTE_TREE.to_owned(), running.tree.to_string());
+    }
+    ConfigData {
+        mode: Some(MergeMode::Replace),
+        data,
+    }
+}

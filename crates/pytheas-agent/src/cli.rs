@@ -1,0 +1,377 @@
+//! The agent's commands: `pytheas-agent …`, and the same words behind `pytheas agent …`.
+//!
+//! Nothing is printed here: each command writes to the `out` it is given and returns an
+//! [`AgentError`] with its exit code ([`crate::exit`]).
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use pytheas_api::DeviceId;
+use pytheas_durable::FileLock;
+use pytheas_release::{Platform, Sha256, parse_duration_ms};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
+    iterator::Signals,
+};
+
+use crate::{
+    device::{Device, Settings},
+    enrol::{self, Enrolment},
+    error::{AgentError, exit},
+    http::Http,
+    paths::StateDir,
+    request, slots,
+    status::{Status, load_machine},
+};
+
+/// What the agent can do.
+#[derive(Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Make this device known to a hub and wait until it is accepted
+    Enrol(EnrolArgs),
+    /// Keep the app running and up to date
+    Run(RunArgs),
+    /// Show the device, its release, its update and its app
+    Status(StatusArgs),
+    /// Go back to the release before the running one
+    Rollback(StateArgs),
+    /// Check every byte of the running release
+    Verify(StateArgs),
+}
+
+/// Where the agent keeps its state.
+#[derive(Debug, Clone, Default, Args)]
+pub struct StateArgs {
+    /// State directory [default: /var/lib/pytheas, or ~/.local/state/pytheas when not root]
+    #[arg(long = "state", value_name = "DIR", env = "PYTHEAS_STATE")]
+    pub state: Option<PathBuf>,
+}
+
+impl StateArgs {
+    /// The state directory.
+    pub fn dir(&self) -> StateDir {
+        StateDir::new(self.state.clone().unwrap_or_else(StateDir::default_path))
+    }
+}
+
+/// How a device is enrolled.
+#[derive(Debug, Clone, Default, Args)]
+pub struct EnrolOptions {
+    /// First root metadata of the repository (metadata/1.root.json), brought by hand
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
+    /// SHA-256 of the first root metadata, which is then fetched from the hub and compared
+    #[arg(long, value_name = "HEX")]
+    pub root_sha256: Option<Sha256>,
+    /// Enrolment key, to be accepted at once
+    #[arg(
+        long,
+        value_name = "KEY",
+        env = "PYTHEAS_ENROLMENT_KEY",
+        hide_env_values = true
+    )]
+    pub key: Option<String>,
+    /// Token given out by hand, e.g. by another DDI server; nobody is asked to accept the device
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "PYTHEAS_TOKEN",
+        hide_env_values = true,
+        requires = "id"
+    )]
+    pub token: Option<String>,
+    /// Tenant that the token belongs to [default: default]
+    #[arg(long, value_name = "NAME", requires = "token", value_parser = parse_tenant)]
+    pub tenant: Option<String>,
+    /// Device id [default: the host's name and six random digits]
+    #[arg(long, value_name = "ID")]
+    pub id: Option<DeviceId>,
+    /// Name of the device for people [default: its id]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Trust only the certification authorities in this PEM file for https
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+}
+
+/// Make this device known to a hub and wait until it is accepted
+///
+/// The root of trust is kept first; then the hub is asked until an operator (or the enrolment
+/// key) accepts the device. Doing it again is harmless.
+#[derive(Debug, Clone, Args)]
+pub struct EnrolArgs {
+    /// The hub's address, e.g. `https://hub.example`
+    #[arg(long, value_name = "URL", value_parser = parse_hub)]
+    pub hub: String,
+    /// How.
+    #[command(flatten)]
+    pub options: EnrolOptions,
+    /// Ask once and do not wait until the device is accepted
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// Keep the app running and up to date
+///
+/// Polls the hub, updates, supervises the app. SIGTERM and SIGINT stop the app and end the agent;
+/// SIGHUP and SIGUSR1 let it poll now. With `--hub` a device that is not enrolled yet is enrolled
+/// first.
+#[derive(Debug, Clone, Args)]
+pub struct RunArgs {
+    /// The hub's address, for a device that is not enrolled yet
+    #[arg(long, value_name = "URL", value_parser = parse_hub)]
+    pub hub: Option<String>,
+    /// How it is enrolled.
+    #[command(flatten)]
+    pub options: EnrolOptions,
+    /// Poll once, finish the update if there is one, stop the app and end
+    #[arg(long)]
+    pub once: bool,
+    /// Poll this often, e.g. `2s`, whatever the hub says
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub poll_interval: Option<Duration>,
+    /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub watchdog: Option<Duration>,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// Show the device, its release, its update and its app
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+fn parse_hub(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("http://")
+        .or_else(|| text.strip_prefix("https://"));
+    match host {
+        Some(host) if !host.is_empty() && !host.contains(char::is_whitespace) => {
+            Ok(text.trim_end_matches('/').to_owned())
+        }
+        _ => Err("it must begin with `http://` or `https://`".into()),
+    }
+}
+
+/// A tenant stands in addresses.
+fn parse_tenant(text: &str) -> Result<String, String> {
+    let fits = !text.is_empty()
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_');
+    if fits {
+        Ok(text.to_owned())
+    } else {
+        Err("letters, digits, `-` and `_` are wanted".into())
+    }
+}
+
+fn parse_time(text: &str) -> Result<Duration, String> {
+    match parse_duration_ms(text) {
+        Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
+        _ => Err("a number with a unit is wanted: `500ms`, `2s`, `5m`, `1h`".into()),
+    }
+}
+
+impl EnrolOptions {
+    fn enrolment(&self, hub: &str) -> Enrolment {
+        Enrolment {
+            hub: hub.to_owned(),
+            root: self.root.clone(),
+            root_sha256: self.root_sha256,
+            key: self.key.clone(),
+            token: self.token.clone(),
+            tenant: self.tenant.clone(),
+            id: self.id.clone(),
+            name: self.name.clone(),
+            ca: self.ca.clone(),
+        }
+    }
+}
+
+/// Does what `command` says; text for people and programs goes to `out`. The exit code.
+///
+/// # Errors
+/// [`AgentError`], whose [`AgentError::exit_code`] the program ends with.
+pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentError> {
+    match command {
+        AgentCommand::Enrol(args) => enrol(args, out),
+        AgentCommand::Run(args) => run(args),
+        AgentCommand::Status(args) => status(args, out),
+        AgentCommand::Rollback(args) => rollback(args, out),
+        AgentCommand::Verify(args) => verify(args, out),
+    }
+}
+
+fn host() -> Result<Platform, AgentError> {
+    Platform::host().map_err(|error| {
+        AgentError::io("name the platform of", std::path::Path::new("/"))(io::Error::other(error))
+    })
+}
+
+fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
+    pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
+    FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))
+}
+
+fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
+    out.write_fmt(text)
+        .and_then(|()| out.flush())
+        .map_err(AgentError::io(
+            "write to",
+            std::path::Path::new("standard output"),
+        ))
+}
+
+/// `enrol`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let dir = args.state.dir();
+    let _lock = lock(&dir)?;
+    let mut identity = enrol::prepare(&dir, &args.options.enrolment(&args.hub), host()?)?;
+    let http = Http::new(&identity.hub, identity.ca.as_deref())?;
+    let (key, name) = (args.options.key.as_deref(), args.options.name.as_deref());
+    let id = identity.device_id.clone();
+    let mut told = false;
+    let accepted = identity.token.is_some() && args.options.token.is_some();
+    while !accepted && !enrol::ask(&dir, &mut identity, &http, key, name)? {
+        if !told {
+            told = true;
+            say(
+                out,
+                format_args!("device `{id}` waits to be accepted: `pytheas device accept {id}`\n"),
+            )?;
+        }
+        if args.no_wait {
+            return Ok(exit::OK);
+        }
+        std::thread::sleep(enrol::ASK_INTERVAL);
+    }
+    say(
+        out,
+        format_args!("device `{id}` is enrolled at `{}`\n", identity.hub),
+    )?;
+    Ok(exit::OK)
+}
+
+/// `run`: returns when a signal (or `--once`) ends it.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
+    let dir = args.state.dir();
+    let lock = lock(&dir)?;
+    if let Some(hub) = &args.hub {
+        enrol::prepare(&dir, &args.options.enrolment(hub), host()?)?;
+    }
+    let settings = Settings {
+        poll_interval: args.poll_interval,
+        watchdog: args.watchdog,
+        once: args.once,
+        enrolment_key: args.options.key.clone(),
+        name: args.options.name.clone(),
+    };
+    let mut device = Device::open(&dir, settings, lock)?;
+    let waker = device.waker();
+    let io = |error| AgentError::io("handle signals in", dir.root())(error);
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
+    let handle = signals.handle();
+    let thread = std::thread::Builder::new()
+        .name("signals".into())
+        .stack_size(64 << 10)
+        .spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP | SIGUSR1 => waker.poll(),
+                    _ => waker.stop(),
+                }
+            }
+        })
+        .map_err(io)?;
+    let reached = device.run();
+    handle.close();
+    let _panicked = thread.join();
+    Ok(if args.once && !reached {
+        exit::WORLD
+    } else {
+        exit::OK
+    })
+}
+
+/// `status`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let status = Status::read(&args.state.dir())?;
+    if args.json {
+        let json = serde_json::to_string_pretty(&status).expect("all keys are strings");
+        say(out, format_args!("{json}\n"))?;
+    } else {
+        say(out, format_args!("{status}"))?;
+    }
+    Ok(exit::OK)
+}
+
+/// `rollback`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let asked = request::rollback(&args.dir())?;
+    match asked.agent_pid {
+        Some(pid) => say(
+            out,
+            format_args!("agent {pid} goes back to `{}`\n", asked.to),
+        )?,
+        None => say(
+            out,
+            format_args!("`{}` runs when the agent starts\n", asked.to),
+        )?,
+    }
+    Ok(exit::OK)
+}
+
+/// `verify`.
+///
+/// # Errors
+/// [`AgentError::Damaged`] when a byte is wrong.
+pub fn verify(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let dir = args.dir();
+    let machine = load_machine(&dir)?.unwrap_or_default();
+    let Some(current) = machine.current() else {
+        return Err(AgentError::NothingInstalled {
+            dir: dir.root().to_owned(),
+        });
+    };
+    let release = current.release.to_string();
+    if let Some(damage) = slots::slot_damage(&dir, current.tree)? {
+        return Err(AgentError::Damaged { release, damage });
+    }
+    let tree = current.tree;
+    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
+        (document.file_count(), document.size_bytes())
+    });
+    say(
+        out,
+        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
+    )?;
+    Ok(exit::OK)
+}

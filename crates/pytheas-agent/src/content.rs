@@ -1,0 +1,395 @@
+//! Gets the content that the device lacks: by the delta if one was made for what runs here, else
+//! object by object out of the packs.
+//!
+//! ```text
+//! downloads/<sha256>                     the delta, whole or begun (pytheas-repo)
+//! downloads/tree-<new>/release.json      the release document, kept from the check
+//! downloads/tree-<new>/tree              the new tree's document
+//! downloads/tree-<new>/objects/<sha256>  contents, verified; `.part` while one is written
+//! ```
+//! Broken off at any point, it goes on where it stopped. Files that the new tree shares with the
+//! running one are read and checked here: one that has rotted on the disk is fetched like a new one.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use pytheas_durable::{faults, trees};
+use pytheas_release::{
+    BlobRef, Entry, RelPath, Release, Sha256, Tree,
+    delta::{Delta, DeltaError, Files, ObjectSink},
+};
+use pytheas_repo::{client::Client, fetch::Fetch, index::ContentIndex};
+use pytheas_update::{Failure, Job, Reason};
+use tracing::{info, warn};
+
+use crate::{
+    failure::{Trouble, content_trouble, device_failure, metadata_trouble},
+    paths::StateDir,
+    slots,
+};
+
+/// Room that is left free for everything else.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// What a file costs beside its content: its last block, its inode, its name.
+const PER_FILE_BYTES: u64 = 4096;
+
+/// Keeps the release document, so that a restart needs no network to know what it was doing.
+///
+/// # Errors
+/// A [`Failure`] of the device.
+pub(crate) fn keep_release(dir: &StateDir, release: &Release) -> Result<(), Failure> {
+    let path = dir.fetched_release(release.tree.id);
+    let folder = dir.fetched(release.tree.id);
+    pytheas_durable::create_dir_all(&folder)
+        .and_then(|()| pytheas_durable::replace(&path, &release.encode()))
+        .map_err(|error| device_failure("write", &path, &error))
+}
+
+/// Makes everything that `job` needs lie on the device.
+///
+/// # Errors
+/// [`Trouble::Later`] when the network is away; [`Trouble::Failed`] when trying again is no use.
+pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Result<(), Trouble> {
+    let to = job.to.tree;
+    if dir.slot(to).exists() {
+        match slots::slot_damage(dir, to) {
+            Ok(None) => return Ok(()), // the previous release is wanted again
+            Ok(Some(damage)) => warn!(tree = %to, "the slot of {to} is damaged ({damage})"),
+            Err(error) => warn!(tree = %to, "the slot of {to} cannot be read: {error}"),
+        }
+        slots::discard(dir, to).map_err(|e| Trouble::Failed(slot_failure(&e)))?;
+    }
+    let objects = dir.objects(to);
+    pytheas_durable::create_dir_all(&objects)
+        .map_err(|error| device_failure("create", &objects, &error))?;
+    let mut client = Client::open(dir.root(), transport).map_err(metadata_trouble)?;
+    let mut fetching = Fetching {
+        dir,
+        job,
+        release: release(dir, job, &mut client)?,
+        old: job
+            .from
+            .as_ref()
+            .and_then(|from| slots::document(dir, from.tree)),
+    };
+    fetching.run(&mut client)?;
+    // The objects must not be lost once the machine says that they are there.
+    trees::sync(&objects).map_err(|error| device_failure("sync", &objects, &error))?;
+    Ok(())
+}
+
+/// The release document, from the check or, if that got lost, checked again.
+fn release(dir: &StateDir, job: &Job, client: &mut Client<'_>) -> Result<Release, Trouble> {
+    let target = job.target.as_deref().unwrap_or_default();
+    if let Ok(bytes) = fs::read(dir.fetched_release(job.to.tree))
+        && let Ok(release) = Release::parse(target, &bytes)
+        && release.tree.id == job.to.tree
+    {
+        return Ok(release);
+    }
+    client
+        .refresh(crate::clock::now())
+        .map_err(metadata_trouble)?;
+    let platform = target
+        .split('/')
+        .nth(2)
+        .and_then(|platform| platform.parse().ok());
+    let Some(platform) = platform else {
+        return Err(Failure::new(Reason::Content, format!("`{target}` is no release")).into());
+    };
+    let release = client
+        .fetch_release(target, &platform)
+        .map_err(content_trouble)?;
+    if release.tree.id != job.to.tree {
+        let message = format!(
+            "`{target}` was tree {} when the update began and is tree {} now",
+            job.to.tree, release.tree.id
+        );
+        return Err(Failure::new(Reason::Content, message).into());
+    }
+    keep_release(dir, &release)?;
+    Ok(release)
+}
+
+struct Fetching<'a> {
+    dir: &'a StateDir,
+    job: &'a Job,
+    release: Release,
+    /// The running tree.
+    old: Option<Tree>,
+}
+
+impl Fetching<'_> {
+    fn run(&mut self, client: &mut Client<'_>) -> Result<(), Trouble> {
+        let mut tree = self.known_tree();
+        let mut index = None;
+        if let Some(delta) = self.usable_delta() {
+            // The delta carries the new tree; without it the tree's document and the index are
+            // moved as well. Only when those are the smaller part it is worth to look closer.
+            let documents = self.release.tree.document.size_bytes + self.release.index.size_bytes;
+            let cheaper = delta.size_bytes <= documents || {
+                let tree = self.tree(client, &mut tree)?;
+                let missing = self.missing(tree)?;
+                let index = index.insert(client.index(&self.release).map_err(content_trouble)?);
+                delta.size_bytes <= cost(index, &missing)?
+            };
+            if cheaper {
+                match self.by_delta(client, &delta) {
+                    Ok(made) => tree = Some(made),
+                    Err(DeltaTrouble::Trouble(trouble)) => return Err(trouble),
+                    Err(DeltaTrouble::Unusable(error)) => {
+                        let text = crate::http::chain(&error);
+                        warn!("the delta is of no use ({text}); fetching the content instead");
+                    }
+                }
+                client
+                    .forget_blob(&delta)
+                    .map_err(|e| self.write_failure(&e))?;
+            }
+        }
+        let tree = self.tree(client, &mut tree)?;
+        let missing = self.missing(tree)?;
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let index = match index {
+            Some(index) => index,
+            None => client.index(&self.release).map_err(content_trouble)?,
+        };
+        self.require_space(missing.values().sum::<u64>(), missing.len())?;
+        info!(
+            objects = missing.len(),
+            size_bytes = cost(&index, &missing)?,
+            "fetching {} objects",
+            missing.len()
+        );
+        let mut sink = ObjectFiles::new(self.dir.objects(self.job.to.tree));
+        client
+            .objects(&index, &missing, &mut sink, &mut |_| {})
+            .map_err(content_trouble)
+    }
+
+    /// The new tree's document, if an earlier try has left it here.
+    fn known_tree(&self) -> Option<Tree> {
+        let bytes = fs::read(self.dir.fetched_tree(self.job.to.tree)).ok()?;
+        let tree = Tree::parse(&bytes).ok()?;
+        (tree.id() == self.job.to.tree).then_some(tree)
+    }
+
+    fn keep_tree(&self, tree: &Tree) -> Result<(), Trouble> {
+        let path = self.dir.fetched_tree(self.job.to.tree);
+        pytheas_durable::replace(&path, &tree.encode())
+            .map_err(|error| device_failure("write", &path, &error).into())
+    }
+
+    fn tree<'t>(
+        &self,
+        client: &mut Client<'_>,
+        known: &'t mut Option<Tree>,
+    ) -> Result<&'t Tree, Trouble> {
+        if known.is_none() {
+            let tree = client.tree(&self.release).map_err(content_trouble)?;
+            self.keep_tree(&tree)?;
+            *known = Some(tree);
+        }
+        Ok(known.as_ref().expect("it was just put there"))
+    }
+
+    /// The delta from what runs here, unless a first try with it gave a damaged tree.
+    fn usable_delta(&self) -> Option<BlobRef> {
+        let from = self.job.from.as_ref()?;
+        self.old.as_ref()?;
+        self.release
+            .deltas
+            .get(&from.tree)
+            .copied()
+            .filter(|_| self.job.attempt == 0)
+    }
+
+    fn by_delta(&self, client: &mut Client<'_>, blob: &BlobRef) -> Result<Tree, DeltaTrouble> {
+        let (Some(old), Some(from)) = (&self.old, &self.job.from) else {
+            unreachable!("a delta is only used with an old tree");
+        };
+        self.require_space(blob.size_bytes, 1)?;
+        info!(
+            size_bytes = blob.size_bytes,
+            "fetching the delta, {} bytes", blob.size_bytes
+        );
+        // Wrong twice on the server is refused, although the packs may be right: somebody should
+        // look at that repository.
+        let local = client.blob(blob, &mut |_| {}).map_err(content_trouble)?;
+        let file = File::open(&local).map_err(|e| self.write_failure(&e))?;
+        let delta = Delta::open(BufReader::new(file)).map_err(DeltaTrouble::Unusable)?;
+        let new = delta.new_tree(old).map_err(DeltaTrouble::Unusable)?;
+        if new.id() != self.job.to.tree {
+            let damage = format!("it makes tree {}", new.id());
+            return Err(DeltaTrouble::Unusable(DeltaError::Damaged(damage)));
+        }
+        self.keep_tree(&new)?;
+        let missing = pytheas_release::delta::missing(old, &new);
+        self.require_space(missing.iter().map(|(_, size, _)| size).sum(), missing.len())?;
+        let files = SlotFiles(self.dir.slot(from.tree));
+        let mut sink = ObjectFiles::new(self.dir.objects(self.job.to.tree));
+        match delta.apply(old, &files, &mut sink) {
+            Ok(tree) => Ok(tree),
+            Err(DeltaError::Write { source, .. }) => Err(self.write_failure(&source).into()),
+            Err(error) => Err(DeltaTrouble::Unusable(error)),
+        }
+    }
+
+    /// What `tree` has and the device has not: neither fetched already nor, whole, in the running
+    /// slot.
+    fn missing(&self, tree: &Tree) -> Result<BTreeMap<Sha256, u64>, Trouble> {
+        let here = self.job.from.as_ref().map(|from| self.dir.slot(from.tree));
+        let mut old_files: BTreeMap<Sha256, &RelPath> = BTreeMap::new();
+        for (path, entry) in self.old.iter().flat_map(Tree::iter) {
+            if let Entry::File { sha256, .. } = entry {
+                old_files.entry(*sha256).or_insert(path);
+            }
+        }
+        let mut missing = tree.objects();
+        missing.retain(|sha256, size| {
+            let fetched = self.dir.object(self.job.to.tree, *sha256);
+            if fetched.exists() {
+                if is(&fetched, *sha256, *size) {
+                    return false;
+                }
+                // A power cut before the content was synced.
+                let _overwritten_anyway = fs::remove_file(&fetched);
+            }
+            let (Some(path), Some(here)) = (old_files.get(sha256), &here) else { return true };
+            let whole = is(&path.under(here), *sha256, *size);
+            if !whole {
+                warn!(path = %path, "`{path}` of the running release is damaged; it is fetched anew");
+            }
+            !whole
+        });
+        Ok(missing)
+    }
+
+    fn require_space(&self, size_bytes: u64, files: usize) -> Result<(), Failure> {
+        let needed = size_bytes + files as u64 * PER_FILE_BYTES + RESERVE_BYTES;
+        require_space(self.dir, &self.job.to.release.to_string(), needed)
+    }
+
+    fn write_failure(&self, error: &io::Error) -> Trouble {
+        device_failure("write below", &self.dir.downloads(), error).into()
+    }
+}
+
+/// Fails when `needed` bytes are not free.
+///
+/// # Errors
+/// [`Reason::NoSpace`] with both numbers.
+pub(crate) fn require_space(dir: &StateDir, release: &str, needed: u64) -> Result<(), Failure> {
+    let free = slots::free_bytes(dir.root()).map_err(|error| slot_failure(&error))?;
+    if free >= needed {
+        return Ok(());
+    }
+    let message = format!(
+        "no space for `{release}`: {needed} bytes are needed and {free} are free in `{}`\n\
+         help: free {} bytes there, or give the state directory a larger disk",
+        dir.root().display(),
+        needed - free
+    );
+    Err(Failure::new(Reason::NoSpace, message))
+}
+
+fn slot_failure(error: &slots::SlotError) -> Failure {
+    crate::failure::slot_failure(error)
+}
+
+fn cost(index: &ContentIndex, missing: &BTreeMap<Sha256, u64>) -> Result<u64, Failure> {
+    index.cost_bytes(missing.keys()).map_err(|error| {
+        Failure::new(
+            Reason::Content,
+            format!("the content index is of no use: {error}"),
+        )
+    })
+}
+
+/// Whether the file `path` has this content.
+fn is(path: &Path, sha256: Sha256, size_bytes: u64) -> bool {
+    fs::metadata(path).is_ok_and(|metadata| metadata.len() == size_bytes)
+        && trees::hash_file(path).is_ok_and(|(_, found)| found == sha256)
+}
+
+/// Why the delta was not the way.
+enum DeltaTrouble {
+    /// Another way may work.
+    Unusable(DeltaError),
+    /// No way works now.
+    Trouble(Trouble),
+}
+
+impl From<Trouble> for DeltaTrouble {
+    fn from(trouble: Trouble) -> Self {
+        Self::Trouble(trouble)
+    }
+}
+
+impl From<Failure> for DeltaTrouble {
+    fn from(failure: Failure) -> Self {
+        Self::Trouble(Trouble::Failed(failure))
+    }
+}
+
+/// The files of a slot.
+struct SlotFiles(PathBuf);
+
+impl Files for SlotFiles {
+    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(path.under(&self.0))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let mut bytes = vec![0; len];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// Objects as files in a folder, named by their hash once they are whole.
+struct ObjectFiles {
+    folder: PathBuf,
+    part: Option<(File, PathBuf, PathBuf)>,
+}
+
+impl ObjectFiles {
+    fn new(folder: PathBuf) -> Self {
+        Self { folder, part: None }
+    }
+}
+
+impl ObjectSink for ObjectFiles {
+    fn begin(&mut self, sha256: Sha256, _size_bytes: u64) -> io::Result<()> {
+        let path = self.folder.join(sha256.to_string());
+        let part = path.with_extension("part");
+        self.part = Some((File::create(&part)?, part, path));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.part {
+            Some((file, ..)) => file.write_all(bytes),
+            None => Err(io::Error::other("no object was begun")),
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a download: what a power cut tears is found by its hash and fetched again"
+    )]
+    fn finish(&mut self) -> io::Result<()> {
+        if let Some((_, part, path)) = self.part.take() {
+            fs::rename(part, path)?;
+        }
+        faults::point("agent:fetch:object");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,474 @@
+//! The agent at work: the update machine, its effects, the hub and the app, in one loop.
+//!
+//! ```text
+//! loop: take in what happened (app, signals) ─▶ step, save
+//!       perform the machine's effect        ─▶ step, save
+//!       when it is time: poll the hub        ─▶ step, save
+//!       tell the hub what it has to know
+//! ```
+//! The machine is saved before each effect begins, so a restart repeats an effect and never skips
+//! one. What must not wait for the network (switching, rolling back, starting the app) does not.
+
+mod effects;
+mod narrate;
+mod talk;
+
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    time::{Duration, Instant},
+};
+
+use pytheas_api::ddi::Feedback;
+use pytheas_durable::{FileLock, faults};
+use pytheas_release::TreeId;
+use pytheas_update::{ActionId, Effect, Event, Failure, Machine, State};
+use tracing::{error, warn};
+
+use crate::{
+    backoff::Backoff,
+    error::AgentError,
+    failure::{device_failure, slot_failure},
+    http::Http,
+    hub::Hub,
+    identity::Identity,
+    paths::StateDir,
+    request, slots,
+    status::Live,
+    supervisor::{self, AppEvent, Launch, Supervisor},
+};
+
+/// How the agent works.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Poll so often, whatever the hub says; for tests and demonstrations.
+    pub poll_interval: Option<Duration>,
+    /// The app must say `WATCHDOG=1` this often.
+    pub watchdog: Option<Duration>,
+    /// Poll once, finish the update if there is one, then stop the app and return.
+    pub once: bool,
+    /// Key by which the hub accepts the device at once.
+    pub enrolment_key: Option<String>,
+    /// The device's name for people, told when it asks to be accepted.
+    pub name: Option<String>,
+}
+
+/// What wakes the agent.
+#[derive(Debug)]
+pub enum Wake {
+    /// End: stop the app, leave everything for the next start.
+    Stop,
+    /// Ask the hub now, and look whether an operator asked for something.
+    Poll,
+    /// Something became of the app.
+    App(AppEvent),
+}
+
+/// Sends signals and events to a running [`Device`].
+#[derive(Debug, Clone)]
+pub struct Waker {
+    wakes: Sender<Wake>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Ends the agent; a download in progress is broken off.
+    pub fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        let _ended_already = self.wakes.send(Wake::Stop);
+    }
+
+    /// Polls now.
+    pub fn poll(&self) {
+        let _ended_already = self.wakes.send(Wake::Poll);
+    }
+}
+
+/// Shortest pause after a failure, and the longest when the hub's interval is longer.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// What we poll by until the hub has said otherwise.
+const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
+/// Progress kept for a hub that is away; the closing report says the rest.
+const MAX_PROGRESS: usize = 16;
+
+/// The agent of one state directory.
+pub struct Device {
+    dir: StateDir,
+    settings: Settings,
+    identity: Identity,
+    http: Http,
+    hub: Option<Hub>,
+    machine: Machine,
+    /// Events whose outcome could not be saved yet.
+    pending: VecDeque<Event>,
+    supervisor: Supervisor,
+    /// What the supervisor was told last.
+    ordered: Option<(TreeId, Option<u8>)>,
+    launch_at: Instant,
+    progress: VecDeque<(ActionId, Feedback)>,
+    attributes_due: bool,
+    tidy_due: bool,
+    interval: Duration,
+    poll_at: Instant,
+    /// Nobody is told anything before this moment.
+    tell_at: Instant,
+    /// The effect is not tried again before this moment.
+    effect_at: Instant,
+    hub_backoff: Backoff,
+    effect_backoff: Backoff,
+    live: Live,
+    polled: bool,
+    wakes: Receiver<Wake>,
+    waker: Waker,
+    _lock: FileLock,
+}
+
+impl Device {
+    /// The agent of the enrolled device in `dir`; what an earlier agent left is taken up.
+    ///
+    /// # Errors
+    /// [`AgentError`]: another agent is at work, the device has no identity, its state was written
+    /// by a newer agent, or the state directory cannot be used.
+    pub fn open(dir: &StateDir, settings: Settings, lock: FileLock) -> Result<Self, AgentError> {
+        let identity = Identity::load(&dir.identity())?;
+        let http = Http::new(&identity.hub, identity.ca.as_deref())?;
+        let (sender, wakes) = channel();
+        let waker = Waker {
+            wakes: sender,
+            stop: Arc::default(),
+        };
+        let events = waker.wakes.clone();
+        let supervisor = Supervisor::start(
+            dir,
+            supervisor::Settings {
+                watchdog: settings.watchdog,
+            },
+            move |event| {
+                let _agent_ended = events.send(Wake::App(event));
+            },
+        )
+        .map_err(AgentError::io("start the supervisor in", dir.root()))?;
+        let now = Instant::now();
+        let interval = settings.poll_interval.unwrap_or(DEFAULT_INTERVAL);
+        let mut device = Self {
+            hub: Hub::of(&identity, &http),
+            machine: Machine::default(),
+            pending: VecDeque::new(),
+            supervisor,
+            ordered: None,
+            launch_at: now,
+            progress: VecDeque::new(),
+            attributes_due: true,
+            tidy_due: true,
+            interval,
+            poll_at: now,
+            tell_at: now,
+            effect_at: now,
+            hub_backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE.min(interval)),
+            effect_backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE.min(interval)),
+            live: Live::default(),
+            polled: false,
+            dir: dir.clone(),
+            settings,
+            identity,
+            http,
+            wakes,
+            waker,
+            _lock: lock,
+        };
+        device.machine = device.load_machine()?;
+        device.happen(Event::Restarted);
+        Ok(device)
+    }
+
+    /// A handle for signal handlers and tests.
+    pub fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    /// Works until [`Waker::stop`] (or, with `once`, until there is nothing more to do); stops the
+    /// app at the end. Whether the last poll reached the hub.
+    pub fn run(&mut self) -> bool {
+        while !self.waker.stop.load(Ordering::Relaxed) {
+            self.settle_pending();
+            self.supervise();
+            if self.is_urgent() && self.effect_at <= Instant::now() {
+                self.perform();
+                continue;
+            }
+            self.take_request();
+            if self.poll_at <= Instant::now() {
+                self.poll();
+            }
+            self.tell();
+            self.supervise();
+            if self.tidy_due && matches!(self.machine.state(), State::Idle) {
+                self.tidy();
+            }
+            self.show();
+            if self.settings.once && self.is_done() {
+                break;
+            }
+            let waits_for_app =
+                matches!(self.machine.effect(), Effect::Rest | Effect::Prove { .. });
+            if !waits_for_app && self.effect_at <= Instant::now() {
+                self.perform();
+            } else {
+                self.wait();
+            }
+        }
+        self.supervisor.stop();
+        self.show();
+        self.hub_backoff.failures() == 0
+    }
+
+    /// Leaves what `status` shows.
+    fn show(&mut self) {
+        self.live.app = self.supervisor.status();
+        self.live.save(&self.dir.status(), crate::clock::now());
+    }
+
+    /// With `once`: polled, nothing under way, and the hub knows it (or cannot be told).
+    fn is_done(&self) -> bool {
+        let told = self.machine.outbox().is_empty() || self.hub_backoff.failures() > 0;
+        self.polled && matches!(self.machine.state(), State::Idle) && told
+    }
+
+    /// Effects during which no app may be running, or the wrong one: the network can wait.
+    fn is_urgent(&self) -> bool {
+        matches!(
+            self.machine.effect(),
+            Effect::Switch(_) | Effect::RollBack(_) | Effect::Tidy(_)
+        )
+    }
+
+    fn load_machine(&mut self) -> Result<Machine, AgentError> {
+        match crate::status::load_machine(&self.dir) {
+            Ok(machine) => Ok(machine.unwrap_or_default()),
+            Err(AgentError::State {
+                source: source @ pytheas_update::StoredStateError::Parse(_),
+                path,
+            }) => {
+                // The release that runs is known by `current`; what was under way is not, and the
+                // hub will say again what it wants.
+                let aside = path.with_extension("json.damaged");
+                pytheas_durable::move_dir(&path, &aside)
+                    .map_err(AgentError::io("set aside", &path))?;
+                let current = slots::recover(&self.dir)?;
+                let machine = Machine::recovered(current);
+                let text = crate::http::chain(&source);
+                error!(
+                    "the update state was damaged and is rebuilt from the running release: {text}"
+                );
+                self.failed(format!(
+                    "the update state was damaged and was rebuilt ({text})"
+                ));
+                self.save(&machine)
+                    .map_err(AgentError::io("write", &path))?;
+                Ok(machine)
+            }
+            Err(other) => Err(other),
+        }
+    }
+
+    fn save(&self, machine: &Machine) -> io::Result<()> {
+        faults::point("agent:save:before");
+        pytheas_durable::replace(&self.dir.state(), &machine.encode())?;
+        faults::point("agent:save:after");
+        faults::point(state_point(machine.state()));
+        Ok(())
+    }
+
+    /// Takes an event in: the machine steps, and is saved before anything else is done.
+    fn happen(&mut self, event: Event) {
+        self.pending.push_back(event);
+        self.settle_pending();
+    }
+
+    fn settle_pending(&mut self) {
+        while let Some(event) = self.pending.front() {
+            let next = self.machine.clone().step(event.clone());
+            if next != self.machine {
+                let saved = self.save(&next).or_else(|error| {
+                    // A full disk: what this update has brought so far makes room.
+                    let mut needed = next.needed();
+                    needed.extend(self.machine.needed());
+                    let downloading =
+                        matches!(next.state(), State::Fetching { .. } | State::Staging { .. });
+                    if downloading {
+                        return Err(error);
+                    }
+                    let _as_far_as_it_goes = slots::tidy(&self.dir, &needed);
+                    self.save(&next)
+                });
+                if let Err(error) = saved {
+                    self.failed(
+                        device_failure("write", &self.dir.state(), &error)
+                            .message()
+                            .to_owned(),
+                    );
+                    self.effect_at = Instant::now() + self.effect_backoff.next();
+                    return;
+                }
+                let before = std::mem::replace(&mut self.machine, next);
+                self.moved(&before);
+            }
+            self.pending.pop_front();
+        }
+    }
+
+    fn failed(&mut self, message: String) {
+        self.live.last_error = Some(message);
+        self.live.last_error_ms = Some(crate::clock::now().as_millisecond());
+    }
+
+    /// Lets the release run that should be running.
+    fn supervise(&mut self) {
+        let wanted = match self.machine.state() {
+            State::Switching { .. } | State::RollingBack { .. } => return, // theirs to stop
+            State::Probation {
+                job, tries_left, ..
+            } => Some((job.to.tree, Some(*tries_left))),
+            _ => self.machine.live().map(|live| (live.tree, None)),
+        };
+        let Some((tree, trial)) = wanted.filter(|wanted| self.ordered != Some(*wanted)) else {
+            return;
+        };
+        if Instant::now() < self.launch_at {
+            return;
+        }
+        match slots::record(&self.dir, tree) {
+            Ok(record) => {
+                // A power cut between saving and linking, or a person, may have moved `current`.
+                if slots::current(&self.dir) != Some(tree)
+                    && let Err(error) = slots::point_current(&self.dir, Some(tree))
+                {
+                    return self.cannot_launch(tree, trial, slot_failure(&error));
+                }
+                self.supervisor.launch(Launch::new(tree, record, trial));
+                self.ordered = Some((tree, trial));
+            }
+            Err(error) => self.cannot_launch(tree, trial, slot_failure(&error)),
+        }
+    }
+
+    fn cannot_launch(&mut self, tree: TreeId, trial: Option<u8>, because: Failure) {
+        match trial {
+            Some(tries_left) => self.happen(Event::Died {
+                to: tree,
+                tries_left,
+                because,
+            }),
+            None => {
+                error!("cannot start the current release: {}", because.message());
+                self.failed(because.message().to_owned());
+                self.launch_at = Instant::now() + Duration::from_secs(10);
+            }
+        }
+    }
+
+    /// Waits until something happens or is due.
+    fn wait(&mut self) {
+        let mut until = self.poll_at;
+        if !matches!(self.machine.effect(), Effect::Rest | Effect::Prove { .. })
+            || !self.pending.is_empty()
+        {
+            until = until.min(self.effect_at);
+        }
+        let to_tell =
+            !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
+        if to_tell && self.hub.is_some() {
+            until = until.min(self.tell_at);
+        }
+        if self.ordered.is_none() && self.machine.live().is_some() && !self.is_urgent() {
+            until = until.min(self.launch_at);
+        }
+        // At least a moment, so that no mistake here can burn a processor.
+        let timeout = until
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_millis(10));
+        match self.wakes.recv_timeout(timeout) {
+            Ok(Wake::App(event)) => self.app_event(event),
+            Ok(Wake::Poll) => {
+                self.poll_at = Instant::now();
+                self.tell_at = Instant::now();
+                self.effect_at = Instant::now();
+            }
+            Ok(Wake::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
+        }
+    }
+
+    fn app_event(&mut self, event: AppEvent) {
+        match event {
+            AppEvent::Healthy { tree } => {
+                self.ordered = Some((tree, None));
+                self.happen(Event::Healthy { to: tree });
+            }
+            AppEvent::Died {
+                tree,
+                tries_left,
+                because,
+            } => {
+                warn!("{}", because.message());
+                self.ordered = None;
+                self.happen(Event::Died {
+                    to: tree,
+                    tries_left,
+                    because,
+                });
+            }
+            AppEvent::NotReady { tree, because } => {
+                self.ordered = None;
+                self.happen(Event::NotReady { to: tree, because });
+            }
+            AppEvent::Crashed { because } => self.failed(because.message().to_owned()),
+        }
+    }
+
+    /// Does what an operator at this device has asked for.
+    fn take_request(&mut self) {
+        let Some(wanted) = request::take(&self.dir) else {
+            return;
+        };
+        match wanted {
+            request::Wanted::Rollback => {
+                match request::rollback_possible(&self.dir, &self.machine) {
+                    Ok(()) => self.happen(Event::RollbackWanted),
+                    Err(error) => {
+                        warn!("an operator asked for a rollback: {error}");
+                        self.failed(format!("no rollback: {error}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The point at which a test may stop the agent when it has just saved that it enters a state.
+fn state_point(state: &State) -> &'static str {
+    match state {
+        State::Idle => "agent:state:idle",
+        State::Checking { .. } => "agent:state:checking",
+        State::Fetching { .. } => "agent:state:fetching",
+        State::Staging { .. } => "agent:state:staging",
+        State::Verifying { .. } => "agent:state:verifying",
+        State::Switching { .. } => "agent:state:switching",
+        State::Probation { .. } => "agent:state:probation",
+        State::Committed { .. } => "agent:state:committed",
+        State::RollingBack { .. } => "agent:state:rolling-back",
+    }
+}
+
+impl std::fmt::Debug for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Device")
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,91 @@
+//! What the log and the hub are told when the update machine moves on.
+
+use std::time::Instant;
+
+use pytheas_api::ddi::{Execution, Feedback, Finished, Progress};
+use pytheas_update::{Machine, State};
+use tracing::{info, warn};
+
+use super::{Device, MAX_PROGRESS};
+
+impl Device {
+    /// The machine has moved on from `before`: say so.
+    pub(super) fn moved(&mut self, before: &Machine) {
+        let (was, is) = (before.state(), self.machine.state());
+        if self.machine.current() != before.current() {
+            self.attributes_due = true;
+        }
+        if was == is {
+            return;
+        }
+        self.effect_backoff.reset();
+        self.effect_at = Instant::now();
+        info!(
+            from = was.name(),
+            to = is.name(),
+            "update: {} → {}",
+            was.name(),
+            is.name()
+        );
+        let release = is
+            .job()
+            .map(|job| job.to.release.to_string())
+            .unwrap_or_default();
+        let mut told = Vec::new();
+        match is {
+            State::Fetching { .. } => told.push(
+                Feedback::proceeding(Progress::Downloading)
+                    .detail(format!("downloading `{release}`")),
+            ),
+            State::Switching { .. } => told.push(
+                Feedback::proceeding(Progress::Staged)
+                    .detail(format!("`{release}` is staged, every byte is verified")),
+            ),
+            State::Probation {
+                tries_left, last, ..
+            } => {
+                if !matches!(was, State::Probation { .. }) {
+                    told.push(
+                        Feedback::proceeding(Progress::Switched)
+                            .detail(format!("switched to `{release}`")),
+                    );
+                }
+                let mut feedback = Feedback::proceeding(Progress::Probation).detail(format!(
+                    "starting `{release}`, {tries_left} tries left after this one"
+                ));
+                if let Some(last) = last {
+                    feedback = feedback.details(last.message().lines());
+                }
+                told.push(feedback);
+            }
+            State::RollingBack { because, .. } => {
+                warn!("rolling back `{release}`: {}", because.message());
+                told.push(
+                    Feedback::new(Execution::Proceeding, Finished::None)
+                        .detail(format!("rolling back `{release}`"))
+                        .details(because.message().lines()),
+                );
+            }
+            State::Idle => self.tidy_due = true,
+            _ => {}
+        }
+        if let State::Idle = is
+            && let Some(refusal) = self.machine.refused().last()
+            && before.refused().last() != Some(refusal)
+        {
+            let message = refusal.because.message().to_owned();
+            warn!("update failed: {message}");
+            self.failed(message);
+        }
+        if let Some(action) = self.machine.state().action().cloned() {
+            let now = crate::clock::now().as_millisecond();
+            for mut feedback in told {
+                feedback.timestamp = Some(now);
+                self.progress.push_back((action.clone(), feedback));
+            }
+            while self.progress.len() > MAX_PROGRESS {
+                self.progress.pop_front();
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The device's side of the conversation with its hub: polls, offers, reports, attributes.
+
+use std::time::{Duration, Instant};
+
+use pytheas_api::ddi::{self, Handling};
+use pytheas_durable::faults;
+use pytheas_update::{Event, Failure, Reason};
+use tracing::{debug, error, info, warn};
+
+use super::{DEFAULT_INTERVAL, Device, LONGEST_PAUSE};
+use crate::{
+    attributes,
+    backoff::jittered,
+    enrol,
+    error::AgentError,
+    http::HttpError,
+    hub::{self, Hub},
+};
+
+impl Device {
+    /// Asks the hub what there is to do.
+    pub(super) fn poll(&mut self) {
+        self.polled = true;
+        if self.hub.is_none() && !self.ask_to_be_accepted() {
+            return;
+        }
+        let Some(hub) = self.hub.clone() else { return };
+        let result = hub.poll().and_then(|root| {
+            self.heed_root(&root);
+            match self.follow(&hub, &root) {
+                // Withdrawn between the two requests: the next poll shows what is wanted instead.
+                Err(error) if hub::is_settled(&error) => Ok(()),
+                other => other,
+            }
+        });
+        match result {
+            Ok(()) => {
+                self.hub_backoff.reset();
+                self.live.last_poll_ms = Some(crate::clock::now().as_millisecond());
+                self.poll_again_in(jittered(self.interval));
+                self.tell_at = Instant::now();
+            }
+            Err(error) => self.hub_failed(&error),
+        }
+    }
+
+    fn heed_root(&mut self, root: &ddi::PollRoot) {
+        self.interval = self
+            .settings
+            .poll_interval
+            .or_else(|| root.config.polling.interval())
+            .unwrap_or(DEFAULT_INTERVAL);
+        if root.links.config_data.is_some() {
+            self.attributes_due = true;
+        }
+    }
+
+    /// Follows the links of a poll's answer.
+    fn follow(&mut self, hub: &Hub, root: &ddi::PollRoot) -> Result<(), HttpError> {
+        if let Some(offer) = root.links.cancel_action.as_ref().and_then(hub::offer) {
+            let cancel = hub.cancellation(&offer)?;
+            if let Ok(action) = cancel.cancel_action.stop_id.parse() {
+                self.happen(Event::CancelWanted { action });
+            }
+            return Ok(());
+        }
+        let Some(offer) = root.links.deployment_base.as_ref().and_then(hub::offer) else {
+            return Ok(());
+        };
+        if self.machine.state().action() == Some(&offer.action) {
+            return Ok(());
+        }
+        let base = hub.deployment(&offer)?;
+        if base.deployment.update == Handling::Skip
+            || base.deployment.maintenance_window.as_deref() == Some("unavailable")
+        {
+            return Ok(()); // not now
+        }
+        let target = base
+            .deployment
+            .chunks
+            .iter()
+            .find_map(|c| c.metadata(ddi::TARGET_KEY));
+        let action = Some(offer.action);
+        match target {
+            Some(target) => self.happen(Event::Wanted {
+                action,
+                target: target.to_owned(),
+            }),
+            None => {
+                let names: Vec<_> = base
+                    .deployment
+                    .chunks
+                    .iter()
+                    .map(|c| c.name.as_str())
+                    .collect();
+                let message = format!(
+                    "action has no Pytheas release in it (only: {})\n\
+                     help: plain artifacts are for other clients (SWUpdate, RAUC); roll out a release",
+                    names.join(", ")
+                );
+                let because = Failure::new(Reason::Incompatible, message);
+                let target = String::new();
+                self.happen(Event::Wanted {
+                    action,
+                    target: target.clone(),
+                });
+                self.happen(Event::CheckFailed { target, because });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the device is accepted now.
+    fn ask_to_be_accepted(&mut self) -> bool {
+        let key = self.settings.enrolment_key.clone();
+        let name = self.settings.name.clone();
+        let asked = enrol::ask(
+            &self.dir,
+            &mut self.identity,
+            &self.http,
+            key.as_deref(),
+            name.as_deref(),
+        );
+        match asked {
+            Ok(true) => {
+                self.hub = Hub::of(&self.identity, &self.http);
+                self.attributes_due = true;
+                true
+            }
+            Ok(false) => {
+                info!("device `{}` waits to be accepted", self.identity.device_id);
+                self.poll_again_in(jittered(enrol::ASK_INTERVAL.min(self.interval)));
+                false
+            }
+            Err(AgentError::Http(error)) => {
+                self.hub_failed(&error);
+                false
+            }
+            Err(error) => {
+                let text = crate::http::chain(&error);
+                error!("cannot enrol: {text}");
+                self.failed(text);
+                let pause = self.hub_backoff.next();
+                self.poll_again_in(pause);
+                false
+            }
+        }
+    }
+
+    fn hub_failed(&mut self, error: &HttpError) {
+        if matches!(error, HttpError::Unauthorised { .. }) && self.hub.take().is_some() {
+            // Removed and accepted again, or a hub restored from a backup: our claim tells.
+            warn!("{}; asking to be accepted again", error.line());
+        }
+        let longest = LONGEST_PAUSE.min(self.interval);
+        self.hub_backoff.set_most(longest);
+        let pause = self
+            .hub_backoff
+            .next()
+            .max(error.retry_after().unwrap_or_default());
+        warn!(pause_ms = pause.as_millis() as u64, "{}", error.line());
+        self.failed(error.line());
+        self.poll_again_in(pause);
+        self.tell_at = Instant::now() + pause;
+    }
+
+    fn poll_again_in(&mut self, pause: Duration) {
+        self.poll_at = Instant::now() + pause;
+        let pause_ms = i64::try_from(pause.as_millis()).unwrap_or(i64::MAX);
+        let now = crate::clock::now().as_millisecond();
+        self.live.next_poll_ms = Some(now.saturating_add(pause_ms));
+    }
+
+    /// Tells the hub what it has to know, in the order in which it happened.
+    pub(super) fn tell(&mut self) {
+        let Some(hub) = self.hub.clone() else { return };
+        if Instant::now() < self.tell_at {
+            return;
+        }
+        while let Some((action, feedback)) = self.progress.front() {
+            match hub.progress(action, feedback) {
+                Err(error) if !hub::is_settled(&error) => return self.hub_failed(&error),
+                _ => self.progress.pop_front(),
+            };
+        }
+        while let Some(report) = self.machine.outbox().first().cloned() {
+            faults::point("agent:report:before");
+            match hub.report(&report) {
+                Err(error) if !hub::is_settled(&error) => return self.hub_failed(&error),
+                Err(error) => debug!(
+                    "the hub takes no report on action {}: {error}",
+                    report.action
+                ),
+                Ok(()) => {}
+            }
+            faults::point("agent:report:after");
+            self.happen(Event::Delivered { report });
+            if !self.pending.is_empty() {
+                return; // could not be saved: told again later
+            }
+            self.attributes_due = true;
+            // What comes next may be waiting already.
+            self.poll_at = self
+                .poll_at
+                .min(Instant::now() + Duration::from_millis(100));
+        }
+        if self.attributes_due {
+            let data = attributes::now(&self.identity.platform, self.machine.current());
+            match hub.attributes(&data) {
+                Ok(()) => self.attributes_due = false,
+                Err(error) => {
+                    self.hub_failed(&error);
+                }
+            }
+        }
+    }
+}

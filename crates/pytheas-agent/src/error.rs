@@ -1,0 +1,186 @@
+//! What stops a command of the agent, and its exit code.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use pytheas_durable::LockError;
+use pytheas_repo::client::MetadataError;
+use pytheas_update::StoredStateError;
+
+use crate::{
+    http::{CaError, HttpError},
+    identity::IdentityError,
+    slots::SlotError,
+};
+
+/// Exit codes of the agent's commands.
+pub mod exit {
+    /// Done.
+    pub const OK: u8 = 0;
+    /// The user's mistake: a missing enrolment, a wrong file. (Arguments that do not parse: 2.)
+    pub const USER: u8 = 1;
+    /// The world's failure: network, disk, another agent at work.
+    pub const WORLD: u8 = 3;
+    /// Refused for safety: damaged, unsigned or unknown.
+    pub const REFUSED: u8 = 4;
+}
+
+/// What stops a command of the agent.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum AgentError {
+    /// No usable identity.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Identity(#[from] IdentityError),
+    /// The hub did not answer as it should.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Http(#[from] HttpError),
+    /// No usable authorities' file.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Ca(#[from] CaError),
+    /// The root of trust cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The stored state cannot be used.
+    #[error("cannot use `{}`", path.display())]
+    #[diagnostic(code(pytheas::agent::state), help("{}", source.help().map(|h| h.to_string()).unwrap_or_default()))]
+    State {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: StoredStateError,
+    },
+    /// A slot cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Slot(#[from] SlotError),
+    /// Another agent is at work.
+    #[error("another agent (process {holder}) works in `{}`", dir.display())]
+    #[diagnostic(
+        code(pytheas::agent::locked),
+        help("one agent per state directory: stop that one, or give this one another `--state`")
+    )]
+    Locked {
+        /// The state directory.
+        dir: PathBuf,
+        /// Its process.
+        holder: String,
+    },
+    /// The device belongs to another hub.
+    #[error("this device is enrolled at `{enrolled}`, not at `{asked}`")]
+    #[diagnostic(
+        code(pytheas::agent::other_hub),
+        help("to hand it over, remove `{}` (its app's data is in `data/`) and enrol it again", dir.display())
+    )]
+    OtherHub {
+        /// Where it is enrolled.
+        enrolled: String,
+        /// Where it should be enrolled now.
+        asked: String,
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// The id belongs to another device.
+    #[error("the hub knows another device with the id `{id}`")]
+    #[diagnostic(
+        code(pytheas::agent::id_taken),
+        help("choose another `--id`, or remove the other one: `pytheas device remove {id}`")
+    )]
+    IdTaken {
+        /// The id.
+        id: String,
+    },
+    /// No root of trust was given.
+    #[error("this device has no root of trust yet")]
+    #[diagnostic(
+        code(pytheas::agent::no_root),
+        help(
+            "give it the repository's first root metadata: `--root FILE`, or `--root-sha256 HEX` to fetch and compare it"
+        )
+    )]
+    NoRoot,
+    /// Something at the hub's address, but not a repository.
+    #[error("there is nothing to go back to")]
+    #[diagnostic(help("a device keeps the release before the running one; this one has none"))]
+    NoPrevious,
+    /// An update is going on.
+    #[error("an update is going on (`{state}`)")]
+    #[diagnostic(help("wait until `pytheas agent status` says `idle`"))]
+    Busy {
+        /// The machine's state.
+        state: String,
+    },
+    /// Nothing is installed.
+    #[error("no release is installed in `{}`", dir.display())]
+    NothingInstalled {
+        /// The state directory.
+        dir: PathBuf,
+    },
+    /// The running release is not what was verified.
+    #[error("the running release `{release}` is damaged: {damage}")]
+    #[diagnostic(
+        code(pytheas::agent::damaged),
+        help(
+            "the disk may be failing. The next update fetches damaged files anew; `pytheas agent rollback` returns to the release before"
+        )
+    )]
+    Damaged {
+        /// The release.
+        release: String,
+        /// What is wrong.
+        damage: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {what} `{}`", path.display())]
+    #[diagnostic(help("is the disk full, or the state directory not writable for this user?"))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+impl AgentError {
+    /// A file operation that failed.
+    pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { what, path, source }
+    }
+
+    /// The lock of the state directory `dir` was not obtained.
+    pub(crate) fn lock(dir: &Path) -> impl FnOnce(LockError) -> Self {
+        let dir = dir.to_owned();
+        move |error| match error {
+            LockError::Held { holder, .. } => Self::Locked { dir, holder },
+            LockError::Io { path, source } => Self::Io {
+                what: "lock",
+                path,
+                source,
+            },
+        }
+    }
+
+    /// The exit code that says what kind of error it is; see [`exit`].
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Identity(IdentityError::Missing { .. })
+            | Self::Ca(_)
+            | Self::NoRoot
+            | Self::NoPrevious
+            | Self::OtherHub { .. }
+            | Self::IdTaken { .. }
+            | Self::NothingInstalled { .. } => exit::USER,
+            Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,
+            _ => exit::WORLD,
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! Where everything lies in an agent's state directory.
+//!
+//! ```text
+//! identity.json   who this device is to its hub (mode 0600)
+//! state.json      the update machine, see `pytheas_update`
+//! status.json     what `status` shows; a torn one is harmless
+//! request.json    what an operator asked of a running agent
+//! tuf/            trusted metadata, kept by pytheas-repo
+//! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
+//! staging/ID/     a tree being put together
+//! slots/ID/       a whole, verified tree; ID.tree its document
+//! current         -> slots/ID
+//! data/           the app's own; never touched
+//! logs/app.log    what the app writes, rotated
+//! app.pid         the app's process, to find it again after a crash of the agent
+//! agent.lock      held by the running agent
+//! ```
+
+use std::path::{Path, PathBuf};
+
+use pytheas_release::{Sha256, TreeId};
+
+/// An agent's state directory.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    root: PathBuf,
+}
+
+impl StateDir {
+    /// The state directory `root`; made absolute, since the app is started with another working
+    /// directory.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        let root = root.into();
+        Self {
+            root: std::path::absolute(&root).unwrap_or(root),
+        }
+    }
+
+    /// `/var/lib/pytheas` for root, else `$XDG_STATE_HOME/pytheas` (`~/.local/state/pytheas`).
+    pub fn default_path() -> PathBuf {
+        if rustix::process::geteuid().is_root() {
+            return "/var/lib/pytheas".into();
+        }
+        let state_home = std::env::var_os("XDG_STATE_HOME").filter(|home| !home.is_empty());
+        match (state_home, std::env::var_os("HOME")) {
+            (Some(state), _) => PathBuf::from(state).join("pytheas"),
+            (None, Some(home)) => PathBuf::from(home).join(".local/state/pytheas"),
+            (None, None) => "/var/lib/pytheas".into(),
+        }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// `identity.json`.
+    pub fn identity(&self) -> PathBuf {
+        self.root.join("identity.json")
+    }
+
+    /// `state.json`.
+    pub fn state(&self) -> PathBuf {
+        self.root.join("state.json")
+    }
+
+    /// `status.json`.
+    pub fn status(&self) -> PathBuf {
+        self.root.join("status.json")
+    }
+
+    /// `request.json`.
+    pub fn request(&self) -> PathBuf {
+        self.root.join("request.json")
+    }
+
+    /// `agent.lock`.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("agent.lock")
+    }
+
+    /// `slots/`.
+    pub fn slots(&self) -> PathBuf {
+        self.root.join("slots")
+    }
+
+    /// The slot of a tree.
+    pub fn slot(&self, tree: TreeId) -> PathBuf {
+        self.slots().join(tree.to_string())
+    }
+
+    /// The document of the tree in a slot.
+    pub fn slot_document(&self, tree: TreeId) -> PathBuf {
+        self.slots().join(format!("{tree}.tree"))
+    }
+
+    /// `current`.
+    pub fn current(&self) -> PathBuf {
+        self.root.join("current")
+    }
+
+    /// What `current` leads to, relative to the state directory, so that it may be moved.
+    pub fn current_target(tree: TreeId) -> PathBuf {
+        Path::new("slots").join(tree.to_string())
+    }
+
+    /// `staging/`.
+    pub fn staging(&self) -> PathBuf {
+        self.root.join("staging")
+    }
+
+    /// Where a tree is put together.
+    pub fn staged(&self, tree: TreeId) -> PathBuf {
+        self.staging().join(tree.to_string())
+    }
+
+    /// `downloads/`.
+    pub fn downloads(&self) -> PathBuf {
+        self.root.join("downloads")
+    }
+
+    /// What was fetched for a tree.
+    pub fn fetched(&self, tree: TreeId) -> PathBuf {
+        self.downloads().join(format!("tree-{tree}"))
+    }
+
+    /// The release document a tree is fetched by.
+    pub fn fetched_release(&self, tree: TreeId) -> PathBuf {
+        self.fetched(tree).join("release.json")
+    }
+
+    /// The document of a tree that is being fetched.
+    pub fn fetched_tree(&self, tree: TreeId) -> PathBuf {
+        self.fetched(tree).join("tree")
+    }
+
+    /// The contents of a tree that is being fetched.
+    pub fn objects(&self, tree: TreeId) -> PathBuf {
+        self.fetched(tree).join("objects")
+    }
+
+    /// One of them.
+    pub fn object(&self, tree: TreeId, sha256: Sha256) -> PathBuf {
+        self.objects(tree).join(sha256.to_string())
+    }
+
+    /// `data/`.
+    pub fn data(&self) -> PathBuf {
+        self.root.join("data")
+    }
+
+    /// `logs/`.
+    pub fn logs(&self) -> PathBuf {
+        self.root.join("logs")
+    }
+
+    /// `app.pid`.
+    pub fn app_pid(&self) -> PathBuf {
+        self.root.join("app.pid")
+    }
+
+    /// The socket the app notifies.
+    pub fn notify_socket(&self) -> PathBuf {
+        self.root.join("notify.sock")
+    }
+}

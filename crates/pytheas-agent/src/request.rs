@@ -1,0 +1,111 @@
+//! What an operator asks of an agent that runs already: one small file and a signal.
+
+use std::{fs, time::Duration};
+
+use pytheas_durable::FileLock;
+use pytheas_release::ReleaseRef;
+use pytheas_update::{Event, Machine, State};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::AgentError,
+    paths::StateDir,
+    status::{load_machine, running_agent},
+};
+
+/// What is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Wanted {
+    /// The previous release back.
+    Rollback,
+}
+
+/// The content of `request.json` (format 1).
+#[derive(Serialize, Deserialize)]
+struct Request {
+    format: u32,
+    wanted: Wanted,
+}
+
+/// Whether the machine can go back now.
+///
+/// # Errors
+/// [`AgentError::Busy`], [`AgentError::NoPrevious`].
+pub(crate) fn rollback_possible(dir: &StateDir, machine: &Machine) -> Result<(), AgentError> {
+    if !matches!(machine.state(), State::Idle) {
+        return Err(AgentError::Busy {
+            state: machine.state().name().to_owned(),
+        });
+    }
+    match machine.previous() {
+        Some(previous) if dir.slot(previous.tree).is_dir() => Ok(()),
+        _ => Err(AgentError::NoPrevious),
+    }
+}
+
+/// What became of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Asked {
+    /// The release that is to run.
+    pub to: ReleaseRef,
+    /// The agent that does it; none runs when absent, and it is done when one starts.
+    pub agent_pid: Option<u32>,
+}
+
+/// Asks for the previous release.
+///
+/// # Errors
+/// [`AgentError::Busy`], [`AgentError::NoPrevious`], or a file that cannot be written.
+pub(crate) fn rollback(dir: &StateDir) -> Result<Asked, AgentError> {
+    let machine = load_machine(dir)?.unwrap_or_default();
+    rollback_possible(dir, &machine)?;
+    let to = machine
+        .previous()
+        .map(|p| p.release.clone())
+        .ok_or(AgentError::NoPrevious)?;
+    if let Some(agent) = running_agent(dir) {
+        let request = Request {
+            format: 1,
+            wanted: Wanted::Rollback,
+        };
+        let bytes = serde_json::to_vec(&request).expect("one number and one word");
+        let path = dir.request();
+        pytheas_durable::replace(&path, &bytes).map_err(AgentError::io("write", &path))?;
+        if let Some(pid) = Pid::from_raw(agent.cast_signed()) {
+            let _ended_since = kill_process(pid, Signal::USR1);
+        }
+        // Until it has taken the file, up to the longest request it may be waiting for.
+        for _ in 0..400 {
+            if !path.exists() {
+                return Ok(Asked {
+                    to,
+                    agent_pid: Some(agent),
+                });
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        return Ok(Asked {
+            to,
+            agent_pid: Some(agent),
+        });
+    }
+    let _lock = FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))?;
+    let path = dir.state();
+    let next = machine.step(Event::RollbackWanted);
+    pytheas_durable::replace(&path, &next.encode()).map_err(AgentError::io("write", &path))?;
+    Ok(Asked {
+        to,
+        agent_pid: None,
+    })
+}
+
+/// The request that lies there, if any; it is taken away.
+pub(crate) fn take(dir: &StateDir) -> Option<Wanted> {
+    let path = dir.request();
+    let bytes = fs::read(&path).ok()?;
+    fs::remove_file(&path).ok()?;
+    let request: Request = serde_json::from_slice(&bytes).ok()?;
+    (request.format == 1).then_some(request.wanted)
+}

@@ -1,0 +1,400 @@
+//! Slots: whole, verified trees, and the link `current` that says which one runs.
+//!
+//! A tree is put together in `staging/`, where unchanged files are hard links into the running
+//! slot; every byte of it is checked there; one rename makes it a slot. Files are read-only, since
+//! a file may be part of several slots.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use pytheas_durable::{
+    faults,
+    trees::{self, ScanError},
+};
+use pytheas_release::{
+    BuildRecord, Entry, RECORD_FILE, RecordError, RelPath, ReleaseRef, Sha256, Tree, TreeId,
+};
+use pytheas_update::Installed;
+
+use crate::paths::StateDir;
+
+/// Write bits that files in a slot do not have.
+const READ_ONLY: u32 = 0o222;
+/// Differences named in a message.
+const MAX_NAMED: usize = 3;
+
+/// A slot that cannot be made or used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum SlotError {
+    /// A file operation failed.
+    #[error("cannot {what} `{}`", path.display())]
+    #[diagnostic(help("is the disk full or failing, or the state directory not writable?"))]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Content that should be on the device is not.
+    #[error("`{path}` of the new tree is neither downloaded nor in the running release")]
+    Missing {
+        /// The file.
+        path: RelPath,
+    },
+    /// A slot that cannot be read as a tree.
+    #[error("cannot read the tree in `{}`", path.display())]
+    Scan {
+        /// The slot.
+        path: PathBuf,
+        /// What is wrong.
+        source: ScanError,
+    },
+    /// A slot without a usable record.
+    #[error("the release in `{}` does not say how it is started", path.display())]
+    #[diagnostic(help("`pytheas agent verify` shows what is damaged"))]
+    Record {
+        /// The slot.
+        path: PathBuf,
+        /// What is wrong.
+        source: RecordError,
+    },
+    /// No such slot.
+    #[error("there is no slot `{}`", path.display())]
+    NoSlot {
+        /// Where it should be.
+        path: PathBuf,
+    },
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> SlotError {
+    let path = path.to_owned();
+    move |source| SlotError::Io { what, path, source }
+}
+
+impl SlotError {
+    /// What the system said, if it was the system.
+    pub fn io(&self) -> Option<&io::Error> {
+        match self {
+            Self::Io { source, .. }
+            | Self::Scan {
+                source: ScanError::Io { source, .. },
+                ..
+            } => Some(source),
+            _ => None,
+        }
+    }
+}
+
+/// The document of the tree in a slot, if it is there and right.
+pub(crate) fn document(dir: &StateDir, tree: TreeId) -> Option<Tree> {
+    let bytes = fs::read(dir.slot_document(tree)).ok()?;
+    (TreeId(Sha256::of(&bytes)) == tree).then(|| Tree::parse(&bytes).ok())?
+}
+
+/// Puts `tree` together in `staging/` from what was fetched and from the slot `from`.
+///
+/// What an earlier try left is removed first.
+///
+/// # Errors
+/// [`SlotError`].
+pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result<(), SlotError> {
+    let id = tree.id();
+    let root = dir.staged(id);
+    remove(&root)?;
+    pytheas_durable::create_dir_all(&root).map_err(io_error("create", &root))?;
+    let old_root = from.map(|from| dir.slot(from));
+    let old = from
+        .and_then(|from| document(dir, from))
+        .unwrap_or_default();
+    let old_files: BTreeMap<(Sha256, bool), &RelPath> = old
+        .iter()
+        .filter_map(|(path, entry)| match entry {
+            Entry::File {
+                sha256, executable, ..
+            } => Some(((*sha256, *executable), path)),
+            _ => None,
+        })
+        .collect();
+    // Content is by hash, the mode is not: what is executable in one place only cannot be shared.
+    let mut modes: BTreeMap<Sha256, bool> = BTreeMap::new();
+    for (path, entry) in tree.iter() {
+        let target = path.under(&root);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+        }
+        match entry {
+            Entry::Directory => {
+                fs::create_dir_all(&target).map_err(io_error("create", &target))?;
+            }
+            Entry::Symlink { target: to } => {
+                std::os::unix::fs::symlink(to, &target).map_err(io_error("create", &target))?;
+            }
+            Entry::File {
+                sha256, executable, ..
+            } => {
+                let fetched = dir.object(id, *sha256);
+                let (source, share) = if fetched.exists() {
+                    (
+                        fetched,
+                        *modes.entry(*sha256).or_insert(*executable) == *executable,
+                    )
+                } else {
+                    let same = old_files.get(&(*sha256, *executable));
+                    let other = || old_files.get(&(*sha256, !*executable));
+                    let found = same.or_else(other);
+                    let (Some(found), Some(old_root)) = (found, &old_root) else {
+                        return Err(SlotError::Missing { path: path.clone() });
+                    };
+                    (found.under(old_root), same.is_some())
+                };
+                place(&source, &target, share)?;
+                let mode = if *executable { 0o755 } else { 0o644 } & !READ_ONLY;
+                set_mode(&target, mode)?;
+            }
+        }
+        faults::point("agent:stage:entry");
+    }
+    trees::set_modes(&root, READ_ONLY).map_err(io_error("set the modes in", &root))?;
+    trees::sync(&root).map_err(io_error("sync", &root))
+}
+
+/// Makes `target` a file with the content of `source`, the same one if it may be shared.
+fn place(source: &Path, target: &Path, share: bool) -> Result<(), SlotError> {
+    use rustix::io::Errno;
+    if share {
+        match fs::hard_link(source, target) {
+            Ok(()) => return Ok(()),
+            // Too many links, another file system, or one that has none: copy.
+            Err(error)
+                if [
+                    Errno::MLINK,
+                    Errno::XDEV,
+                    Errno::PERM,
+                    Errno::OPNOTSUPP,
+                    Errno::NOSYS,
+                ]
+                .iter()
+                .any(|errno| error.raw_os_error() == Some(errno.raw_os_error())) => {}
+            Err(error) => return Err(io_error("link", target)(error)),
+        }
+    }
+    fs::copy(source, target)
+        .map(drop)
+        .map_err(io_error("copy to", target))
+}
+
+fn set_mode(path: &Path, mode: u32) -> Result<(), SlotError> {
+    let now = fs::symlink_metadata(path)
+        .map_err(io_error("read", path))?
+        .permissions()
+        .mode();
+    if now & 0o7777 == mode {
+        return Ok(()); // a shared file: leave its inode alone
+    }
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+        .map_err(io_error("set the mode of", path))
+}
+
+/// What is wrong with the tree in the folder `root`; nothing when it is `tree`, byte by byte.
+///
+/// # Errors
+/// [`SlotError::Scan`] when it cannot be read.
+pub(crate) fn damage(root: &Path, tree: &Tree) -> Result<Option<String>, SlotError> {
+    let found = trees::differences(root, tree).map_err(|source| SlotError::Scan {
+        path: root.to_owned(),
+        source,
+    })?;
+    if found.is_empty() {
+        return Ok(None);
+    }
+    let named: Vec<String> = found
+        .iter()
+        .take(MAX_NAMED)
+        .map(ToString::to_string)
+        .collect();
+    let more = match found.len().saturating_sub(MAX_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    Ok(Some(format!("{}{more}", named.join(", "))))
+}
+
+/// What is wrong with the slot of `tree`; nothing when it is whole, byte by byte.
+///
+/// # Errors
+/// [`SlotError::NoSlot`], [`SlotError::Scan`].
+pub(crate) fn slot_damage(dir: &StateDir, tree: TreeId) -> Result<Option<String>, SlotError> {
+    let root = dir.slot(tree);
+    if !root.is_dir() {
+        return Err(SlotError::NoSlot { path: root });
+    }
+    if let Some(document) = document(dir, tree) {
+        return damage(&root, &document);
+    }
+    // Without its document a tree can still be told from every other one, by its id.
+    let found = trees::scan(&root)
+        .map_err(|source| SlotError::Scan {
+            path: root.clone(),
+            source,
+        })?
+        .id();
+    Ok((found != tree).then(|| format!("it is tree {found}")))
+}
+
+/// Checks the staged `tree` and makes it a slot; says what is wrong when it is not whole.
+///
+/// # Errors
+/// [`SlotError`].
+pub(crate) fn accept(dir: &StateDir, tree: &Tree) -> Result<Option<String>, SlotError> {
+    let id = tree.id();
+    let (staged, slot) = (dir.staged(id), dir.slot(id));
+    if let Some(damage) = damage(&staged, tree)? {
+        return Ok(Some(damage));
+    }
+    let slots = dir.slots();
+    pytheas_durable::create_dir_all(&slots).map_err(io_error("create", &slots))?;
+    let document = dir.slot_document(id);
+    pytheas_durable::replace(&document, &tree.encode()).map_err(io_error("write", &document))?;
+    faults::point("agent:verify:moving");
+    pytheas_durable::move_dir(&staged, &slot).map_err(io_error("rename to", &slot))?;
+    faults::point("agent:verify:moved");
+    Ok(None)
+}
+
+/// Takes a slot out of use and removes it.
+///
+/// # Errors
+/// [`SlotError::Io`].
+pub(crate) fn discard(dir: &StateDir, tree: TreeId) -> Result<(), SlotError> {
+    let slot = dir.slot(tree);
+    if slot.exists() {
+        // One rename: a half removed slot would look like a whole one after a power cut.
+        let staging = dir.staging();
+        pytheas_durable::create_dir_all(&staging).map_err(io_error("create", &staging))?;
+        let waste = staging.join(format!("{tree}.removed"));
+        remove(&waste)?;
+        pytheas_durable::move_dir(&slot, &waste).map_err(io_error("rename to", &waste))?;
+        faults::point("agent:discard:moved");
+        remove(&waste)?;
+    }
+    remove(&dir.slot_document(tree))
+}
+
+/// Lets `current` lead to the slot of `tree`, or to nothing.
+///
+/// # Errors
+/// [`SlotError::NoSlot`] when there is no such slot: `current` is then as it was.
+pub(crate) fn point_current(dir: &StateDir, tree: Option<TreeId>) -> Result<(), SlotError> {
+    let link = dir.current();
+    let Some(tree) = tree else {
+        remove(&link)?;
+        return pytheas_durable::sync_dir(dir.root()).map_err(io_error("sync", dir.root()));
+    };
+    let slot = dir.slot(tree);
+    if !slot.is_dir() {
+        return Err(SlotError::NoSlot { path: slot });
+    }
+    pytheas_durable::swap_symlink(&link, &StateDir::current_target(tree))
+        .map_err(io_error("point", &link))
+}
+
+/// The tree that `current` leads to, if it leads to a slot.
+pub(crate) fn current(dir: &StateDir) -> Option<TreeId> {
+    let target = fs::read_link(dir.current()).ok()?;
+    let tree = target.file_name()?.to_str()?.parse().ok()?;
+    dir.slot(tree).is_dir().then_some(tree)
+}
+
+/// What the release in a slot says about itself.
+///
+/// # Errors
+/// [`SlotError::Io`], [`SlotError::Record`].
+pub(crate) fn record(dir: &StateDir, tree: TreeId) -> Result<BuildRecord, SlotError> {
+    let path = dir.slot(tree).join(RECORD_FILE);
+    let bytes = fs::read(&path).map_err(io_error("read", &path))?;
+    BuildRecord::parse(&bytes).map_err(|source| SlotError::Record {
+        path: dir.slot(tree),
+        source,
+    })
+}
+
+/// What runs by `current`, verified byte by byte: for a device whose state was lost.
+///
+/// # Errors
+/// [`SlotError`] when the slot cannot be read.
+pub(crate) fn recover(dir: &StateDir) -> Result<Option<Installed>, SlotError> {
+    let Some(tree) = current(dir) else {
+        return Ok(None);
+    };
+    if let Some(damage) = slot_damage(dir, tree)? {
+        tracing::error!(tree = %tree, "the running release is damaged: {damage}");
+    }
+    let record = record(dir, tree)?;
+    Ok(Some(Installed {
+        tree,
+        release: ReleaseRef {
+            name: record.name,
+            version: record.version,
+        },
+    }))
+}
+
+/// Removes slots, staged trees and downloads that are not `needed`.
+///
+/// # Errors
+/// [`SlotError::Io`].
+pub(crate) fn tidy(dir: &StateDir, needed: &[TreeId]) -> Result<(), SlotError> {
+    for name in names(&dir.slots())? {
+        let tree = name
+            .strip_suffix(".tree")
+            .unwrap_or(&name)
+            .parse::<TreeId>();
+        // What is no slot at all was not made by us, or by a newer agent: leave it.
+        if let Ok(tree) = tree
+            && !needed.contains(&tree)
+        {
+            faults::point("agent:tidy:slot");
+            discard(dir, tree)?;
+        }
+    }
+    for folder in [dir.staging(), dir.downloads()] {
+        for name in names(&folder)? {
+            remove(&folder.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn names(folder: &Path) -> Result<Vec<String>, SlotError> {
+    match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(io_error("read", folder)(error)),
+        Ok(entries) => Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect()),
+    }
+}
+
+fn remove(path: &Path) -> Result<(), SlotError> {
+    pytheas_durable::remove_tree(path).map_err(io_error("remove", path))
+}
+
+/// Bytes that may still be written below `path`.
+///
+/// # Errors
+/// [`SlotError::Io`].
+pub(crate) fn free_bytes(path: &Path) -> Result<u64, SlotError> {
+    let stat = rustix::fs::statvfs(path)
+        .map_err(|errno| io_error("ask for the free space of", path)(errno.into()))?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+#[cfg(test)]
+mod tests;

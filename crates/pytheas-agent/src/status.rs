@@ -1,0 +1,277 @@
+//! What `status` shows: identity, release, update, app, the last poll and the last error.
+//!
+//! The agent leaves what only it knows in `status.json` (format 1); the rest is read from the
+//! files that hold it, so `status` also answers when no agent runs.
+
+use std::{fmt, fs, os::unix::fs::MetadataExt as _, path::Path};
+
+use jiff::Timestamp;
+use pytheas_release::{ReleaseRef, TreeId};
+use pytheas_update::Machine;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    error::AgentError,
+    identity::{Identity, IdentityError},
+    paths::StateDir,
+    supervisor::AppStatus,
+};
+
+/// What only the running agent knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Live {
+    format: u32,
+    /// When the hub last answered a poll, milliseconds since 1970.
+    #[serde(default)]
+    pub last_poll_ms: Option<i64>,
+    /// When the hub is asked next.
+    #[serde(default)]
+    pub next_poll_ms: Option<i64>,
+    /// What went wrong last.
+    #[serde(default)]
+    pub last_error: Option<String>,
+    /// When that was.
+    #[serde(default)]
+    pub last_error_ms: Option<i64>,
+    /// The app.
+    #[serde(default)]
+    pub app: AppStatus,
+    /// When this was written.
+    #[serde(default)]
+    pub written_ms: i64,
+    /// What was written last, without what time alone changes.
+    #[serde(skip)]
+    shown: Option<Box<Live>>,
+}
+
+impl Live {
+    /// Leaves it for `status`.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a status that a power cut loses is written again; syncing it would wear the flash"
+    )]
+    pub(crate) fn save(&mut self, path: &Path, now: Timestamp) {
+        self.format = 1;
+        let mut shown = Self {
+            shown: None,
+            written_ms: 0,
+            ..self.clone()
+        };
+        shown.app.uptime_s = shown.app.uptime_s.map(|_| 0);
+        if self.shown.as_deref() == Some(&shown) {
+            return;
+        }
+        self.shown = Some(Box::new(shown));
+        self.written_ms = now.as_millisecond();
+        let temp = path.with_extension("json.new");
+        if let Ok(bytes) = serde_json::to_vec_pretty(self)
+            && fs::write(&temp, bytes).is_ok()
+        {
+            let _shown_next_time = fs::rename(temp, path);
+        }
+    }
+
+    fn load(path: &Path) -> Self {
+        let bytes = fs::read(path).unwrap_or_default();
+        serde_json::from_slice(&bytes)
+            .ok()
+            .filter(|live: &Self| live.format == 1)
+            .unwrap_or_default()
+    }
+}
+
+/// Everything `status` shows; its JSON form is stable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The device, once it has an identity.
+    pub device_id: Option<String>,
+    /// Its hub.
+    pub hub: Option<String>,
+    /// Whether the hub has accepted it.
+    pub accepted: bool,
+    /// The process of the agent, when one runs.
+    pub agent_pid: Option<u32>,
+    /// The committed release.
+    pub release: Option<ReleaseRef>,
+    /// Its tree.
+    pub tree: Option<TreeId>,
+    /// The release one can go back to.
+    pub previous: Option<ReleaseRef>,
+    /// The update machine's state: `idle`, `fetching`, …
+    pub state: String,
+    /// The release an update leads to.
+    pub updating_to: Option<ReleaseRef>,
+    /// The hub's action.
+    pub action: Option<String>,
+    /// Closing reports the hub has not acknowledged.
+    pub reports_waiting: usize,
+    /// When the hub last answered a poll, milliseconds since 1970.
+    pub last_poll_ms: Option<i64>,
+    /// When the hub is asked next.
+    pub next_poll_ms: Option<i64>,
+    /// What went wrong last.
+    pub last_error: Option<String>,
+    /// When that was.
+    pub last_error_ms: Option<i64>,
+    /// The app; as it was when the agent last wrote about it.
+    pub app: AppStatus,
+}
+
+impl Status {
+    /// The status of the device in `dir`.
+    ///
+    /// # Errors
+    /// [`AgentError`] when a file that is there cannot be read.
+    pub fn read(dir: &StateDir) -> Result<Self, AgentError> {
+        let identity = match Identity::load(&dir.identity()) {
+            Err(IdentityError::Missing { .. }) => None,
+            other => Some(other?),
+        };
+        let machine = load_machine(dir)?.unwrap_or_default();
+        let live = Live::load(&dir.status());
+        let agent_pid = running_agent(dir);
+        let mut app = if agent_pid.is_some() {
+            live.app
+        } else {
+            AppStatus::default()
+        };
+        if let Some(uptime) = &mut app.uptime_s {
+            let since = crate::clock::now().as_millisecond() - live.written_ms;
+            *uptime += u64::try_from(since / 1000).unwrap_or(0);
+        }
+        Ok(Self {
+            accepted: identity
+                .as_ref()
+                .is_some_and(|identity| identity.token.is_some()),
+            device_id: identity
+                .as_ref()
+                .map(|identity| identity.device_id.to_string()),
+            hub: identity.map(|identity| identity.hub),
+            agent_pid,
+            release: machine.current().map(|current| current.release.clone()),
+            tree: machine.current().map(|current| current.tree),
+            previous: machine.previous().map(|previous| previous.release.clone()),
+            state: machine.state().name().to_owned(),
+            updating_to: machine.state().job().map(|job| job.to.release.clone()),
+            action: machine.state().action().map(ToString::to_string),
+            reports_waiting: machine.outbox().len(),
+            last_poll_ms: live.last_poll_ms,
+            next_poll_ms: live.next_poll_ms.filter(|_| agent_pid.is_some()),
+            last_error: live.last_error,
+            last_error_ms: live.last_error_ms,
+            app,
+        })
+    }
+}
+
+/// The machine in `state.json`; none on a fresh device.
+///
+/// # Errors
+/// [`AgentError::State`] when it does not parse.
+pub(crate) fn load_machine(dir: &StateDir) -> Result<Option<Machine>, AgentError> {
+    let path = dir.state();
+    match fs::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(AgentError::io("read", &path)(error)),
+        Ok(bytes) => Machine::parse(&bytes)
+            .map(Some)
+            .map_err(|source| AgentError::State { path, source }),
+    }
+}
+
+/// The process that holds the agent's lock, from `/proc/locks` (proc(5)): looking must not take
+/// the lock, or an agent that starts now would find it taken.
+pub(crate) fn running_agent(dir: &StateDir) -> Option<u32> {
+    let metadata = fs::metadata(dir.lock()).ok()?;
+    let (major, minor) = (
+        rustix::fs::major(metadata.dev()),
+        rustix::fs::minor(metadata.dev()),
+    );
+    let file = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
+    fs::read_to_string("/proc/locks")
+        .ok()?
+        .lines()
+        .find_map(|line| {
+            let mut fields = line
+                .split_whitespace()
+                .filter(|field| *field != "->")
+                .skip(1);
+            let kind = fields.next()?;
+            let pid = fields.nth(2)?;
+            (kind == "FLOCK" && fields.next()? == file).then(|| pid.parse().ok())?
+        })
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = |ms: Option<i64>| {
+            ms.and_then(|ms| Timestamp::from_millisecond(ms).ok())
+                .map_or_else(
+                    || "never".to_owned(),
+                    |time| time.strftime("%F %T UTC").to_string(),
+                )
+        };
+        let release = |release: &Option<ReleaseRef>| {
+            release
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), ToString::to_string)
+        };
+        match (&self.device_id, &self.hub) {
+            (Some(id), Some(hub)) => {
+                let accepted = if self.accepted {
+                    ""
+                } else {
+                    " (waits to be accepted)"
+                };
+                writeln!(f, "device     {id}{accepted}")?;
+                writeln!(f, "hub        {hub}")?;
+            }
+            _ => writeln!(f, "device     not enrolled")?,
+        }
+        match self.agent_pid {
+            Some(pid) => writeln!(f, "agent      process {pid}")?,
+            None => writeln!(f, "agent      not running")?,
+        }
+        write!(f, "release    {}", release(&self.release))?;
+        match self.tree {
+            Some(tree) => writeln!(f, " (tree {})", tree.short())?,
+            None => writeln!(f)?,
+        }
+        writeln!(f, "previous   {}", release(&self.previous))?;
+        write!(f, "update     {}", self.state)?;
+        if let Some(to) = &self.updating_to {
+            write!(f, " to {to}")?;
+        }
+        if let Some(action) = &self.action {
+            write!(f, " (action {action})")?;
+        }
+        writeln!(f)?;
+        match (self.app.pid, self.app.uptime_s) {
+            (Some(pid), Some(uptime)) => {
+                write!(
+                    f,
+                    "app        process {pid}, up {uptime} s, {} restarts",
+                    self.app.restarts
+                )?;
+                writeln!(f, "{}", if self.app.ready { "" } else { ", not ready" })?;
+            }
+            _ => writeln!(f, "app        not running")?,
+        }
+        if let Some(says) = &self.app.says {
+            writeln!(f, "app says   {says}")?;
+        }
+        writeln!(f, "last poll  {}", when(self.last_poll_ms))?;
+        if self.reports_waiting > 0 {
+            writeln!(f, "reports    {} wait for the hub", self.reports_waiting)?;
+        }
+        if let Some(error) = &self.last_error {
+            writeln!(
+                f,
+                "last error {} ({})",
+                error.replace('\n', "\n           "),
+                when(self.last_error_ms)
+            )?;
+        }
+        Ok(())
+    }
+}

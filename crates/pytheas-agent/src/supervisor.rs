@@ -1,0 +1,227 @@
+//! Runs the app: starts it, listens to it, judges it, starts it again, stops it.
+//!
+//! One thread does everything in one `poll` loop and lives as long as the agent: the kernel ties
+//! the app's life to the *thread* that started it (`PR_SET_PDEATHSIG`), so that thread must not end.
+//!
+//! ```text
+//! Order::Start(trial) ─▶ app ─ready─▶ Healthy ──▶ supervised from here on
+//!                         ├─ends───▶ Died        (the agent decides what comes next)
+//!                         └─late───▶ NotReady
+//! Order::Start(committed) ─▶ app ─ends─▶ started again after 1 s, 2 s, … 60 s, for ever
+//! ```
+
+mod app;
+mod leftover;
+mod log;
+mod notify;
+mod probe;
+mod worker;
+
+use std::{
+    io,
+    os::fd::OwnedFd,
+    sync::{
+        Arc, Mutex,
+        mpsc::{Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use pytheas_release::{BuildRecord, Health, RelPath, ReleaseRef, TreeId};
+use pytheas_update::Failure;
+use rustix::event::{EventfdFlags, eventfd};
+use serde::{Deserialize, Serialize};
+
+use self::worker::Worker;
+use crate::paths::StateDir;
+
+/// How long the app may take to end after SIGTERM.
+pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Launch {
+    /// The tree that runs.
+    pub tree: TreeId,
+    /// The release it belongs to.
+    pub release: ReleaseRef,
+    /// The program, inside the tree.
+    pub entry: RelPath,
+    /// When it counts as working.
+    pub health: Health,
+    /// Environment variables beside the agent's own.
+    pub env: Vec<(String, String)>,
+    /// Set while the release has to prove itself: `tries_left` of the machine.
+    pub trial: Option<u8>,
+}
+
+impl Launch {
+    /// How to start the release in a slot, by its own record.
+    pub fn new(tree: TreeId, record: BuildRecord, trial: Option<u8>) -> Self {
+        let env = record
+            .config
+            .into_values()
+            .filter(|option| std::env::var_os(&option.env).is_none())
+            .filter_map(|option| Some((option.env, option.default?)))
+            .collect();
+        Self {
+            tree,
+            release: ReleaseRef {
+                name: record.name,
+                version: record.version,
+            },
+            entry: record.entry,
+            health: record.health,
+            env,
+            trial,
+        }
+    }
+}
+
+/// What became of the app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AppEvent {
+    /// A release on trial proved that it works.
+    Healthy {
+        /// The tree.
+        tree: TreeId,
+    },
+    /// A release on trial ended.
+    Died {
+        /// The tree.
+        tree: TreeId,
+        /// The start this is about.
+        tries_left: u8,
+        /// How it ended.
+        because: Failure,
+    },
+    /// A release on trial did not prove itself in time; it was stopped.
+    NotReady {
+        /// The tree.
+        tree: TreeId,
+        /// What was waited for.
+        because: Failure,
+    },
+    /// A committed release ended and will be started again.
+    Crashed {
+        /// How it ended.
+        because: Failure,
+    },
+}
+
+/// What is known about the app now.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppStatus {
+    /// Its process.
+    pub pid: Option<u32>,
+    /// Seconds since it was started.
+    pub uptime_s: Option<u64>,
+    /// How often a committed release had to be started again.
+    pub restarts: u64,
+    /// Whether it proved that it works.
+    pub ready: bool,
+    /// Its last `STATUS=`.
+    pub says: Option<String>,
+    /// How it ended last.
+    pub last_exit: Option<String>,
+}
+
+enum Order {
+    Start(Launch),
+    Stop(Sender<()>),
+    Quit,
+}
+
+/// The handle of the thread that runs the app.
+#[derive(Debug)]
+pub struct Supervisor {
+    orders: Sender<Order>,
+    wake: Arc<OwnedFd>,
+    status: Arc<Mutex<AppStatus>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// Settings of the supervisor.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The app must say `WATCHDOG=1` this often.
+    pub watchdog: Option<Duration>,
+}
+
+impl Supervisor {
+    /// Starts the thread; what becomes of the app is told to `events`. What an earlier agent left
+    /// running is ended first.
+    ///
+    /// # Errors
+    /// When the notify socket, the log or the thread cannot be made.
+    pub fn start(
+        dir: &StateDir,
+        settings: Settings,
+        events: impl Fn(AppEvent) + Send + 'static,
+    ) -> io::Result<Self> {
+        leftover::end(&dir.app_pid())?;
+        let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        let status = Arc::new(Mutex::new(AppStatus::default()));
+        let (orders, inbox) = channel();
+        let mut worker = Worker::new(
+            dir,
+            settings,
+            inbox,
+            Arc::clone(&wake),
+            Arc::clone(&status),
+            Box::new(events),
+        )?;
+        let thread = std::thread::Builder::new()
+            .name("supervisor".into())
+            .stack_size(256 << 10)
+            .spawn(move || worker.run())?;
+        Ok(Self {
+            orders,
+            wake,
+            status,
+            thread: Some(thread),
+        })
+    }
+
+    /// Starts a release; whatever runs is stopped first.
+    pub fn launch(&self, launch: Launch) {
+        self.order(Order::Start(launch));
+    }
+
+    /// Stops the app and waits until it is gone.
+    pub fn stop(&self) {
+        let (done, stopped) = channel();
+        self.order(Order::Stop(done));
+        let _thread_gone_means_app_gone = stopped.recv();
+    }
+
+    /// What is known about the app now.
+    pub fn status(&self) -> AppStatus {
+        self.status
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    fn order(&self, order: Order) {
+        let _receiver_lives_as_long = self.orders.send(order);
+        raise(&self.wake);
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        self.order(Order::Quit);
+        if let Some(thread) = self.thread.take() {
+            let _panicked = thread.join();
+        }
+    }
+}
+
+fn raise(wake: &OwnedFd) {
+    let _full_is_raised_too = rustix::io::write(wake, &1u64.to_ne_bytes());
+}
+
+#[cfg(test)]
+mod tests;

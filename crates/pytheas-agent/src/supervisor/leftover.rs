@@ -1,0 +1,126 @@
+//! Ends what an agent that crashed left running.
+//!
+//! `app.pid` names the app's process and when it started (clock ticks since boot, from
+//! `/proc/PID/stat`), so a number that the kernel has given to another process since is not
+//! mistaken for the app. The app's children are found by their process group and by the
+//! environment the agent gave them.
+
+use std::{fs, io, path::Path, time::Duration};
+
+use rustix::process::{Pid, Signal, kill_process};
+use tracing::warn;
+
+/// Set in the app's environment; its value is the `app.pid` file's path.
+pub(super) const MARK: &str = "PYTHEAS_APP_PID_FILE";
+
+/// Notes the app's process.
+pub(super) fn note(path: &Path, pid: u32) -> io::Result<()> {
+    let started = start_ticks(pid).unwrap_or(0);
+    pytheas_durable::replace(path, format!("{pid} {started}\n").as_bytes())
+}
+
+/// Ends what is left of the app noted in `path` and waits until it is gone.
+pub(super) fn end(path: &Path) -> io::Result<()> {
+    let text = match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let mut numbers = text.split_whitespace().map(str::parse::<u64>);
+    if let (Some(Ok(pid)), Some(Ok(started))) = (numbers.next(), numbers.next()) {
+        let mark = format!("{MARK}={}", path.display());
+        for _ in 0..100 {
+            let left = members(pid as u32, started, &mark);
+            if left.is_empty() {
+                break;
+            }
+            for member in left {
+                warn!(
+                    pid = member,
+                    "ending process {member}, left over by an agent that crashed"
+                );
+                if let Some(member) = Pid::from_raw(member.cast_signed()) {
+                    let _gone_already = kill_process(member, Signal::KILL);
+                }
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+    fs::remove_file(path)
+}
+
+/// Processes that belong to the app `pid`.
+fn members(pid: u32, started: u64, mark: &str) -> Vec<u32> {
+    let Ok(processes) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    processes
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|&process: &u32| {
+            let Some((group, ticks)) = group_and_start(process) else {
+                return false;
+            };
+            if process == pid {
+                return ticks == started;
+            }
+            group == pid
+                && fs::read(format!("/proc/{process}/environ"))
+                    .is_ok_and(|env| env.split(|b| *b == 0).any(|var| var == mark.as_bytes()))
+        })
+        .collect()
+}
+
+fn start_ticks(pid: u32) -> Option<u64> {
+    group_and_start(pid).map(|(_, ticks)| ticks)
+}
+
+/// Process group and start time of a process that has not ended, from `/proc/PID/stat` (proc(5)).
+fn group_and_start(pid: u32) -> Option<(u32, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in parentheses and may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    if matches!(fields.next()?, "Z" | "X") {
+        return None;
+    }
+    let group = fields.nth(1)?.parse().ok()?;
+    Some((group, fields.nth(16)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::process::CommandExt as _, process::Command};
+
+    use super::*;
+
+    #[test]
+    fn the_app_and_its_children_are_ended_and_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("app.pid");
+        let spawn = |mark: &Path| {
+            Command::new("sh")
+                .args(["-c", "sleep 1000 & echo started; wait"])
+                .env(MARK, mark)
+                .process_group(0)
+                .stdout(std::process::Stdio::piped())
+                .spawn()
+                .unwrap()
+        };
+        let (mut ours, mut other) = (spawn(&path), spawn(Path::new("/elsewhere")));
+        for child in [&mut ours, &mut other] {
+            io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 8]).unwrap();
+        }
+        note(&path, ours.id()).unwrap();
+        end(&path).unwrap();
+        assert!(!path.exists());
+        assert_eq!(ours.wait().unwrap().code(), None, "it was killed");
+        assert!(members(ours.id(), 0, &format!("{MARK}={}", path.display())).is_empty());
+        assert_eq!(other.try_wait().unwrap(), None);
+
+        // The same number, but started at another time: somebody else's process.
+        pytheas_durable::replace(&path, format!("{} 1\n", other.id()).as_bytes()).unwrap();
+        end(&path).unwrap();
+        assert_eq!(other.try_wait().unwrap(), None);
+        let group = Pid::from_raw(other.id().cast_signed()).unwrap();
+        rustix::process::kill_process_group(group, Signal::KILL).unwrap();
+        other.wait().unwrap();
+    }
+}

@@ -1,0 +1,13 @@
+//! The agent as a whole: real processes, real files, a hub on loopback.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test that cannot go on should stop"
+)]
+
+mod commands;
+mod power_cuts;
+mod refusals;
+mod support;
+mod updates;

@@ -1,0 +1,365 @@
+//! One build from request to result: decide, lock, find an interpreter, let the form fill a
+//! scratch folder, read it back, swap it into place.
+
+use std::{
+    cell::RefCell,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use pytheas_project::{
+    Connectivity, Entry, Environment, PYLOCK_FILE, Project, Pylock, PythonRequest, Uv,
+    lock::{self, LockError, LockOptions, LockReport, LockStatus},
+};
+use pytheas_release::{BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, Version};
+
+use crate::{
+    error::{BuildError, io_error},
+    event::{Event, Observer, Phase},
+    form::{self, Job},
+    interpreter::{self, Interpreter, InterpreterChoice, Wanted},
+    output::Output,
+    scratch::{self, Kind},
+};
+
+/// What to do about the lock file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LockMode {
+    /// Write it when it is missing or stale.
+    #[default]
+    Update,
+    /// It must be there and hold; it is not written.
+    Locked,
+    /// It must be there and is used as it is, stale or not.
+    Frozen,
+}
+
+/// What to build. Everything but the project may be left at its default.
+#[derive(Debug, Clone)]
+pub struct BuildRequest {
+    /// The project.
+    pub project: Project,
+    /// A target of the project.
+    pub target: Option<String>,
+    /// Another name for the app.
+    pub name: Option<Name>,
+    /// Another version.
+    pub version: Option<Version>,
+    /// What starts it.
+    pub entry: Option<Entry>,
+    /// The form; `bundle` when neither this nor the target says.
+    pub form: Option<String>,
+    /// The platform; this machine's when neither this nor the target says.
+    pub platform: Option<Platform>,
+    /// The Python.
+    pub python: Option<PythonRequest>,
+    /// Where the interpreter comes from.
+    pub interpreter: InterpreterChoice,
+    /// Where python-build-standalone archives lie: an address or a folder; else
+    /// `PYTHEAS_PYTHON_MIRROR`, else `python-mirror` in `[tool.pytheas]`.
+    pub python_mirror: Option<String>,
+    /// The folder of the result; `dist/NAME` in the project when absent.
+    pub out: Option<PathBuf>,
+    /// What to do about the lock file.
+    pub lock: LockMode,
+    /// Whether the network may be used.
+    pub connectivity: Connectivity,
+    /// The environment: cache folder, tools, settings of child programs.
+    pub environment: Environment,
+}
+
+impl BuildRequest {
+    /// A build of `project` with nothing said.
+    pub fn new(project: Project) -> Self {
+        Self {
+            project,
+            target: None,
+            name: None,
+            version: None,
+            entry: None,
+            form: None,
+            platform: None,
+            python: None,
+            interpreter: InterpreterChoice::default(),
+            python_mirror: None,
+            out: None,
+            lock: LockMode::default(),
+            connectivity: Connectivity::default(),
+            environment: Environment::current(),
+        }
+    }
+}
+
+/// A finished build.
+#[derive(Debug, Clone)]
+pub struct Built {
+    /// The folder with the result.
+    pub dir: PathBuf,
+    /// What `pytheas.json` in it says.
+    pub record: BuildRecord,
+    /// The tree.
+    pub tree: Tree,
+    /// Its id.
+    pub tree_id: TreeId,
+    /// Sum of all files' sizes.
+    pub size_bytes: u64,
+    /// Number of files.
+    pub file_count: u64,
+    /// The interpreter that was used.
+    pub interpreter: Interpreter,
+    /// What locking did; none when the lock file held.
+    pub locked: Option<LockReport>,
+    /// What should be known.
+    pub warnings: Vec<String>,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+/// Builds what `request` says.
+///
+/// # Errors
+/// See [`BuildError`]; what was in the output's place before is then untouched.
+pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, BuildError> {
+    let start = Instant::now();
+    let warnings = RefCell::new(Vec::new());
+    let observer = &|event: Event| {
+        match &event {
+            Event::Warning { text } | Event::Project(pytheas_project::Event::Warning { text }) => {
+                warnings.borrow_mut().push(text.clone());
+            }
+            _ => {}
+        }
+        observer(event);
+    };
+    let project = &request.project;
+    let target = project.target(request.target.as_deref())?;
+    let form = form::find(
+        request
+            .form
+            .as_deref()
+            .or(target.form.as_deref())
+            .unwrap_or("bundle"),
+    )?;
+    let host = Platform::host();
+    let platform = match (
+        request.platform.as_ref().or(target.platform.as_ref()),
+        &host,
+    ) {
+        (Some(platform), Ok(host)) if platform == host => platform.clone(),
+        (None, Ok(host)) => host.clone(),
+        (platform, host) => {
+            let host = host
+                .as_ref()
+                .map_or(std::env::consts::ARCH.to_owned(), ToString::to_string);
+            let platform = platform
+                .cloned()
+                .unwrap_or_else(|| "linux-x86_64".parse().expect("a known platform"));
+            return Err(BuildError::Platform {
+                form: form.name().to_owned(),
+                platform,
+                host,
+            });
+        }
+    };
+    let name = request.name.as_ref().unwrap_or(&project.name);
+    let entry = project.entry(request.entry.as_ref().or(target.entry.as_ref()))?;
+    let default_out = project.dir.join("dist").join(name.as_str());
+    let output = Output::prepare(request.out.as_deref().unwrap_or(&default_out), &project.dir)?;
+
+    let python = project.python(request.python.as_ref().or(target.python.as_ref()));
+    let uv = Uv::find(&request.environment, request.connectivity, &|event| {
+        observer(Event::Project(event))
+    })?;
+    let (interpreter, lock) =
+        lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
+
+    let job = Job {
+        project,
+        name,
+        version: request.version.as_ref().or(project.version.as_ref()),
+        entry: &entry,
+        platform: &platform,
+        lock: &lock.content,
+        lock_path: &lock.path,
+        interpreter: &interpreter,
+        uv: &uv,
+        environment: &request.environment,
+        output: output.target(),
+        observer,
+    };
+    let tree_dir = output.scratch();
+    std::fs::create_dir(&tree_dir).map_err(io_error("make", &tree_dir))?;
+    let made = form.make(&job, &tree_dir)?;
+
+    observer(Event::Phase(Phase::Tree));
+    let record = BuildRecord {
+        format: 1,
+        name: name.clone(),
+        version: made.version,
+        form: form.name().to_owned(),
+        platform: platform.clone(),
+        entry: made
+            .entry
+            .parse::<RelPath>()
+            .map_err(|_| pytheas_project::ProjectError::Name {
+                text: made.entry.clone(),
+            })?,
+        health: project.settings.health(),
+        config: project.settings.config(name),
+        interpreter: Some(interpreter.record()),
+    };
+    let record_file = tree_dir.join(RECORD_FILE);
+    scratch::write(&record_file, &record.encode(), Kind::Data)
+        .map_err(io_error("write", &record_file))?;
+    let tree = read_back(&tree_dir)?;
+    let dir = output.finish()?;
+    Ok(Built {
+        dir,
+        record,
+        tree_id: tree.id(),
+        size_bytes: tree.size_bytes(),
+        file_count: tree.file_count(),
+        tree,
+        interpreter,
+        locked: lock.report,
+        warnings: warnings.take(),
+        elapsed: start.elapsed(),
+    })
+}
+
+/// One set of modes, whatever the umask was, and the tree as it lies on the disk.
+fn read_back(dir: &Path) -> Result<Tree, BuildError> {
+    pytheas_durable::trees::set_modes(dir, 0).map_err(io_error("set modes in", dir))?;
+    pytheas_durable::trees::scan(dir).map_err(|source| BuildError::Tree { source })
+}
+
+struct Lock {
+    content: Pylock,
+    path: PathBuf,
+    report: Option<LockReport>,
+    /// Keeps a lock file that could not be written into the project.
+    _scratch: Option<tempfile::TempDir>,
+}
+
+/// The interpreter and the lock. The lock comes first when it holds, since it limits the Pythons;
+/// else the interpreter, since it says for which Pythons to lock when the project does not.
+fn lock_and_interpreter(
+    request: &BuildRequest,
+    python: Option<&PythonRequest>,
+    platform: &Platform,
+    uv: &Uv,
+    observer: Observer<'_>,
+) -> Result<(Interpreter, Lock), BuildError> {
+    let project = &request.project;
+    let mirror = request
+        .python_mirror
+        .as_deref()
+        .or_else(|| request.environment.get("PYTHEAS_PYTHON_MIRROR"))
+        .or(project.settings.python_mirror.as_deref());
+    let interpreter_for = |locked: Option<&PythonRequest>| {
+        observer(Event::Phase(Phase::Interpreter));
+        interpreter::provide(&Wanted {
+            python,
+            locked,
+            platform,
+            choice: &request.interpreter,
+            mirror,
+            connectivity: request.connectivity,
+            environment: &request.environment,
+            observer,
+        })
+    };
+    let path = project.dir.join(PYLOCK_FILE);
+    observer(Event::Phase(Phase::Lock));
+    let usable = match (lock::status(project)?, request.lock) {
+        (LockStatus::Current(content), _) | (LockStatus::Foreign(content), LockMode::Frozen) => {
+            Some(content)
+        }
+        (LockStatus::Missing, LockMode::Locked | LockMode::Frozen) => {
+            return Err(LockError::Missing { path }.into());
+        }
+        (LockStatus::Foreign(_), LockMode::Locked) => {
+            return Err(LockError::Foreign { path }.into());
+        }
+        (LockStatus::Stale(changes), LockMode::Locked) => {
+            return Err(LockError::Stale { path, changes }.into());
+        }
+        (LockStatus::Stale(_), LockMode::Frozen) => read_lock(&path)?,
+        (_, LockMode::Update) => None,
+    };
+    if let Some(content) = usable {
+        let locked = content
+            .requires_python
+            .as_deref()
+            .and_then(|text| text.parse().ok());
+        let interpreter = interpreter_for(locked.as_ref())?;
+        return Ok((
+            interpreter,
+            Lock {
+                content,
+                path,
+                report: None,
+                _scratch: None,
+            },
+        ));
+    }
+    let interpreter = interpreter_for(project.requires_python.as_ref())?;
+    let short = interpreter
+        .version
+        .splitn(3, '.')
+        .take(2)
+        .collect::<Vec<_>>()
+        .join(".");
+    let options = LockOptions {
+        python_version: Some(short),
+        interpreter: Some(interpreter.python()),
+        ..LockOptions::default()
+    };
+    let tell = |event| observer(Event::Project(event));
+    let (report, scratch) = match lock::lock(project, uv, &options, &tell) {
+        Ok(report) => (report, None),
+        Err(LockError::Write { source, .. }) if is_read_only(&source) => {
+            let scratch =
+                tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+            let report = lock::lock_into(
+                project,
+                &scratch.path().join(PYLOCK_FILE),
+                uv,
+                &options,
+                &tell,
+            )?;
+            observer(Event::Warning {
+                text: format!(
+                    "`{}` cannot be written; this build's lock is not kept",
+                    path.display()
+                ),
+            });
+            (report, Some(scratch))
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let content = read_lock(&report.path)?.ok_or_else(|| LockError::Missing {
+        path: report.path.clone(),
+    })?;
+    let path = report.path.clone();
+    Ok((
+        interpreter,
+        Lock {
+            content,
+            path,
+            report: Some(report),
+            _scratch: scratch,
+        },
+    ))
+}
+
+fn read_lock(path: &Path) -> Result<Option<Pylock>, LockError> {
+    Ok(Pylock::read(path)?)
+}
+
+fn is_read_only(error: &std::io::Error) -> bool {
+    matches!(
+        error.kind(),
+        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
+    )
+}

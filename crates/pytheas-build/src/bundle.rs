@@ -1,0 +1,263 @@
+//! The form `bundle`: a relocatable folder with interpreter, packages and app.
+//!
+//! ```text
+//! bin/<app>           the launcher
+//! pytheas.launch      what it starts
+//! pytheas_start.py    only for `module:callable`: imports and calls it
+//! python/             the interpreter; packages in its own folder for them
+//! app/                the project's sources (not with a [build-system]: then it is a package)
+//! pytheas.json        the build record (written by the build around it)
+//! ```
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pytheas_project::Entry;
+use pytheas_release::Version;
+
+use crate::{
+    app, bytecode, dependencies,
+    dependencies::What,
+    entry_check,
+    error::{BuildError, io_error},
+    event::Phase,
+    form::{Form, Job, Made},
+    launcher::{LAUNCH_FILE, LAUNCHER, Record, encode},
+    scratch::{self, Kind},
+};
+
+const START_FILE: &str = "pytheas_start.py";
+const APP: &str = "app";
+
+/// The form `bundle`.
+pub(crate) struct Bundle;
+
+impl Form for Bundle {
+    fn name(&self) -> &'static str {
+        "bundle"
+    }
+
+    fn make(&self, job: &Job<'_>, into: &Path) -> Result<Made, BuildError> {
+        dependencies::check_available(job.lock, job.interpreter, job.platform)?;
+        let home = into.join("python");
+        scratch::copy_tree(&job.interpreter.dir, &home)
+            .map_err(io_error("copy the interpreter to", &home))?;
+        let site = job.interpreter.site_packages.under(&home);
+        fs::create_dir_all(&site).map_err(io_error("make", &site))?;
+        // uv remembers what it learnt of a Python by its path: the one in the cache stays.
+        let python = job.interpreter.python();
+
+        job.phase(Phase::Dependencies);
+        if !job.lock.packages.is_empty() {
+            dependencies::install(job.uv, &python, What::Lock(job.lock_path), &site)?;
+        }
+
+        job.phase(Phase::App);
+        let app = into.join(APP);
+        let built = self.add_app(job, &python, &site, &app)?;
+        dependencies::normalise(&site, &home.join("bin"))?;
+        let roots = paths(&app, &site, &job.interpreter.stdlib.under(&home));
+        entry_check::check(
+            job.entry,
+            &app,
+            &job.project.dir,
+            &roots,
+            &python,
+            job.environment,
+        )?;
+        warn_of_clashes(job, &app, &site);
+        self.add_path_file(job, &app, &site)?;
+        self.add_start(job, into)?;
+
+        job.phase(Phase::ByteCode);
+        let own_python = job.interpreter.program.under(&home);
+        let failed = bytecode::compile(&own_python, job.environment, into, &[site, app.clone()])?;
+        for file in failed {
+            tracing::debug!(
+                path = file.path,
+                reason = file.reason,
+                "left without byte code"
+            );
+            if file.path.starts_with("app/") {
+                job.warn(format!("`{}` does not compile: {}", file.path, file.reason));
+            }
+        }
+        let version = match (job.version, built.as_deref()) {
+            (Some(version), _) => version.clone(),
+            (None, Some(text)) => parse_version(text)?,
+            (None, None) => parse_version("0.0.0")?,
+        };
+        Ok(Made {
+            version,
+            entry: format!("bin/{}", job.name),
+        })
+    }
+}
+
+impl Bundle {
+    /// Installs the app as a package, or copies its sources; gives the version its build tells.
+    fn add_app(
+        &self,
+        job: &Job<'_>,
+        python: &Path,
+        site: &Path,
+        app: &Path,
+    ) -> Result<Option<String>, BuildError> {
+        if !job.project.has_build_system {
+            app::copy_sources(job.project, app, job.output)?;
+            return Ok(None);
+        }
+        let scratch =
+            tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+        let wheel = app::build_wheel(job.project, job.uv, python, scratch.path(), job.output)?;
+        dependencies::install(job.uv, python, What::Wheel(&wheel), site)?;
+        if let Entry::Script(script) = job.entry {
+            let from = script.under(&job.project.dir);
+            if from.is_file() {
+                scratch::copy(&from, &script.under(app)).map_err(io_error("copy", &from))?;
+            }
+        }
+        Ok(app::version_of_wheel(&wheel))
+    }
+
+    /// A file for Python's `site` that puts the sources on the path, also of child processes. The
+    /// paths in it are relative to the folder it lies in.
+    fn add_path_file(&self, job: &Job<'_>, app: &Path, site: &Path) -> Result<(), BuildError> {
+        let up = "../".repeat(job.interpreter.site_packages.as_str().split('/').count() + 1);
+        let text: String = app_folders(app)
+            .into_iter()
+            .map(|folder| format!("{up}{folder}\n"))
+            .collect();
+        if text.is_empty() {
+            return Ok(());
+        }
+        let file = site.join("pytheas_app.pth");
+        scratch::write(&file, text.as_bytes(), Kind::Data).map_err(io_error("write", &file))
+    }
+
+    /// The launcher, what it starts, and for a callable the module that calls it.
+    fn add_start(&self, job: &Job<'_>, into: &Path) -> Result<(), BuildError> {
+        let program = format!("python/{}", job.interpreter.program);
+        let script;
+        let mut records = vec![
+            Record::Program(&program),
+            // The host's settings for its own Python are not ours; child processes keep out too.
+            Record::Drop("PYTHON"),
+            Record::Set("PYTHONNOUSERSITE=1"),
+            // The tree is a signed release: running it must not change it.
+            Record::Set("PYTHONDONTWRITEBYTECODE=1"),
+        ];
+        match job.entry {
+            // As `-I`, but with the script's folder first on the path, as `python main.py` has it.
+            Entry::Script(path) => {
+                script = format!("{APP}/{path}");
+                records.extend(["-E", "-s", "-B"].map(Record::Argument));
+                records.push(Record::Path(&script));
+            }
+            Entry::Module(module) => {
+                records.extend(["-I", "-B", "-m", module].map(Record::Argument));
+            }
+            Entry::Callable { module, callable } => {
+                records.extend(["-I", "-B"].map(Record::Argument));
+                records.push(Record::Path(START_FILE));
+                let file = into.join(START_FILE);
+                let text = start_module(job.name.as_str(), module, callable);
+                scratch::write(&file, text.as_bytes(), Kind::Data)
+                    .map_err(io_error("write", &file))?;
+            }
+        }
+        let file = into.join(LAUNCH_FILE);
+        scratch::write(&file, &encode(&records), Kind::Data).map_err(io_error("write", &file))?;
+        let file = into.join("bin").join(job.name.as_str());
+        scratch::write(&file, LAUNCHER, Kind::Program).map_err(io_error("write", &file))
+    }
+}
+
+/// The module that imports and calls an entry point. `sys.argv[0]` is what a console script would
+/// have, since programs show it in their help.
+fn start_module(name: &str, module: &str, callable: &str) -> String {
+    format!(
+        "# Written by pytheas: starts `{module}:{callable}`.\n\
+         import os\n\
+         import sys\n\
+         \n\
+         if __name__ == \"__main__\":\n    \
+             root = os.path.dirname(os.path.abspath(__file__))\n    \
+             sys.argv[0] = os.path.join(root, \"bin\", \"{name}\")\n    \
+             from importlib import import_module\n    \
+             sys.exit(import_module(\"{module}\").{callable}())\n"
+    )
+}
+
+/// The folders of sources, relative to the bundle: `app`, and `app/src` when it holds modules.
+fn app_folders(app: &Path) -> Vec<&'static str> {
+    let mut folders = Vec::new();
+    if app.is_dir() {
+        folders.push(APP);
+        let src = app.join("src");
+        if src.is_dir() && !src.join("__init__.py").exists() {
+            folders.push("app/src");
+        }
+    }
+    folders
+}
+
+/// Where modules are looked for.
+fn paths(app: &Path, site: &Path, stdlib: &Path) -> Vec<PathBuf> {
+    let src = app.join("src");
+    [app, &src, site, stdlib]
+        .iter()
+        .map(|path| path.to_path_buf())
+        .collect()
+}
+
+/// A module of the app that has a package's name hides it, or is hidden by it.
+fn warn_of_clashes(job: &Job<'_>, app: &Path, site: &Path) {
+    let mut names: Vec<String> = fs::read_dir(app)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|child| child.file_name().into_string().ok())
+        .filter(|name| name.ends_with(".py") || app.join(name).join("__init__.py").is_file())
+        .collect();
+    names.sort();
+    for name in names {
+        let stem = name.strip_suffix(".py").unwrap_or(&name);
+        if site.join(stem).is_dir() || site.join(format!("{stem}.py")).is_file() {
+            job.warn(format!(
+                "the app's `{name}` has the name of an installed package; one hides the other"
+            ));
+        }
+    }
+}
+
+fn parse_version(text: &str) -> Result<Version, BuildError> {
+    text.parse().map_err(|_| {
+        pytheas_project::ProjectError::Version {
+            text: text.to_owned(),
+        }
+        .into()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_start_module_calls_the_callable() {
+        insta::assert_snapshot!(start_module("greenhouse", "greenhouse.main", "run"), @r#"
+        # Written by pytheas: starts `greenhouse.main:run`.
+        import os
+        import sys
+
+        if __name__ == "__main__":
+            root = os.path.dirname(os.path.abspath(__file__))
+            sys.argv[0] = os.path.join(root, "bin", "greenhouse")
+            from importlib import import_module
+            sys.exit(import_module("greenhouse.main").run())
+        "#);
+    }
+}

@@ -1,0 +1,346 @@
+//! Interpreters: where a bundle's Python comes from. Providers stand behind one trait; each gives
+//! a prepared tree in the cache (relocatable, pruned, byte-compiled) that the forms only copy.
+//!
+//! ```text
+//! CACHE/interpreters/<key>/python/bin/python3.11   the program; python3 links to it
+//!                         /python/lib/python3.11/  standard library with __pycache__
+//!                         /python/lib/*.so*        shared libraries that are not the C library's
+//!                         /interpreter.json        what is known about it (Interpreter)
+//! ```
+
+mod elf;
+mod host;
+mod ld_cache;
+mod pbs;
+mod pins;
+mod prepare;
+mod probe;
+mod prune;
+
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use miette::Diagnostic;
+use pep440_rs::Version;
+use pytheas_project::{Connectivity, Environment, PythonRequest};
+use pytheas_release::{InterpreterRecord, Platform, RelPath, Sha256};
+use serde::{Deserialize, Serialize};
+
+use crate::event::{Event, Observer};
+
+/// A prepared interpreter in the cache.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Interpreter {
+    /// The provider's name.
+    pub provider: String,
+    /// Its full version, e.g. `3.11.7`.
+    pub version: String,
+    /// Where it was taken from on this machine; never part of a bundle.
+    pub origin: PathBuf,
+    /// The SHA-256 of the archive it comes from.
+    pub sha256: Option<Sha256>,
+    /// The program, relative to `python`.
+    pub program: RelPath,
+    /// The folder for packages, relative to `python`.
+    pub site_packages: RelPath,
+    /// The standard library, relative to `python`.
+    pub stdlib: RelPath,
+    /// The environment markers (PEP 508), as JSON.
+    pub markers: serde_json::Value,
+    /// The C library's version that it was made on, e.g. `[2, 36]`; none for musl.
+    pub glibc: Option<(u16, u16)>,
+    /// Shared libraries that were not found, with the module that needs them.
+    pub missing: Vec<String>,
+    /// The prepared tree `python`; filled in when it is read from the cache.
+    #[serde(skip)]
+    pub dir: PathBuf,
+}
+
+impl Interpreter {
+    /// The program in the cache.
+    pub fn python(&self) -> PathBuf {
+        self.program.under(&self.dir)
+    }
+
+    /// What the build record says of it.
+    pub fn record(&self) -> InterpreterRecord {
+        InterpreterRecord {
+            provider: self.provider.clone(),
+            implementation: "cpython".to_owned(),
+            version: self.version.clone(),
+            sha256: self.sha256,
+        }
+    }
+}
+
+/// Where an interpreter is wanted from.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum InterpreterChoice {
+    /// python-build-standalone where a mirror is configured or one is in the cache, else the host's.
+    #[default]
+    Automatic,
+    /// python-build-standalone.
+    PythonBuildStandalone,
+    /// One of the host's own Pythons.
+    Host,
+    /// This Python of the host.
+    Path(PathBuf),
+}
+
+impl FromStr for InterpreterChoice {
+    type Err = String;
+
+    /// `auto`, `pbs`, `host`, or the path of a Python.
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Automatic),
+            "pbs" | "python-build-standalone" => Ok(Self::PythonBuildStandalone),
+            "host" => Ok(Self::Host),
+            _ if text.contains('/') => Ok(Self::Path(PathBuf::from(text))),
+            _ => Err(format!(
+                "`{text}` is no interpreter provider; known are `auto`, `pbs`, `host` and the path of a Python"
+            )),
+        }
+    }
+}
+
+impl fmt::Display for InterpreterChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Automatic => f.write_str("auto"),
+            Self::PythonBuildStandalone => f.write_str("pbs"),
+            Self::Host => f.write_str("host"),
+            Self::Path(path) => path.display().fmt(f),
+        }
+    }
+}
+
+/// What a provider is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Wanted<'a> {
+    pub(crate) python: Option<&'a PythonRequest>,
+    /// Pythons that the lock was made for, else those that the project supports.
+    pub(crate) locked: Option<&'a PythonRequest>,
+    pub(crate) platform: &'a Platform,
+    pub(crate) choice: &'a InterpreterChoice,
+    /// A mirror's address or a folder of archives.
+    pub(crate) mirror: Option<&'a str>,
+    pub(crate) connectivity: Connectivity,
+    pub(crate) environment: &'a Environment,
+    pub(crate) observer: Observer<'a>,
+}
+
+impl Wanted<'_> {
+    fn accepts(&self, version: &Version) -> bool {
+        self.python.is_none_or(|request| request.contains(version))
+            && self.locked.is_none_or(|request| request.contains(version))
+    }
+
+    /// What is wanted, in words.
+    fn shown(&self) -> String {
+        match (self.python, self.locked) {
+            (Some(python), Some(locked)) if python.to_string() != locked.to_string() => {
+                format!("Python {python} (within {locked}, as project and lock file say)")
+            }
+            (Some(request), _) | (None, Some(request)) => format!("Python {request}"),
+            (None, None) => "Python".to_owned(),
+        }
+    }
+
+    fn cache(&self) -> PathBuf {
+        self.environment.cache_dir().join("interpreters")
+    }
+}
+
+/// A source of interpreters.
+pub(crate) trait Provider: Sync {
+    /// Its name in the build record.
+    fn name(&self) -> &'static str;
+
+    /// An interpreter that fits; none when this provider has none and another may be asked.
+    fn provide(&self, wanted: &Wanted<'_>) -> Result<Option<Interpreter>, InterpreterError>;
+}
+
+/// No interpreter.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum InterpreterError {
+    /// None fits.
+    #[error("no {wanted} for `{platform}`")]
+    #[diagnostic(
+        code(pytheas::interpreter::none),
+        help("{}\ninstall one, choose another with `--python`, or name a mirror of python-build-standalone with `PYTHEAS_PYTHON_MIRROR`", found.join("; "))
+    )]
+    None {
+        /// What was wanted.
+        wanted: String,
+        /// For what.
+        platform: Platform,
+        /// What there is.
+        found: Vec<String>,
+    },
+    /// The named program is no usable Python.
+    #[error("`{}` is no Python that a bundle can be made of", path.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::unusable),
+        help("give the path of a CPython 3.8 or newer, or `--interpreter host` to have one found")
+    )]
+    Unusable {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The named Python has another version than the project wants.
+    #[error("`{}` is Python {version}, but {wanted} is wanted", path.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::version),
+        help(
+            "give another one, or change `--python`, `python` in `[tool.pytheas]`, or `requires-python`"
+        )
+    )]
+    Version {
+        /// The program.
+        path: PathBuf,
+        /// Its version.
+        version: String,
+        /// What is wanted.
+        wanted: String,
+    },
+    /// An archive does not have its pinned hash.
+    #[error("`{file}` from `{from}` is not the file it should be")]
+    #[diagnostic(
+        code(pytheas::interpreter::hash),
+        help(
+            "its SHA-256 is {found}, expected {expected} ({by}); fetch it again from a place you trust"
+        )
+    )]
+    Hash {
+        /// The archive.
+        file: String,
+        /// Where it came from.
+        from: String,
+        /// Its hash.
+        found: Sha256,
+        /// What it should be.
+        expected: Sha256,
+        /// Who says so.
+        by: &'static str,
+    },
+    /// Nobody says what an archive's hash should be.
+    #[error("nothing says what `{file}` should contain")]
+    #[diagnostic(
+        code(pytheas::interpreter::no_hash),
+        help("put the release's `SHA256SUMS` beside it in `{from}`")
+    )]
+    NoHash {
+        /// The archive.
+        file: String,
+        /// Where it lies.
+        from: String,
+    },
+    /// The mirror does not answer.
+    #[error("cannot fetch `{file}`")]
+    #[diagnostic(
+        code(pytheas::interpreter::network),
+        help(
+            "check `PYTHEAS_PYTHON_MIRROR` or `python-mirror` in `[tool.pytheas]`; `--interpreter host` uses a Python of this machine"
+        )
+    )]
+    Network {
+        /// The archive.
+        file: String,
+        /// Why.
+        source: pytheas_project::http::HttpError,
+    },
+    /// No mirror is known.
+    #[error("no place is configured to fetch python-build-standalone from")]
+    #[diagnostic(
+        code(pytheas::interpreter::no_mirror),
+        help(
+            "set `PYTHEAS_PYTHON_MIRROR` to the address of its releases or to a folder with its `install_only` archives"
+        )
+    )]
+    NoMirror,
+    /// A file operation failed.
+    #[error("cannot {action} `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::io),
+        help("check permissions and free space; `PYTHEAS_CACHE_DIR` chooses another cache")
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// A shared library or program cannot be made relocatable.
+    #[error("cannot make `{}` relocatable", path.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::elf),
+        help("use another interpreter (`--interpreter`), and report this one's version")
+    )]
+    Elf {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: object_rewrite::Error,
+    },
+    /// The prepared tree does not run.
+    #[error("the copy of `{}` does not run", origin.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::broken),
+        help("use another interpreter (`--interpreter`), and report this one's version")
+    )]
+    Broken {
+        /// The original.
+        origin: PathBuf,
+        /// What it says.
+        source: io::Error,
+    },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> InterpreterError + use<> {
+    let path = path.to_owned();
+    move |source| InterpreterError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// An interpreter as wanted: from the provider that was named, else the first that has one.
+pub(crate) fn provide(wanted: &Wanted<'_>) -> Result<Interpreter, InterpreterError> {
+    let providers: &[&dyn Provider] = match wanted.choice {
+        InterpreterChoice::Automatic => &[&pbs::PythonBuildStandalone, &host::Host],
+        InterpreterChoice::PythonBuildStandalone => &[&pbs::PythonBuildStandalone],
+        InterpreterChoice::Host | InterpreterChoice::Path(_) => &[&host::Host],
+    };
+    for provider in providers {
+        if let Some(interpreter) = provider.provide(wanted)? {
+            tracing::debug!(
+                provider = provider.name(),
+                version = interpreter.version,
+                "chose interpreter"
+            );
+            (wanted.observer)(Event::Interpreter {
+                provider: interpreter.provider.clone(),
+                version: interpreter.version.clone(),
+                origin: interpreter.origin.clone(),
+            });
+            for what in &interpreter.missing {
+                (wanted.observer)(Event::Warning { text: what.clone() });
+            }
+            return Ok(interpreter);
+        }
+    }
+    Err(InterpreterError::None {
+        wanted: wanted.shown(),
+        platform: wanted.platform.clone(),
+        found: vec![host::listing(wanted)],
+    })
+}

@@ -1,0 +1,83 @@
+//! The archives of python-build-standalone that are known by hash: release 20260414, `install_only`.
+
+/// The release the pins are of.
+pub(super) const RELEASE: &str = "20260414";
+
+/// Version, target triple, SHA-256 of `cpython-VERSION+RELEASE-TRIPLE-install_only.tar.gz`.
+pub(super) const PINS: &[(&str, &str, &str)] = &[
+    (
+        "3.10.20",
+        "aarch64-unknown-linux-gnu",
+        "64932c8e8bbdf9d6b66ee85934f6f8ad1d18218b51a87ea06cefd3b84554a3e4",
+    ),
+    (
+        "3.10.20",
+        "x86_64-unknown-linux-gnu",
+        "303047011b2c9f58504a930fc974d84547477cf69a3f2962f25552e2395c13af",
+    ),
+    (
+        "3.10.20",
+        "x86_64-unknown-linux-musl",
+        "84eb198d318f8b1b8bf59eef5d30d742e13afd97c213fa229578f8fdab0c406f",
+    ),
+    (
+        "3.11.15",
+        "aarch64-unknown-linux-gnu",
+        "77836944ae15b74e0b25bdc68a4703a340f2ccb684effc0f45fbd7910e1a1f39",
+    ),
+    (
+        "3.11.15",
+        "x86_64-unknown-linux-gnu",
+        "8b14030dd3af9ea7f7c51b4c90feb04afd8a8f45435727e67b875270bd08f3bc",
+    ),
+    (
+        "3.11.15",
+        "x86_64-unknown-linux-musl",
+        "ca92d3a68a39fa330498b09714733f347bead7313ba9d9b7fbed837aa4ba7796",
+    ),
+    (
+        "3.12.13",
+        "aarch64-unknown-linux-gnu",
+        "355d981eafb9b2870af79ddc106ced7266b6f6d2101d8fbcb05620fa386642b9",
+    ),
+    (
+        "3.12.13",
+        "x86_64-unknown-linux-gnu",
+        "cdcf8724d46e4857f8db5ee9f4252dc2f5da34f7940294ec6b312389dd3f41e0",
+    ),
+    (
+        "3.12.13",
+        "x86_64-unknown-linux-musl",
+        "d10e971238c130fdf25e577c6538a3effa5589d5fcf53665e3c711edd6a6ff2f",
+    ),
+    (
+        "3.13.13",
+        "aarch64-unknown-linux-gnu",
+        "6a65f68043d7fadcd580415493d2929d1fd686013f9ae44ddbd3a81307ab256d",
+    ),
+    (
+        "3.13.13",
+        "x86_64-unknown-linux-gnu",
+        "e5ec3b2c5693215d153c434ac018e75511b2c4f96d2bce30468a477cb3a89d5e",
+    ),
+    (
+        "3.13.13",
+        "x86_64-unknown-linux-musl",
+        "24ac6bf80dd2991c8be348f777c96c6eb69b71e78d8fa28c09beb3ddca015a47",
+    ),
+    (
+        "3.14.4",
+        "aarch64-unknown-linux-gnu",
+        "5c8db1c21023316adad827a46d917bbbd6a85ae4e39bc3a58febda712c2f963d",
+    ),
+    (
+        "3.14.4",
+        "x86_64-unknown-linux-gnu",
+        "e17275eaf95ceb5877aa6816e209b7733f41fee401d39c3921b88fb73fc4a4ba",
+    ),
+    (
+        "3.14.4",
+        "x86_64-unknown-linux-musl",
+        "12687a989a2384665577e1ef9864f33d4c074a1e69b38a8bac8d656531aefa3e",
+    ),
+];

@@ -1,0 +1,166 @@
+//! From a raw interpreter tree to a prepared one in the cache: byte-compiled, checked to run where
+//! it lies, and described by `interpreter.json`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use pytheas_release::{RelPath, Sha256};
+
+use super::{Interpreter, InterpreterError, Wanted, io_error, probe::Probe};
+use crate::{
+    bytecode,
+    scratch::{self, Kind},
+};
+
+const DESCRIPTION: &str = "interpreter.json";
+/// Part of every key: raised when a prepared tree has another content than before.
+const FORMAT: &str = "2";
+
+/// A raw tree `python` in a scratch folder of the cache.
+pub(super) struct Raw {
+    pub(super) scratch: tempfile::TempDir,
+    pub(super) provider: &'static str,
+    pub(super) origin: PathBuf,
+    pub(super) sha256: Option<Sha256>,
+    pub(super) missing: Vec<String>,
+}
+
+/// The name in the cache of what is made of `parts`.
+pub(super) fn key(parts: &[&str]) -> String {
+    let joined = [&[FORMAT, env!("CARGO_PKG_VERSION")], parts]
+        .concat()
+        .join("\0");
+    Sha256::of(joined.as_bytes()).to_string()[..32].to_owned()
+}
+
+/// The interpreter `key` from the cache; none when it is not there (or was left half, which a
+/// rename at the end makes impossible but for a damaged disk).
+pub(super) fn cached(cache: &Path, key: &str) -> Option<Interpreter> {
+    let home = cache.join(key);
+    let text = std::fs::read(home.join(DESCRIPTION)).ok()?;
+    let mut interpreter: Interpreter = serde_json::from_slice(&text).ok()?;
+    interpreter.dir = home.join("python");
+    interpreter.python().is_file().then_some(interpreter)
+}
+
+/// A new scratch folder in the cache.
+pub(super) fn scratch(cache: &Path) -> Result<tempfile::TempDir, InterpreterError> {
+    std::fs::create_dir_all(cache).map_err(io_error("make", cache))?;
+    tempfile::Builder::new()
+        .prefix(".new-")
+        .tempdir_in(cache)
+        .map_err(io_error("make a folder in", cache))
+}
+
+/// Finishes a raw tree and puts it into the cache under `key`.
+pub(super) fn finish(
+    raw: Raw,
+    program: &RelPath,
+    key: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Interpreter, InterpreterError> {
+    let dir = raw.scratch.path().join("python");
+    let broken = |source| InterpreterError::Broken {
+        origin: raw.origin.clone(),
+        source,
+    };
+    let python = program.under(&dir);
+    let link = python.with_file_name("python3");
+    if !link.exists() {
+        std::os::unix::fs::symlink(program.file_name(), &link).map_err(io_error("make", &link))?;
+    }
+    let probe = Probe::of(wanted.environment, &python).map_err(broken)?;
+    let here = dir.canonicalize().map_err(io_error("read", &dir))?;
+    if probe.prefix != here || !probe.stdlib.starts_with(&here) {
+        let text = format!(
+            "it looks for its standard library in `{}`",
+            probe.stdlib.display()
+        );
+        return Err(broken(io::Error::other(text)));
+    }
+    let relative = |path: &Path| -> Result<RelPath, InterpreterError> {
+        let inside = path
+            .strip_prefix(&here)
+            .or_else(|_| path.strip_prefix(&dir))
+            .unwrap_or(path);
+        RelPath::from_path(inside)
+            .map_err(|reason| broken(io::Error::other(format!("`{}` {reason}", path.display()))))
+    };
+    let site_packages = site_packages(wanted, &python, &probe).map_err(broken)?;
+    let stdlib = relative(&probe.stdlib)?;
+    let root = raw.scratch.path();
+    let failed = bytecode::compile(
+        &python,
+        wanted.environment,
+        root,
+        std::slice::from_ref(&probe.stdlib),
+    )
+    .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
+    for file in &failed {
+        tracing::debug!(
+            path = file.path,
+            reason = file.reason,
+            "left without byte code"
+        );
+    }
+    let interpreter = Interpreter {
+        provider: raw.provider.to_owned(),
+        version: probe.version.to_string(),
+        origin: raw.origin.clone(),
+        sha256: raw.sha256,
+        program: program.clone(),
+        site_packages: relative(&site_packages)?,
+        stdlib,
+        glibc: probe.glibc(),
+        markers: probe.markers,
+        missing: raw.missing,
+        dir: PathBuf::new(),
+    };
+    let description = raw.scratch.path().join(DESCRIPTION);
+    let bytes =
+        serde_json::to_vec_pretty(&interpreter).map_err(|error| broken(io::Error::other(error)))?;
+    scratch::write(&description, &bytes, Kind::Data).map_err(io_error("write", &description))?;
+    let cache = wanted.cache();
+    let home = cache.join(key);
+    pytheas_durable::trees::set_modes(raw.scratch.path(), 0)
+        .map_err(io_error("set modes in", raw.scratch.path()))?;
+    pytheas_durable::trees::sync(raw.scratch.path())
+        .map_err(io_error("sync", raw.scratch.path()))?;
+    if home.exists() && cached(&cache, key).is_none() {
+        pytheas_durable::remove_tree(&home).map_err(io_error("remove", &home))?;
+    }
+    match pytheas_durable::move_dir(raw.scratch.path(), &home) {
+        // Two builds at once: the other one was first, its result is the same.
+        Err(error) if cached(&cache, key).is_none() => return Err(io_error("make", &home)(error)),
+        Err(_) => {}
+        Ok(()) => {
+            let _moved_away = raw.scratch.keep();
+        }
+    }
+    cached(&cache, key).ok_or_else(|| io_error("read", &home)(io::Error::other("it is not whole")))
+}
+
+/// The folder that this Python looks into for packages, preferably none under `local`: it must be
+/// one that its `site` module puts on the path.
+fn site_packages(wanted: &Wanted<'_>, python: &Path, probe: &Probe) -> io::Result<PathBuf> {
+    let mut candidates: Vec<&PathBuf> = probe
+        .site_packages
+        .iter()
+        .filter(|dir| dir.starts_with(&probe.sys_prefix))
+        .collect();
+    candidates.sort_by_key(|dir| dir.components().any(|part| part.as_os_str() == "local"));
+    for candidate in candidates {
+        std::fs::create_dir_all(candidate)?;
+        if Probe::of(wanted.environment, python)?
+            .path
+            .iter()
+            .any(|entry| entry == candidate)
+        {
+            return Ok(candidate.clone());
+        }
+        std::fs::remove_dir(candidate)?;
+    }
+    Err(io::Error::other("it has no folder for packages"))
+}

@@ -1,0 +1,148 @@
+//! The launcher that every bundle carries as `bin/<app>`, and the file that tells it what to start
+//! (the format is described in `launcher/src/main.rs`).
+
+/// The program, for the platform that `pytheas` itself runs on.
+pub(crate) const LAUNCHER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
+/// The file beside `bin` that it reads.
+pub(crate) const LAUNCH_FILE: &str = "pytheas.launch";
+
+/// One record of the launch file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Record<'a> {
+    /// The program, relative to the bundle.
+    Program(&'a str),
+    /// An argument as it is.
+    Argument(&'a str),
+    /// An argument that is a path in the bundle.
+    Path(&'a str),
+    /// Variables that begin so are not passed on.
+    Drop(&'a str),
+    /// A variable that is set: `NAME=value`.
+    Set(&'a str),
+}
+
+/// The file's content.
+pub(crate) fn encode(records: &[Record<'_>]) -> Vec<u8> {
+    let mut bytes = b"pytheas-launch 1\0".to_vec();
+    for record in records {
+        let (marker, text) = match record {
+            Record::Program(text) => (b'!', text),
+            Record::Argument(text) => (b'=', text),
+            Record::Path(text) => (b'@', text),
+            Record::Drop(text) => (b'-', text),
+            Record::Set(text) => (b'+', text),
+        };
+        bytes.push(marker);
+        bytes.extend(text.bytes().filter(|byte| *byte != 0));
+        bytes.push(0);
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::PermissionsExt, path::Path, process::Command};
+
+    use super::*;
+
+    /// A bundle whose program is a shell script that shows what it got.
+    fn bundle(root: &Path, records: &[Record<'_>]) {
+        let put = |path: &str, bytes: &[u8]| {
+            let path = root.join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            pytheas_durable::replace(&path, bytes).unwrap();
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
+        };
+        put("bin/app", LAUNCHER);
+        put("show", b"#!/bin/sh\nfor a in \"$@\"; do echo \"[$a]\"; done\necho \"$PYTHEAS_ROOT|$A|$PYTHONHOME|$B\"\nexit 7\n");
+        put(LAUNCH_FILE, &encode(records));
+    }
+
+    const RECORDS: &[Record<'_>] = &[
+        Record::Program("show"),
+        Record::Argument("-I"),
+        Record::Path("app/main.py"),
+        Record::Drop("PYTHON"),
+        Record::Set("A=set"),
+    ];
+
+    #[test]
+    fn it_starts_the_program_from_any_folder_and_path() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = dir.path().canonicalize().unwrap();
+        let deep = dir
+            .join("a b")
+            .join("ü".repeat(60))
+            .join("x".repeat(200))
+            .join("y".repeat(200));
+        bundle(&deep, RECORDS);
+        let link = dir.join("link");
+        std::os::unix::fs::symlink(deep.join("bin/app"), &link).unwrap();
+        for (program, cwd) in [
+            (deep.join("bin/app"), &*dir),
+            (link, Path::new("/")),
+            ("./app".into(), &deep.join("bin")),
+        ] {
+            let output = Command::new(&program)
+                .current_dir(cwd)
+                .env_clear()
+                .envs([
+                    ("A", "old"),
+                    ("PYTHONHOME", "/host"),
+                    ("B", "kept"),
+                    ("PYTHEAS_ROOT", "old"),
+                ])
+                .args(["one two", ""])
+                .output()
+                .unwrap();
+            let root = deep.display();
+            assert_eq!(
+                String::from_utf8_lossy(&output.stdout),
+                format!("[-I]\n[{root}/app/main.py]\n[one two]\n[]\n{root}|set||kept\n"),
+                "{program:?} {output:?}"
+            );
+            assert_eq!(output.status.code(), Some(7));
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let fails = |expected: &str| {
+            let output = Command::new(root.join("bin/app"))
+                .env_clear()
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&output.stderr)
+                .replace(&root.display().to_string(), "ROOT");
+            assert_eq!((text.as_ref(), output.status.code()), (expected, Some(127)));
+        };
+        bundle(&root, &[Record::Program("python/bin/python3")]);
+        fails(
+            "pytheas: cannot start `ROOT/python/bin/python3`: no such file\n  help: install the bundle again\n",
+        );
+        pytheas_durable::replace(&root.join(LAUNCH_FILE), b"something else").unwrap();
+        fails(
+            "pytheas: `ROOT/pytheas.launch` is damaged or of another version\n  help: install the bundle again\n",
+        );
+        std::fs::remove_file(root.join(LAUNCH_FILE)).unwrap();
+        fails(
+            "pytheas: cannot read `ROOT/pytheas.launch`: no such file\n  help: the program must stay in the `bin` folder of its bundle; link to it instead of copying it\n",
+        );
+    }
+
+    #[test]
+    fn a_thousand_arguments_and_variables_are_passed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        bundle(dir.path(), RECORDS);
+        let output = Command::new(dir.path().join("bin/app"))
+            .env_clear()
+            .envs((0..1000).map(|n| (format!("V{n}"), "x".repeat(100))))
+            .args((0..1000).map(|n| n.to_string()))
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert_eq!(text.lines().count(), 1003, "{output:?}");
+    }
+}

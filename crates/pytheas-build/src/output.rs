@@ -1,0 +1,158 @@
+//! Where a build's result goes: made beside it in a scratch folder, swapped in whole at the end.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use pytheas_release::RECORD_FILE;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+use crate::error::{BuildError, io_error};
+
+/// A place that a result cannot go to.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum OutputError {
+    /// Something else lies there.
+    #[error("`{}` is not empty and no earlier build", dir.display())]
+    #[diagnostic(
+        code(pytheas::build::not_empty),
+        help("choose another folder with `-o`, or remove it yourself")
+    )]
+    NotEmpty {
+        /// The folder.
+        dir: PathBuf,
+    },
+    /// A file lies there.
+    #[error("`{}` is not a folder", dir.display())]
+    #[diagnostic(
+        code(pytheas::build::not_a_folder),
+        help("choose another folder with `-o`, or remove it yourself")
+    )]
+    NotAFolder {
+        /// The path.
+        dir: PathBuf,
+    },
+    /// The result would hold the project, or be the project.
+    #[error("`{}` holds the project that is built", dir.display())]
+    #[diagnostic(
+        code(pytheas::build::holds_project),
+        help("choose another folder with `-o`")
+    )]
+    HoldsProject {
+        /// The folder.
+        dir: PathBuf,
+    },
+}
+
+/// The place of a result and the scratch folder beside it.
+#[derive(Debug)]
+pub(crate) struct Output {
+    target: PathBuf,
+    scratch: tempfile::TempDir,
+}
+
+impl Output {
+    /// Prepares for a result in `target`.
+    pub(crate) fn prepare(target: &Path, project: &Path) -> Result<Self, BuildError> {
+        let target = std::path::absolute(target).map_err(io_error("find", target))?;
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        pytheas_durable::create_dir_all(parent).map_err(io_error("make", parent))?;
+        let parent = parent.canonicalize().map_err(io_error("find", parent))?;
+        let name = target
+            .file_name()
+            .map(ToOwned::to_owned)
+            .unwrap_or_default();
+        let target = if name.is_empty() {
+            parent.clone()
+        } else {
+            parent.join(&name)
+        };
+        if project.starts_with(&target) {
+            return Err(OutputError::HoldsProject { dir: target }.into());
+        }
+        check_replaceable(&target)?;
+        let prefix = format!(".{}.{PREFIX}", name.to_string_lossy());
+        remove_leftovers(&parent, &prefix);
+        let scratch = tempfile::Builder::new()
+            .prefix(&format!("{prefix}{}-", std::process::id()))
+            .tempdir_in(&parent)
+            .map_err(io_error("make a folder in", &parent))?;
+        Ok(Self { target, scratch })
+    }
+
+    /// The folder to build in.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.scratch.path().join("tree")
+    }
+
+    /// The folder that the result will be in.
+    pub(crate) fn target(&self) -> &Path {
+        &self.target
+    }
+
+    /// Puts the scratch folder's tree into its place; an earlier build there is whole until then.
+    pub(crate) fn finish(self) -> Result<PathBuf, BuildError> {
+        let fresh = self.scratch();
+        let failed = io_error("replace", &self.target);
+        pytheas_durable::trees::sync(&fresh).map_err(io_error("sync", &fresh))?;
+        check_replaceable(&self.target)?;
+        if is_empty_or_missing(&self.target) {
+            pytheas_durable::move_dir(&fresh, &self.target).map_err(&failed)?;
+        } else {
+            match renameat_with(CWD, &fresh, CWD, &self.target, RenameFlags::EXCHANGE) {
+                Ok(()) => {}
+                // A file system without exchange: the old one steps aside first.
+                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
+                    let aside = self.scratch.path().join("old");
+                    pytheas_durable::move_dir(&self.target, &aside).map_err(&failed)?;
+                    pytheas_durable::move_dir(&fresh, &self.target).map_err(&failed)?;
+                }
+                Err(error) => return Err(failed(error.into())),
+            }
+            let parent = self.target.parent().unwrap_or(Path::new("/"));
+            pytheas_durable::sync_dir(parent).map_err(&failed)?;
+        }
+        Ok(self.target)
+    }
+}
+
+const PREFIX: &str = "pytheas-build-";
+
+/// Removes scratch folders of builds that were killed: those whose process is gone.
+fn remove_leftovers(parent: &Path, prefix: &str) {
+    for child in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = child.file_name().to_string_lossy().into_owned();
+        let Some(process) = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        if process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists() {
+            tracing::debug!(path = %child.path().display(), "removing what a killed build left");
+            let _ = pytheas_durable::remove_tree(&child.path());
+        }
+    }
+}
+
+fn is_empty_or_missing(dir: &Path) -> bool {
+    match fs::read_dir(dir) {
+        Ok(mut children) => children.next().is_none(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
+    }
+}
+
+fn check_replaceable(dir: &Path) -> Result<(), OutputError> {
+    match fs::symlink_metadata(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Ok(metadata) if !metadata.is_dir() => Err(OutputError::NotAFolder {
+            dir: dir.to_owned(),
+        }),
+        _ if is_empty_or_missing(dir) || dir.join(RECORD_FILE).is_file() => Ok(()),
+        _ => Err(OutputError::NotEmpty {
+            dir: dir.to_owned(),
+        }),
+    }
+}

@@ -1,0 +1,65 @@
+//! Files in scratch folders: nobody reads them before the whole folder is synced and renamed into
+//! place, so they are written without the cost of syncing each.
+
+use std::{
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
+/// Whether a file is a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Mode 0644.
+    Data,
+    /// Mode 0755.
+    Program,
+}
+
+/// Writes `bytes` to `path`; missing folders above it are made.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a torn file in a scratch folder is never looked at"
+)]
+pub(crate) fn write(path: &Path, bytes: &[u8], kind: Kind) -> io::Result<()> {
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    if fs::symlink_metadata(path).is_ok() {
+        fs::remove_file(path)?; // never through a link, never into a file shared with the cache
+    }
+    fs::write(path, bytes)?;
+    let mode = if kind == Kind::Program { 0o755 } else { 0o644 };
+    fs::set_permissions(path, Permissions::from_mode(mode))
+}
+
+/// Copies the file `from` to `to` with its content and whether it is a program; missing folders
+/// above it are made.
+pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
+    if let Some(dir) = to.parent() {
+        fs::create_dir_all(dir)?;
+    }
+    fs::copy(from, to)?;
+    let mode = fs::metadata(to)?.permissions().mode();
+    let mode = if mode & 0o111 != 0 { 0o755 } else { 0o644 };
+    fs::set_permissions(to, Permissions::from_mode(mode))
+}
+
+/// Copies the folder `from` with files, folders and symbolic links as they are.
+pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for child in fs::read_dir(from)? {
+        let child = child?;
+        let (path, target) = (child.path(), to.join(child.file_name()));
+        let kind = child.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&path, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&path)?, &target)?;
+        } else {
+            fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}

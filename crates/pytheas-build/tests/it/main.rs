@@ -1,0 +1,9 @@
+//! Builds that really happen: packages from the index through uv, Pythons of this machine.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod errors;
+mod folders;
+mod interpreters;
+mod packages;
+mod support;
+mod updates;

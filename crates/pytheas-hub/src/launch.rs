@@ -1,0 +1,192 @@
+//! From a request for a rollout to a machine that can begin: the release verified and its document
+//! stored, the devices chosen and checked.
+
+use std::collections::BTreeMap;
+
+use axum::http::StatusCode;
+use miette::Diagnostic;
+use pytheas_api::{DeviceId, GroupSize, RolloutRequest};
+use pytheas_release::{Platform, ReleaseRef};
+use pytheas_rollout::{Gates, Plan, PlanError, Rollout};
+
+use crate::{
+    app::Shared,
+    artifacts,
+    engine::NewRollout,
+    reply::{ApiError, ApiResult},
+    releases::ReleasesError,
+    store::{devices, modules},
+};
+
+impl From<PlanError> for ApiError {
+    fn from(error: PlanError) -> Self {
+        let mut reply = Self::invalid(error.to_string());
+        reply.help = error.help().map(|help| help.to_string());
+        reply
+    }
+}
+
+impl From<ReleasesError> for ApiError {
+    fn from(error: ReleasesError) -> Self {
+        let code = "repository";
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(&error);
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        tracing::warn!(error = message, "the repository cannot be used");
+        let mut reply = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        reply.help = error.help().map(|help| help.to_string());
+        reply
+    }
+}
+
+/// What can be installed, by platform; `None` is an artifact, for whatever device.
+struct Offer {
+    shown: ReleaseRef,
+    is_artifact: bool,
+    modules: BTreeMap<Option<Platform>, i64>,
+}
+
+impl Offer {
+    fn module_for(&self, platform: Option<&str>, chosen: bool) -> Option<i64> {
+        if self.is_artifact {
+            // Left to itself, an artifact goes to devices that run no Pytheas releases.
+            return (chosen || platform.is_none())
+                .then(|| self.modules.values().next().copied())
+                .flatten();
+        }
+        self.modules.get(&Some(platform?.parse().ok()?)).copied()
+    }
+
+    fn platforms(&self) -> String {
+        let names: Vec<&str> = self.modules.keys().flatten().map(Platform::as_str).collect();
+        names.join(", ")
+    }
+}
+
+/// The rollout that was asked for, ready to begin.
+pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult<NewRollout> {
+    let groups = request
+        .groups
+        .iter()
+        .map(|size| match *size {
+            GroupSize::Count(count) => pytheas_rollout::GroupSize::Count(count),
+            GroupSize::Percent(percent) => pytheas_rollout::GroupSize::Percent(percent),
+        })
+        .collect();
+    let gates = Gates {
+        success_percent: request.success_threshold,
+        error_percent: request.error_threshold,
+        silence_ms: request.silence_deadline_s.saturating_mul(1000),
+    };
+    let plan = Plan::new(groups, gates)?;
+    let offer = match (&request.release, &request.artifact) {
+        (Some(release), None) => of_release(app, release).await?,
+        (None, Some(artifact)) => of_artifact(app, artifact).await?,
+        _ => {
+            return Err(ApiError::invalid("a rollout has either a `release` or an `artifact`"));
+        }
+    };
+    let accepted = devices::accepted(&app.store.read).await?;
+    let modules = match &request.devices {
+        Some(chosen) => choose(app, &offer, chosen, accepted).await?,
+        None => accepted
+            .into_iter()
+            .filter_map(|(id, platform)| {
+                Some((id, offer.module_for(platform.as_deref(), false)?))
+            })
+            .collect(),
+    };
+    let order: Vec<DeviceId> = modules.iter().map(|(id, _)| id.clone()).collect();
+    let machine = match Rollout::new(plan, order) {
+        Err(PlanError::NoDevices) if !offer.is_artifact => {
+            let message = format!("no accepted device fits `{}`", offer.shown);
+            return Err(ApiError::invalid(message)
+                .help(format!("it is there for {}", offer.platforms())));
+        }
+        other => other?,
+    };
+    Ok(NewRollout {
+        release: offer.shown.to_string(),
+        is_artifact: offer.is_artifact,
+        machine,
+        modules: modules.into_iter().collect(),
+    })
+}
+
+async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
+    let documents = app.releases.of(&release.name, &release.version).await?;
+    if documents.is_empty() {
+        let error = ApiError::unknown("release", &release.to_string());
+        let versions = app.releases.versions(&release.name).await?;
+        return Err(match versions[..] {
+            [] => error.help(format!("nothing called `{}` was published", release.name)),
+            _ => error.help(format!("of `{}` there are {}", release.name, versions.join(", "))),
+        });
+    }
+    let mut by_platform = BTreeMap::new();
+    for document in documents {
+        let (described, bytes) = &*document;
+        let folder = app.config.artifacts();
+        let file = artifacts::keep(&folder, "release.json", bytes.clone())
+            .await
+            .map_err(|error| artifacts::full(&error))?;
+        let mut tx = app.store.begin().await?;
+        let module = modules::ensure(
+            &mut tx,
+            described.name.as_str(),
+            described.version.as_str(),
+            described.platform.as_str(),
+            &described.target_name(),
+            pytheas_api::ddi::RELEASE_PART,
+            app.now_ms(),
+        )
+        .await?;
+        modules::put_file(&mut tx, module.id, &file).await?;
+        tx.commit().await?;
+        by_platform.insert(Some(described.platform.clone()), module.id);
+    }
+    Ok(Offer { shown: release.clone(), is_artifact: false, modules: by_platform })
+}
+
+async fn of_artifact(app: &Shared, artifact: &ReleaseRef) -> ApiResult<Offer> {
+    let (name, version) = (artifact.name.as_str(), artifact.version.as_str());
+    let Some(module) = modules::artifact(&app.store.read, name, version).await? else {
+        return Err(ApiError::unknown("artifact", &artifact.to_string())
+            .help(format!("upload it: `POST /api/v1/artifacts/{name}/{version}/FILE`")));
+    };
+    let modules = BTreeMap::from([(None, module.id)]);
+    Ok(Offer { shown: artifact.clone(), is_artifact: true, modules })
+}
+
+async fn choose(
+    app: &Shared,
+    offer: &Offer,
+    chosen: &[DeviceId],
+    accepted: Vec<(DeviceId, Option<String>)>,
+) -> ApiResult<Vec<(DeviceId, i64)>> {
+    let accepted: BTreeMap<DeviceId, Option<String>> = accepted.into_iter().collect();
+    let mut modules = Vec::with_capacity(chosen.len());
+    for id in chosen {
+        let Some(platform) = accepted.get(id) else {
+            let error = match devices::credentials(&app.store.read, id).await? {
+                Some(_) => ApiError::invalid(format!("the device `{id}` is not accepted"))
+                    .help(format!("accept it first: `pytheas device accept {id}`")),
+                None => ApiError::invalid(format!("no device `{id}`"))
+                    .help("`pytheas device list` shows them"),
+            };
+            return Err(error);
+        };
+        let Some(module) = offer.module_for(platform.as_deref(), true) else {
+            let has = platform.as_deref().unwrap_or("no platform");
+            let message = format!("`{}` does not fit the device `{id}` ({has})", offer.shown);
+            return Err(ApiError::invalid(message)
+                .help(format!("it is there for {}", offer.platforms())));
+        };
+        modules.push((id.clone(), module));
+    }
+    Ok(modules)
+}

@@ -1,0 +1,67 @@
+//! Where a request comes from, and by which address the hub was reached: what links are made of.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, StatusCode, header, request::Parts},
+    response::{IntoResponse, Response},
+};
+
+use crate::app::{App, Shared};
+
+/// The other end of the connection; set when it is accepted.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) SocketAddr);
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// `http://hub.example:8470`, without a final slash.
+    pub(crate) base: String,
+    /// Who asks, seen through trusted proxies.
+    pub(crate) client: IpAddr,
+}
+
+impl Origin {
+    /// Whether the request came over TLS, as far as links are concerned.
+    pub(crate) fn is_tls(&self) -> bool {
+        self.base.starts_with("https://")
+    }
+}
+
+impl FromRequestParts<App> for Origin {
+    type Rejection = Response;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
+        let peer = parts.extensions.get::<Peer>().map_or(app.address, |peer| peer.0);
+        find(app, &parts.headers, parts.uri.host(), peer.ip())
+            .ok_or_else(|| (StatusCode::BAD_REQUEST, "bad Host header\n").into_response())
+    }
+}
+
+fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) -> Option<Origin> {
+    let peer = peer.to_canonical();
+    let trusted = app.trusts(peer);
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let forwarded = |name: &str| text(name).filter(|_| trusted);
+    // The last address was written by our own proxy; the ones before it anybody can write.
+    let client = forwarded("x-forwarded-for")
+        .and_then(|list| list.rsplit(',').next())
+        .and_then(|address| address.trim().parse().ok())
+        .unwrap_or(peer);
+    if let Some(url) = &app.config.external_url {
+        return Some(Origin { base: url.as_str().trim_end_matches('/').to_owned(), client });
+    }
+    let scheme = match forwarded("x-forwarded-proto") {
+        Some("https") => "https",
+        _ => "http",
+    };
+    let host = forwarded("x-forwarded-host")
+        .or_else(|| text(header::HOST.as_str()))
+        .or(in_line)
+        .map_or_else(|| app.address.to_string(), str::to_owned);
+    let sane = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]_".contains(&b);
+    (!host.is_empty() && host.len() <= 255 && host.bytes().all(sane))
+        .then(|| Origin { base: format!("{scheme}://{host}"), client })
+}

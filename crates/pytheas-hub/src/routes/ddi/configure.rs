@@ -1,0 +1,52 @@
+//! `PUT …/configData`: the device tells its attributes.
+
+use axum::{
+    body::Bytes,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use pytheas_api::{EventKind, ddi::{ConfigData, MergeMode}};
+
+use super::{failed, parse};
+use crate::{app::App, auth::Device, reply::ApiError, store::devices};
+
+/// hawkBit's limits: attributes per device, characters of a key and of a value.
+const ATTRIBUTES_MAX: usize = 100;
+const CHARS_MAX: usize = 128;
+
+/// Merges the attributes; the hub wants them no more.
+pub(crate) async fn handle(
+    State(app): State<App>,
+    device: Device,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let config: ConfigData = match parse(&body) {
+        Ok(config) => config,
+        Err(response) => return Ok(response),
+    };
+    let bad = |message: String| failed(StatusCode::BAD_REQUEST, "pytheas.attributes", message);
+    if config.data.is_empty() {
+        return Ok(bad("`data` is empty".into()));
+    }
+    for (key, value) in &config.data {
+        let wrong = |text: &str| text.chars().count() > CHARS_MAX || text.chars().any(char::is_control);
+        if key.is_empty() || wrong(key) || wrong(value) {
+            let key: String = key.chars().take(40).collect();
+            return Ok(bad(format!("attribute `{key}`: at most {CHARS_MAX} printable characters")));
+        }
+    }
+    let mode = config.mode.unwrap_or_default();
+    let mut tx = app.store.begin().await?;
+    devices::merge_attributes(&mut tx, &device.id, mode, &config.data).await?;
+    if mode != MergeMode::Remove
+        && devices::attributes(&mut *tx, &device.id).await?.len() > ATTRIBUTES_MAX
+    {
+        let message = format!("a device has at most {ATTRIBUTES_MAX} attributes");
+        return Ok(failed(StatusCode::TOO_MANY_REQUESTS, "pytheas.quota", message));
+    }
+    devices::want_config(&mut tx, &device.id, false).await?;
+    tx.commit().await?;
+    app.bus.publish(EventKind::DeviceChanged { device: device.id });
+    Ok(StatusCode::OK.into_response())
+}

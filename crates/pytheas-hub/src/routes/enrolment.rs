@@ -1,0 +1,3 @@
+//! `/api/v1/enrolment`.
+
+pub(crate) mod request;

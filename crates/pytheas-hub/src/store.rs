@@ -1,0 +1,177 @@
+//! The database: SQLite in WAL mode, one writer, many readers; one file a noun below.
+//!
+//! Every change is one transaction of the writer, begun `IMMEDIATE`, with its audit row in it.
+//! Functions of the nouns take the connection they work on, so that callers compose them into
+//! one transaction.
+
+use std::{path::Path, time::Duration};
+
+use miette::Diagnostic;
+use sqlx::{
+    Row, Sqlite, SqlitePool, Transaction,
+    sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous},
+};
+use thiserror::Error;
+
+pub(crate) mod actions;
+pub(crate) mod audit;
+pub(crate) mod devices;
+pub(crate) mod enrolment_keys;
+pub(crate) mod modules;
+pub(crate) mod rollouts;
+pub(crate) mod tokens;
+pub(crate) mod traffic;
+
+/// The writer's transaction.
+pub(crate) type Tx = Transaction<'static, Sqlite>;
+
+/// What a store function answers; the caller knows what it was doing.
+pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// Steps from an empty database to this program's; never changed, only added to.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+
+/// A database that cannot be used.
+#[derive(Debug, Error, Diagnostic)]
+pub enum StoreError {
+    /// Not a database, or not readable.
+    #[error("cannot open the database `{path}`")]
+    #[diagnostic(
+        code(pytheas::hub::database),
+        help("is it a hub's database, and may this user write it and its folder?")
+    )]
+    Open {
+        /// The file.
+        path: String,
+        /// What SQLite says.
+        source: sqlx::Error,
+    },
+    /// Written by a newer program.
+    #[error("the database `{path}` has format {found}; this program knows formats up to {known}")]
+    #[diagnostic(
+        code(pytheas::hub::database_newer),
+        help("start the newer `pytheas` that wrote it; an older one would lose what it does not know")
+    )]
+    Newer {
+        /// The file.
+        path: String,
+        /// Its format.
+        found: i64,
+        /// The newest format of this program.
+        known: i64,
+    },
+}
+
+/// The hub's database.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    /// For reading.
+    pub(crate) read: SqlitePool,
+    write: SqlitePool,
+}
+
+impl Store {
+    /// Opens the database, makes it when missing, brings it to this program's format.
+    pub(crate) async fn open(path: &Path) -> std::result::Result<Self, StoreError> {
+        let shown = path.display().to_string();
+        let failed = |source| StoreError::Open { path: shown.clone(), source };
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full) // a report that was answered is not forgotten
+            .busy_timeout(Duration::from_secs(10))
+            .foreign_keys(true);
+        let write = SqlitePoolOptions::new()
+            .max_connections(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(failed)?;
+        let known = MIGRATIONS.len() as i64;
+        let found: i64 = sqlx::query("PRAGMA user_version")
+            .fetch_one(&write)
+            .await
+            .and_then(|row| row.try_get(0))
+            .map_err(failed)?;
+        if found > known {
+            return Err(StoreError::Newer { path: shown, found, known });
+        }
+        for (index, sql) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0))
+        {
+            migrate(&write, index + 1, sql).await.map_err(failed)?;
+        }
+        let read = SqlitePoolOptions::new()
+            .max_connections(4)
+            .connect_with(options.read_only(true).create_if_missing(false))
+            .await
+            .map_err(failed)?;
+        Ok(Self { read, write })
+    }
+
+    /// Begins a change.
+    pub(crate) async fn begin(&self) -> Result<Tx> {
+        self.write.begin_with("BEGIN IMMEDIATE").await
+    }
+
+    /// Closes all connections; what was committed is on disk.
+    pub(crate) async fn close(&self) {
+        self.read.close().await;
+        self.write.close().await;
+    }
+}
+
+async fn migrate(pool: &SqlitePool, number: usize, sql: &'static str) -> Result<()> {
+    let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+    sqlx::raw_sql(sql).execute(&mut *tx).await?;
+    let set = format!("PRAGMA user_version = {number}");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *tx).await?;
+    tx.commit().await
+}
+
+/// An identifier that was checked before it was stored; anything else is a damaged row.
+pub(crate) fn parsed<T: std::str::FromStr>(text: &str) -> Result<T>
+where
+    T::Err: std::error::Error + Send + Sync + 'static,
+{
+    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+/// Stored JSON of our own making.
+pub(crate) fn json<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
+    serde_json::from_str(text).map_err(|error| sqlx::Error::Decode(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(dir: &Path) -> std::result::Result<Store, StoreError> {
+        Store::open(&dir.join("hub.db")).await
+    }
+
+    #[tokio::test]
+    async fn a_database_of_a_newer_program_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await.unwrap();
+        sqlx::raw_sql("PRAGMA user_version = 99").execute(&store.write).await.unwrap();
+        store.close().await;
+        let error = open(dir.path()).await.unwrap_err();
+        let shown = error.to_string().replace(&dir.path().display().to_string(), "[DATA]");
+        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 1");
+    }
+
+    #[tokio::test]
+    async fn opening_twice_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        open(dir.path()).await.unwrap().close().await;
+        open(dir.path()).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_database_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("hub.db"), "not a database at all, but long enough to be read as one by somebody").unwrap();
+        let error = open(dir.path()).await.unwrap_err();
+        assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
+    }
+}

@@ -1,0 +1,188 @@
+//! HTTP for fetching tools: one client with the machine's own certificates.
+
+use std::{io::Read, path::PathBuf, sync::Arc, time::Duration};
+
+use base64::Engine as _;
+use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
+use url::Url;
+
+use crate::environment::Environment;
+
+/// Where systems keep the certificates they trust, in the order tried.
+const SYSTEM_ROOTS: &[&str] = &[
+    "/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",   // Fedora
+    "/etc/ssl/ca-bundle.pem",             // openSUSE
+    "/etc/ssl/cert.pem",
+];
+
+/// An HTTP client.
+#[derive(Debug, Clone)]
+pub struct Http {
+    agent: ureq::Agent,
+}
+
+/// A request that gave no usable answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// No answer, or an error status.
+    #[error("cannot fetch `{url}`")]
+    Request {
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// The answer broke off.
+    #[error("the answer from `{url}` broke off")]
+    Body {
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The answer is larger than anything expected.
+    #[error("the answer from `{url}` is larger than {limit_bytes} bytes")]
+    TooLarge {
+        /// The address, without credentials.
+        url: String,
+        /// The limit.
+        limit_bytes: u64,
+    },
+}
+
+impl Http {
+    /// A client that trusts `SSL_CERT_FILE` or `PIP_CERT`, else the system's certificates, else
+    /// the built-in ones.
+    pub fn new(environment: &Environment) -> Self {
+        let own = environment
+            .path("SSL_CERT_FILE")
+            .or_else(|| environment.path("PIP_CERT"));
+        let roots = own
+            .into_iter()
+            .chain(SYSTEM_ROOTS.iter().map(PathBuf::from))
+            .find_map(|path| certificates(&path))
+            .unwrap_or(RootCerts::WebPki);
+        let tls = TlsConfig::builder()
+            .provider(TlsProvider::Rustls)
+            .unversioned_rustls_crypto_provider(Arc::new(
+                rustls::crypto::aws_lc_rs::default_provider(),
+            ))
+            .root_certs(roots)
+            .build();
+        let agent = ureq::Agent::config_builder()
+            .tls_config(tls)
+            .timeout_connect(Some(Duration::from_secs(20)))
+            .timeout_recv_response(Some(Duration::from_secs(60)))
+            .timeout_recv_body(Some(Duration::from_secs(600)))
+            .user_agent(concat!("pytheas/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .new_agent();
+        Self { agent }
+    }
+
+    /// The body at `url`, at most `limit_bytes`, and its content type.
+    ///
+    /// # Errors
+    /// When there is no answer, an error status, or more than `limit_bytes`.
+    pub fn get(
+        &self,
+        url: &Url,
+        accept: &str,
+        limit_bytes: u64,
+    ) -> Result<(Vec<u8>, String), HttpError> {
+        let (address, authorization) = split_credentials(url);
+        let mut request = self.agent.get(&address).header("accept", accept);
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.call().map_err(|source| HttpError::Request {
+            url: address.clone(),
+            source: Box::new(source),
+        })?;
+        let kind = response
+            .headers()
+            .get("content-type")
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or("")
+            .to_owned();
+        let mut body = Vec::new();
+        response
+            .body_mut()
+            .as_reader()
+            .take(limit_bytes + 1)
+            .read_to_end(&mut body)
+            .map_err(|source| HttpError::Body {
+                url: address.clone(),
+                source,
+            })?;
+        if body.len() as u64 > limit_bytes {
+            return Err(HttpError::TooLarge {
+                url: address,
+                limit_bytes,
+            });
+        }
+        Ok((body, kind))
+    }
+}
+
+/// The address without credentials, and the header that carries them.
+fn split_credentials(url: &Url) -> (String, Option<String>) {
+    let mut plain = url.clone();
+    // Both fail only for addresses that cannot have credentials.
+    let _ = plain.set_username("");
+    let _ = plain.set_password(None);
+    let user = percent_decoded(url.username());
+    if user.is_empty() && url.password().is_none() {
+        return (plain.into(), None);
+    }
+    let password = percent_decoded(url.password().unwrap_or(""));
+    let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+    (plain.into(), Some(format!("Basic {encoded}")))
+}
+
+fn percent_decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        let digits = rest
+            .clone()
+            .take(2)
+            .map(|b| (b as char).to_digit(16))
+            .collect::<Option<Vec<_>>>();
+        match (byte, digits.as_deref()) {
+            (b'%', Some([high, low])) => {
+                bytes.push((high * 16 + low) as u8);
+                rest.nth(1);
+            }
+            _ => bytes.push(byte),
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn certificates(path: &std::path::Path) -> Option<RootCerts> {
+    let bytes = std::fs::read(path).ok()?;
+    let found: Vec<_> = parse_pem(&bytes)
+        .filter_map(|item| match item {
+            Ok(PemItem::Certificate(certificate)) => Some(certificate),
+            _ => None,
+        })
+        .collect();
+    (!found.is_empty()).then(|| RootCerts::Specific(Arc::new(found)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_go_into_a_header_and_not_into_messages() {
+        let (address, header) =
+            split_credentials(&"https://me:p%40ss@index.example/simple/".parse().unwrap());
+        assert_eq!(address, "https://index.example/simple/");
+        assert_eq!(header.as_deref(), Some("Basic bWU6cEBzcw=="));
+        let (_, header) = split_credentials(&"https://index.example/simple/".parse().unwrap());
+        assert_eq!(header, None);
+    }
+}

@@ -1,0 +1,46 @@
+//! Reads a Python project and locks it; never runs the user's code.
+//!
+//! [`Project::load`] reads `pyproject.toml` (PEP 621, PEP 735, `[tool.pytheas]`) or
+//! `requirements.txt`; [`lock::lock`] resolves it with uv ([`Uv::find`]) into `pylock.toml`
+//! (PEP 751); [`lock::check`] says offline whether that file still holds.
+//!
+//! ```no_run
+//! use pytheas_project::{Connectivity, Environment, Project, Uv, lock};
+//!
+//! let environment = Environment::current();
+//! let project = Project::load("greenhouse".as_ref())?;
+//! let uv = Uv::find(&environment, Connectivity::Online, &|_| {})?;
+//! let report = lock::lock(&project, &uv, &lock::LockOptions::default(), &|_| {})?;
+//! assert!(report.packages > 0);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod entry;
+mod environment;
+mod event;
+pub mod http;
+mod index;
+mod inputs;
+pub mod lock;
+mod manifest;
+mod project;
+mod pylock;
+mod python;
+mod requirements;
+mod settings;
+mod uv;
+mod uv_fetch;
+
+pub use entry::{Entry, EntryError, ParseEntryError};
+pub use environment::Environment;
+pub use event::{Event, Observer};
+pub use index::Index;
+pub use inputs::{Change, LockInputs};
+pub use manifest::{ManifestError, closest};
+pub use project::{Project, ProjectError, RequirementSource, normalised_name};
+pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
+pub use python::{PythonRequest, PythonRequestError};
+pub use requirements::RequirementsError;
+pub use settings::{ConfigKind, ConfigSpec, HealthSpec, Millis, ReadySpec, Settings, Target};
+pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};
+pub use uv_fetch::FetchError;

@@ -1,0 +1,482 @@
+//! Locking: uv resolves for all platforms at once, the result is `pylock.toml` (PEP 751) with
+//! what it was made from in `[tool.pytheas]`.
+
+use std::{
+    io,
+    path::{Component, Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use serde::Serialize;
+use toml_edit::{DocumentMut, Item, Value};
+
+use crate::{
+    event::{Event, Observer},
+    inputs::{Change, LockInputs},
+    manifest::ManifestError,
+    project::{Project, RequirementSource},
+    pylock::{PYLOCK_FILE, Pylock, PylockError},
+    requirements::RequirementsError,
+    uv::{Uv, UvCallError, UvFailure, UvSaid},
+};
+
+const HEADER: &str =
+    "# Written by `pytheas lock` from {source}; run it again instead of editing.\n";
+
+/// Which locked versions may change though the requirements still allow them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those of these packages.
+    Packages(Vec<String>),
+    /// All.
+    Everything,
+}
+
+/// How to lock.
+#[derive(Debug, Clone, Default)]
+pub struct LockOptions {
+    /// Which versions may change.
+    pub upgrade: Upgrade,
+    /// The lowest Python (`3.11`) when the project asks for none; the found one's when absent.
+    pub python_version: Option<String>,
+    /// A Python for uv to ask, where one is known.
+    pub interpreter: Option<PathBuf>,
+}
+
+/// What locking did.
+#[derive(Debug, Clone)]
+pub struct LockReport {
+    /// The file.
+    pub path: PathBuf,
+    /// The packages in it.
+    pub packages: usize,
+    /// Whether the file's bytes changed.
+    pub written: bool,
+}
+
+/// Whether a lock file holds.
+#[derive(Debug, Clone)]
+pub enum LockStatus {
+    /// It was made from what the project says now.
+    Current(Pylock),
+    /// There is none.
+    Missing,
+    /// The project says something else now.
+    Stale(Vec<Change>),
+    /// Another tool made it, so nobody knows from what.
+    Foreign(Pylock),
+}
+
+/// Locking failed, or a lock does not hold.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum LockError {
+    /// A requirements file cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Requirements(#[from] RequirementsError),
+    /// The existing lock file cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Pylock(#[from] PylockError),
+    /// No versions fit together.
+    #[error("the requirements in `{}` cannot be resolved", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::unresolvable),
+        help("loosen or correct the requirement that is named above")
+    )]
+    Unresolvable {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// uv's explanation.
+        source: UvSaid,
+    },
+    /// The index does not answer.
+    #[error("cannot reach the package index to resolve `{}`", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::network),
+        help(
+            "check the network, proxy and index settings; with a lock file and a warm cache, `--offline` builds without a network"
+        )
+    )]
+    Network {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// Not in the cache, and the network is not to be used.
+    #[error("cannot resolve `{}` offline: the cache does not have all that is needed", file.display())]
+    #[diagnostic(code(pytheas::lock::offline), help("run once without `--offline`"))]
+    Offline {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// The disk is full.
+    #[error("the disk is full")]
+    #[diagnostic(
+        code(pytheas::lock::disk_full),
+        help(
+            "free space where the cache of uv and the temporary files lie, or choose other places with `UV_CACHE_DIR` and `TMPDIR`"
+        )
+    )]
+    DiskFull {
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// uv failed otherwise.
+    #[error("uv cannot lock `{}`", file.display())]
+    #[diagnostic(code(pytheas::lock::uv), help("what uv says is above"))]
+    Uv {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// uv cannot be started.
+    #[error("cannot start `{}`", path.display())]
+    #[diagnostic(code(pytheas::lock::start), help("name another uv with `PYTHEAS_UV`"))]
+    Start {
+        /// The program.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The lock file cannot be written.
+    #[error("cannot write `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::lock::write),
+        help("check the folder's permissions and free space")
+    )]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// uv wrote something that is no lock file.
+    #[error("uv {version} wrote a lock file that is not understood")]
+    #[diagnostic(
+        code(pytheas::lock::format),
+        help("use uv {}, e.g. by unsetting `PYTHEAS_UV`", crate::uv::UV_VERSION)
+    )]
+    Format {
+        /// uv's version.
+        version: String,
+        /// Why.
+        source: Box<toml_edit::TomlError>,
+    },
+    /// There is no lock file.
+    #[error("`{}` is missing", path.display())]
+    #[diagnostic(code(pytheas::lock::missing), help("run `pytheas lock`"))]
+    Missing {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The lock file does not hold.
+    #[error("`{}` is stale: {}", path.display(), changes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    #[diagnostic(code(pytheas::lock::stale), help("run `pytheas lock`"))]
+    Stale {
+        /// The file.
+        path: PathBuf,
+        /// What changed since.
+        changes: Vec<Change>,
+    },
+    /// Another tool made the lock file.
+    #[error("`{}` does not say what it was made from", path.display())]
+    #[diagnostic(
+        code(pytheas::lock::foreign),
+        help(
+            "another tool wrote it; run `pytheas lock`, or build with `--frozen` to use it as it is"
+        )
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+/// Whether `pylock.toml` of the project holds. Works offline and without uv.
+///
+/// # Errors
+/// When the lock file or a requirements file cannot be read.
+pub fn status(project: &Project) -> Result<LockStatus, LockError> {
+    let Some(lock) = Pylock::read(&project.dir.join(PYLOCK_FILE))? else {
+        return Ok(LockStatus::Missing);
+    };
+    let now = LockInputs::of(project)?;
+    let changes = match lock.inputs() {
+        None => return Ok(LockStatus::Foreign(lock)),
+        Some(before) => before.changes(&now),
+    };
+    Ok(if changes.is_empty() {
+        LockStatus::Current(lock)
+    } else {
+        LockStatus::Stale(changes)
+    })
+}
+
+/// The lock, if it holds: `pytheas lock --check`.
+///
+/// # Errors
+/// [`LockError::Missing`], [`LockError::Stale`] or [`LockError::Foreign`] when it does not.
+pub fn check(project: &Project) -> Result<Pylock, LockError> {
+    let path = project.dir.join(PYLOCK_FILE);
+    match status(project)? {
+        LockStatus::Current(lock) => Ok(lock),
+        LockStatus::Missing => Err(LockError::Missing { path }),
+        LockStatus::Stale(changes) => Err(LockError::Stale { path, changes }),
+        LockStatus::Foreign(_) => Err(LockError::Foreign { path }),
+    }
+}
+
+/// Resolves the project's requirements and writes `pylock.toml` into its folder.
+///
+/// Versions of an existing lock file are kept where they still fit.
+///
+/// # Errors
+/// See [`LockError`]; an existing lock file is then as it was.
+pub fn lock(
+    project: &Project,
+    uv: &Uv,
+    options: &LockOptions,
+    observer: Observer<'_>,
+) -> Result<LockReport, LockError> {
+    lock_into(
+        project,
+        &project.dir.join(PYLOCK_FILE),
+        uv,
+        options,
+        observer,
+    )
+}
+
+/// As [`lock`], written to `path` (for project folders that cannot be written).
+///
+/// # Errors
+/// As [`lock`].
+pub fn lock_into(
+    project: &Project,
+    path: &Path,
+    uv: &Uv,
+    options: &LockOptions,
+    observer: Observer<'_>,
+) -> Result<LockReport, LockError> {
+    let inputs = LockInputs::of(project)?;
+    observer(Event::Resolving {
+        requirements: inputs.requirements.len(),
+    });
+    let write = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LockError::Write { path, source }
+    };
+    let scratch = tempfile::tempdir().map_err(write(&std::env::temp_dir()))?;
+    let output = scratch.path().join(PYLOCK_FILE);
+    let existing = project.dir.join(PYLOCK_FILE);
+    // uv prefers the versions of a lock file that it finds in its output's place.
+    if options.upgrade != Upgrade::Everything && Pylock::read(&existing)?.is_some() {
+        std::fs::copy(&existing, &output).map_err(write(&output))?;
+    }
+    let said = compile(project, uv, options, &output)?;
+    for line in said.lines() {
+        if let Some(text) = line.strip_prefix("warning: ") {
+            observer(Event::Warning {
+                text: text.to_owned(),
+            });
+        }
+    }
+    let text = std::fs::read_to_string(&output).map_err(write(&output))?;
+    let text = finish(
+        &text,
+        project,
+        &inputs,
+        scratch.path(),
+        path.parent().unwrap_or(&project.dir),
+    )
+    .map_err(|source| LockError::Format {
+        version: uv.version.to_string(),
+        source: Box::new(source),
+    })?;
+    let packages = text
+        .lines()
+        .filter(|line| line.trim() == "[[packages]]")
+        .count();
+    let written = std::fs::read(path).ok().as_deref() != Some(text.as_bytes());
+    if written {
+        pytheas_durable::replace(path, text.as_bytes()).map_err(write(path))?;
+    }
+    observer(Event::Locked { packages });
+    Ok(LockReport {
+        path: path.to_owned(),
+        packages,
+        written,
+    })
+}
+
+/// Calls `uv pip compile`; gives what it wrote to standard error.
+fn compile(
+    project: &Project,
+    uv: &Uv,
+    options: &LockOptions,
+    output: &Path,
+) -> Result<String, LockError> {
+    let file = project.source.file_name();
+    let mut command = uv.command();
+    command
+        .current_dir(&project.dir)
+        .args([
+            "pip",
+            "compile",
+            file,
+            "--universal",
+            "--format",
+            "pylock.toml",
+            "--no-header",
+        ])
+        .arg("--output-file")
+        .arg(output);
+    let lowest = project
+        .python(None)
+        .and_then(|request| request.lower_bound())
+        .map(|version| version.to_string());
+    if let Some(version) = lowest.as_ref().or(options.python_version.as_ref()) {
+        command.args(["--python-version", version]);
+    }
+    if let Some(interpreter) = &options.interpreter {
+        command.arg("--python").arg(interpreter);
+    }
+    for extra in project
+        .settings
+        .extras
+        .iter()
+        .filter(|_| project.source == RequirementSource::Pyproject)
+    {
+        command.args(["--extra", extra]);
+    }
+    for group in &project.settings.groups {
+        command.args(["--group", &format!("pyproject.toml:{group}")]);
+    }
+    match &options.upgrade {
+        Upgrade::Nothing => {}
+        Upgrade::Everything => {
+            command.arg("--upgrade");
+        }
+        Upgrade::Packages(packages) => {
+            command.args(
+                packages
+                    .iter()
+                    .flat_map(|package| ["--upgrade-package", package]),
+            );
+        }
+    }
+    let file = project.dir.join(file);
+    match uv.run(command) {
+        Ok((_, said)) => Ok(said),
+        Err(UvCallError::Start(source)) => Err(LockError::Start {
+            path: uv.path.clone(),
+            source,
+        }),
+        Err(UvCallError::Failed(failure, source)) => Err(match failure {
+            UvFailure::Unresolvable => LockError::Unresolvable { file, source },
+            UvFailure::Network => LockError::Network { file, source },
+            UvFailure::Offline => LockError::Offline { file, source },
+            UvFailure::DiskFull => LockError::DiskFull { source },
+            UvFailure::Hash | UvFailure::Build | UvFailure::Other => LockError::Uv { file, source },
+        }),
+    }
+}
+
+/// The file as it is stored: header, uv's lock with paths relative to the project, our table.
+fn finish(
+    text: &str,
+    project: &Project,
+    inputs: &LockInputs,
+    scratch: &Path,
+    to: &Path,
+) -> Result<String, toml_edit::TomlError> {
+    #[derive(Serialize)]
+    struct File<'a> {
+        tool: Tool<'a>,
+    }
+    #[derive(Serialize)]
+    struct Tool<'a> {
+        pytheas: &'a LockInputs,
+    }
+    let mut document: DocumentMut = text.parse()?;
+    document.remove("tool");
+    if let Some(packages) = document
+        .get_mut("packages")
+        .and_then(Item::as_array_of_tables_mut)
+    {
+        for package in packages.iter_mut() {
+            for source in ["directory", "archive", "vcs"] {
+                if let Some(path) = package
+                    .get_mut(source)
+                    .and_then(|item| item.get_mut("path"))
+                {
+                    relocate(path, scratch, to);
+                }
+            }
+        }
+    }
+    let tool = toml::to_string_pretty(&File {
+        tool: Tool { pytheas: inputs },
+    })
+    .expect("inputs are strings, numbers and lists of strings");
+    let body = document.to_string();
+    let body = body
+        .trim_start_matches(|c: char| c.is_whitespace())
+        .trim_end();
+    Ok(format!(
+        "{}{body}\n\n{}",
+        HEADER.replace("{source}", project.source.file_name()),
+        tool.trim_start()
+    ))
+}
+
+/// A path relative to `from` written relative to `to`.
+fn relocate(item: &mut Item, from: &Path, to: &Path) {
+    let Some(text) = item.as_str() else { return };
+    let from = from.canonicalize().unwrap_or_else(|_| from.to_owned());
+    let absolute = normalised(&from.join(text));
+    let common = absolute
+        .components()
+        .zip(to.components())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let up = to.components().skip(common).map(|_| Component::ParentDir);
+    let path: PathBuf = up.chain(absolute.components().skip(common)).collect();
+    let path = if path.as_os_str().is_empty() {
+        PathBuf::from(".")
+    } else {
+        path
+    };
+    if let Some(path) = path.to_str() {
+        *item = Item::Value(Value::from(path));
+    }
+}
+
+/// The path with `.` and `..` resolved by their words.
+fn normalised(path: &Path) -> PathBuf {
+    let mut result = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                result.pop();
+            }
+            other => result.push(other),
+        }
+    }
+    result
+}
+
+impl From<ManifestError> for LockError {
+    fn from(error: ManifestError) -> Self {
+        Self::Pylock(error.into())
+    }
+}

@@ -1,0 +1,165 @@
+//! `pylock.toml` (PEP 751, lock-version 1.0) as far as the builder looks into it.
+
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use serde::Deserialize;
+
+use crate::{
+    inputs::LockInputs,
+    manifest::{ManifestError, explain},
+};
+
+/// The lock file's name.
+pub const PYLOCK_FILE: &str = "pylock.toml";
+
+/// A lock file's content.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Pylock {
+    /// The format, `1.0`.
+    pub lock_version: String,
+    /// Pythons it was made for.
+    pub requires_python: Option<String>,
+    /// The packages, by name.
+    #[serde(default)]
+    pub packages: Vec<LockedPackage>,
+    /// `[tool]`.
+    #[serde(default)]
+    tool: ToolTable,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+struct ToolTable {
+    pytheas: Option<LockInputs>,
+}
+
+/// One `[[packages]]`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LockedPackage {
+    /// Normalised name.
+    pub name: String,
+    /// Version; none for some that come from a folder.
+    pub version: Option<String>,
+    /// When it is installed (PEP 508); always when absent.
+    pub marker: Option<String>,
+    /// Its wheels, of all platforms.
+    #[serde(default)]
+    pub wheels: Vec<LockedFile>,
+    /// Its source distribution.
+    pub sdist: Option<LockedFile>,
+    /// It comes from version control.
+    pub vcs: Option<toml::Table>,
+    /// It comes from a folder.
+    pub directory: Option<toml::Table>,
+    /// It comes from one archive.
+    pub archive: Option<toml::Table>,
+}
+
+/// A file of a package.
+#[derive(Debug, Clone, Deserialize)]
+pub struct LockedFile {
+    name: Option<String>,
+    url: Option<String>,
+    path: Option<String>,
+}
+
+impl LockedFile {
+    /// The file's name: as written, else the last part of its address or path.
+    pub fn file_name(&self) -> &str {
+        let last = |text: &'_ str| {
+            text.split(['?', '#'])
+                .next()
+                .unwrap_or(text)
+                .rsplit('/')
+                .next()
+                .unwrap_or(text)
+                .len()
+        };
+        match (&self.name, &self.url, &self.path) {
+            (Some(name), _, _) => name,
+            (None, Some(at), _) | (None, None, Some(at)) => {
+                let end = at.find(['?', '#']).unwrap_or(at.len());
+                &at[end - last(at)..end]
+            }
+            (None, None, None) => "",
+        }
+    }
+}
+
+/// A lock file that cannot be used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum PylockError {
+    /// It cannot be read, or is no TOML.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(#[from] ManifestError),
+    /// A format of the future.
+    #[error("`{}` has lock-version `{version}`; this version of pytheas reads 1.x", path.display())]
+    #[diagnostic(
+        code(pytheas::lock::version),
+        help("install a newer pytheas, or run `pytheas lock` to write it again")
+    )]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: String,
+    },
+}
+
+impl Pylock {
+    /// Reads the lock file `path`; none when there is no file.
+    ///
+    /// # Errors
+    /// When it cannot be read or is not understood.
+    pub fn read(path: &Path) -> Result<Option<Self>, PylockError> {
+        let content = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => {
+                return Err(ManifestError::Read {
+                    path: path.to_owned(),
+                    source,
+                }
+                .into());
+            }
+            Ok(content) => content,
+        };
+        let lock: Self =
+            toml::from_str(&content).map_err(|error| explain(path, &content, &error))?;
+        if lock.lock_version.split('.').next() != Some("1") {
+            return Err(PylockError::Version {
+                path: path.to_owned(),
+                version: lock.lock_version,
+            });
+        }
+        Ok(Some(lock))
+    }
+
+    /// What it was made from; none when another tool made it.
+    pub fn inputs(&self) -> Option<&LockInputs> {
+        self.tool.pytheas.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_named_by_its_address() {
+        let file = |url: &str| LockedFile {
+            name: None,
+            url: Some(url.to_owned()),
+            path: None,
+        };
+        assert_eq!(
+            file("https://h/p/a-1-py3-none-any.whl").file_name(),
+            "a-1-py3-none-any.whl"
+        );
+        assert_eq!(
+            file("https://h/p/a-1.tar.gz?x=1/2#sha256=0").file_name(),
+            "a-1.tar.gz"
+        );
+    }
+}

@@ -1,0 +1,32 @@
+//! `pytheas device`: the fleet's members.
+
+mod accept;
+mod add;
+mod list;
+mod remove;
+mod show;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+
+/// Verbs on devices.
+#[derive(Debug, Subcommand)]
+pub enum DeviceCommand {
+    List(list::ListArgs),
+    Show(show::ShowArgs),
+    Accept(accept::AcceptArgs),
+    Add(add::AddArgs),
+    Remove(remove::RemoveArgs),
+}
+
+/// Runs the verb.
+pub fn run(command: &DeviceCommand, context: &Context) -> miette::Result<()> {
+    match command {
+        DeviceCommand::List(args) => list::run(args, context),
+        DeviceCommand::Show(args) => show::run(args, context),
+        DeviceCommand::Accept(args) => accept::run(args, context),
+        DeviceCommand::Add(args) => add::run(args, context),
+        DeviceCommand::Remove(args) => remove::run(args, context),
+    }
+}

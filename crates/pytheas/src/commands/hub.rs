@@ -1,0 +1,147 @@
+//! `pytheas hub`: the server for devices and people.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use miette::{Context as _, IntoDiagnostic};
+use pytheas_hub::{Config, Hub};
+use serde::Serialize;
+use url::Url;
+
+use crate::{
+    commands::keys::default_dir,
+    context::Context,
+    output::{Paint, Show},
+};
+
+/// Run the hub: devices poll it, people and the dashboard ask it
+///
+/// Keeps its database, artifacts and the repository below `--data`. Prints the
+/// first admin token once, when it first starts. Ends on ctrl-C or SIGTERM,
+/// finishing what is under way.
+#[derive(Debug, clap::Args)]
+pub struct HubRunArgs {
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, env = "PYTHEAS_LISTEN", default_value = "127.0.0.1:8470", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Folder of the database and files [default: ~/.local/share/pytheas/hub]
+    #[arg(long, env = "PYTHEAS_DATA", value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The repository to serve, a folder or an object store's URL [default: DATA/repo]
+    #[arg(long, env = "PYTHEAS_REPO", value_name = "DIR|URL")]
+    repo: Option<String>,
+    /// The trusted root metadata [default: ~/.config/pytheas/keys/root.json, where it exists]
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    /// Folder of the keys the hub renews signatures with [default: ~/.config/pytheas/keys/online, where it exists]
+    #[arg(long, value_name = "DIR")]
+    online_keys: Option<PathBuf>,
+    /// How the hub is reached from outside, when a proxy stands before it
+    #[arg(long, value_name = "URL")]
+    external_url: Option<Url>,
+    /// How often devices poll
+    #[arg(long, default_value = "5m", value_parser = duration, value_name = "DURATION")]
+    poll_interval: Duration,
+    /// Proxies whose forwarding headers are believed
+    #[arg(long, value_delimiter = ',', value_name = "IP,…")]
+    trusted_proxies: Vec<std::net::IpAddr>,
+    /// One secret that may act as any device (hawkBit's gateway token) [default: none]
+    #[arg(long, env = "PYTHEAS_GATEWAY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    gateway_token: Option<String>,
+    /// Write address and first token into this file once it listens (JSON, mode 0600)
+    #[arg(long, value_name = "FILE")]
+    started_file: Option<PathBuf>,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    pytheas_release::parse_duration_ms(text)
+        .filter(|ms| (1000..86_400_000).contains(ms))
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is not a duration from `1s` to `23h`"))
+}
+
+#[derive(Serialize)]
+struct Started {
+    address: String,
+    token: Option<String>,
+    data: PathBuf,
+}
+
+impl Show for Started {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        out.fact("dashboard", &self.address)?;
+        out.fact("data", self.data.display())?;
+        if let Some(token) = &self.token {
+            out.fact("admin token", token)?;
+            out.line("The token is shown this once; `pytheas login` stores it.")?;
+        }
+        Ok(())
+    }
+}
+
+/// Runs until it is told to end.
+pub fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
+    let data = args.data.clone().unwrap_or_else(data_dir);
+    let keys = default_dir();
+    let existing = |path: PathBuf| path.exists().then_some(path);
+    let config = Config {
+        listen: args.listen,
+        repo: args.repo.clone(),
+        root: args.root.clone().or_else(|| existing(keys.join("root.json"))),
+        online_keys: args.online_keys.clone().or_else(|| existing(keys.join("online"))),
+        external_url: args.external_url.clone(),
+        poll_interval: args.poll_interval,
+        trusted_proxies: args.trusted_proxies.clone(),
+        gateway_token: args.gateway_token.clone(),
+        ..Config::new(&data)
+    };
+    let runtime = tokio::runtime::Runtime::new()
+        .into_diagnostic()
+        .wrap_err("cannot start the hub's runtime")?;
+    runtime.block_on(async {
+        let hub = Hub::start(config).await?;
+        let started = Started {
+            address: hub.url(),
+            token: hub.first_token().map(str::to_owned),
+            data,
+        };
+        if let Some(path) = &args.started_file {
+            tell(path, &started)?;
+        }
+        context.show(&started)?;
+        told_to_end().await.into_diagnostic()?;
+        context.note("ending; requests under way are finished");
+        hub.shutdown().await;
+        Ok(())
+    })
+}
+
+fn tell(path: &Path, started: &Started) -> miette::Result<()> {
+    let bytes = serde_json::to_vec(started).into_diagnostic()?;
+    pytheas_durable::replace_private(path, &bytes)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write `{}`", path.display()))
+}
+
+fn data_dir() -> PathBuf {
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    set("XDG_DATA_HOME")
+        .or_else(|| set("HOME").map(|home| home.join(".local/share")))
+        .unwrap_or_else(|| PathBuf::from("."))
+        .join("pytheas/hub")
+}
+
+async fn told_to_end() -> io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! `pytheas lock`: every package of the project, with versions and hashes, for every platform.
+
+use std::{io, path::PathBuf, process::ExitCode};
+
+use pytheas_project::{
+    Connectivity, Environment, Event, PYLOCK_FILE, Project, Uv,
+    lock::{self, LockOptions, LockStatus, Upgrade},
+};
+use serde::Serialize;
+
+use crate::{
+    context::{Context, Progress},
+    exit,
+    output::{Paint, Show},
+};
+
+/// Lock the project's requirements for every platform
+///
+/// Reads `pyproject.toml` or `requirements.txt` and writes `pylock.toml`
+/// (PEP 751). Versions that are locked stay unless the requirements forbid
+/// them or `--upgrade` is given.
+#[derive(Debug, clap::Args)]
+pub struct LockArgs {
+    /// Folder of the project
+    #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
+    project: PathBuf,
+    /// Only check: exit with 1 when the lock is missing or stale, naming what changed
+    #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package"])]
+    check: bool,
+    /// Take the newest versions of all packages
+    #[arg(long, short = 'U')]
+    upgrade: bool,
+    /// Take the newest version of this package
+    #[arg(long, short = 'P', value_name = "NAME", conflicts_with = "upgrade")]
+    upgrade_package: Vec<String>,
+    /// Use no network: what is not in uv's cache is missing
+    #[arg(long)]
+    offline: bool,
+}
+
+/// What locking did, or what checking found.
+#[derive(Serialize)]
+struct Locked {
+    lock: PathBuf,
+    current: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    packages: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    written: Option<bool>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    changes: Vec<String>,
+}
+
+impl Show for Locked {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        let path = self.lock.display();
+        match (self.packages, self.written) {
+            (Some(packages), Some(true)) => out.line(format!("locked {packages} packages in {path}")),
+            (Some(packages), _) => out.line(format!("{path} stays as it is: {packages} packages")),
+            _ => out.line(format!("{path} is up to date")),
+        }
+    }
+}
+
+/// Locks or checks.
+pub fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode> {
+    let project = Project::load(&args.project)?;
+    if args.check {
+        return check(&project, context);
+    }
+    let progress = context.progress();
+    let observer = |event: Event| show(&event, &progress, context);
+    let connectivity = if args.offline { Connectivity::Offline } else { Connectivity::Online };
+    let uv = Uv::find(&Environment::current(), connectivity, &observer)?;
+    let upgrade = match (&args.upgrade_package[..], args.upgrade) {
+        (_, true) => Upgrade::Everything,
+        ([], false) => Upgrade::Nothing,
+        (names, false) => Upgrade::Packages(names.to_vec()),
+    };
+    let options = LockOptions { upgrade, ..LockOptions::default() };
+    let report = lock::lock(&project, &uv, &options, &observer)?;
+    drop(progress);
+    context.show(&Locked {
+        lock: report.path,
+        current: true,
+        packages: Some(report.packages),
+        written: Some(report.written),
+        changes: Vec::new(),
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
+    if context.json {
+        let (current, changes) = match lock::status(project)? {
+            LockStatus::Current(_) => (true, Vec::new()),
+            LockStatus::Missing => (false, vec!["there is no lock file".to_owned()]),
+            LockStatus::Foreign(_) => (false, vec!["another tool wrote it".to_owned()]),
+            LockStatus::Stale(changes) => {
+                (false, changes.iter().map(ToString::to_string).collect())
+            }
+        };
+        let lock = project.dir.join(PYLOCK_FILE);
+        context.show(&Locked { lock, current, packages: None, written: None, changes })?;
+        return Ok(if current { ExitCode::SUCCESS } else { ExitCode::from(exit::USER) });
+    }
+    lock::check(project)?;
+    let lock = project.dir.join(PYLOCK_FILE);
+    context.show(&Locked { lock, current: true, packages: None, written: None, changes: vec![] })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Shows what happens while a project is read and locked.
+pub(crate) fn show(event: &Event, progress: &Progress, context: &Context) {
+    match event {
+        Event::FetchingUv { version, from } => {
+            progress.step(format!("fetching uv {version} from {from}"));
+        }
+        Event::FetchedUv { .. } => progress.step("uv is in the cache"),
+        Event::Resolving { requirements } => {
+            progress.step(format!("resolving {requirements} requirements"));
+        }
+        Event::Locked { packages } => progress.step(format!("locked {packages} packages")),
+        Event::Warning { text } => context.warn(text),
+        _ => {}
+    }
+}

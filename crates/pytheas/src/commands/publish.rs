@@ -1,0 +1,207 @@
+//! `pytheas publish`: sign a built folder and make it a release devices can get.
+
+use std::{io, path::{Path, PathBuf}, time::Duration};
+
+use jiff::{SignedDuration, Timestamp};
+use miette::{Context as _, IntoDiagnostic};
+use pytheas_repo::{
+    keys::{self, PublisherKeys},
+    publish::{Event, Events, Options, Published},
+    store::Store,
+};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use crate::{
+    commands::keys::{KeysArgs, passphrase},
+    context::Context,
+    output::{Paint, Show, bytes},
+};
+
+/// Sign a built folder and publish it as a release
+///
+/// Writes to the repository (a folder, `s3://bucket/prefix`, or a hub's
+/// `http://hub:8470/repo`) and makes deltas from the newest earlier releases.
+/// Devices see the old repository or the new one, never half of it.
+#[derive(Debug, clap::Args)]
+pub struct PublishArgs {
+    /// The folder `pytheas build` made
+    dir: PathBuf,
+    /// The repository: a folder, an object store's URL, or a hub's `/repo`
+    #[arg(long, env = "PYTHEAS_REPO", value_name = "DIR|URL")]
+    repo: String,
+    /// Token for a hub's `/repo` [default: what `pytheas login` stored]
+    #[arg(long, env = "PYTHEAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    token: Option<String>,
+    #[command(flatten)]
+    keys: KeysArgs,
+    /// From how many earlier releases to make deltas
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    deltas: usize,
+    /// How long the targets metadata is good, e.g. `90d`
+    #[arg(long, value_parser = validity, value_name = "DURATION")]
+    targets_valid: Option<SignedDuration>,
+    /// How long the snapshot metadata is good, e.g. `30d`
+    #[arg(long, value_parser = validity, value_name = "DURATION")]
+    snapshot_valid: Option<SignedDuration>,
+    /// How long the timestamp metadata is good, e.g. `7d`; the hub renews it
+    #[arg(long, value_parser = validity, value_name = "DURATION")]
+    timestamp_valid: Option<SignedDuration>,
+}
+
+fn validity(text: &str) -> Result<SignedDuration, String> {
+    pytheas_release::parse_duration_ms(text)
+        .filter(|ms| *ms >= 1000)
+        .and_then(|ms| SignedDuration::try_from(Duration::from_millis(ms)).ok())
+        .ok_or_else(|| format!("`{text}` is not a duration such as `12h`, `7d`"))
+}
+
+/// What was published, as it is shown.
+#[derive(Serialize)]
+struct Shown {
+    release: String,
+    platform: String,
+    target: String,
+    tree: String,
+    files: u64,
+    size_bytes: u64,
+    already_published: bool,
+    new_objects: usize,
+    reused_objects: usize,
+    uploaded_bytes: u64,
+    deltas: Vec<ShownDelta>,
+}
+
+#[derive(Serialize)]
+struct ShownDelta {
+    from: String,
+    size_bytes: u64,
+}
+
+impl Shown {
+    fn of(published: &Published) -> Self {
+        Self {
+            release: published.reference.to_string(),
+            platform: published.platform.to_string(),
+            target: published.target.clone(),
+            tree: published.tree.to_string(),
+            files: published.files,
+            size_bytes: published.size_bytes,
+            already_published: published.already,
+            new_objects: published.new_objects,
+            reused_objects: published.reused_objects,
+            uploaded_bytes: published.uploaded_bytes,
+            deltas: published
+                .deltas
+                .iter()
+                .map(|delta| ShownDelta {
+                    from: delta.from.to_string(),
+                    size_bytes: delta.size_bytes,
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Show for Shown {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        out.fact("release", format!("{} for {}", self.release, self.platform))?;
+        out.fact("tree", &self.tree)?;
+        out.fact("size", format!("{} in {} files", bytes(self.size_bytes), self.files))?;
+        if self.already_published {
+            return out.fact("published", "before; nothing to do");
+        }
+        let objects = format!("{} new, {} there already", self.new_objects, self.reused_objects);
+        out.fact("objects", objects)?;
+        out.fact("uploaded", bytes(self.uploaded_bytes))?;
+        for delta in &self.deltas {
+            out.fact("delta", format!("from {}: {}", delta.from, bytes(delta.size_bytes)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Publishes it.
+pub fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
+    let mut options = Options { deltas: args.deltas, ..Options::at(Timestamp::now()) };
+    let validity = &mut options.validity;
+    validity.targets = args.targets_valid.unwrap_or(validity.targets);
+    validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
+    validity.timestamp = args.timestamp_valid.unwrap_or(validity.timestamp);
+    let token = args.token.clone().or_else(|| {
+        // A hub's repository is at `/repo` below the address one logs in to.
+        let hub = args.repo.trim_end_matches('/').strip_suffix("/repo")?;
+        crate::credentials::token_for(&hub.parse().ok()?)
+    });
+    let published =
+        publish_with(&args.dir, &args.repo, token.as_deref(), &args.keys.dir(), &options, context)?;
+    context.show(&Shown::of(&published))
+}
+
+/// Publishes `dir` to `repo` with the usual options.
+pub(crate) fn publish(
+    dir: &Path,
+    repo: &str,
+    keys: &Path,
+    context: &Context,
+) -> miette::Result<Published> {
+    publish_with(dir, repo, None, keys, &Options::at(Timestamp::now()), context)
+}
+
+fn publish_with(
+    dir: &Path,
+    repo: &str,
+    token: Option<&str>,
+    keys: &Path,
+    options: &Options,
+    context: &Context,
+) -> miette::Result<Published> {
+    let keys = PublisherKeys::load(keys, &|path| {
+        passphrase(&format!("passphrase of {}", path.display())).ok().map(Zeroizing::new)
+    })?;
+    let store = Store::open(repo, token)?;
+    let progress = context.progress();
+    progress.step("reading the tree");
+    let events = Events::new(move |event| match event {
+        Event::Scanned { files, size_bytes, .. } => {
+            progress.step(format!("{files} files, {}", bytes(size_bytes)));
+        }
+        Event::Packing { done, total } => progress.count("compressing", done, total),
+        Event::Delta { from, size_bytes } => {
+            progress.step(format!("delta from {from}: {}", bytes(size_bytes)));
+        }
+        Event::NoDelta { from, why } => {
+            progress.note(&format!("no delta from {from}: {why}"));
+        }
+        Event::Uploaded { path, .. } => progress.step(format!("uploaded {path}")),
+        Event::Committed { targets_version } => {
+            progress.step(format!("signed targets version {targets_version}"));
+        }
+    });
+    let runtime = tokio::runtime::Runtime::new()
+        .into_diagnostic()
+        .wrap_err("cannot start the runtime for uploads")?;
+    Ok(runtime.block_on(pytheas_repo::publish::publish(&store, &keys, dir, options, &events))?)
+}
+
+/// New keys without a passphrase, for the demo.
+pub(crate) fn make_keys(dir: &Path) -> miette::Result<()> {
+    keys::init(&keys::Init {
+        dir,
+        passphrase: None,
+        now: Timestamp::now(),
+        root_valid: SignedDuration::from_hours(24 * 365),
+    })?;
+    Ok(())
+}
+
+/// What was published, in one line.
+pub(crate) fn summary(published: &Published) -> String {
+    let deltas: Vec<_> = published
+        .deltas
+        .iter()
+        .map(|delta| format!("delta from {} {}", delta.from, bytes(delta.size_bytes)))
+        .collect();
+    let uploaded = format!("uploaded {}", bytes(published.uploaded_bytes));
+    [&[uploaded][..], &deltas].concat().join(", ")
+}

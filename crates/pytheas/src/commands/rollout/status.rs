@@ -1,0 +1,128 @@
+//! `pytheas rollout status`: how far rollouts are, and what went wrong where.
+
+use std::{io, time::Duration};
+
+use pytheas_api::{ActionStatus, RolloutDetail, RolloutState, RolloutView};
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    hub_client::{HubArgs, HubClient, HubError},
+    output::{Paint, Show},
+};
+
+/// Show how far rollouts are
+#[derive(Debug, clap::Args)]
+pub struct StatusArgs {
+    /// One rollout, with its devices [default: all, newest first]
+    id: Option<i64>,
+    /// Wait until it ends or pauses
+    #[arg(long, requires = "id")]
+    wait: bool,
+    #[command(flatten)]
+    hub: HubArgs,
+}
+
+/// Rollouts, as a table.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct Rollouts(Vec<RolloutView>);
+
+impl Show for Rollouts {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        let rows: Vec<_> = self.0.iter().map(row).collect();
+        out.table(["ROLLOUT", "RELEASE", "STATE", "DONE", "FAILED", "OF", "GROUPS"], &rows)?;
+        for rollout in &self.0 {
+            if let Some(reason) = &rollout.reason {
+                out.line(format!("rollout {}: {reason}", rollout.id))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn row(rollout: &RolloutView) -> [String; 7] {
+    let groups: Vec<_> =
+        rollout.groups.iter().map(|g| format!("{} {}", g.size, g.state.as_str())).collect();
+    [
+        rollout.id.to_string(),
+        rollout.release.clone(),
+        rollout.state.as_str().to_owned(),
+        rollout.sum(|group| group.succeeded).to_string(),
+        rollout.sum(|group| group.failed).to_string(),
+        rollout.sum(|group| group.total).to_string(),
+        groups.join(", "),
+    ]
+}
+
+/// One rollout with its devices.
+#[derive(Serialize)]
+#[serde(transparent)]
+pub(super) struct Detail(pub(super) RolloutDetail);
+
+impl Show for Detail {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        Rollouts(vec![self.0.rollout.clone()]).text(out)?;
+        out.line("")?;
+        let rows: Vec<_> = self
+            .0
+            .devices
+            .iter()
+            .map(|device| {
+                [
+                    device.device.to_string(),
+                    (device.group + 1).to_string(),
+                    device.status.as_str().to_owned(),
+                    device.message.clone().unwrap_or_default(),
+                ]
+            })
+            .collect();
+        out.table(["DEVICE", "GROUP", "STATUS", "MESSAGE"], &rows)
+    }
+}
+
+/// Shows them.
+pub fn run(args: &StatusArgs, context: &Context) -> miette::Result<()> {
+    let hub = HubClient::new(&args.hub)?;
+    match args.id {
+        None => context.show(&Rollouts(hub.get("rollouts")?)),
+        Some(id) if args.wait => context.show(&Detail(watch(&hub, id, context)?)),
+        Some(id) => context.show(&Detail(hub.get(&format!("rollouts/{id}"))?)),
+    }
+}
+
+/// Waits until a rollout ends or pauses with nothing under way, showing its progress.
+pub(super) fn watch(
+    hub: &HubClient,
+    id: i64,
+    context: &Context,
+) -> Result<RolloutDetail, HubError> {
+    let progress = context.progress();
+    let mut told = String::new();
+    loop {
+        let detail: RolloutDetail = hub.get(&format!("rollouts/{id}"))?;
+        let rollout = &detail.rollout;
+        let busy = rollout.sum(|group| group.active) > 0;
+        let now = format!(
+            "{}: {} of {} done, {} failed",
+            rollout.release,
+            rollout.sum(|group| group.succeeded),
+            rollout.sum(|group| group.total),
+            rollout.sum(|group| group.failed),
+        );
+        if now != told {
+            progress.step(now.clone());
+            told = now;
+        }
+        match rollout.state {
+            RolloutState::Finished => return Ok(detail),
+            RolloutState::Paused | RolloutState::Aborted if !busy => return Ok(detail),
+            _ => std::thread::sleep(Duration::from_millis(300)),
+        }
+    }
+}
+
+/// Whether a device of the rollout ended badly.
+pub(crate) fn failed(detail: &RolloutDetail) -> bool {
+    detail.devices.iter().any(|device| device.status == ActionStatus::Failed)
+}

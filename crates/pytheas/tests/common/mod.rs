@@ -1,0 +1,247 @@
+//! What end-to-end tests share: the real command, a running hub, an agent, waiting.
+#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// The command under test.
+pub const PYTHEAS: &str = env!("CARGO_BIN_EXE_pytheas");
+
+/// `pytheas ARGS…` with nothing of the developer's own configuration.
+pub fn pytheas(home: &Path) -> Command {
+    let mut command = Command::new(PYTHEAS);
+    command
+        .env("XDG_CONFIG_HOME", home.join("config"))
+        .env("XDG_STATE_HOME", home.join("state"))
+        .env("XDG_DATA_HOME", home.join("share"))
+        .env("NO_COLOR", "1")
+        .env_remove("PYTHEAS_TOKEN")
+        .env_remove("PYTHEAS_HUB")
+        .env_remove("PYTHEAS_LOG")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a command that has to succeed; its standard output.
+#[track_caller]
+pub fn ok(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}", shown(&output));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// As [`ok`], the output parsed.
+#[track_caller]
+pub fn json(command: &mut Command) -> Value {
+    let text = ok(command.arg("--json"));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}\n{text}"))
+}
+
+/// Exit code and both streams, as snapshots show them.
+pub fn shown(output: &Output) -> String {
+    format!(
+        "exit {}\n--- stdout\n{}--- stderr\n{}",
+        output.status.code().map_or("by signal".into(), |code| code.to_string()),
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Calls `ready` until it gives something; fails with `what` after `limit`.
+#[track_caller]
+pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(value) = ready() {
+            return value;
+        }
+        assert!(begun.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// A process that ends with the test.
+pub struct Running(pub Child);
+
+impl Running {
+    /// Starts it with its output in `log`.
+    pub fn start(command: &mut Command, log: &Path) -> Self {
+        let out = std::fs::File::options().create(true).append(true).open(log).unwrap();
+        let error = out.try_clone().unwrap();
+        Self(command.stdin(Stdio::null()).stdout(out).stderr(error).spawn().unwrap())
+    }
+
+    /// SIGTERM, then waits; SIGKILL after a while.
+    pub fn stop(&mut self) {
+        let _may_be_gone =
+            Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(15) {
+            if self.0.try_wait().unwrap().is_some() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.kill();
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let _may_be_gone = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Keys, a hub that serves their repository, and a token for it.
+pub struct Hub {
+    pub home: PathBuf,
+    pub keys: PathBuf,
+    pub repo: PathBuf,
+    pub url: String,
+    pub token: String,
+    process: Option<Running>,
+}
+
+impl Hub {
+    /// Makes keys and starts a hub on a free port, everything below `home`.
+    pub fn start(home: &Path) -> Self {
+        let keys = home.join("keys");
+        ok(pytheas(home).args(["keys", "init", "--keys"]).arg(&keys));
+        let mut hub = Self {
+            home: home.to_owned(),
+            keys,
+            repo: home.join("hub/repo"),
+            url: String::new(),
+            token: String::new(),
+            process: None,
+        };
+        hub.up("127.0.0.1:0");
+        hub
+    }
+
+    /// Starts the process (again).
+    pub fn up(&mut self, listen: &str) {
+        let started = self.home.join("started.json");
+        let _none_before = std::fs::remove_file(&started);
+        let mut command = pytheas(&self.home);
+        command.args(["hub", "--listen", listen, "--data"]).arg(self.home.join("hub"));
+        command.arg("--root").arg(self.keys.join("root.json"));
+        command.arg("--online-keys").arg(self.keys.join("online"));
+        command.arg("--started-file").arg(&started);
+        let log = self.home.join("hub.log");
+        self.process = Some(Running::start(&mut command, &log));
+        let text = wait_for("the hub to start", Duration::from_secs(30), || {
+            std::fs::read_to_string(&started).ok()
+        });
+        let value: Value = serde_json::from_str(&text).unwrap();
+        self.url = value["address"].as_str().unwrap().to_owned();
+        if let Some(token) = value["token"].as_str() {
+            self.token = token.to_owned();
+        }
+    }
+
+    /// Ends the process.
+    pub fn down(&mut self) {
+        self.process = None;
+    }
+
+    /// `pytheas ARGS…` against this hub.
+    pub fn pytheas(&self, args: &[&str]) -> Command {
+        let mut command = pytheas(&self.home);
+        command.args(args).env("PYTHEAS_HUB", &self.url).env("PYTHEAS_TOKEN", &self.token);
+        command
+    }
+
+    /// Publishes the tree in `dir`.
+    pub fn publish(&self, dir: &Path) -> Value {
+        let mut command = pytheas(&self.home);
+        command.arg("publish").arg(dir).arg("--repo").arg(&self.repo);
+        json(command.arg("--keys").arg(&self.keys))
+    }
+
+    /// Starts an agent that enrols by key.
+    pub fn agent(&self, id: &str, prepare: impl FnOnce(&mut Command)) -> Running {
+        let key = json(&mut self.pytheas(&["enrolment-key", "create"]));
+        let mut command = pytheas(&self.home);
+        command.args(["agent", "run", "--hub", &self.url, "--id", id, "--poll-interval", "500ms"]);
+        command.args(["--key", key["key"].as_str().unwrap()]);
+        command.arg("--root").arg(self.keys.join("root.json"));
+        command.arg("--state").arg(self.state(id));
+        prepare(&mut command);
+        Running::start(&mut command, &self.home.join(format!("{id}.log")))
+    }
+
+    /// Where an agent of [`Self::agent`] keeps its state.
+    pub fn state(&self, id: &str) -> PathBuf {
+        self.home.join("devices").join(id)
+    }
+
+    /// What the device says it runs.
+    pub fn runs(&self, id: &str) -> Option<String> {
+        let output = self.pytheas(&["device", "show", id, "--json"]).output().unwrap();
+        let value: Value = serde_json::from_slice(&output.stdout).ok()?;
+        value["device"]["release"].as_str().map(str::to_owned)
+    }
+
+    /// Starts a rollout and waits until it is no longer running.
+    pub fn roll_out(&self, args: &[&str]) -> Value {
+        let mut start = vec!["rollout", "start"];
+        start.extend(args);
+        let id = json(&mut self.pytheas(&start))["rollout"]["id"].as_i64().unwrap().to_string();
+        wait_for("the rollout", Duration::from_secs(120), || {
+            let value = json(&mut self.pytheas(&["rollout", "status", &id]));
+            (value["rollout"]["state"] != "running").then_some(value)
+        })
+    }
+
+    /// Bytes a device moved so far, both directions.
+    pub fn moved(&self, id: &str) -> u64 {
+        let value = json(&mut self.pytheas(&["traffic", "--device", id]));
+        let kinds = value["devices"][0]["kinds"].as_object().cloned().unwrap_or_default();
+        kinds
+            .values()
+            .map(|k| k["sent_bytes"].as_u64().unwrap() + k["received_bytes"].as_u64().unwrap())
+            .sum()
+    }
+}
+
+/// A tree that `pytheas publish` takes: a shell script as the app, so that tests are fast.
+pub fn script_tree(dir: &Path, version: &str, script: &str) {
+    let platform = pytheas_release::Platform::host().unwrap();
+    let record = serde_json::json!({
+        "format": 1, "name": "app", "version": version, "form": "bundle",
+        "platform": platform.as_str(), "entry": "bin/app",
+        "health": {"ready": {"kind": "stay-up"}, "deadline_ms": 10_000, "stay_up_ms": 700},
+    });
+    tree(dir, &record.to_string(), script);
+}
+
+/// As [`script_tree`], with this record.
+#[expect(clippy::disallowed_methods, reason = "test input; nothing to lose")]
+pub fn tree(dir: &Path, record: &str, script: &str) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::create_dir_all(dir.join("bin")).unwrap();
+    std::fs::create_dir_all(dir.join("lib")).unwrap();
+    std::fs::write(dir.join("pytheas.json"), record).unwrap();
+    std::fs::write(dir.join("bin/app"), script).unwrap();
+    let mode = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.join("bin/app"), mode).unwrap();
+    for number in 0..40 {
+        let text = format!("content of module {number}\n").repeat(500);
+        std::fs::write(dir.join(format!("lib/module_{number}.txt")), text).unwrap();
+    }
+}
+
+/// A script that lives until it is told to end.
+pub const GOOD: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
