@@ -7,7 +7,10 @@ use std::{
 };
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// The files git tracks, and the new ones it does not ignore.
@@ -18,7 +21,10 @@ fn files() -> Vec<PathBuf> {
         .output()
         .unwrap();
     let text = String::from_utf8(out.stdout).unwrap();
-    text.lines().map(|line| root().join(line)).filter(|path| path.is_file()).collect()
+    text.lines()
+        .map(|line| root().join(line))
+        .filter(|path| path.is_file())
+        .collect()
 }
 
 /// The table in ARCHITECTURE.md: room → what it may use.
@@ -38,7 +44,13 @@ fn allowed() -> BTreeMap<String, BTreeSet<String>> {
 #[test]
 fn rooms_know_only_what_the_table_allows() {
     let out = Command::new(env!("CARGO"))
-        .args(["metadata", "--format-version", "1", "--no-deps", "--offline"])
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--no-deps",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
@@ -79,15 +91,27 @@ fn every_source_file_says_its_one_job() {
 #[test]
 fn no_registry_is_named() {
     // Written apart, so that this file does not name them either.
-    let hosts = [["pypi", "org"], ["pythonhosted", "org"], ["crates", "io"], ["npmjs", "org"]]
-        .map(|[name, end]| format!("{name}.{end}"));
+    let hosts = [
+        ["pypi", "org"],
+        ["pythonhosted", "org"],
+        ["crates", "io"],
+        ["npmjs", "org"],
+    ]
+    .map(|[name, end]| format!("{name}.{end}"));
     let mut found = Vec::new();
     for path in files() {
         if path.ends_with("Cargo.lock") {
             continue; // cargo's own format
         }
-        let Ok(text) = std::fs::read_to_string(&path) else { continue };
-        found.extend(hosts.iter().filter(|h| text.contains(*h)).map(|h| (path.clone(), h)));
+        let Ok(text) = std::fs::read_to_string(&path) else {
+            continue;
+        };
+        found.extend(
+            hosts
+                .iter()
+                .filter(|h| text.contains(*h))
+                .map(|h| (path.clone(), h)),
+        );
     }
     assert!(found.is_empty(), "{found:?}");
 }
@@ -100,7 +124,11 @@ fn links_in_the_documentation_lead_somewhere() {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
             let target = link.split('#').next().unwrap_or_default();
             if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
                 continue;

@@ -27,7 +27,7 @@ use std::{
 use pytheas_api::ddi::Feedback;
 use pytheas_durable::{FileLock, faults};
 use pytheas_release::TreeId;
-use pytheas_update::{ActionId, Effect, Event, Failure, Machine, State};
+use pytheas_update::{ActionId, Effect, Event, Failure, Machine, State, StoredStateError};
 use tracing::{error, warn};
 
 use crate::{
@@ -40,7 +40,7 @@ use crate::{
     paths::StateDir,
     request, slots,
     status::Live,
-    supervisor::{self, AppEvent, Launch, Supervisor},
+    supervisor::{self, AppEvent, Launch, StopHandle, Supervisor},
 };
 
 /// How the agent works.
@@ -74,12 +74,17 @@ pub enum Wake {
 pub struct Waker {
     wakes: Sender<Wake>,
     stop: Arc<AtomicBool>,
+    app: Option<StopHandle>,
 }
 
 impl Waker {
-    /// Ends the agent; a download in progress is broken off.
+    /// Ends the agent; the app is stopped at once, a download in progress is broken off.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
+        // The loop may be waiting for a hub that does not answer; the app need not.
+        if let Some(app) = &self.app {
+            app.stop();
+        }
         let _ended_already = self.wakes.send(Wake::Stop);
     }
 
@@ -92,6 +97,8 @@ impl Waker {
 /// Shortest pause after a failure, and the longest when the hub's interval is longer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// Pause before a release on probation that ended is started again.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What we poll by until the hub has said otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// Progress kept for a hub that is away; the closing report says the rest.
@@ -139,9 +146,10 @@ impl Device {
         let identity = Identity::load(&dir.identity())?;
         let http = Http::new(&identity.hub, identity.ca.as_deref())?;
         let (sender, wakes) = channel();
-        let waker = Waker {
+        let mut waker = Waker {
             wakes: sender,
             stop: Arc::default(),
+            app: None,
         };
         let events = waker.wakes.clone();
         let supervisor = Supervisor::start(
@@ -154,6 +162,7 @@ impl Device {
             },
         )
         .map_err(AgentError::io("start the supervisor in", dir.root()))?;
+        waker.app = Some(supervisor.stop_handle());
         let now = Instant::now();
         let interval = settings.poll_interval.unwrap_or(DEFAULT_INTERVAL);
         let mut device = Self {
@@ -250,31 +259,32 @@ impl Device {
 
     fn load_machine(&mut self) -> Result<Machine, AgentError> {
         match crate::status::load_machine(&self.dir) {
-            Ok(machine) => Ok(machine.unwrap_or_default()),
+            Ok(Some(machine)) => Ok(machine),
+            Ok(None) if slots::current(&self.dir).is_none() => Ok(Machine::default()),
+            Ok(None) => self.rebuild("it is gone"),
             Err(AgentError::State {
-                source: source @ pytheas_update::StoredStateError::Parse(_),
+                source: source @ StoredStateError::Parse(_),
                 path,
             }) => {
-                // The release that runs is known by `current`; what was under way is not, and the
-                // hub will say again what it wants.
                 let aside = path.with_extension("json.damaged");
                 pytheas_durable::move_dir(&path, &aside)
                     .map_err(AgentError::io("set aside", &path))?;
-                let current = slots::recover(&self.dir)?;
-                let machine = Machine::recovered(current);
-                let text = crate::http::chain(&source);
-                error!(
-                    "the update state was damaged and is rebuilt from the running release: {text}"
-                );
-                self.failed(format!(
-                    "the update state was damaged and was rebuilt ({text})"
-                ));
-                self.save(&machine)
-                    .map_err(AgentError::io("write", &path))?;
-                Ok(machine)
+                self.rebuild(&crate::http::chain(&source))
             }
             Err(other) => Err(other),
         }
+    }
+
+    /// The machine of a device whose state was lost. The release that runs is known by `current`;
+    /// what was under way is not, and the hub will say again what it wants.
+    fn rebuild(&mut self, why: &str) -> Result<Machine, AgentError> {
+        let machine = Machine::recovered(slots::recover(&self.dir)?);
+        let message = format!("the update state was lost and was rebuilt from what runs ({why})");
+        error!("{message}");
+        self.failed(message);
+        self.save(&machine)
+            .map_err(AgentError::io("write", &self.dir.state()))?;
+        Ok(machine)
     }
 
     fn save(&self, machine: &Machine) -> io::Result<()> {
@@ -299,8 +309,10 @@ impl Device {
                     // A full disk: what this update has brought so far makes room.
                     let mut needed = next.needed();
                     needed.extend(self.machine.needed());
-                    let downloading =
-                        matches!(next.state(), State::Fetching { .. } | State::Staging { .. });
+                    let downloading = matches!(
+                        next.state(),
+                        State::Fetching { .. } | State::Staging { .. } | State::Verifying { .. }
+                    );
                     if downloading {
                         return Err(error);
                     }
@@ -415,8 +427,9 @@ impl Device {
                 tries_left,
                 because,
             } => {
-                warn!("{}", because.message());
                 self.ordered = None;
+                // What it needs (a port, a database) may be there a moment later.
+                self.launch_at = Instant::now() + TRY_AGAIN_AFTER;
                 self.happen(Event::Died {
                     to: tree,
                     tries_left,

@@ -468,3 +468,6 @@ impl HttpError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,7 @@ mod http;
 mod hub;
 mod identity;
 mod interrupt;
+mod memory;
 mod paths;
 mod request;
 mod slots;

@@ -127,6 +127,7 @@ pub struct AppStatus {
     pub last_exit: Option<String>,
 }
 
+#[derive(Debug)]
 enum Order {
     Start(Launch),
     Stop(Sender<()>),
@@ -196,6 +197,14 @@ impl Supervisor {
         let _thread_gone_means_app_gone = stopped.recv();
     }
 
+    /// A handle that others may stop the app by.
+    pub fn stop_handle(&self) -> StopHandle {
+        StopHandle {
+            orders: self.orders.clone(),
+            wake: Arc::clone(&self.wake),
+        }
+    }
+
     /// What is known about the app now.
     pub fn status(&self) -> AppStatus {
         self.status
@@ -206,6 +215,21 @@ impl Supervisor {
 
     fn order(&self, order: Order) {
         let _receiver_lives_as_long = self.orders.send(order);
+        raise(&self.wake);
+    }
+}
+
+/// Stops the app without waiting for it.
+#[derive(Debug, Clone)]
+pub struct StopHandle {
+    orders: Sender<Order>,
+    wake: Arc<OwnedFd>,
+}
+
+impl StopHandle {
+    /// Stops the app; it is not started again before the next [`Supervisor::launch`].
+    pub fn stop(&self) {
+        let _supervisor_ended_already = self.orders.send(Order::Stop(channel().0));
         raise(&self.wake);
     }
 }

@@ -14,6 +14,7 @@ use pytheas_project::{
 use pytheas_release::{BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, Version};
 
 use crate::{
+    budget::{Budget, largest, shown_bytes},
     error::{BuildError, io_error},
     event::{Event, Observer, Phase},
     form::{self, Job},
@@ -140,6 +141,11 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             .or(target.form.as_deref())
             .unwrap_or("bundle"),
     )?;
+    let budget = target.budget.as_deref().map(Budget::parse).transpose()?;
+    if target.slim {
+        let text = "`slim` has no effect yet: all of the packages are taken".to_owned();
+        observer(Event::Warning { text });
+    }
     let host = Platform::host();
     let platform = match (
         request.platform.as_ref().or(target.platform.as_ref()),
@@ -212,6 +218,14 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
     let tree = read_back(&tree_dir)?;
+    if let Some(Budget { text, bytes }) = budget.filter(|budget| tree.size_bytes() > budget.bytes) {
+        return Err(BuildError::OverBudget {
+            size: shown_bytes(tree.size_bytes()),
+            over: shown_bytes(tree.size_bytes() - bytes),
+            budget: text,
+            largest: largest(&tree),
+        });
+    }
     let dir = output.finish()?;
     Ok(Built {
         dir,
@@ -316,27 +330,26 @@ fn lock_and_interpreter(
         ..LockOptions::default()
     };
     let tell = |event| observer(Event::Project(event));
-    let (report, scratch) = match lock::lock(project, uv, &options, &tell) {
-        Ok(report) => (report, None),
-        Err(LockError::Write { source, .. }) if is_read_only(&source) => {
-            let scratch =
-                tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-            let report = lock::lock_into(
-                project,
-                &scratch.path().join(PYLOCK_FILE),
-                uv,
-                &options,
-                &tell,
-            )?;
-            observer(Event::Warning {
-                text: format!(
-                    "`{}` cannot be written; this build's lock is not kept",
-                    path.display()
-                ),
-            });
-            (report, Some(scratch))
-        }
-        Err(error) => return Err(error.into()),
+    let is_writable = rustix::fs::access(&project.dir, rustix::fs::Access::WRITE_OK).is_ok();
+    let (report, scratch) = if is_writable {
+        (lock::lock(project, uv, &options, &tell)?, None)
+    } else {
+        let scratch =
+            tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+        let report = lock::lock_into(
+            project,
+            &scratch.path().join(PYLOCK_FILE),
+            uv,
+            &options,
+            &tell,
+        )?;
+        observer(Event::Warning {
+            text: format!(
+                "`{}` cannot be written; this build's lock is not kept",
+                path.display()
+            ),
+        });
+        (report, Some(scratch))
     };
     let content = read_lock(&report.path)?.ok_or_else(|| LockError::Missing {
         path: report.path.clone(),
@@ -355,11 +368,4 @@ fn lock_and_interpreter(
 
 fn read_lock(path: &Path) -> Result<Option<Pylock>, LockError> {
     Ok(Pylock::read(path)?)
-}
-
-fn is_read_only(error: &std::io::Error) -> bool {
-    matches!(
-        error.kind(),
-        std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem
-    )
 }

@@ -24,6 +24,7 @@ use crate::{
     error::{BuildError, io_error},
     event::Phase,
     form::{Form, Job, Made},
+    interpreter::add_for_packages,
     launcher::{LAUNCH_FILE, LAUNCHER, Record, encode},
     scratch::{self, Kind},
 };
@@ -58,6 +59,11 @@ impl Form for Bundle {
         let app = into.join(APP);
         let built = self.add_app(job, &python, &site, &app)?;
         dependencies::normalise(&site, &home.join("bin"))?;
+        for library in add_for_packages(&site, &home.join("lib"))? {
+            job.warn(format!(
+                "packages need `{library}`, which is not on this machine; devices must have it"
+            ));
+        }
         let roots = paths(&app, &site, &job.interpreter.stdlib.under(&home));
         entry_check::check(
             job.entry,

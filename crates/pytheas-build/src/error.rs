@@ -80,6 +80,29 @@ pub enum BuildError {
         /// This machine.
         host: String,
     },
+    /// A budget that is no size.
+    #[error("the budget `{text}` is no size")]
+    #[diagnostic(
+        code(pytheas::build::budget),
+        help("write e.g. `40 MB`, `800 kB` or `64 MiB`")
+    )]
+    Budget {
+        /// What is written.
+        text: String,
+    },
+    /// The result is larger than the target allows.
+    #[error("the result has {size}, {over} more than the budget of {budget}")]
+    #[diagnostic(code(pytheas::build::over_budget), help("largest parts: {largest}"))]
+    OverBudget {
+        /// Its size.
+        size: String,
+        /// How much it is too large.
+        over: String,
+        /// The budget as written.
+        budget: String,
+        /// The largest parts.
+        largest: String,
+    },
     /// Something a tree cannot hold.
     #[error("the result cannot be a release tree")]
     #[diagnostic(

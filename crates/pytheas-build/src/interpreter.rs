@@ -16,6 +16,7 @@ mod pins;
 mod prepare;
 mod probe;
 mod prune;
+mod runtime;
 
 use std::{
     fmt, io,
@@ -28,6 +29,8 @@ use pep440_rs::Version;
 use pytheas_project::{Connectivity, Environment, PythonRequest};
 use pytheas_release::{InterpreterRecord, Platform, RelPath, Sha256};
 use serde::{Deserialize, Serialize};
+
+pub(crate) use runtime::add_for_packages;
 
 use crate::event::{Event, Observer};
 

@@ -14,6 +14,7 @@
 //! what it does as [`Event`]s and never prints.
 
 mod app;
+mod budget;
 mod build;
 mod bundle;
 mod bytecode;

@@ -53,7 +53,11 @@ impl Shared {
 
     /// The configured gateway token's hash.
     pub(crate) fn gateway_hash(config: &Config) -> Option<Hash> {
-        config.gateway_token.as_deref().filter(|token| !token.is_empty()).map(secret::hash)
+        config
+            .gateway_token
+            .as_deref()
+            .filter(|token| !token.is_empty())
+            .map(secret::hash)
     }
 
     /// Whether this peer's forwarding headers are believed.

@@ -100,22 +100,35 @@ pub(crate) async fn receive(
     let mut hashes = Hashes::default();
     let mut stream = body.into_data_stream();
     loop {
-        let next = tokio::time::timeout(IDLE, stream.next()).await.map_err(|_| {
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the upload stopped")
-        })?;
+        let next = tokio::time::timeout(IDLE, stream.next())
+            .await
+            .map_err(|_| {
+                ApiError::new(StatusCode::REQUEST_TIMEOUT, "timeout", "the upload stopped")
+            })?;
         let Some(chunk) = next else { break };
         let chunk = chunk.map_err(|error| {
-            ApiError::new(StatusCode::BAD_REQUEST, "cut-off", format!("the upload broke off: {error}"))
+            ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "cut-off",
+                format!("the upload broke off: {error}"),
+            )
         })?;
         hashes.update(&chunk);
         if hashes.size_bytes > limit_bytes {
             let message = format!("the file is larger than the {limit_bytes} bytes allowed");
-            return Err(ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", message));
+            return Err(ApiError::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "too-large",
+                message,
+            ));
         }
         file.write_all(&chunk).await.map_err(|error| full(&error))?;
     }
     file.sync_all().await.map_err(|error| full(&error))?;
-    Ok(Received { temp, file: hashes.finish(filename) })
+    Ok(Received {
+        temp,
+        file: hashes.finish(filename),
+    })
 }
 
 /// Keeps `bytes` as an artifact.
@@ -141,8 +154,12 @@ pub(crate) async fn keep(
 /// A disk that does not take more.
 pub(crate) fn full(error: &io::Error) -> ApiError {
     if error.kind() == io::ErrorKind::StorageFull {
-        return ApiError::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "the hub's disk is full")
-            .help("make room in its data directory");
+        return ApiError::new(
+            StatusCode::INSUFFICIENT_STORAGE,
+            "disk-full",
+            "the hub's disk is full",
+        )
+        .help("make room in its data directory");
     }
     ApiError::internal(error)
 }
@@ -150,7 +167,9 @@ pub(crate) fn full(error: &io::Error) -> ApiError {
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(io::Error::other)?
 }
 
 #[cfg(test)]
@@ -160,9 +179,14 @@ mod tests {
     #[tokio::test]
     async fn a_received_file_is_hashed_and_kept_whole() {
         let dir = tempfile::tempdir().unwrap();
-        let received = receive(dir.path(), "a", Body::from("abc"), 3).await.unwrap();
+        let received = receive(dir.path(), "a", Body::from("abc"), 3)
+            .await
+            .unwrap();
         assert_eq!(received.file.md5, "900150983cd24fb0d6963f7d28e17f72");
-        assert_eq!(received.file.sha1, "a9993e364706816aba3e25717850c26c9cd0d89d");
+        assert_eq!(
+            received.file.sha1,
+            "a9993e364706816aba3e25717850c26c9cd0d89d"
+        );
         let to = dir.path().join("x/y");
         received.keep(to.clone()).await.unwrap();
         assert_eq!(std::fs::read(to).unwrap(), b"abc");
@@ -171,7 +195,9 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_too_large_leaves_nothing_behind() {
         let dir = tempfile::tempdir().unwrap();
-        let error = receive(dir.path(), "a", Body::from("abcd"), 3).await.unwrap_err();
+        let error = receive(dir.path(), "a", Body::from("abcd"), 3)
+            .await
+            .unwrap_err();
         assert_eq!(error.code, "too-large");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }

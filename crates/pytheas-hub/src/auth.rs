@@ -34,7 +34,12 @@ pub(crate) fn covers(role: Role, needed: Role) -> bool {
 
 /// What follows the scheme in `Authorization`.
 fn credentials<'h>(headers: &'h HeaderMap, scheme: &str) -> Option<&'h str> {
-    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix(scheme)?.strip_prefix(' ')
+    headers
+        .get(header::AUTHORIZATION)?
+        .to_str()
+        .ok()?
+        .strip_prefix(scheme)?
+        .strip_prefix(' ')
 }
 
 /// The token that a request carries.
@@ -50,11 +55,17 @@ pub(crate) async fn bearer(
         return Err(unauthorized("no-token", "this needs a token"));
     };
     let Some(token) = tokens::by_hash(&app.store.read, secret::hash(token)).await? else {
-        return Err(unauthorized("wrong-token", "the hub does not know this token"));
+        return Err(unauthorized(
+            "wrong-token",
+            "the hub does not know this token",
+        ));
     };
     allow(&token, needed)?;
     let now_ms = app.now_ms();
-    if token.last_used_ms.is_none_or(|used| now_ms - used >= USED_EVERY_MS) {
+    if token
+        .last_used_ms
+        .is_none_or(|used| now_ms - used >= USED_EVERY_MS)
+    {
         let mut tx = app.store.begin().await?;
         tokens::used(&mut tx, token.id, now_ms).await?;
         tx.commit().await?;
@@ -67,10 +78,26 @@ pub(crate) fn allow(token: &TokenView, needed: Role) -> Result<(), ApiError> {
     if covers(token.role, needed) {
         return Ok(());
     }
-    let message =
-        format!("the token `{}` is a {}; this needs the role {needed}", token.name, token.role);
+    let message = format!(
+        "the token `{}` is a {}; this needs the role {needed}",
+        token.name, token.role
+    );
     Err(ApiError::new(StatusCode::FORBIDDEN, "forbidden", message)
         .help("an administrator can make one: `pytheas token create --role …`"))
+}
+
+/// Somebody who may read; who it is does not matter.
+#[derive(Debug)]
+pub(crate) struct Viewer;
+
+impl FromRequestParts<App> for Viewer {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, ApiError> {
+        bearer(app, &parts.headers, Role::Viewer)
+            .await
+            .map(|_| Self)
+    }
 }
 
 macro_rules! person {
@@ -89,10 +116,17 @@ macro_rules! person {
     };
 }
 
-person!(Viewer, Viewer, "Somebody who may read.");
-person!(Operator, Operator, "Somebody who may drive devices and rollouts.");
+person!(
+    Operator,
+    Operator,
+    "Somebody who may drive devices and rollouts."
+);
 person!(Admin, Admin, "Somebody who may do everything.");
-person!(Publisher, Publisher, "Somebody who may write the repository.");
+person!(
+    Publisher,
+    Publisher,
+    "Somebody who may write the repository."
+);
 
 /// A browser's session; without one, the login page.
 #[derive(Debug)]
@@ -124,7 +158,10 @@ impl FromRequestParts<App> for Session {
             .map_err(|error| ApiError::from(error).into_response())?
             .ok_or_else(to_login)?;
         allow(&token, Role::Viewer).map_err(IntoResponse::into_response)?;
-        Ok(Self { token, form_word: secret::form_word(secret) })
+        Ok(Self {
+            token,
+            form_word: secret::form_word(secret),
+        })
     }
 }
 
@@ -148,7 +185,11 @@ impl FromRequestParts<App> for Device {
             .await
             .map_err(IntoResponse::into_response)?;
         let param = |name: &str| {
-            params.iter().find(|(key, _)| *key == name).map_or("", |(_, value)| value).to_owned()
+            params
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map_or("", |(_, value)| value)
+                .to_owned()
         };
         let tenant = param("tenant");
         // Whoever has no business here learns nothing, not even which tenants there are.
@@ -164,11 +205,19 @@ impl FromRequestParts<App> for Device {
         if let Some(meter) = parts.extensions.get::<Meter>() {
             meter.set_device(&id);
         }
-        if app.presence.heard(&id, origin.client.to_string(), app.now_ms()) {
-            app.bus.publish(EventKind::DeviceChanged { device: id.clone() });
+        if app
+            .presence
+            .heard(&id, origin.client.to_string(), app.now_ms())
+        {
+            app.bus
+                .publish(EventKind::DeviceChanged { device: id.clone() });
         }
         let root = format!("{}/{tenant}/controller/v1/{id}", origin.base);
-        Ok(Self { id, root, wants_config })
+        Ok(Self {
+            id,
+            root,
+            wants_config,
+        })
     }
 }
 
@@ -195,7 +244,9 @@ async fn authenticate(
 
 async fn target_token(app: &Shared, token: &str, id: &DeviceId) -> Result<Option<bool>, ApiError> {
     let hash: Hash = secret::hash(token);
-    let Some(known) = devices::credentials(&app.store.read, id).await? else { return Ok(None) };
+    let Some(known) = devices::credentials(&app.store.read, id).await? else {
+        return Ok(None);
+    };
     if !known.accepted {
         return Ok(None);
     }
@@ -218,19 +269,24 @@ async fn gateway_creates(app: &Shared, id: &DeviceId) -> store::Result<bool> {
     devices::add(&mut tx, id, id.as_str(), None, None, Some(now_ms), now_ms).await?;
     audit::note(&mut tx, now_ms, "gateway", "device.create", id.as_str(), "").await?;
     tx.commit().await?;
-    app.bus.publish(EventKind::DeviceEnrolled { device: id.clone() });
+    app.bus
+        .publish(EventKind::DeviceEnrolled { device: id.clone() });
     Ok(true)
 }
 
 /// Attributes a request outside DDI to the device that names itself and proves it.
 pub(crate) async fn attribute(app: &Shared, headers: &HeaderMap, meter: Option<&Meter>) {
-    let named = headers.get(DEVICE_HEADER).and_then(|value| value.to_str().ok());
+    let named = headers
+        .get(DEVICE_HEADER)
+        .and_then(|value| value.to_str().ok());
     let (Some(named), Some(token), Some(meter)) =
         (named, credentials(headers, "TargetToken"), meter)
     else {
         return;
     };
-    let Ok(id) = named.parse::<DeviceId>() else { return };
+    let Ok(id) = named.parse::<DeviceId>() else {
+        return;
+    };
     if matches!(target_token(app, token, &id).await, Ok(Some(_))) {
         meter.set_device(&id);
     }

@@ -18,13 +18,21 @@ pub(crate) struct Bus {
 
 impl Bus {
     pub(crate) fn new(clock: Clock) -> Self {
-        Self { sender: broadcast::channel(1024).0, next: AtomicU64::new(1), clock }
+        Self {
+            sender: broadcast::channel(1024).0,
+            next: AtomicU64::new(1),
+            clock,
+        }
     }
 
     /// Tells everybody; nobody listening is fine.
     pub(crate) fn publish(&self, kind: EventKind) {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let _nobody_listens = self.sender.send(Event { id, at_ms: self.clock.now_ms(), kind });
+        let _nobody_listens = self.sender.send(Event {
+            id,
+            at_ms: self.clock.now_ms(),
+            kind,
+        });
     }
 
     /// Listens from now on.

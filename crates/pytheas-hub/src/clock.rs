@@ -23,7 +23,9 @@ impl Clock {
             Self::Manual(ms) => ms.load(Ordering::Relaxed),
             Self::System => std::time::SystemTime::now()
                 .duration_since(std::time::UNIX_EPOCH)
-                .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX)),
+                .map_or(0, |since| {
+                    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+                }),
         }
     }
 }

@@ -71,7 +71,9 @@ impl Config {
     /// How long after its last word a device still counts as online: three poll intervals, and at
     /// least 15 s, so that a fast interval does not make it flicker.
     pub(crate) fn online_ms(&self) -> i64 {
-        i64::try_from(self.poll_interval.as_millis() * 3).unwrap_or(i64::MAX).max(15_000)
+        i64::try_from(self.poll_interval.as_millis() * 3)
+            .unwrap_or(i64::MAX)
+            .max(15_000)
     }
 
     pub(crate) fn repo_folder(&self) -> Option<PathBuf> {
@@ -79,7 +81,9 @@ impl Config {
             None => Some(self.data_dir.join("repo")),
             Some(text) if !text.contains("://") => Some(Path::new(text).to_owned()),
             Some(text) => Url::parse(text).ok().and_then(|url| {
-                (url.scheme() == "file").then(|| url.to_file_path().ok()).flatten()
+                (url.scheme() == "file")
+                    .then(|| url.to_file_path().ok())
+                    .flatten()
             }),
         }
     }

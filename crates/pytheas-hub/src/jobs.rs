@@ -18,16 +18,31 @@ pub(crate) mod write_back;
 /// Starts all jobs.
 pub(crate) fn start(app: &App, jobs: &mut JoinSet<()>) {
     let stopping = &app.stopping;
-    jobs.spawn(every(Duration::from_secs(1), stopping.clone(), app.clone(), |app| async move {
-        silence::run(&app).await;
-    }));
-    jobs.spawn(every(Duration::from_secs(2), stopping.clone(), app.clone(), |app| async move {
-        write_back::run(&app).await;
-    }));
+    jobs.spawn(every(
+        Duration::from_secs(1),
+        stopping.clone(),
+        app.clone(),
+        |app| async move {
+            silence::run(&app).await;
+        },
+    ));
+    jobs.spawn(every(
+        Duration::from_secs(2),
+        stopping.clone(),
+        app.clone(),
+        |app| async move {
+            write_back::run(&app).await;
+        },
+    ));
     if app.config.online_keys.is_some() {
-        jobs.spawn(every(renewal::EVERY, stopping.clone(), app.clone(), |app| async move {
-            renewal::run(&app).await;
-        }));
+        jobs.spawn(every(
+            renewal::EVERY,
+            stopping.clone(),
+            app.clone(),
+            |app| async move {
+                renewal::run(&app).await;
+            },
+        ));
     }
 }
 

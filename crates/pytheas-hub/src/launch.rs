@@ -13,8 +13,8 @@ use crate::{
     app::Shared,
     artifacts,
     engine::NewRollout,
-    reply::{ApiError, ApiResult},
     releases::ReleasesError,
+    reply::{ApiError, ApiResult},
     store::{devices, modules},
 };
 
@@ -62,7 +62,12 @@ impl Offer {
     }
 
     fn platforms(&self) -> String {
-        let names: Vec<&str> = self.modules.keys().flatten().map(Platform::as_str).collect();
+        let names: Vec<&str> = self
+            .modules
+            .keys()
+            .flatten()
+            .map(Platform::as_str)
+            .collect();
         names.join(", ")
     }
 }
@@ -87,7 +92,9 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
         (Some(release), None) => of_release(app, release).await?,
         (None, Some(artifact)) => of_artifact(app, artifact).await?,
         _ => {
-            return Err(ApiError::invalid("a rollout has either a `release` or an `artifact`"));
+            return Err(ApiError::invalid(
+                "a rollout has either a `release` or an `artifact`",
+            ));
         }
     };
     let accepted = devices::accepted(&app.store.read).await?;
@@ -95,17 +102,16 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
         Some(chosen) => choose(app, &offer, chosen, accepted).await?,
         None => accepted
             .into_iter()
-            .filter_map(|(id, platform)| {
-                Some((id, offer.module_for(platform.as_deref(), false)?))
-            })
+            .filter_map(|(id, platform)| Some((id, offer.module_for(platform.as_deref(), false)?)))
             .collect(),
     };
     let order: Vec<DeviceId> = modules.iter().map(|(id, _)| id.clone()).collect();
     let machine = match Rollout::new(plan, order) {
         Err(PlanError::NoDevices) if !offer.is_artifact => {
             let message = format!("no accepted device fits `{}`", offer.shown);
-            return Err(ApiError::invalid(message)
-                .help(format!("it is there for {}", offer.platforms())));
+            return Err(
+                ApiError::invalid(message).help(format!("it is there for {}", offer.platforms()))
+            );
         }
         other => other?,
     };
@@ -124,7 +130,11 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
         let versions = app.releases.versions(&release.name).await?;
         return Err(match versions[..] {
             [] => error.help(format!("nothing called `{}` was published", release.name)),
-            _ => error.help(format!("of `{}` there are {}", release.name, versions.join(", "))),
+            _ => error.help(format!(
+                "of `{}` there are {}",
+                release.name,
+                versions.join(", ")
+            )),
         });
     }
     let mut by_platform = BTreeMap::new();
@@ -149,17 +159,28 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
         tx.commit().await?;
         by_platform.insert(Some(described.platform.clone()), module.id);
     }
-    Ok(Offer { shown: release.clone(), is_artifact: false, modules: by_platform })
+    Ok(Offer {
+        shown: release.clone(),
+        is_artifact: false,
+        modules: by_platform,
+    })
 }
 
 async fn of_artifact(app: &Shared, artifact: &ReleaseRef) -> ApiResult<Offer> {
     let (name, version) = (artifact.name.as_str(), artifact.version.as_str());
     let Some(module) = modules::artifact(&app.store.read, name, version).await? else {
-        return Err(ApiError::unknown("artifact", &artifact.to_string())
-            .help(format!("upload it: `POST /api/v1/artifacts/{name}/{version}/FILE`")));
+        return Err(
+            ApiError::unknown("artifact", &artifact.to_string()).help(format!(
+                "upload it: `POST /api/v1/artifacts/{name}/{version}/FILE`"
+            )),
+        );
     };
     let modules = BTreeMap::from([(None, module.id)]);
-    Ok(Offer { shown: artifact.clone(), is_artifact: true, modules })
+    Ok(Offer {
+        shown: artifact.clone(),
+        is_artifact: true,
+        modules,
+    })
 }
 
 async fn choose(
@@ -183,8 +204,9 @@ async fn choose(
         let Some(module) = offer.module_for(platform.as_deref(), true) else {
             let has = platform.as_deref().unwrap_or("no platform");
             let message = format!("`{}` does not fit the device `{id}` ({has})", offer.shown);
-            return Err(ApiError::invalid(message)
-                .help(format!("it is there for {}", offer.platforms())));
+            return Err(
+                ApiError::invalid(message).help(format!("it is there for {}", offer.platforms()))
+            );
         };
         modules.push((id.clone(), module));
     }

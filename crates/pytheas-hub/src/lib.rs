@@ -51,5 +51,7 @@ pub use store::StoreError;
 /// The OpenAPI document of the REST API, as `/openapi.json` serves it.
 pub fn openapi_json() -> String {
     use utoipa::OpenApi;
-    routes::openapi::Document::openapi().to_pretty_json().unwrap_or_default()
+    routes::openapi::Document::openapi()
+        .to_pretty_json()
+        .unwrap_or_default()
 }

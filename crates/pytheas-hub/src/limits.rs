@@ -19,7 +19,11 @@ pub(crate) struct Limit {
 
 impl Limit {
     pub(crate) fn new(burst: u32, every_ms: u32) -> Self {
-        Self { burst: burst.into(), every_ms: every_ms.into(), buckets: Mutex::default() }
+        Self {
+            burst: burst.into(),
+            every_ms: every_ms.into(),
+            buckets: Mutex::default(),
+        }
     }
 
     /// Whether there is a try left for this address.

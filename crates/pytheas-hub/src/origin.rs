@@ -34,7 +34,10 @@ impl FromRequestParts<App> for Origin {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
-        let peer = parts.extensions.get::<Peer>().map_or(app.address, |peer| peer.0);
+        let peer = parts
+            .extensions
+            .get::<Peer>()
+            .map_or(app.address, |peer| peer.0);
         find(app, &parts.headers, parts.uri.host(), peer.ip())
             .ok_or_else(|| (StatusCode::BAD_REQUEST, "bad Host header\n").into_response())
     }
@@ -51,7 +54,10 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
         .and_then(|address| address.trim().parse().ok())
         .unwrap_or(peer);
     if let Some(url) = &app.config.external_url {
-        return Some(Origin { base: url.as_str().trim_end_matches('/').to_owned(), client });
+        return Some(Origin {
+            base: url.as_str().trim_end_matches('/').to_owned(),
+            client,
+        });
     }
     let scheme = match forwarded("x-forwarded-proto") {
         Some("https") => "https",
@@ -62,6 +68,8 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
         .or(in_line)
         .map_or_else(|| app.address.to_string(), str::to_owned);
     let sane = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]_".contains(&b);
-    (!host.is_empty() && host.len() <= 255 && host.bytes().all(sane))
-        .then(|| Origin { base: format!("{scheme}://{host}"), client })
+    (!host.is_empty() && host.len() <= 255 && host.bytes().all(sane)).then(|| Origin {
+        base: format!("{scheme}://{host}"),
+        client,
+    })
 }

@@ -6,9 +6,11 @@
 //! escaping.
 
 use axum::{
-    Router,
+    Router, middleware,
+    response::Response,
     routing::{get, post},
 };
+use pytheas_api::ErrorDetail;
 
 use crate::{app::App, routes::events};
 
@@ -33,4 +35,13 @@ pub(crate) fn router() -> Router<App> {
         .route("/rollouts/{id}/pause", post(forms::pause))
         .route("/rollouts/{id}/resume", post(forms::resume))
         .route("/rollouts/{id}/abort", post(forms::abort))
+        .layer(middleware::map_response(readable))
+}
+
+/// What failed, for people instead of programs.
+async fn readable(response: Response) -> Response {
+    match response.extensions().get::<ErrorDetail>() {
+        Some(error) => layout::failed(response.status(), error),
+        None => response,
+    }
 }

@@ -34,10 +34,23 @@ impl Presence {
         let seen = known
             .into_iter()
             .map(|(id, at_ms, address)| {
-                (id, Seen { at_ms, address, online: now_ms - at_ms <= online_ms })
+                (
+                    id,
+                    Seen {
+                        at_ms,
+                        address,
+                        online: now_ms - at_ms <= online_ms,
+                    },
+                )
             })
             .collect();
-        Self { online_ms, memory: Mutex::new(Memory { seen, unwritten: BTreeSet::new() }) }
+        Self {
+            online_ms,
+            memory: Mutex::new(Memory {
+                seen,
+                unwritten: BTreeSet::new(),
+            }),
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -48,8 +61,15 @@ impl Presence {
     pub(crate) fn heard(&self, id: &DeviceId, address: String, now_ms: i64) -> bool {
         let mut memory = self.memory();
         memory.unwritten.insert(id.clone());
-        let seen = Seen { at_ms: now_ms, address, online: true };
-        !memory.seen.insert(id.clone(), seen).is_some_and(|before| before.online)
+        let seen = Seen {
+            at_ms: now_ms,
+            address,
+            online: true,
+        };
+        !memory
+            .seen
+            .insert(id.clone(), seen)
+            .is_some_and(|before| before.online)
     }
 
     /// Devices that fell silent since the last call.
@@ -78,7 +98,9 @@ impl Presence {
 
     /// It could not be written: once more, later.
     pub(crate) fn put_back(&self, unwritten: Vec<(DeviceId, i64, String)>) {
-        self.memory().unwritten.extend(unwritten.into_iter().map(|(id, ..)| id));
+        self.memory()
+            .unwritten
+            .extend(unwritten.into_iter().map(|(id, ..)| id));
     }
 
     /// A device was removed.
@@ -123,7 +145,7 @@ mod tests {
         assert!(presence.heard(&id, "::1".into(), 0));
         assert!(!presence.heard(&id, "::1".into(), 10));
         assert_eq!(presence.fallen_silent(1010), []);
-        assert_eq!(presence.fallen_silent(1011), [id.clone()]);
+        assert_eq!(presence.fallen_silent(1011), std::slice::from_ref(&id));
         assert_eq!(presence.fallen_silent(1012), []);
         assert_eq!(presence.take_unwritten(), [(id.clone(), 10, "::1".into())]);
         assert_eq!(presence.take_unwritten(), []);

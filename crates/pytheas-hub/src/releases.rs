@@ -28,7 +28,7 @@ const METADATA_MAX: u64 = 16 << 20;
 
 /// A repository that cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
-pub enum ReleasesError {
+pub(crate) enum ReleasesError {
     /// The store fails.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -73,17 +73,24 @@ impl Releases {
             }
             None => {
                 let location = config.repo.clone().unwrap_or_default();
-                let wrong =
-                    |why: String| StoreError::Location { location: location.clone(), why };
-                let url =
-                    url::Url::parse(&location).map_err(|error| wrong(error.to_string()))?;
+                let wrong = |why: String| StoreError::Location {
+                    location: location.clone(),
+                    why,
+                };
+                let url = url::Url::parse(&location).map_err(|error| wrong(error.to_string()))?;
                 let (objects, prefix) = object_store::parse_url_opts(&url, std::env::vars())
                     .map_err(|error| wrong(error.to_string()))?;
                 let objects = PrefixStore::new(Arc::<dyn ObjectStore>::from(objects), prefix);
                 (Store::open(&location, None)?, Arc::new(objects))
             }
         };
-        Ok(Self { store, objects, root, clock: config.clock.clone(), verified: Mutex::new(None) })
+        Ok(Self {
+            store,
+            objects,
+            root,
+            clock: config.clock.clone(),
+            verified: Mutex::new(None),
+        })
     }
 
     /// Every release there is; none while nothing was published.
@@ -109,7 +116,9 @@ impl Releases {
 
     /// The versions of an app, for messages.
     pub(crate) async fn versions(&self, name: &Name) -> Result<Vec<String>, ReleasesError> {
-        let Some(repository) = self.repository().await? else { return Ok(Vec::new()) };
+        let Some(repository) = self.repository().await? else {
+            return Ok(Vec::new());
+        };
         let mut versions: Vec<String> = repository
             .releases()
             .into_iter()
@@ -135,7 +144,9 @@ impl Releases {
         wanted: impl Fn(&Name, &Version) -> bool,
     ) -> Result<Vec<(pytheas_repo::repository::Listed, Arc<(Release, Vec<u8>)>)>, ReleasesError>
     {
-        let Some(repository) = self.repository().await? else { return Ok(Vec::new()) };
+        let Some(repository) = self.repository().await? else {
+            return Ok(Vec::new());
+        };
         let mut found = Vec::new();
         for listed in repository.releases() {
             if !wanted(&listed.reference.name, &listed.reference.version) {
@@ -143,18 +154,25 @@ impl Releases {
             }
             let known = {
                 let verified = self.verified.lock().await;
-                verified.as_ref().and_then(|v| v.documents.get(&listed.target).cloned())
+                verified
+                    .as_ref()
+                    .and_then(|v| v.documents.get(&listed.target).cloned())
             };
             let document = match known {
                 Some(document) if document.1.len() as u64 == listed.document.size_bytes => document,
                 _ => {
                     let bytes = repository.document(&listed.target).await?;
                     let release = Release::parse(&listed.target, &bytes).map_err(|source| {
-                        RepositoryError::Document { store: self.store.to_string(), source }
+                        RepositoryError::Document {
+                            store: self.store.to_string(),
+                            source,
+                        }
                     })?;
                     let document = Arc::new((release, bytes));
                     if let Some(verified) = self.verified.lock().await.as_mut() {
-                        verified.documents.insert(listed.target.clone(), document.clone());
+                        verified
+                            .documents
+                            .insert(listed.target.clone(), document.clone());
                     }
                     document
                 }
@@ -192,8 +210,12 @@ impl Releases {
             Some(known) if known.timestamp == timestamp => known.documents,
             _ => HashMap::new(),
         };
-        *verified =
-            Some(Verified { timestamp, at_ms: now_ms, repository: repository.clone(), documents });
+        *verified = Some(Verified {
+            timestamp,
+            at_ms: now_ms,
+            repository: repository.clone(),
+            documents,
+        });
         Ok(Some(repository))
     }
 }

@@ -23,7 +23,13 @@ pub(crate) type ApiResult<T> = Result<T, ApiError>;
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), help: None, retry_after_s: None }
+        Self {
+            status,
+            code,
+            message: message.into(),
+            help: None,
+            retry_after_s: None,
+        }
     }
 
     #[must_use]
@@ -64,8 +70,12 @@ impl ApiError {
             source = cause.source();
         }
         tracing::error!(error = chain, "a request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "the hub failed")
-            .help("its log says why; is the disk full?")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "the hub failed",
+        )
+        .help("its log says why; is the disk full?")
     }
 }
 
@@ -77,11 +87,18 @@ impl From<sqlx::Error> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let error =
-            ErrorDetail { code: self.code.to_owned(), message: self.message, help: self.help };
+        let error = ErrorDetail {
+            code: self.code.to_owned(),
+            message: self.message,
+            help: self.help,
+        };
+        let detail = error.clone();
         let mut response = (self.status, Json(ErrorBody { error })).into_response();
+        response.extensions_mut().insert(detail); // for pages, which show it in their own way
         if let Some(seconds) = self.retry_after_s {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             response

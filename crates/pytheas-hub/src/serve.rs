@@ -41,9 +41,16 @@ pub(crate) async fn file(
         (Some(etag), _) => format!("\"{etag}\""),
         (None, Some(etag)) if etag.starts_with('"') || etag.starts_with("W/") => etag,
         (None, Some(etag)) => format!("\"{etag}\""),
-        (None, None) => format!("\"{}-{}\"", meta.last_modified.timestamp_millis(), meta.size),
+        (None, None) => format!(
+            "\"{}-{}\"",
+            meta.last_modified.timestamp_millis(),
+            meta.size
+        ),
     };
-    let modified = meta.last_modified.format("%a, %d %b %Y %H:%M:%S GMT").to_string();
+    let modified = meta
+        .last_modified
+        .format("%a, %d %b %Y %H:%M:%S GMT")
+        .to_string();
     let mut headers = HeaderMap::new();
     let mut set = |name: HeaderName, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -58,7 +65,10 @@ pub(crate) async fn file(
         set(header::CACHE_CONTROL, cache_control);
     }
     if let Some(name) = &facts.attachment {
-        set(header::CONTENT_DISPOSITION, &format!("attachment;filename=\"{name}\""));
+        set(
+            header::CONTENT_DISPOSITION,
+            &format!("attachment;filename=\"{name}\""),
+        );
     }
 
     let asked = |name: HeaderName| request.get(name).and_then(|value| value.to_str().ok());
@@ -78,7 +88,10 @@ pub(crate) async fn file(
         _ => Wanted::Whole,
     };
 
-    let source = Source { store: store.clone(), path: path.clone() };
+    let source = Source {
+        store: store.clone(),
+        path: path.clone(),
+    };
     let (status, body) = match wanted {
         Wanted::Unsatisfiable => {
             let range = format!("bytes */{}", meta.size);
@@ -88,9 +101,15 @@ pub(crate) async fn file(
             return (StatusCode::RANGE_NOT_SATISFIABLE, headers).into_response();
         }
         Wanted::Whole => {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(facts.content_type));
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(facts.content_type),
+            );
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(meta.size));
-            (StatusCode::OK, source.body(vec![Piece::Range(0..meta.size)]))
+            (
+                StatusCode::OK,
+                source.body(vec![Piece::Range(0..meta.size)]),
+            )
         }
         Wanted::Parts(parts) if parts.len() == 1 => {
             let part = parts[0].clone();
@@ -98,9 +117,18 @@ pub(crate) async fn file(
             if let Ok(value) = HeaderValue::from_str(&range) {
                 headers.insert(header::CONTENT_RANGE, value);
             }
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(facts.content_type));
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(part.end - part.start));
-            (StatusCode::PARTIAL_CONTENT, source.body(vec![Piece::Range(part)]))
+            headers.insert(
+                header::CONTENT_TYPE,
+                HeaderValue::from_static(facts.content_type),
+            );
+            headers.insert(
+                header::CONTENT_LENGTH,
+                HeaderValue::from(part.end - part.start),
+            );
+            (
+                StatusCode::PARTIAL_CONTENT,
+                source.body(vec![Piece::Range(part)]),
+            )
         }
         Wanted::Parts(parts) => {
             let (pieces, length) = multipart(parts, meta.size, facts.content_type);
@@ -115,7 +143,9 @@ pub(crate) async fn file(
 
 /// Whether a list of entity tags names this one.
 fn matches(list: &str, etag: &str) -> bool {
-    list.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+    list.split(',')
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
 
 const MULTIPART: &str = "multipart/byteranges; boundary=pytheas-part-5d0c1e";
@@ -170,9 +200,15 @@ impl Source {
             Piece::Range(range) if range.is_empty() => return Ok(stream::empty().boxed()),
             Piece::Range(range) => range,
         };
-        let options =
-            GetOptions { range: Some(GetRange::Bounded(range)), ..GetOptions::default() };
-        let result = self.store.get_opts(&self.path, options).await.map_err(io::Error::other)?;
+        let options = GetOptions {
+            range: Some(GetRange::Bounded(range)),
+            ..GetOptions::default()
+        };
+        let result = self
+            .store
+            .get_opts(&self.path, options)
+            .await
+            .map_err(io::Error::other)?;
         Ok(result.into_stream().map_err(io::Error::other).boxed())
     }
 }

@@ -55,7 +55,9 @@ pub enum StartError {
     #[error("`{address}` is in use")]
     #[diagnostic(
         code(pytheas::hub::port_in_use),
-        help("another hub? `ss -ltnp` names the program; choose another place with `--listen`, or `--listen 127.0.0.1:0` for a free port")
+        help(
+            "another hub? `ss -ltnp` names the program; choose another place with `--listen`, or `--listen 127.0.0.1:0` for a free port"
+        )
     )]
     PortInUse {
         /// Where.
@@ -89,7 +91,10 @@ pub enum StartError {
     },
     /// Another hub uses the data directory.
     #[error("another hub uses the data directory `{}`", path.display())]
-    #[diagnostic(code(pytheas::hub::locked), help("stop it, or choose another one with `--data`"))]
+    #[diagnostic(
+        code(pytheas::hub::locked),
+        help("stop it, or choose another one with `--data`")
+    )]
     Locked {
         /// The directory.
         path: PathBuf,
@@ -110,7 +115,10 @@ pub enum StartError {
     Repository(#[from] pytheas_repo::store::StoreError),
     /// The trusted root cannot be read.
     #[error("cannot read the trusted root `{}`", path.display())]
-    #[diagnostic(code(pytheas::hub::root), help("it is the `root.json` that `pytheas keys init` made"))]
+    #[diagnostic(
+        code(pytheas::hub::root),
+        help("it is the `root.json` that `pytheas keys init` made")
+    )]
     Root {
         /// The file.
         path: PathBuf,
@@ -119,7 +127,12 @@ pub enum StartError {
     },
     /// The online keys are no keys of this repository.
     #[error("cannot use the online keys in `{}`", path.display())]
-    #[diagnostic(code(pytheas::hub::online_keys), help("copy the `online` folder that `pytheas keys init` made; nothing else of the keys belongs on the hub"))]
+    #[diagnostic(
+        code(pytheas::hub::online_keys),
+        help(
+            "copy the `online` folder that `pytheas keys init` made; nothing else of the keys belongs on the hub"
+        )
+    )]
     OnlineKeys {
         /// The folder.
         path: PathBuf,
@@ -179,27 +192,39 @@ impl Hub {
         }
         let lock = prepare(&config)?;
         let root = match &config.root {
-            Some(path) => Some(tokio::fs::read(path).await.map_err(|source| {
-                StartError::Root { path: path.clone(), source }
-            })?),
+            Some(path) => Some(
+                tokio::fs::read(path)
+                    .await
+                    .map_err(|source| StartError::Root {
+                        path: path.clone(),
+                        source,
+                    })?,
+            ),
             None => None,
         };
         if let Some(path) = &config.online_keys {
             pytheas_repo::keys::OnlineKeys::load(path).map_err(|source| {
-                StartError::OnlineKeys { path: path.clone(), source: Box::new(source) }
+                StartError::OnlineKeys {
+                    path: path.clone(),
+                    source: Box::new(source),
+                }
             })?;
         }
         let releases = Releases::open(&config, root)?;
         let listener = listen(config.listen).await?;
-        let address = listener
-            .local_addr()
-            .map_err(|source| StartError::Listen { address: config.listen, source })?;
+        let address = listener.local_addr().map_err(|source| StartError::Listen {
+            address: config.listen,
+            source,
+        })?;
         let store = Store::open(&config.database()).await?;
         let now_ms = config.clock.now_ms();
         let first_token = first_token(&store, now_ms).await?;
         let known = devices::last_seen(&store.read).await?;
         let artifacts = LocalFileSystem::new_with_prefix(config.artifacts()).map_err(|error| {
-            StartError::DataDir { path: config.artifacts(), source: io::Error::other(error) }
+            StartError::DataDir {
+                path: config.artifacts(),
+                source: io::Error::other(error),
+            }
         })?;
 
         let bus = Arc::new(Bus::new(config.clock.clone()));
@@ -224,7 +249,14 @@ impl Hub {
         jobs::start(&app, &mut jobs);
         let server = tokio::spawn(serve(listener, routes::router(app.clone()), stopping));
         tracing::info!(%address, "the hub listens on {address}");
-        Ok(Self { app, first_token, stop: Arc::new(stop), server, jobs, _lock: lock })
+        Ok(Self {
+            app,
+            first_token,
+            stop: Arc::new(stop),
+            server,
+            jobs,
+            _lock: lock,
+        })
     }
 
     /// Where it listens.
@@ -285,14 +317,18 @@ impl Hub {
 /// The data directory with what has to be in it, locked.
 fn prepare(config: &Config) -> Result<FileLock, StartError> {
     let path = &config.data_dir;
-    let failed = |source| StartError::DataDir { path: path.clone(), source };
+    let failed = |source| StartError::DataDir {
+        path: path.clone(),
+        source,
+    };
     pytheas_durable::create_dir_all(path).map_err(failed)?;
     private(path).map_err(failed)?;
     let lock = FileLock::acquire(&path.join("hub.lock")).map_err(|error| match error {
         LockError::Io { source, .. } => failed(source),
-        held @ LockError::Held { .. } => {
-            StartError::Locked { path: path.clone(), source: held }
-        }
+        held @ LockError::Held { .. } => StartError::Locked {
+            path: path.clone(),
+            source: held,
+        },
     })?;
     // Uploads that were cut off when the last hub stopped.
     pytheas_durable::remove_tree(&config.incoming()).map_err(failed)?;
@@ -316,10 +352,12 @@ fn private(path: &Path) -> io::Result<()> {
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => StartError::PortInUse { address, source },
-        _ => StartError::Listen { address, source },
-    })
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse { address, source },
+            _ => StartError::Listen { address, source },
+        })
 }
 
 /// The administrator's token, when there is none at all yet.
@@ -331,7 +369,15 @@ async fn first_token(store: &Store, now_ms: i64) -> Result<Option<String>, Start
     let token = secret::new(TOKEN_PREFIX)?;
     let info = tokens::add(&mut tx, "first", Role::Admin, secret::hash(&token), now_ms).await?;
     let subject = info.id.to_string();
-    audit::note(&mut tx, now_ms, "hub", "token.create", &subject, "`first`, admin").await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        "hub",
+        "token.create",
+        &subject,
+        "`first`, admin",
+    )
+    .await?;
     tx.commit().await?;
     Ok(Some(token))
 }
@@ -366,8 +412,14 @@ async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Recei
         });
     }
     drop(listener);
-    if tokio::time::timeout(GRACE, graceful.shutdown()).await.is_err() {
-        tracing::warn!("requests that took longer than {} s were cut off", GRACE.as_secs());
+    if tokio::time::timeout(GRACE, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "requests that took longer than {} s were cut off",
+            GRACE.as_secs()
+        );
     }
 }
 

@@ -50,7 +50,9 @@ pub enum StoreError {
     #[error("the database `{path}` has format {found}; this program knows formats up to {known}")]
     #[diagnostic(
         code(pytheas::hub::database_newer),
-        help("start the newer `pytheas` that wrote it; an older one would lose what it does not know")
+        help(
+            "start the newer `pytheas` that wrote it; an older one would lose what it does not know"
+        )
     )]
     Newer {
         /// The file.
@@ -74,7 +76,10 @@ impl Store {
     /// Opens the database, makes it when missing, brings it to this program's format.
     pub(crate) async fn open(path: &Path) -> std::result::Result<Self, StoreError> {
         let shown = path.display().to_string();
-        let failed = |source| StoreError::Open { path: shown.clone(), source };
+        let failed = |source| StoreError::Open {
+            path: shown.clone(),
+            source,
+        };
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -94,9 +99,16 @@ impl Store {
             .and_then(|row| row.try_get(0))
             .map_err(failed)?;
         if found > known {
-            return Err(StoreError::Newer { path: shown, found, known });
+            return Err(StoreError::Newer {
+                path: shown,
+                found,
+                known,
+            });
         }
-        for (index, sql) in MIGRATIONS.iter().enumerate().skip(usize::try_from(found).unwrap_or(0))
+        for (index, sql) in MIGRATIONS
+            .iter()
+            .enumerate()
+            .skip(usize::try_from(found).unwrap_or(0))
         {
             migrate(&write, index + 1, sql).await.map_err(failed)?;
         }
@@ -124,7 +136,9 @@ async fn migrate(pool: &SqlitePool, number: usize, sql: &'static str) -> Result<
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::raw_sql(sql).execute(&mut *tx).await?;
     let set = format!("PRAGMA user_version = {number}");
-    sqlx::raw_sql(sqlx::AssertSqlSafe(set)).execute(&mut *tx).await?;
+    sqlx::raw_sql(sqlx::AssertSqlSafe(set))
+        .execute(&mut *tx)
+        .await?;
     tx.commit().await
 }
 
@@ -133,7 +147,8 @@ pub(crate) fn parsed<T: std::str::FromStr>(text: &str) -> Result<T>
 where
     T::Err: std::error::Error + Send + Sync + 'static,
 {
-    text.parse().map_err(|error| sqlx::Error::Decode(Box::new(error)))
+    text.parse()
+        .map_err(|error| sqlx::Error::Decode(Box::new(error)))
 }
 
 /// Stored JSON of our own making.
@@ -153,10 +168,15 @@ mod tests {
     async fn a_database_of_a_newer_program_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let store = open(dir.path()).await.unwrap();
-        sqlx::raw_sql("PRAGMA user_version = 99").execute(&store.write).await.unwrap();
+        sqlx::raw_sql("PRAGMA user_version = 99")
+            .execute(&store.write)
+            .await
+            .unwrap();
         store.close().await;
         let error = open(dir.path()).await.unwrap_err();
-        let shown = error.to_string().replace(&dir.path().display().to_string(), "[DATA]");
+        let shown = error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "[DATA]");
         insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 1");
     }
 
@@ -170,7 +190,8 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_no_database_is_named() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("hub.db"), "not a database at all, but long enough to be read as one by somebody").unwrap();
+        let text = b"not a database at all, but long enough to be read as one by somebody";
+        pytheas_durable::replace(&dir.path().join("hub.db"), text).unwrap();
         let error = open(dir.path()).await.unwrap_err();
         assert!(matches!(error, StoreError::Open { .. }), "{error:?}");
     }

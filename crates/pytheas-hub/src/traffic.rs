@@ -71,8 +71,14 @@ pub(crate) struct Traffic(Mutex<Counters>);
 impl Traffic {
     /// Goes on from what was written down.
     pub(crate) fn new(known: Vec<(String, TrafficKind, TrafficSums)>) -> Self {
-        let sums = known.into_iter().map(|(device, kind, sums)| ((device, kind), sums)).collect();
-        Self(Mutex::new(Counters { sums, unwritten: HashSet::new() }))
+        let sums = known
+            .into_iter()
+            .map(|(device, kind, sums)| ((device, kind), sums))
+            .collect();
+        Self(Mutex::new(Counters {
+            sums,
+            unwritten: HashSet::new(),
+        }))
     }
 
     fn counters(&self) -> MutexGuard<'_, Counters> {
@@ -98,9 +104,15 @@ impl Traffic {
         if device.is_some() {
             total.clear();
         }
-        let devices =
-            devices.into_iter().map(|(device, kinds)| DeviceTraffic { device, kinds }).collect();
-        TrafficReport { at_ms, total, devices }
+        let devices = devices
+            .into_iter()
+            .map(|(device, kinds)| DeviceTraffic { device, kinds })
+            .collect();
+        TrafficReport {
+            at_ms,
+            total,
+            devices,
+        }
     }
 
     /// What has to be written down.
@@ -114,9 +126,11 @@ impl Traffic {
 
     /// It could not be written: once more, later.
     pub(crate) fn put_back(&self, unwritten: Vec<(String, TrafficKind, TrafficSums)>) {
-        self.counters()
-            .unwritten
-            .extend(unwritten.into_iter().map(|(device, kind, _)| (device, kind)));
+        self.counters().unwritten.extend(
+            unwritten
+                .into_iter()
+                .map(|(device, kind, _)| (device, kind)),
+        );
     }
 }
 
@@ -138,7 +152,10 @@ impl Meter {
 }
 
 fn headers_size(headers: &HeaderMap) -> u64 {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum::<usize>() as u64
+    headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum::<usize>() as u64
 }
 
 /// The middleware.
@@ -169,7 +186,10 @@ pub(crate) async fn count(State(app): State<App>, request: Request, next: Next) 
         Body::new(Counted {
             body,
             count: move |sent_bytes| {
-                let sums = TrafficSums { sent_bytes, ..TrafficSums::default() };
+                let sums = TrafficSums {
+                    sent_bytes,
+                    ..TrafficSums::default()
+                };
                 app.traffic.counters().add(&device, kind, sums);
             },
         })

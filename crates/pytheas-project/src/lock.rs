@@ -283,7 +283,11 @@ pub fn lock_into(
     }
     let said = compile(project, uv, options, &output)?;
     for line in said.lines() {
-        if let Some(text) = line.strip_prefix("warning: ") {
+        // An app without requirements is nothing to warn of.
+        let text = line
+            .strip_prefix("warning: ")
+            .filter(|text| !text.contains("does not contain any dependencies"));
+        if let Some(text) = text {
             observer(Event::Warning {
                 text: text.to_owned(),
             });

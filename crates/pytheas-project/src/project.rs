@@ -162,6 +162,20 @@ pub enum ProjectError {
         /// What is wrong.
         reason: String,
     },
+    /// A default that the option's own type does not allow.
+    #[error("option `{option}` in `{}`: {reason}", dir.join("pyproject.toml").display())]
+    #[diagnostic(
+        code(pytheas::project::config),
+        help("correct its `default` or its `type` in `[tool.pytheas.config]`")
+    )]
+    Config {
+        /// The folder.
+        dir: PathBuf,
+        /// The option.
+        option: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A target that does not exist.
     #[error("no target `{name}` in `{}`", dir.join("pyproject.toml").display())]
     #[diagnostic(code(pytheas::project::unknown_target), help("{known}"))]
@@ -271,6 +285,13 @@ impl Project {
             project.scripts = table.scripts;
         }
         project.check_groups()?;
+        for (option, spec) in &project.settings.config {
+            spec.check().map_err(|reason| ProjectError::Config {
+                dir: project.dir.clone(),
+                option: option.clone(),
+                reason,
+            })?;
+        }
         Ok(project)
     }
 

@@ -131,6 +131,41 @@ impl ConfigKind {
     }
 }
 
+impl ConfigSpec {
+    /// What is wrong with the default or the variable's name.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        use toml::Value;
+        let name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if let Some(env) = self.env.as_deref()
+            && (env.is_empty()
+                || env.starts_with(|c: char| c.is_ascii_digit())
+                || !env.chars().all(name_char))
+        {
+            return Err(format!("`{env}` is no name of an environment variable"));
+        }
+        let fits = match (self.kind, &self.default) {
+            (_, None) | (ConfigKind::String, Some(Value::String(_))) => true,
+            (ConfigKind::Secret, Some(_)) => return Err("a secret has no default".to_owned()),
+            (ConfigKind::Integer, Some(Value::Integer(_))) => true,
+            (ConfigKind::Float, Some(Value::Integer(_) | Value::Float(_))) => true,
+            (ConfigKind::Boolean, Some(Value::Boolean(_))) => true,
+            (ConfigKind::Duration, Some(Value::String(text))) => parse_duration_ms(text).is_some(),
+            (ConfigKind::Url, Some(Value::String(text))) => url::Url::parse(text).is_ok(),
+            _ => false,
+        };
+        let default = self
+            .default
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        if fits {
+            Ok(())
+        } else {
+            Err(format!("`{default}` is no {}", self.kind.as_str()))
+        }
+    }
+}
+
 /// The table `[tool.pytheas.health]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]

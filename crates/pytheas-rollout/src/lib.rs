@@ -22,12 +22,14 @@
 //! # Ok::<(), pytheas_rollout::PlanError>(())
 //! ```
 
+mod event;
 mod machine;
 mod plan;
 mod reason;
+mod state;
 
-pub use machine::{
-    Effect, Event, GroupStatus, Member, Progress, RestoreError, Rollout, Standing, State, Tally,
-};
+pub use event::{Effect, Event};
+pub use machine::Rollout;
 pub use plan::{Gates, GroupSize, Plan, PlanError};
 pub use reason::Reason;
+pub use state::{GroupStatus, Member, Progress, RestoreError, Standing, State, Tally};

@@ -173,27 +173,28 @@ mod tests {
     use super::*;
 
     #[track_caller]
-    fn check(groups: &[GroupSize], devices: usize, expected: &[Range<usize>]) {
+    fn check(groups: &[GroupSize], devices: usize, expected: &[(usize, usize)]) {
+        let expected: Vec<_> = expected.iter().map(|(start, end)| *start..*end).collect();
         let plan = Plan::new(groups.to_vec(), Gates::default()).unwrap();
         assert_eq!(plan.divide(devices), expected, "{groups:?} of {devices}");
     }
 
     #[test]
     fn groups_divide_the_devices_in_order() {
-        check(&[Percent(100)], 5, &[0..5]);
+        check(&[Percent(100)], 5, &[(0, 5)]);
         check(
             &[Count(1), Percent(10), Percent(100)],
             50,
-            &[0..1, 1..5, 5..50],
+            &[(0, 1), (1, 5), (5, 50)],
         );
         check(
             &[Count(1), Percent(10), Percent(100)],
             3,
-            &[0..1, 1..1, 1..3],
+            &[(0, 1), (1, 1), (1, 3)],
         );
-        check(&[Percent(1), Percent(100)], 2, &[0..1, 1..2]);
-        check(&[Count(3)], 10, &[0..3]);
-        check(&[Count(30), Count(1)], 10, &[0..10, 10..10]);
+        check(&[Percent(1), Percent(100)], 2, &[(0, 1), (1, 2)]);
+        check(&[Count(3)], 10, &[(0, 3)]);
+        check(&[Count(30), Count(1)], 10, &[(0, 10), (10, 10)]);
     }
 
     #[test]

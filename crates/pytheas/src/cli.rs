@@ -7,7 +7,7 @@ use crate::{commands, context::Context, output::Color};
 /// Takes Python to the edge: lock, build, sign, publish, update and watch fleets
 #[derive(Debug, Parser)]
 #[command(name = "pytheas", version, infer_long_args = true)]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     pub global: Global,
     #[command(subcommand)]
@@ -17,7 +17,7 @@ pub struct Cli {
 /// Flags of every verb.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Global options")]
-pub struct Global {
+pub(crate) struct Global {
     /// Print JSON instead of text
     #[arg(long, global = true)]
     json: bool,
@@ -28,18 +28,29 @@ pub struct Global {
     #[arg(long, short, global = true, action = clap::ArgAction::Count)]
     verbose: u8,
     /// When to use colour
-    #[arg(long, global = true, value_enum, default_value_t, env = "PYTHEAS_COLOR")]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        env = "PYTHEAS_COLOR"
+    )]
     color: Color,
 }
 
 impl Global {
     /// What commands are handed.
-    pub fn context(&self) -> Context {
-        Context { json: self.json, quiet: self.quiet, color: self.color, steps: true }
+    pub(crate) fn context(&self) -> Context {
+        Context {
+            json: self.json,
+            quiet: self.quiet,
+            color: self.color,
+            steps: true,
+        }
     }
 
     /// Sends logs to standard error; `PYTHEAS_LOG` picks them as `RUST_LOG` would.
-    pub fn start_logging(&self) {
+    pub(crate) fn start_logging(&self) {
         let default = match self.verbose {
             0 => "warn,pytheas_hub=info,pytheas_agent=info",
             1 => "info",
@@ -58,7 +69,7 @@ impl Global {
 
 /// The verbs.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     Lock(commands::lock::LockArgs),
     Build(commands::build::BuildArgs),
     /// Make and show signing keys

@@ -1,28 +1,28 @@
 //! The verbs, one file each: typed arguments, a call into a library, one value shown.
 
-pub mod agent;
-pub mod artifact;
-pub mod build;
-pub mod completions;
-pub mod demo;
-pub mod device;
-pub mod enrolment_key;
-pub mod hub;
-pub mod keys;
-pub mod lock;
-pub mod login;
-pub mod publish;
-pub mod releases;
-pub mod rollout;
-pub mod token;
-pub mod traffic;
+pub(crate) mod agent;
+pub(crate) mod artifact;
+pub(crate) mod build;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod device;
+pub(crate) mod enrolment_key;
+pub(crate) mod hub;
+pub(crate) mod keys;
+pub(crate) mod lock;
+pub(crate) mod login;
+pub(crate) mod publish;
+pub(crate) mod releases;
+pub(crate) mod rollout;
+pub(crate) mod token;
+pub(crate) mod traffic;
 
 use std::process::ExitCode;
 
 use crate::{cli::Command, context::Context};
 
 /// Runs the verb.
-pub fn run(command: Command, context: &Context) -> miette::Result<ExitCode> {
+pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCode> {
     match command {
         Command::Lock(args) => return lock::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),

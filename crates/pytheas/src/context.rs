@@ -13,7 +13,7 @@ use crate::output::{Color, Paint, Show};
 
 /// Settings that hold for every command.
 #[derive(Debug, Clone)]
-pub struct Context {
+pub(crate) struct Context {
     /// Print JSON instead of text.
     pub json: bool,
     /// Print results and errors only.
@@ -29,7 +29,7 @@ impl Context {
     ///
     /// # Errors
     /// When standard output cannot be written; a closed pipe is no error.
-    pub fn show(&self, value: &impl Show) -> miette::Result<()> {
+    pub(crate) fn show(&self, value: &impl Show) -> miette::Result<()> {
         let mut out = io::stdout().lock();
         let written = if self.json {
             serde_json::to_writer_pretty(&mut out, value)
@@ -45,14 +45,14 @@ impl Context {
     }
 
     /// Prints a remark to standard error.
-    pub fn note(&self, text: impl std::fmt::Display) {
+    pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
             let _closed_pipe = writeln!(io::stderr(), "{text}");
         }
     }
 
     /// Prints a warning to standard error.
-    pub fn warn(&self, text: impl std::fmt::Display) {
+    pub(crate) fn warn(&self, text: impl std::fmt::Display) {
         let word = if self.color.on_stderr() {
             "warning:".yellow().bold().to_string()
         } else {
@@ -62,20 +62,26 @@ impl Context {
     }
 
     /// Prints an error to standard error.
-    pub fn report(&self, error: &dyn miette::Diagnostic) {
+    pub(crate) fn report(&self, error: &dyn miette::Diagnostic) {
         let text = crate::report::render(error, self.color.on_stderr());
         let _closed_pipe = write!(io::stderr(), "{text}");
     }
 
     /// A progress line on standard error; invisible when that is no terminal.
-    pub fn progress(&self) -> Progress {
+    pub(crate) fn progress(&self) -> Progress {
         let visible = io::stderr().is_terminal() && !self.quiet && !self.json;
-        let target =
-            if visible { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
+        let target = if visible {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
         let bar = ProgressBar::with_draw_target(None, target);
         bar.set_style(spinner());
         bar.enable_steady_tick(Duration::from_millis(120));
-        Progress { bar: Arc::new(Finish(bar)), plain: self.steps && !visible && !self.quiet && !self.json }
+        Progress {
+            bar: Arc::new(Finish(bar)),
+            plain: self.steps && !visible && !self.quiet && !self.json,
+        }
     }
 }
 
@@ -91,7 +97,7 @@ fn phases() -> ProgressStyle {
 
 /// A progress line; disappears when the last clone is dropped.
 #[derive(Clone)]
-pub struct Progress {
+pub(crate) struct Progress {
     bar: Arc<Finish>,
     /// Steps are lines on standard error when there is no terminal to draw on.
     plain: bool,
@@ -107,7 +113,7 @@ impl Drop for Finish {
 
 impl Progress {
     /// A new step begins.
-    pub fn step(&self, text: impl Into<String>) {
+    pub(crate) fn step(&self, text: impl Into<String>) {
         let text = text.into();
         if self.plain {
             let _closed_pipe = writeln!(io::stderr(), "{text}");
@@ -117,7 +123,7 @@ impl Progress {
     }
 
     /// The phase `number` of `total` begins.
-    pub fn phase(&self, number: usize, total: usize, text: &str) {
+    pub(crate) fn phase(&self, number: usize, total: usize, text: &str) {
         if self.plain {
             let _closed_pipe = writeln!(io::stderr(), "[{number}/{total}] {text}");
         }
@@ -128,18 +134,18 @@ impl Progress {
     }
 
     /// Runs `write`, which prints, without the progress line in its way.
-    pub fn suspend(&self, write: impl FnOnce()) {
+    pub(crate) fn suspend(&self, write: impl FnOnce()) {
         self.bar.0.suspend(write);
     }
 
     /// So many things of so many are done.
-    pub fn count(&self, what: &str, done: usize, total: usize) {
+    pub(crate) fn count(&self, what: &str, done: usize, total: usize) {
         self.bar.0.set_style(spinner());
         self.bar.0.set_message(format!("{what} {done}/{total}"));
     }
 
     /// A remark that stays.
-    pub fn note(&self, text: &str) {
+    pub(crate) fn note(&self, text: &str) {
         self.bar.0.suspend(|| {
             let _closed_pipe = writeln!(io::stderr(), "{text}");
         });

@@ -9,8 +9,12 @@ use std::{
 use url::Url;
 
 /// The folder of this user's configuration: `$XDG_CONFIG_HOME/pytheas`, else `~/.config/pytheas`.
-pub fn config_dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+pub(crate) fn config_dir() -> PathBuf {
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_CONFIG_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".config")))
         .unwrap_or_else(|| PathBuf::from("."))
@@ -29,7 +33,7 @@ fn read(path: &Path) -> BTreeMap<String, String> {
 }
 
 /// The stored token for a hub.
-pub fn token_for(hub: &Url) -> Option<String> {
+pub(crate) fn token_for(hub: &Url) -> Option<String> {
     read(&file()).remove(hub.as_str())
 }
 
@@ -37,7 +41,7 @@ pub fn token_for(hub: &Url) -> Option<String> {
 ///
 /// # Errors
 /// Whatever the file system says.
-pub fn store(hub: &Url, token: Option<&str>) -> io::Result<PathBuf> {
+pub(crate) fn store(hub: &Url, token: Option<&str>) -> io::Result<PathBuf> {
     let path = file();
     let mut all = read(&path);
     match token {

@@ -10,12 +10,22 @@ use url::Url;
 
 /// How to reach the hub.
 #[derive(Debug, Clone, clap::Args)]
-pub struct HubArgs {
+pub(crate) struct HubArgs {
     /// Address of the hub
-    #[arg(long, env = "PYTHEAS_HUB", default_value = "http://127.0.0.1:8470", value_name = "URL")]
+    #[arg(
+        long,
+        env = "PYTHEAS_HUB",
+        default_value = "http://127.0.0.1:8470",
+        value_name = "URL"
+    )]
     pub hub: Url,
     /// Token for the hub [default: what `pytheas login` stored]
-    #[arg(long, env = "PYTHEAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "PYTHEAS_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     pub token: Option<String>,
     /// Trust this certificate authority (PEM) besides the well-known ones
     #[arg(long, env = "PYTHEAS_CA", value_name = "FILE")]
@@ -24,12 +34,14 @@ pub struct HubArgs {
 
 /// A call that failed.
 #[derive(Debug, Error, Diagnostic)]
-pub enum HubError {
+pub(crate) enum HubError {
     /// No answer at all.
     #[error("the hub at `{hub}` cannot be reached")]
     #[diagnostic(
         code(pytheas::hub::unreachable),
-        help("is it running? `pytheas hub` starts one; another address goes into `--hub` or PYTHEAS_HUB")
+        help(
+            "is it running? `pytheas hub` starts one; another address goes into `--hub` or PYTHEAS_HUB"
+        )
     )]
     Unreachable {
         /// Its address.
@@ -51,7 +63,9 @@ pub enum HubError {
     #[error("the hub at `{hub}` does not accept this token")]
     #[diagnostic(
         code(pytheas::token::wrong),
-        help("the first token was printed when the hub first started; an admin makes new ones with `pytheas token create`")
+        help(
+            "the first token was printed when the hub first started; an admin makes new ones with `pytheas token create`"
+        )
     )]
     WrongToken {
         /// Its address.
@@ -91,7 +105,7 @@ pub enum HubError {
 }
 
 /// A hub and the right to talk to it.
-pub struct HubClient {
+pub(crate) struct HubClient {
     hub: Url,
     token: Option<String>,
     agent: ureq::Agent,
@@ -102,27 +116,29 @@ impl HubClient {
     ///
     /// # Errors
     /// [`HubError::Ca`] when the certificate file cannot be used.
-    pub fn new(args: &HubArgs) -> Result<Self, HubError> {
-        let token = args.token.clone().or_else(|| crate::credentials::token_for(&args.hub));
+    pub(crate) fn new(args: &HubArgs) -> Result<Self, HubError> {
+        let token = args
+            .token
+            .clone()
+            .or_else(|| crate::credentials::token_for(&args.hub));
         let agent = http_agent(args.ca.as_deref())?;
-        Ok(Self { hub: args.hub.clone(), token, agent })
+        Ok(Self {
+            hub: args.hub.clone(),
+            token,
+            agent,
+        })
     }
 
     /// The hub's address.
-    pub fn url(&self) -> &Url {
+    pub(crate) fn url(&self) -> &Url {
         &self.hub
-    }
-
-    /// The token in use.
-    pub fn token(&self) -> Option<&str> {
-        self.token.as_deref()
     }
 
     /// GET `/api/v1/{path}`.
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
+    pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
         self.call("GET", path, None::<&()>)
     }
 
@@ -130,7 +146,7 @@ impl HubClient {
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn post<T: DeserializeOwned>(
+    pub(crate) fn post<T: DeserializeOwned>(
         &self,
         path: &str,
         body: &impl Serialize,
@@ -142,20 +158,23 @@ impl HubClient {
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn delete(&self, path: &str) -> Result<(), HubError> {
-        self.call::<serde_json::Value>("DELETE", path, None::<&()>).map(|_| ())
+    pub(crate) fn delete(&self, path: &str) -> Result<(), HubError> {
+        self.call::<serde_json::Value>("DELETE", path, None::<&()>)
+            .map(|_| ())
     }
 
     /// POST `/api/v1/{path}` with a file as the body.
     ///
     /// # Errors
     /// [`HubError`].
-    pub fn upload<T: DeserializeOwned>(
+    pub(crate) fn upload<T: DeserializeOwned>(
         &self,
         path: &str,
         file: std::fs::File,
     ) -> Result<T, HubError> {
-        let request = self.request("POST", path)?.header("content-type", "application/octet-stream");
+        let request = self
+            .request("POST", path)?
+            .header("content-type", "application/octet-stream");
         self.send(path, request, file)
     }
 
@@ -169,7 +188,11 @@ impl HubClient {
         match body {
             Some(body) => {
                 let bytes = serde_json::to_vec(body).unwrap_or_default();
-                self.send(path, request.header("content-type", "application/json"), bytes)
+                self.send(
+                    path,
+                    request.header("content-type", "application/json"),
+                    bytes,
+                )
             }
             None => self.send(path, request, ()),
         }
@@ -180,7 +203,9 @@ impl HubClient {
     }
 
     fn request(&self, method: &str, path: &str) -> Result<ureq::http::request::Builder, HubError> {
-        let token = self.token.as_ref().ok_or_else(|| HubError::NoToken { hub: self.hub.clone() })?;
+        let token = self.token.as_ref().ok_or_else(|| HubError::NoToken {
+            hub: self.hub.clone(),
+        })?;
         Ok(ureq::http::Request::builder()
             .method(method)
             .uri(self.address(path))
@@ -194,30 +219,48 @@ impl HubClient {
         request: ureq::http::request::Builder,
         body: impl ureq::AsSendBody,
     ) -> Result<T, HubError> {
-        let unreachable =
-            |source| HubError::Unreachable { hub: self.hub.clone(), source: Box::new(source) };
-        let request = request.body(body).map_err(|error| unreachable(error.into()))?;
+        let unreachable = |source| HubError::Unreachable {
+            hub: self.hub.clone(),
+            source: Box::new(source),
+        };
+        let request = request
+            .body(body)
+            .map_err(|error| unreachable(error.into()))?;
         let mut response = self.agent.run(request).map_err(unreachable)?;
         let status = response.status().as_u16();
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_vec();
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(64 << 20)
+            .read_to_vec();
         let text = text.map_err(unreachable)?;
         let not_a_hub = || HubError::NotAHub {
-            url: self.address(path).parse().unwrap_or_else(|_| self.hub.clone()),
+            url: self
+                .address(path)
+                .parse()
+                .unwrap_or_else(|_| self.hub.clone()),
             status,
         };
         if status == 401 {
-            return Err(HubError::WrongToken { hub: self.hub.clone() });
+            return Err(HubError::WrongToken {
+                hub: self.hub.clone(),
+            });
         }
         if !(200..300).contains(&status) {
             return Err(match serde_json::from_slice::<ErrorBody>(&text) {
-                Ok(ErrorBody { error }) => {
-                    HubError::Refused { message: error.message, help: error.help }
-                }
+                Ok(ErrorBody { error }) => HubError::Refused {
+                    message: error.message,
+                    help: error.help,
+                },
                 Err(_) => not_a_hub(),
             });
         }
         // Calls without an answer come back empty.
-        let text = if text.is_empty() { b"null".to_vec() } else { text };
+        let text = if text.is_empty() {
+            b"null".to_vec()
+        } else {
+            text
+        };
         serde_json::from_slice(&text).map_err(|_| not_a_hub())
     }
 }
@@ -226,12 +269,15 @@ impl HubClient {
 ///
 /// # Errors
 /// [`HubError::Ca`] when the certificate file cannot be used.
-pub fn http_agent(ca: Option<&std::path::Path>) -> Result<ureq::Agent, HubError> {
+pub(crate) fn http_agent(ca: Option<&std::path::Path>) -> Result<ureq::Agent, HubError> {
     use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig};
 
     let mut tls = TlsConfig::builder().provider(ureq::tls::TlsProvider::Rustls);
     if let Some(path) = ca {
-        let fail = |source| HubError::Ca { path: path.to_owned(), source };
+        let fail = |source| HubError::Ca {
+            path: path.to_owned(),
+            source,
+        };
         let pem = std::fs::read(path).map_err(fail)?;
         let certificates: Vec<Certificate<'static>> = ureq::tls::parse_pem(&pem)
             .filter_map(|item| match item {
@@ -254,6 +300,8 @@ pub fn http_agent(ca: Option<&std::path::Path>) -> Result<ureq::Agent, HubError>
 }
 
 /// `text` as one part of a path or query.
-pub fn encoded(text: &str) -> String {
-    url::form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
+pub(crate) fn encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes())
+        .collect::<String>()
+        .replace('+', "%20")
 }

@@ -6,7 +6,7 @@ use owo_colors::OwoColorize;
 use serde::Serialize;
 
 /// A result a command shows.
-pub trait Show: Serialize {
+pub(crate) trait Show: Serialize {
     /// Writes it for people.
     ///
     /// # Errors
@@ -16,7 +16,7 @@ pub trait Show: Serialize {
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Color {
+pub(crate) enum Color {
     /// On terminals, unless `NO_COLOR` is set
     #[default]
     Auto,
@@ -28,7 +28,7 @@ pub enum Color {
 
 impl Color {
     /// Whether to colour a stream that is, or is not, a terminal.
-    pub fn wanted(self, terminal: bool) -> bool {
+    pub(crate) fn wanted(self, terminal: bool) -> bool {
         match self {
             Self::Always => true,
             Self::Never => false,
@@ -41,25 +41,25 @@ impl Color {
     }
 
     /// Whether to colour standard output.
-    pub fn on_stdout(self) -> bool {
+    pub(crate) fn on_stdout(self) -> bool {
         self.wanted(io::stdout().is_terminal())
     }
 
     /// Whether to colour standard error.
-    pub fn on_stderr(self) -> bool {
+    pub(crate) fn on_stderr(self) -> bool {
         self.wanted(io::stderr().is_terminal())
     }
 }
 
 /// A stream that knows whether it may use colour.
-pub struct Paint<'a> {
+pub(crate) struct Paint<'a> {
     out: &'a mut dyn Write,
     color: bool,
 }
 
 impl<'a> Paint<'a> {
     /// A painter on `out`.
-    pub fn new(out: &'a mut dyn Write, color: bool) -> Self {
+    pub(crate) fn new(out: &'a mut dyn Write, color: bool) -> Self {
         Self { out, color }
     }
 
@@ -67,7 +67,7 @@ impl<'a> Paint<'a> {
     ///
     /// # Errors
     /// Whatever the stream says.
-    pub fn line(&mut self, text: impl std::fmt::Display) -> io::Result<()> {
+    pub(crate) fn line(&mut self, text: impl std::fmt::Display) -> io::Result<()> {
         writeln!(self.out, "{text}")
     }
 
@@ -75,7 +75,7 @@ impl<'a> Paint<'a> {
     ///
     /// # Errors
     /// Whatever the stream says.
-    pub fn fact(&mut self, label: &str, value: impl std::fmt::Display) -> io::Result<()> {
+    pub(crate) fn fact(&mut self, label: &str, value: impl std::fmt::Display) -> io::Result<()> {
         if self.color {
             writeln!(self.out, "{} {value}", format!("{label:<13}").dimmed())
         } else {
@@ -84,7 +84,7 @@ impl<'a> Paint<'a> {
     }
 
     /// A word in the colour of what it means.
-    pub fn state(&self, word: &str) -> String {
+    pub(crate) fn state(&self, word: &str) -> String {
         if !self.color {
             return word.to_owned();
         }
@@ -102,7 +102,7 @@ impl<'a> Paint<'a> {
     ///
     /// # Errors
     /// Whatever the stream says.
-    pub fn table<const N: usize>(
+    pub(crate) fn table<const N: usize>(
         &mut self,
         head: [&str; N],
         rows: &[[String; N]],
@@ -116,7 +116,11 @@ impl<'a> Paint<'a> {
         let pad = |cells: &[String; N], paint: &dyn Fn(String) -> String| {
             let mut line = String::new();
             for (i, (cell, width)) in cells.iter().zip(widths).enumerate() {
-                let fill = if i + 1 == N { 0 } else { width - cell.chars().count() + 2 };
+                let fill = if i + 1 == N {
+                    0
+                } else {
+                    width - cell.chars().count() + 2
+                };
                 line.push_str(&paint(cell.clone()));
                 line.push_str(&" ".repeat(fill));
             }
@@ -136,7 +140,7 @@ impl<'a> Paint<'a> {
 }
 
 /// Bytes for people: `4.2 KB`, `61.3 MB` (powers of 1000).
-pub fn bytes(count: u64) -> String {
+pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
     if count < 1000 {
         return format!("{count} B");
@@ -151,7 +155,7 @@ pub fn bytes(count: u64) -> String {
 }
 
 /// A duration for people: `340 ms`, `4.2 s`, `3 min 20 s`.
-pub fn duration(time: std::time::Duration) -> String {
+pub(crate) fn duration(time: std::time::Duration) -> String {
     match time.as_millis() {
         ms @ 0..=999 => format!("{ms} ms"),
         ms @ 1000..=119_999 => format!("{:.1} s", ms as f64 / 1000.0),
@@ -160,7 +164,7 @@ pub fn duration(time: std::time::Duration) -> String {
 }
 
 /// How long ago, for people: `now`, `12 s ago`, `3 h ago`.
-pub fn ago(then_ms: i64, now_ms: i64) -> String {
+pub(crate) fn ago(then_ms: i64, now_ms: i64) -> String {
     let seconds = (now_ms - then_ms).max(0) / 1000;
     match seconds {
         0..=1 => "now".into(),
@@ -172,11 +176,16 @@ pub fn ago(then_ms: i64, now_ms: i64) -> String {
 }
 
 /// Milliseconds since 1970, now.
-#[expect(clippy::disallowed_methods, reason = "the command is the edge where time comes in")]
-pub fn now_ms() -> i64 {
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the command is the edge where time comes in"
+)]
+pub(crate) fn now_ms() -> i64 {
     std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX))
+        .map_or(0, |time| {
+            i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+        })
 }
 
 #[cfg(test)]
@@ -187,9 +196,28 @@ mod tests {
 
     #[test]
     fn sizes_and_times_are_for_people() {
-        let sizes = [0, 999, 1000, 4210, 61_349_000, 999_999_999, 5_000_000_000_000_000];
+        let sizes = [
+            0,
+            999,
+            1000,
+            4210,
+            61_349_000,
+            999_999_999,
+            5_000_000_000_000_000,
+        ];
         let shown: Vec<_> = sizes.into_iter().map(bytes).collect();
-        assert_eq!(shown, ["0 B", "999 B", "1.0 KB", "4.2 KB", "61.3 MB", "1.0 GB", "5000.0 TB"]);
+        assert_eq!(
+            shown,
+            [
+                "0 B",
+                "999 B",
+                "1.0 KB",
+                "4.2 KB",
+                "61.3 MB",
+                "1.0 GB",
+                "5000.0 TB"
+            ]
+        );
         assert_eq!(duration(Duration::from_millis(340)), "340 ms");
         assert_eq!(duration(Duration::from_millis(4200)), "4.2 s");
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
@@ -201,11 +229,17 @@ mod tests {
     fn tables_align_and_end_without_blanks() {
         let mut out = Vec::new();
         Paint::new(&mut out, false)
-            .table(["NAME", "STATE"], &[
-                ["gateway-1".into(), "online".into()],
-                ["é".into(), "".into()],
-            ])
+            .table(
+                ["NAME", "STATE"],
+                &[
+                    ["gateway-1".into(), "online".into()],
+                    ["é".into(), "".into()],
+                ],
+            )
             .unwrap();
-        assert_eq!(String::from_utf8(out).unwrap(), "NAME       STATE\ngateway-1  online\né\n");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "NAME       STATE\ngateway-1  online\né\n"
+        );
     }
 }

@@ -15,7 +15,7 @@ use miette::Diagnostic;
 use owo_colors::OwoColorize;
 
 /// The error as text, ending with a line feed.
-pub fn render(error: &dyn Diagnostic, color: bool) -> String {
+pub(crate) fn render(error: &dyn Diagnostic, color: bool) -> String {
     let mut out = String::new();
     let paint = |word: &str, bad: bool| match (color, bad) {
         (false, _) => word.to_owned(),
@@ -52,17 +52,31 @@ fn line(out: &mut String, head: &str, text: &str) {
 
 /// The first label's place in its file, with the line it is in.
 fn place(out: &mut String, error: &dyn Diagnostic) {
-    let (Some(source), Some(labels)) = (error.source_code(), error.labels()) else { return };
+    let (Some(source), Some(labels)) = (error.source_code(), error.labels()) else {
+        return;
+    };
     for label in labels {
-        let Ok(span) = source.read_span(label.inner(), 0, 0) else { continue };
+        // One line more on each side, or the line is cut where the label begins and ends.
+        let Ok(span) = source.read_span(label.inner(), 1, 1) else {
+            continue;
+        };
         let text = String::from_utf8_lossy(span.data());
-        let (row, column) = (span.line() + 1, span.column() + 1);
+        let at = label
+            .offset()
+            .saturating_sub(span.span().offset())
+            .min(text.len());
+        let before = text.get(..at).unwrap_or_default();
+        let start = before.rfind('\n').map_or(0, |end| end + 1);
+        let row = span.line() + before.matches('\n').count() + 1;
+        let line = text[start..].lines().next().unwrap_or_default();
+        let column = before[start..].chars().count() + 1;
         let name = span.name().unwrap_or("input");
-        let _infallible = writeln!(out, "  --> {name}:{row}:{column}");
-        let _infallible = writeln!(out, "     | {}", text.trim_end());
         let marks = "^".repeat(label.len().clamp(1, 60));
         let blank = " ".repeat(column - 1);
-        let _infallible = writeln!(out, "     | {blank}{marks} {}", label.label().unwrap_or(""));
+        let label = label.label().unwrap_or("");
+        let _infallible = writeln!(out, "  --> {name}:{row}:{column}");
+        let _infallible = writeln!(out, "     | {}", line.trim_end());
+        let _infallible = writeln!(out, "     | {blank}{marks} {label}");
     }
 }
 

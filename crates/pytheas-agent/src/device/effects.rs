@@ -192,7 +192,10 @@ impl Device {
 
     pub(super) fn tidy(&mut self) {
         match slots::tidy(&self.dir, &self.machine.needed()) {
-            Ok(()) => self.tidy_due = false,
+            Ok(()) => {
+                self.tidy_due = false;
+                crate::memory::give_back();
+            }
             // What stays costs space, nothing else; the next update tries again.
             Err(error) => {
                 self.tidy_due = false;

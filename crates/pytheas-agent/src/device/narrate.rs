@@ -20,13 +20,10 @@ impl Device {
         }
         self.effect_backoff.reset();
         self.effect_at = Instant::now();
-        info!(
-            from = was.name(),
-            to = is.name(),
-            "update: {} → {}",
-            was.name(),
-            is.name()
-        );
+        if was.name() != is.name() {
+            let (from, to) = (was.name(), is.name());
+            info!(from, to, "update: {from} → {to}");
+        }
         let release = is
             .job()
             .map(|job| job.to.release.to_string())
@@ -54,6 +51,7 @@ impl Device {
                     "starting `{release}`, {tries_left} tries left after this one"
                 ));
                 if let Some(last) = last {
+                    warn!(tries_left, "{}; it is started again", last.message());
                     feedback = feedback.details(last.message().lines());
                 }
                 told.push(feedback);
@@ -74,7 +72,9 @@ impl Device {
             && before.refused().last() != Some(refusal)
         {
             let message = refusal.because.message().to_owned();
-            warn!("update failed: {message}");
+            if !matches!(was, State::RollingBack { .. }) {
+                warn!("update failed: {message}");
+            }
             self.failed(message);
         }
         if let Some(action) = self.machine.state().action().cloned() {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pytheas_api::ddi::{self, Handling};
 use pytheas_durable::faults;
-use pytheas_update::{Event, Failure, Reason};
+use pytheas_update::{Event, Failure, Outcome, Reason};
 use tracing::{debug, error, info, warn};
 
 use super::{DEFAULT_INTERVAL, Device, LONGEST_PAUSE};
@@ -195,15 +195,17 @@ impl Device {
                 Ok(()) => {}
             }
             faults::point("agent:report:after");
+            let given_up = matches!(report.outcome, Outcome::Cancelled);
             self.happen(Event::Delivered { report });
             if !self.pending.is_empty() {
                 return; // could not be saved: told again later
             }
-            self.attributes_due = true;
-            // What comes next may be waiting already.
-            self.poll_at = self
-                .poll_at
-                .min(Instant::now() + Duration::from_millis(100));
+            if given_up {
+                // A new deployment took its place and waits.
+                self.poll_at = self
+                    .poll_at
+                    .min(Instant::now() + Duration::from_millis(100));
+            }
         }
         if self.attributes_due {
             let data = attributes::now(&self.identity.platform, self.machine.current());

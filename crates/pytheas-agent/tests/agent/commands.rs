@@ -296,13 +296,23 @@ fn a_lost_state_is_rebuilt_from_what_runs() {
             .as_str()
             .unwrap_or("")
             .to_owned();
-        error.contains("was damaged and was rebuilt").then_some(())
+        error
+            .contains("was lost and was rebuilt from what runs")
+            .then_some(())
     });
     assert!(device.state.join("state.json.damaged").exists());
     let second = world.publish(&App::good("1.1.0"));
     let action = world.hub.offer(&second.target);
     assert_eq!(world.hub.closed(&action), Ok(()));
     device.is_idle();
+
+    device.kill();
+    fs::remove_file(device.state.join("state.json")).unwrap();
+    device.start();
+    device.runs("1.1.0");
+    until("the state is there again", || {
+        (device.machine()["current"]["release"] == "app@1.1.0").then_some(())
+    });
 
     // A newer agent's state is not ours to touch.
     device.kill();
@@ -335,4 +345,97 @@ fn once_polls_once_finishes_the_update_and_ends() {
     device.start();
     let status = until("it ends by itself", || device.ended());
     assert_eq!(status.code(), Some(3));
+}
+
+#[test]
+fn a_token_given_by_hand_needs_nobody_to_accept_the_device() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let mut device = world.device("device");
+    let root = world.root_file();
+    let url = world.hub.url();
+    let args = [
+        "--hub",
+        &url,
+        "--root",
+        root.to_str().unwrap(),
+        "--id",
+        "dev1",
+        "--token",
+        "token-1",
+    ];
+    let output = device.output("enrol", &args);
+    assert!(output.status.success(), "{}", stderr(&output));
+    device.start();
+    let action = world.hub.offer(&first.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    assert!(world.hub.talk().enrolments.is_empty());
+}
+
+/// Time on a processor, in clock ticks of 10 ms.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit_once(')')
+        .unwrap()
+        .1
+        .split_whitespace()
+        .collect();
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}
+
+#[test]
+fn an_agent_that_waits_sleeps() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    // Waiting to be accepted; waiting for the next poll; waiting for a hub that is away.
+    world.hub.talk().pending = true;
+    let mut device = world.device("device");
+    device.args = Vec::new();
+    device.start();
+    until("it asked", || {
+        (!world.hub.talk().enrolments.is_empty()).then_some(())
+    });
+    let rests = |device: &crate::support::Device, what: &str| {
+        let pid = device.child.as_ref().unwrap().id();
+        std::thread::sleep(Duration::from_millis(200));
+        let before = ticks(pid);
+        std::thread::sleep(Duration::from_millis(1_500));
+        let used = ticks(pid) - before;
+        assert!(used <= 3, "{what}: {used} ticks of 10 ms in 1.5 s");
+    };
+    rests(&device, "not accepted");
+    device.kill();
+    world.hub.talk().pending = false;
+    let action = world.hub.offer(&first.target);
+    device.start();
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    rests(&device, "idle");
+    world.hub.talk().away = true;
+    signal(
+        device.child.as_ref().unwrap().id(),
+        rustix::process::Signal::HUP,
+    );
+    rests(&device, "no hub");
+}
+
+#[test]
+fn a_hub_that_does_not_answer_does_not_keep_the_app_from_being_stopped() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let device = world.device_with("device", &first);
+    world.hub.talk().stall = Duration::from_secs(20);
+    std::thread::sleep(Duration::from_millis(500));
+    let app = device.app_pid().unwrap();
+    signal(
+        device.child.as_ref().unwrap().id(),
+        rustix::process::Signal::TERM,
+    );
+    let began = std::time::Instant::now();
+    until("the app is stopped", || (!alive(app)).then_some(()));
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
 }

@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod memory;
 mod power_cuts;
 mod refusals;
 mod support;

@@ -32,7 +32,7 @@ pub(super) fn kind(path: &Path) -> Option<(u8, u16)> {
     kind_of(&head)
 }
 
-fn kind_of(bytes: &[u8]) -> Option<(u8, u16)> {
+pub(super) fn kind_of(bytes: &[u8]) -> Option<(u8, u16)> {
     let little = *bytes.get(5)? == 1;
     let machine: [u8; 2] = bytes.get(18..20)?.try_into().ok()?;
     let machine = if little {

@@ -9,6 +9,7 @@ const MAIN: &str = r#"
 import bz2, ctypes, json, lzma, os, sqlite3, ssl, subprocess, sys, uuid, zlib
 import helper
 import idna
+import rpds
 from markupsafe import _speedups
 
 child = subprocess.run([sys.executable, "-c", "import idna, helper, sys; print(idna.__name__, sys.prefix)"],
@@ -36,7 +37,7 @@ fn workspace() -> Workspace {
     Workspace::new(&[
         ("main.py", MAIN),
         ("helper.py", helper),
-        ("requirements.txt", "idna\nmarkupsafe\n"),
+        ("requirements.txt", "idna\nmarkupsafe\nrpds-py\n"),
     ])
 }
 

@@ -4,6 +4,7 @@ use std::{
     cell::RefCell,
     error::Error,
     ffi::OsStr,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -123,13 +124,18 @@ pub(crate) fn python(dir: &Path) -> PathBuf {
     dir.join("python/bin/python3")
 }
 
+/// Says, past the test harness's capture, that a test is not run.
+pub(crate) fn skipped(reason: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
+}
+
 /// A Python of this machine with the minor version; the test is skipped, visibly, without one.
 pub(crate) fn host_python(path: &str) -> Option<PathBuf> {
     let path = PathBuf::from(path);
     if path.is_file() {
         return Some(path);
     }
-    println!("SKIPPED: there is no `{}`", path.display());
+    skipped(&format!("there is no `{}`", path.display()));
     None
 }
 
@@ -140,7 +146,7 @@ pub(crate) fn can_unshare() -> bool {
         .output()
         .is_ok_and(|output| output.status.success());
     if !works {
-        println!("SKIPPED: `unshare -m` needs to be run by root");
+        skipped("`unshare -m` needs to be run by root");
     }
     works
 }
@@ -156,7 +162,7 @@ pub(crate) fn without_host_pythons(program: &Path, arguments: &[&OsStr]) -> Comm
             target=$(readlink -f "$file")
             if [ -f "$target" ] && [ ! -s /proc/self/fd/9 ]; then mount --bind /dev/null "$target"; fi
         done 9</dev/null
-        for library in libssl libcrypto libsqlite3 libffi libz libbz2 liblzma libreadline libncursesw libexpat libuuid; do
+        for library in libssl libcrypto libsqlite3 libffi libz libbz2 liblzma libreadline libncursesw libexpat libuuid libgcc_s libstdc++; do
             for file in /usr/lib/*/$library.so*; do
                 if [ -f "$file" ]; then mount --bind /dev/null "$(readlink -f "$file")"; fi
             done

@@ -33,7 +33,9 @@ struct Signed {
 
 /// One look.
 pub(crate) async fn run(app: &Shared) {
-    let Some(folder) = &app.config.online_keys else { return };
+    let Some(folder) = &app.config.online_keys else {
+        return;
+    };
     let now = Timestamp::from_millisecond(app.now_ms()).unwrap_or_default();
     match due(app, now).await {
         Ok(true) => {}
@@ -69,6 +71,9 @@ async fn due(app: &Shared, now: Timestamp) -> Result<bool, StoreError> {
     let Some(bytes) = app.releases.store.get(layout::TIMESTAMP, 1 << 20).await? else {
         return Ok(false);
     };
-    Ok(serde_json::from_slice::<Metadata>(&bytes)
-        .map_or(true, |metadata| metadata.signed.expires.duration_since(now) < LEFT))
+    Ok(
+        serde_json::from_slice::<Metadata>(&bytes).map_or(true, |metadata| {
+            metadata.signed.expires.duration_since(now) < LEFT
+        }),
+    )
 }

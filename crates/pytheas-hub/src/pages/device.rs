@@ -26,7 +26,11 @@ pub(crate) async fn handle(
     let now_ms = app.now_ms();
     let detail = devices::show::detail(&app, &devices::id(&id)?).await?;
     let traffic = app.traffic.report(Some(&detail.device.id), now_ms);
-    let moved: u64 = traffic.devices.iter().map(|device| device.total().total_bytes()).sum();
+    let moved: u64 = traffic
+        .devices
+        .iter()
+        .map(|device| device.total().total_bytes())
+        .sum();
     let content = html! {
         h1 { (detail.device.name) }
         (facts(&detail.device, moved, &session, now_ms))
@@ -45,7 +49,12 @@ pub(crate) async fn handle(
             }
         }
     };
-    Ok(layout::page(&headers, &session, &detail.device.name, content))
+    Ok(layout::page(
+        &headers,
+        &session,
+        &detail.device.name,
+        content,
+    ))
 }
 
 fn facts(device: &DeviceView, moved: u64, session: &Session, now_ms: i64) -> Markup {
@@ -110,7 +119,7 @@ fn said(message: &ActionMessage, now_ms: i64) -> Markup {
         li {
             span { (parts::action_status(message.status)) }
             div {
-                (first) " " span.soft { (parts::ago(message.at_ms, now_ms)) }
+                (parts::prose(first)) " " span.soft { (parts::ago(message.at_ms, now_ms)) }
                 @if !rest.is_empty() { pre tabindex="0" { (rest.join("\n")) } }
             }
         }

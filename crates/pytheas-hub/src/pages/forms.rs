@@ -25,7 +25,9 @@ pub(crate) struct FormWord {
 
 /// Whether a browser says that the form is ours (old ones say nothing; the word guards them).
 pub(crate) fn same_site(headers: &HeaderMap) -> bool {
-    headers.get("sec-fetch-site").is_none_or(|site| site == "same-origin" || site == "none")
+    headers
+        .get("sec-fetch-site")
+        .is_none_or(|site| site == "same-origin" || site == "none")
 }
 
 impl FormWord {
@@ -101,7 +103,11 @@ async fn command(
     command: Command,
 ) -> ApiResult<Redirect> {
     let number = rollouts::id(id)?;
-    if !app.engine.command(number, command, &session.token.name).await? {
+    if !app
+        .engine
+        .command(number, command, &session.token.name)
+        .await?
+    {
         return Err(rollouts::unknown(id));
     }
     Ok(Redirect::to(&format!("/rollouts/{number}")))

@@ -72,7 +72,10 @@ pub(crate) async fn enter(
     let Some(token) = tokens::by_hash(&app.store.read, hash).await? else {
         app.logins.count(origin.client, now_ms);
         tracing::warn!(client = %origin.client, "a wrong token at the login page");
-        return refuse(StatusCode::UNAUTHORIZED, "The hub does not know this token.");
+        return refuse(
+            StatusCode::UNAUTHORIZED,
+            "The hub does not know this token.",
+        );
     };
     if !covers(token.role, Role::Viewer) {
         return refuse(StatusCode::FORBIDDEN, "This token is for publishing only.");

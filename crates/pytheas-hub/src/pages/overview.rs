@@ -2,9 +2,7 @@
 
 use axum::{extract::State, http::HeaderMap, response::Response};
 use maud::{Markup, html};
-use pytheas_api::{
-    ActionView, DeviceId, DeviceState, DeviceView, Role, RolloutState, RolloutView,
-};
+use pytheas_api::{ActionView, DeviceId, DeviceState, DeviceView, Role, RolloutState, RolloutView};
 
 use super::{layout, parts};
 use crate::{
@@ -50,13 +48,16 @@ pub(crate) async fn handle(
 }
 
 fn figures(total: i64, pending: i64, online: usize, rollouts: &[RolloutView]) -> Markup {
-    let running = rollouts.iter().filter(|rollout| rollout.state == RolloutState::Running).count();
+    let running = rollouts
+        .iter()
+        .filter(|rollout| rollout.state == RolloutState::Running)
+        .count();
     html! {
         ul.figures {
-            li { b { (total) } "devices" }
+            li { b { (total) } @if total == 1 { "device" } @else { "devices" } }
             li { b { (online) } "online" }
             @if pending > 0 { li { b { (pending) } "waiting to be accepted" } }
-            li { b { (running) } "rollouts running" }
+            li { b { (running) } @if running == 1 { "rollout running" } @else { "rollouts running" } }
         }
     }
 }
@@ -77,14 +78,18 @@ fn trouble(rollouts: &[RolloutView], failures: &[(DeviceId, ActionView)], now_ms
                 @for (rollout, reason) in paused {
                     li {
                         "Rollout of " a href=(format!("/rollouts/{}", rollout.id)) { (rollout.release) }
-                        " is paused: " (reason)
+                        " is paused"
+                        // Its failures stand right below.
+                        @if !failures.iter().any(|(_, action)| action.rollout == rollout.id) {
+                            ": " (parts::prose(reason))
+                        }
                     }
                 }
                 @for (device, action) in failures {
                     li {
                         a href=(format!("/devices/{device}")) { (device) } " did not take "
                         (action.release) ": "
-                        (action.message.as_deref().unwrap_or("no reason given")) " "
+                        (parts::prose(action.message.as_deref().unwrap_or("no reason given"))) " "
                         span.soft { (parts::ago(action.updated_ms, now_ms)) }
                     }
                 }

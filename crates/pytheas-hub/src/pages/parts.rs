@@ -3,7 +3,8 @@
 use jiff::Timestamp;
 use maud::{Markup, html};
 use pytheas_api::{
-    ActionStatus, DeviceState, GroupState, GroupView, Role, RolloutState, RolloutView, UpdateState,
+    ActionStatus, DeviceState, GroupSize, GroupState, GroupView, Role, RolloutState, RolloutView,
+    UpdateState,
 };
 
 use crate::auth::{Session, covers};
@@ -53,6 +54,28 @@ pub(crate) fn rollout_state(value: RolloutState) -> Markup {
     state(class, value.as_str())
 }
 
+/// A sentence whose literals stand in backticks.
+pub(crate) fn prose(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    let paired = parts.len() % 2 == 1; // otherwise somebody else's lonely backtick is in it
+    html! {
+        @if paired {
+            @for (index, part) in parts.iter().enumerate() {
+                @if index % 2 == 1 { code { (part) } } @else { (part) }
+            }
+        } @else { (text) }
+    }
+}
+
+/// A group's size, for people.
+fn size(group: &GroupView) -> String {
+    match group.size {
+        GroupSize::Count(1) => "1 device".to_owned(),
+        GroupSize::Count(count) => format!("{count} devices"),
+        GroupSize::Percent(percent) => format!("to {percent}%"),
+    }
+}
+
 /// How long ago, with the exact time behind it.
 pub(crate) fn ago(at_ms: i64, now_ms: i64) -> Markup {
     let exact = Timestamp::from_millisecond(at_ms).unwrap_or_default();
@@ -65,6 +88,15 @@ pub(crate) fn ago(at_ms: i64, now_ms: i64) -> Markup {
         seconds => format!("{} days ago", seconds / 86_400),
     };
     html! { time datetime=(exact) title=(exact) { (words) } }
+}
+
+/// A length of time, in the largest unit that says it exactly.
+pub(crate) fn span(seconds: u64) -> String {
+    match seconds {
+        s if s % 3600 == 0 => format!("{} h", s / 3600),
+        s if s % 60 == 0 => format!("{} min", s / 60),
+        s => format!("{s} s"),
+    }
 }
 
 /// Like [`ago`], for what may never have happened.
@@ -99,9 +131,11 @@ fn progress(group: &GroupView) -> Markup {
 
 fn words(group: &GroupView) -> String {
     let mut words = format!("{} of {} succeeded", group.succeeded, group.total);
-    for (count, word) in
-        [(group.active, "active"), (group.failed, "failed"), (group.cancelled, "cancelled")]
-    {
+    for (count, word) in [
+        (group.active, "active"),
+        (group.failed, "failed"),
+        (group.cancelled, "cancelled"),
+    ] {
         if count > 0 {
             words.push_str(&format!(", {count} {word}"));
         }
@@ -120,10 +154,10 @@ pub(crate) fn rollout_card(rollout: &RolloutView, session: &Session, now_ms: i64
                     span.soft { "by " (rollout.created_by) ", " (ago(rollout.created_ms, now_ms)) }
                 }
             }
-            @if let Some(reason) = &rollout.reason { p.reason { (reason) } }
+            @if let Some(reason) = &rollout.reason { p.reason { (prose(reason)) } }
             @for (index, group) in rollout.groups.iter().enumerate() {
                 div.group {
-                    span { "Group " (index + 1) " " span.soft { (group.size) } }
+                    span { "Group " (index + 1) " " span.soft { (size(group)) } }
                     (progress(group))
                     span.note {
                         @if group.state == GroupState::Waiting { "waits, " (group.total) " devices" }
@@ -138,14 +172,20 @@ pub(crate) fn rollout_card(rollout: &RolloutView, session: &Session, now_ms: i64
 
 fn rollout_buttons(rollout: &RolloutView, session: &Session) -> Markup {
     if !covers(session.token.role, Role::Operator)
-        || matches!(rollout.state, RolloutState::Finished | RolloutState::Aborted)
+        || matches!(
+            rollout.state,
+            RolloutState::Finished | RolloutState::Aborted
+        )
     {
         return html! {};
     }
     let at = |verb: &str| format!("/rollouts/{}/{verb}", rollout.id);
-    let question = format!("Take {} back from every device that has not ended?", rollout.release);
+    let question = format!(
+        "Take {} back from every device that has not ended?",
+        rollout.release
+    );
     html! {
-        p.buttons {
+        div.buttons {
             @if rollout.state == RolloutState::Paused {
                 (button(&at("resume"), "Resume", "main", None, session))
             } @else {

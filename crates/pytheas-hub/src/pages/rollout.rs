@@ -28,8 +28,8 @@ pub(crate) async fn handle(
         (parts::rollout_card(rollout, &session, now_ms))
         p.soft {
             "The next group opens when " (rollout.success_threshold) "% of a group succeeded; it pauses when more than "
-            (rollout.error_threshold) "% failed; a device silent for "
-            (rollout.silence_deadline_s) " s counts as failed."
+            (rollout.error_threshold) "% failed; a device that reports nothing for "
+            (parts::span(rollout.silence_deadline_s)) " counts as failed."
         }
         h2 { "Devices" }
         table {
@@ -46,7 +46,7 @@ pub(crate) async fn handle(
                         th scope="row" { a href=(format!("/devices/{}", device.device)) { (device.device) } }
                         td data-label="Group" { (device.group + 1) }
                         td data-label="Status" { (parts::action_status(device.status)) }
-                        td data-label="Message" { (device.message.as_deref().unwrap_or_default()) }
+                        td data-label="Message" { (parts::prose(device.message.as_deref().unwrap_or_default())) }
                     }
                 }
             }
@@ -55,5 +55,10 @@ pub(crate) async fn handle(
             p.soft { "The first " (DEVICES_MAX) " of " (detail.devices.len()) " devices." }
         }
     };
-    Ok(layout::page(&headers, &session, &format!("Rollout {}", rollout.id), content))
+    Ok(layout::page(
+        &headers,
+        &session,
+        &format!("Rollout {}", rollout.id),
+        content,
+    ))
 }

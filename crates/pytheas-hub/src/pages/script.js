@@ -22,7 +22,15 @@
   };
   const soon = () => { clearTimeout(timer); timer = setTimeout(refresh, 150); };
   const source = new EventSource("/events");
-  source.onmessage = soon;
+  const news = document.getElementById("news");
+  source.onmessage = (message) => {
+    soon();
+    const event = JSON.parse(message.data);
+    if (event.kind === "rollout-changed")
+      news.textContent = `rollout ${event.rollout} ${event.state}: ${event.reason ?? ""}`;
+    if (event.kind === "action-changed" && ["failed", "succeeded"].includes(event.status))
+      news.textContent = `${event.device} ${event.status}: ${event.message ?? ""}`;
+  };
   let first = true;
   source.onopen = () => { if (!first) soon(); first = false; };
   setInterval(soon, 30000);

@@ -27,5 +27,7 @@ pub(crate) async fn handle(
     Query(query): Query<ListQuery>,
 ) -> ApiResult<Json<Vec<AuditEntry>>> {
     let limit = query.limit.unwrap_or(100).clamp(1, 1000);
-    Ok(Json(audit::list(&app.store.read, query.before.unwrap_or(i64::MAX), limit).await?))
+    Ok(Json(
+        audit::list(&app.store.read, query.before.unwrap_or(i64::MAX), limit).await?,
+    ))
 }

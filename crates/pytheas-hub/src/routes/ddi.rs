@@ -29,12 +29,18 @@ pub(crate) fn router() -> Router<App> {
         .route("/", get(poll::handle))
         .route("/configData", put(configure::handle))
         .route("/deploymentBase/{action}", get(deployment::handle))
-        .route("/deploymentBase/{action}/feedback", post(feedback::deployment))
+        .route(
+            "/deploymentBase/{action}/feedback",
+            post(feedback::deployment),
+        )
         .route("/cancelAction/{action}", get(cancel::handle))
         .route("/cancelAction/{action}/feedback", post(feedback::cancel))
         .route("/installedBase/{action}", get(installed::handle))
         .route("/softwaremodules/{module}/artifacts", get(artifacts::list))
-        .route("/softwaremodules/{module}/artifacts/{filename}", get(artifacts::download))
+        .route(
+            "/softwaremodules/{module}/artifacts/{filename}",
+            get(artifacts::download),
+        )
 }
 
 /// An error body as DDI clients may read it.
@@ -46,13 +52,28 @@ struct DdiError {
 }
 
 /// A failed DDI call.
-pub(crate) fn failed(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
-    (status, axum::Json(DdiError { error_code: code, message: message.into() })).into_response()
+pub(crate) fn failed(
+    status: StatusCode,
+    code: &'static str,
+    message: impl Into<String>,
+) -> Response {
+    (
+        status,
+        axum::Json(DdiError {
+            error_code: code,
+            message: message.into(),
+        }),
+    )
+        .into_response()
 }
 
 /// 404 for whatever the device has no business with.
 pub(crate) fn unknown(what: &str) -> Response {
-    failed(StatusCode::NOT_FOUND, "pytheas.unknown", format!("no such {what}"))
+    failed(
+        StatusCode::NOT_FOUND,
+        "pytheas.unknown",
+        format!("no such {what}"),
+    )
 }
 
 impl From<ReportError> for Response {
@@ -76,25 +97,47 @@ pub(crate) fn answer<T: Serialize>(request: &HeaderMap, value: &T) -> Response {
         Ok(body) => body,
         Err(error) => return ApiError::internal(&error).into_response(),
     };
-    let text = |name| request.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
-    let etag = format!("\"{}\"", hex::encode(&secret::hash(&String::from_utf8_lossy(&body))[..12]));
+    let text = |name| {
+        request
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let etag = format!(
+        "\"{}\"",
+        hex::encode(&secret::hash(&String::from_utf8_lossy(&body))[..12])
+    );
     if text(header::IF_NONE_MATCH).is_some_and(|list| list.split(',').any(|tag| tag.trim() == etag))
     {
         return (StatusCode::NOT_MODIFIED, [(header::ETAG, etag)]).into_response();
     }
     let hal = text(header::ACCEPT).is_some_and(|accept| accept.contains("application/hal+json"));
-    let content_type = if hal { "application/hal+json" } else { "application/json" };
-    let headers = [(header::CONTENT_TYPE, content_type.to_owned()), (header::ETAG, etag)];
+    let content_type = if hal {
+        "application/hal+json"
+    } else {
+        "application/json"
+    };
+    let headers = [
+        (header::CONTENT_TYPE, content_type.to_owned()),
+        (header::ETAG, etag),
+    ];
     (headers, body).into_response()
 }
 
 /// A JSON body, whatever `Content-Type` says.
 pub(crate) fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Response> {
-    serde_json::from_slice(body)
-        .map_err(|error| failed(StatusCode::BAD_REQUEST, "pytheas.malformed", error.to_string()))
+    serde_json::from_slice(body).map_err(|error| {
+        failed(
+            StatusCode::BAD_REQUEST,
+            "pytheas.malformed",
+            error.to_string(),
+        )
+    })
 }
 
 /// An action's number in a path; anything else is as unknown as a number nobody has.
 pub(crate) fn action_id(text: &str) -> Result<i64, Response> {
-    text.parse().ok().filter(|id| (1..=i64::from(i32::MAX)).contains(id)).ok_or_else(|| unknown("action"))
+    text.parse()
+        .ok()
+        .filter(|id| (1..=i64::from(i32::MAX)).contains(id))
+        .ok_or_else(|| unknown("action"))
 }

@@ -38,22 +38,27 @@ pub(crate) async fn for_session(
 fn answer(app: App) -> Sse<impl Stream<Item = Result<Frame, Infallible>>> {
     let receiver = app.bus.subscribe();
     let stopping = app.stopping.clone();
-    let stream = stream::unfold((app, receiver, stopping), |(app, mut receiver, mut stopping)| async {
-        let event = tokio::select! {
-            () = stopped(&mut stopping) => return None,
-            event = receiver.recv() => event,
-        };
-        let event = match event {
-            Ok(event) => event,
-            Err(RecvError::Closed) => return None,
-            Err(RecvError::Lagged(count)) => {
-                Event { id: 0, at_ms: app.now_ms(), kind: EventKind::Missed { count } }
-            }
-        };
-        let frame = Frame::default()
-            .id(event.id.to_string())
-            .data(serde_json::to_string(&event).unwrap_or_default());
-        Some((Ok(frame), (app, receiver, stopping)))
-    });
+    let stream = stream::unfold(
+        (app, receiver, stopping),
+        |(app, mut receiver, mut stopping)| async {
+            let event = tokio::select! {
+                () = stopped(&mut stopping) => return None,
+                event = receiver.recv() => event,
+            };
+            let event = match event {
+                Ok(event) => event,
+                Err(RecvError::Closed) => return None,
+                Err(RecvError::Lagged(count)) => Event {
+                    id: 0,
+                    at_ms: app.now_ms(),
+                    kind: EventKind::Missed { count },
+                },
+            };
+            let frame = Frame::default()
+                .id(event.id.to_string())
+                .data(serde_json::to_string(&event).unwrap_or_default());
+            Some((Ok(frame), (app, receiver, stopping)))
+        },
+    );
     Sse::new(stream).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }

@@ -23,5 +23,9 @@ pub(crate) async fn handle(State(app): State<App>) -> Response {
 
 fn failed(error: &sqlx::Error) -> Response {
     tracing::error!(%error, "the database does not answer");
-    (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer\n").into_response()
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        "the database does not answer\n",
+    )
+        .into_response()
 }

@@ -28,23 +28,42 @@ pub(crate) async fn handle(State(app): State<App>) -> ApiResult<Response> {
         }
     };
     let label = |key: &str, value: &str| format!("{{{key}=\"{value}\"}}");
-    family("pytheas_build_info", "gauge", "This program.", vec![(
-        label("version", env!("CARGO_PKG_VERSION")),
-        "1".to_owned(),
-    )]);
-    family("pytheas_devices", "gauge", "Devices by state.", vec![
-        (label("state", "pending"), pending.to_string()),
-        (label("state", "online"), online.to_string()),
-        (label("state", "offline"), (total - pending - online).max(0).to_string()),
-    ]);
+    family(
+        "pytheas_build_info",
+        "gauge",
+        "This program.",
+        vec![(label("version", env!("CARGO_PKG_VERSION")), "1".to_owned())],
+    );
+    family(
+        "pytheas_devices",
+        "gauge",
+        "Devices by state.",
+        vec![
+            (label("state", "pending"), pending.to_string()),
+            (label("state", "online"), online.to_string()),
+            (
+                label("state", "offline"),
+                (total - pending - online).max(0).to_string(),
+            ),
+        ],
+    );
     let states = rollouts::counts(&app.store.read).await?;
-    let states = states.into_iter().map(|(s, count)| (label("state", &s), count.to_string()));
-    family("pytheas_rollouts", "gauge", "Rollouts by state.", states.collect());
+    let states = states
+        .into_iter()
+        .map(|(s, count)| (label("state", &s), count.to_string()));
+    family(
+        "pytheas_rollouts",
+        "gauge",
+        "Rollouts by state.",
+        states.collect(),
+    );
     let open = actions::count_open(&app.store.read).await?;
-    family("pytheas_actions_open", "gauge", "Assignments that are open.", vec![(
-        String::new(),
-        open.to_string(),
-    )]);
+    family(
+        "pytheas_actions_open",
+        "gauge",
+        "Assignments that are open.",
+        vec![(String::new(), open.to_string())],
+    );
     let report = app.traffic.report(None, app.now_ms());
     let mut bytes = Vec::new();
     let mut requests = Vec::new();
@@ -58,7 +77,15 @@ pub(crate) async fn handle(State(app): State<App>) -> ApiResult<Response> {
         requests.push((label("kind", kind), sums.requests.to_string()));
     }
     family("pytheas_http_bytes_total", "counter", "Bytes moved.", bytes);
-    family("pytheas_http_requests_total", "counter", "Requests answered.", requests);
-    let content_type = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    family(
+        "pytheas_http_requests_total",
+        "counter",
+        "Requests answered.",
+        requests,
+    );
+    let content_type = (
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    );
     Ok(([content_type], text).into_response())
 }

@@ -49,15 +49,22 @@ impl RepoFile {
                 }
                 let digits = version.bytes().all(|b| b.is_ascii_digit());
                 let version = version.parse().ok().filter(|_| digits)?;
-                Self::Metadata { role: role.to_owned(), version }
+                Self::Metadata {
+                    role: role.to_owned(),
+                    version,
+                }
             }
             ["blobs", folder, name] if name.starts_with(folder) && folder.len() == 2 => {
-                Self::Blob { sha256: name.parse().ok()? }
+                Self::Blob {
+                    sha256: name.parse().ok()?,
+                }
             }
             ["targets", .., name] => {
                 let (sha256, rest) = name.split_once('.')?;
                 (!rest.is_empty()).then_some(())?;
-                Self::Target { sha256: sha256.parse().ok()? }
+                Self::Target {
+                    sha256: sha256.parse().ok()?,
+                }
             }
             _ => return None,
         };

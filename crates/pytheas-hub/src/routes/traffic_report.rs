@@ -24,6 +24,10 @@ pub(crate) async fn handle(
     _viewer: Viewer,
     Query(query): Query<TrafficQuery>,
 ) -> ApiResult<Json<TrafficReport>> {
-    let device = query.device.as_deref().map(super::devices::id).transpose()?;
+    let device = query
+        .device
+        .as_deref()
+        .map(super::devices::id)
+        .transpose()?;
     Ok(Json(app.traffic.report(device.as_ref(), app.now_ms())))
 }

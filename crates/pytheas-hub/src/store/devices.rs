@@ -24,7 +24,9 @@ pub(crate) struct Credentials {
 }
 
 fn digest(row: &SqliteRow, column: &str) -> Result<Option<Hash>> {
-    Ok(row.try_get::<Option<Vec<u8>>, _>(column)?.and_then(|bytes| Hash::try_from(bytes).ok()))
+    Ok(row
+        .try_get::<Option<Vec<u8>>, _>(column)?
+        .and_then(|bytes| Hash::try_from(bytes).ok()))
 }
 
 /// What authentication needs of this device.
@@ -86,8 +88,10 @@ pub(crate) async fn accept(db: &mut SqliteConnection, id: &DeviceId, now_ms: i64
 
 /// Removes a device with its actions.
 pub(crate) async fn remove(db: &mut SqliteConnection, id: &DeviceId) -> Result<bool> {
-    let done =
-        sqlx::query("DELETE FROM devices WHERE id = ?").bind(id.as_str()).execute(db).await?;
+    let done = sqlx::query("DELETE FROM devices WHERE id = ?")
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -207,7 +211,11 @@ pub(crate) async fn last_seen(db: &SqlitePool) -> Result<Vec<(DeviceId, i64, Str
         .iter()
         .map(|row| {
             let address: Option<String> = row.try_get(2)?;
-            Ok((parsed(row.try_get(0)?)?, row.try_get(1)?, address.unwrap_or_default()))
+            Ok((
+                parsed(row.try_get(0)?)?,
+                row.try_get(1)?,
+                address.unwrap_or_default(),
+            ))
         })
         .collect()
 }
@@ -245,7 +253,11 @@ fn view(row: &SqliteRow) -> Result<DeviceView> {
         name: row.try_get("name")?,
         platform: row.try_get("platform")?,
         // Whether it is online the presence knows, not the database.
-        state: if accepted { DeviceState::Accepted } else { DeviceState::Pending },
+        state: if accepted {
+            DeviceState::Accepted
+        } else {
+            DeviceState::Pending
+        },
         update: match status.as_deref().and_then(ActionStatus::from_name) {
             None | Some(ActionStatus::Cancelled) => UpdateState::None,
             Some(ActionStatus::Succeeded) => UpdateState::InSync,
@@ -283,7 +295,9 @@ pub(crate) async fn list(db: &SqlitePool, after: &str, limit: u32) -> Result<Vec
 /// One device.
 pub(crate) async fn show(db: &SqlitePool, id: &DeviceId) -> Result<Option<DeviceView>> {
     let sql = format!("{VIEW} WHERE d.id = ?");
-    let row =
-        sqlx::query(sqlx::AssertSqlSafe(sql)).bind(id.as_str()).fetch_optional(db).await?;
+    let row = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(id.as_str())
+        .fetch_optional(db)
+        .await?;
     row.as_ref().map(view).transpose()
 }

@@ -51,7 +51,10 @@ pub(crate) async fn list(db: &SqlitePool) -> Result<Vec<EnrolmentKeyView>> {
 
 /// Takes a key away; devices it accepted stay accepted.
 pub(crate) async fn remove(db: &mut SqliteConnection, id: i64) -> Result<bool> {
-    let done = sqlx::query("DELETE FROM enrolment_keys WHERE id = ?").bind(id).execute(db).await?;
+    let done = sqlx::query("DELETE FROM enrolment_keys WHERE id = ?")
+        .bind(id)
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() > 0)
 }
 

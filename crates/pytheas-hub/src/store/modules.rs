@@ -33,7 +33,9 @@ fn module(row: &SqliteRow) -> Result<Module> {
 fn file(row: &SqliteRow) -> Result<ArtifactFile> {
     Ok(ArtifactFile {
         filename: row.try_get("filename")?,
-        size_bytes: row.try_get::<i64, _>("size_bytes").map(crate::clock::unsigned)?,
+        size_bytes: row
+            .try_get::<i64, _>("size_bytes")
+            .map(crate::clock::unsigned)?,
         sha1: row.try_get("sha1")?,
         md5: row.try_get("md5")?,
         sha256: row.try_get("sha256")?,
@@ -69,32 +71,26 @@ pub(crate) async fn ensure(
 }
 
 /// The uploaded artifact of this name and version.
-pub(crate) async fn artifact(
-    db: &SqlitePool,
-    name: &str,
-    version: &str,
-) -> Result<Option<Module>> {
-    let row =
-        sqlx::query("SELECT * FROM modules WHERE name = ? AND version = ? AND target = ''")
-            .bind(name)
-            .bind(version)
-            .fetch_optional(db)
-            .await?;
+pub(crate) async fn artifact(db: &SqlitePool, name: &str, version: &str) -> Result<Option<Module>> {
+    let row = sqlx::query("SELECT * FROM modules WHERE name = ? AND version = ? AND target = ''")
+        .bind(name)
+        .bind(version)
+        .fetch_optional(db)
+        .await?;
     row.as_ref().map(module).transpose()
 }
 
 /// The module with this number.
 pub(crate) async fn by_id(db: &SqlitePool, id: i64) -> Result<Option<Module>> {
-    let row =
-        sqlx::query("SELECT * FROM modules WHERE id = ?").bind(id).fetch_optional(db).await?;
+    let row = sqlx::query("SELECT * FROM modules WHERE id = ?")
+        .bind(id)
+        .fetch_optional(db)
+        .await?;
     row.as_ref().map(module).transpose()
 }
 
 /// A module's files, by name.
-pub(crate) async fn files(
-    db: impl SqliteExecutor<'_>,
-    module: i64,
-) -> Result<Vec<ArtifactFile>> {
+pub(crate) async fn files(db: impl SqliteExecutor<'_>, module: i64) -> Result<Vec<ArtifactFile>> {
     sqlx::query("SELECT * FROM files WHERE module = ? ORDER BY filename")
         .bind(module)
         .fetch_all(db)

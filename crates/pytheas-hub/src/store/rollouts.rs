@@ -7,7 +7,7 @@ use pytheas_api::{
     RolloutView,
 };
 use pytheas_rollout::{Member, Plan, Progress, Rollout, Standing, State};
-use sqlx::{Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{Result, json, parsed};
 
@@ -63,7 +63,9 @@ pub(crate) async fn add(
     for (group, range) in rollout.ranges().iter().enumerate() {
         for position in range.clone() {
             let member = &rollout.members()[position];
-            let Some(module) = modules.get(&member.device) else { continue };
+            let Some(module) = modules.get(&member.device) else {
+                continue;
+            };
             sqlx::query(
                 "INSERT INTO rollout_devices (rollout, position, grp, device, module, standing)
                  VALUES (?, ?, ?, ?, ?, ?)",
@@ -82,10 +84,7 @@ pub(crate) async fn add(
 }
 
 /// The machine as it was written down.
-pub(crate) async fn load(
-    db: &mut SqliteConnection,
-    id: i64,
-) -> Result<Option<Rollout<DeviceId>>> {
+pub(crate) async fn load(db: &mut SqliteConnection, id: i64) -> Result<Option<Rollout<DeviceId>>> {
     let Some(row) = sqlx::query("SELECT plan, progress FROM rollouts WHERE id = ?")
         .bind(id)
         .fetch_optional(&mut *db)
@@ -108,18 +107,26 @@ pub(crate) async fn load(
     let mut sizes = vec![0usize; plan.groups().len()];
     for row in &rows {
         let group: i64 = row.try_get(0)?;
-        if let Some(size) = usize::try_from(group).ok().and_then(|group| sizes.get_mut(group)) {
+        if let Some(size) = usize::try_from(group)
+            .ok()
+            .and_then(|group| sizes.get_mut(group))
+        {
             *size += 1;
         }
         let heard: Option<i64> = row.try_get(3)?;
         let standing = match row.try_get::<&str, _>(2)? {
-            "active" => Standing::Active { heard_ms: crate::clock::unsigned(heard.unwrap_or(0)) },
+            "active" => Standing::Active {
+                heard_ms: crate::clock::unsigned(heard.unwrap_or(0)),
+            },
             "succeeded" => Standing::Succeeded,
             "failed" => Standing::Failed,
             "cancelled" => Standing::Cancelled,
             _ => Standing::Waiting,
         };
-        members.push(Member { device: parsed(row.try_get(1)?)?, standing });
+        members.push(Member {
+            device: parsed(row.try_get(1)?)?,
+            standing,
+        });
     }
     let mut start = 0;
     let ranges = sizes
@@ -206,7 +213,7 @@ pub(crate) async fn older_with(
 }
 
 /// Rollouts that are running or paused.
-pub(crate) async fn open(db: &mut SqliteConnection) -> Result<Vec<i64>> {
+pub(crate) async fn open(db: impl SqliteExecutor<'_>) -> Result<Vec<i64>> {
     sqlx::query("SELECT id FROM rollouts WHERE state IN ('running', 'paused') ORDER BY id")
         .fetch_all(db)
         .await?
@@ -251,7 +258,11 @@ pub(crate) async fn list(db: &SqlitePool, before: i64, limit: u32) -> Result<Vec
 
 /// One rollout.
 pub(crate) async fn show(db: &SqlitePool, id: i64) -> Result<Option<RolloutView>> {
-    match sqlx::query("SELECT * FROM rollouts WHERE id = ?").bind(id).fetch_optional(db).await? {
+    match sqlx::query("SELECT * FROM rollouts WHERE id = ?")
+        .bind(id)
+        .fetch_optional(db)
+        .await?
+    {
         Some(row) => Ok(Some(view(db, &row).await?)),
         None => Ok(None),
     }
@@ -287,7 +298,9 @@ async fn view(db: &SqlitePool, row: &SqliteRow) -> Result<RolloutView> {
     for row in &counts {
         let group: i64 = row.try_get(0)?;
         let count: u32 = row.try_get(2)?;
-        let Some(group) = usize::try_from(group).ok().and_then(|group| groups.get_mut(group))
+        let Some(group) = usize::try_from(group)
+            .ok()
+            .and_then(|group| groups.get_mut(group))
         else {
             continue;
         };
@@ -342,9 +355,12 @@ pub(crate) async fn devices(db: &SqlitePool, id: i64) -> Result<Vec<RolloutDevic
             device: parsed(row.try_get(0)?)?,
             group: row.try_get(1)?,
             action: row.try_get(3)?,
-            status: status.or(Some(standing)).and_then(ActionStatus::from_name).unwrap_or(
-                ActionStatus::Pending, // `waiting` has no action yet
-            ),
+            status: status
+                .or(Some(standing))
+                .and_then(ActionStatus::from_name)
+                .unwrap_or(
+                    ActionStatus::Pending, // `waiting` has no action yet
+                ),
             message: row.try_get(5)?,
         })
     })

@@ -11,7 +11,9 @@ fn view(row: &SqliteRow) -> Result<TokenView> {
     Ok(TokenView {
         id: row.try_get("id")?,
         name: row.try_get("name")?,
-        role: role.parse::<Role>().map_err(|error| sqlx::Error::Decode(error.into()))?,
+        role: role
+            .parse::<Role>()
+            .map_err(|error| sqlx::Error::Decode(error.into()))?,
         created_ms: row.try_get("created_ms")?,
         last_used_ms: row.try_get("last_used_ms")?,
     })
@@ -19,7 +21,10 @@ fn view(row: &SqliteRow) -> Result<TokenView> {
 
 /// Whether there is any token: false only before the first start.
 pub(crate) async fn any(db: &mut SqliteConnection) -> Result<bool> {
-    Ok(sqlx::query("SELECT 1 FROM tokens LIMIT 1").fetch_optional(db).await?.is_some())
+    Ok(sqlx::query("SELECT 1 FROM tokens LIMIT 1")
+        .fetch_optional(db)
+        .await?
+        .is_some())
 }
 
 /// Adds a token.
@@ -53,7 +58,12 @@ pub(crate) async fn by_hash(db: &SqlitePool, hash: Hash) -> Result<Option<TokenV
 
 /// All tokens.
 pub(crate) async fn list(db: &SqlitePool) -> Result<Vec<TokenView>> {
-    sqlx::query("SELECT * FROM tokens ORDER BY id").fetch_all(db).await?.iter().map(view).collect()
+    sqlx::query("SELECT * FROM tokens ORDER BY id")
+        .fetch_all(db)
+        .await?
+        .iter()
+        .map(view)
+        .collect()
 }
 
 /// Revokes a token, its sessions with it.
@@ -67,7 +77,10 @@ pub(crate) async fn remove(db: &mut SqliteConnection, id: i64) -> Result<Option<
 
 /// How many administrators there are.
 pub(crate) async fn admins(db: &mut SqliteConnection) -> Result<i64> {
-    sqlx::query("SELECT count(*) FROM tokens WHERE role = 'admin'").fetch_one(db).await?.try_get(0)
+    sqlx::query("SELECT count(*) FROM tokens WHERE role = 'admin'")
+        .fetch_one(db)
+        .await?
+        .try_get(0)
 }
 
 /// Notes that a token was used.
@@ -88,7 +101,10 @@ pub(crate) async fn begin_session(
     now_ms: i64,
     expires_ms: i64,
 ) -> Result<()> {
-    sqlx::query("DELETE FROM sessions WHERE expires_ms <= ?").bind(now_ms).execute(&mut *db).await?;
+    sqlx::query("DELETE FROM sessions WHERE expires_ms <= ?")
+        .bind(now_ms)
+        .execute(&mut *db)
+        .await?;
     sqlx::query("INSERT INTO sessions (hash, token, expires_ms) VALUES (?, ?, ?)")
         .bind(hash.as_slice())
         .bind(token)
@@ -117,6 +133,9 @@ pub(crate) async fn by_session(
 
 /// Ends a session.
 pub(crate) async fn end_session(db: &mut SqliteConnection, hash: Hash) -> Result<()> {
-    sqlx::query("DELETE FROM sessions WHERE hash = ?").bind(hash.as_slice()).execute(db).await?;
+    sqlx::query("DELETE FROM sessions WHERE hash = ?")
+        .bind(hash.as_slice())
+        .execute(db)
+        .await?;
     Ok(())
 }

@@ -11,7 +11,9 @@ pub(crate) async fn all(db: &SqlitePool) -> Result<Vec<(String, TrafficKind, Tra
     let mut out = Vec::with_capacity(rows.len());
     for row in rows {
         let kind: String = row.try_get("kind")?;
-        let Some(kind) = TrafficKind::from_name(&kind) else { continue };
+        let Some(kind) = TrafficKind::from_name(&kind) else {
+            continue;
+        };
         let count = |column| row.try_get::<i64, _>(column).map(crate::clock::unsigned);
         let sums = TrafficSums {
             requests: count("requests")?,

@@ -69,6 +69,40 @@ fn a_misspelt_setting_is_told_with_the_right_spelling() {
 }
 
 #[test]
+fn defaults_of_options_fit_their_types() {
+    let load = |option: &str| {
+        let text = format!("[tool.pytheas.config]\nx = {option}\n");
+        Workspace::new(&[("requirements.txt", ""), ("pyproject.toml", &text)])
+    };
+    for right in [
+        "{}",
+        "{ type = 'duration', default = '30s', env = 'X_Y' }",
+        "{ type = 'integer', default = 3 }",
+        "{ type = 'float', default = 3 }",
+        "{ type = 'boolean', default = true }",
+        "{ type = 'url', default = 'mqtt://broker:1883' }",
+    ] {
+        load(right).project();
+    }
+    insta::assert_snapshot!(load("{ type = 'duration', default = '30' }").failure(), @r#"
+    error: option `x` in `DIR/pyproject.toml`: `"30"` is no duration
+      help: correct its `default` or its `type` in `[tool.pytheas.config]`
+    "#);
+    insta::assert_snapshot!(load("{ type = 'integer', default = '3' }").failure(), @r#"
+    error: option `x` in `DIR/pyproject.toml`: `"3"` is no integer
+      help: correct its `default` or its `type` in `[tool.pytheas.config]`
+    "#);
+    insta::assert_snapshot!(load("{ type = 'secret', default = '3' }").failure(), @"
+    error: option `x` in `DIR/pyproject.toml`: a secret has no default
+      help: correct its `default` or its `type` in `[tool.pytheas.config]`
+    ");
+    insta::assert_snapshot!(load("{ env = 'A-B' }").failure(), @"
+    error: option `x` in `DIR/pyproject.toml`: `A-B` is no name of an environment variable
+      help: correct its `default` or its `type` in `[tool.pytheas.config]`
+    ");
+}
+
+#[test]
 fn groups_extras_and_targets_that_do_not_exist_are_named() {
     let project = "[project]\nname = 'a'\nversion = '1'\noptional-dependencies = { mqtt = ['x'] }\n[dependency-groups]\ndev = ['y']\n";
     let failure =

@@ -10,13 +10,13 @@ use crate::context::Context;
 ///
 /// The same program as `pytheas-agent`, which is smaller and needs nothing else.
 #[derive(Debug, clap::Args)]
-pub struct AgentArgs {
+pub(crate) struct AgentArgs {
     #[command(subcommand)]
     command: AgentCommand,
 }
 
 /// Hands over to the agent's own command line.
-pub fn run(args: AgentArgs, context: &Context) -> miette::Result<ExitCode> {
+pub(crate) fn run(args: AgentArgs, context: &Context) -> miette::Result<ExitCode> {
     let mut command = args.command;
     if let AgentCommand::Status(status) = &mut command {
         status.json |= context.json;

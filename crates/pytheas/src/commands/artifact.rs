@@ -8,12 +8,12 @@ use crate::context::Context;
 
 /// Verbs on artifacts.
 #[derive(Debug, Subcommand)]
-pub enum ArtifactCommand {
+pub(crate) enum ArtifactCommand {
     Upload(upload::UploadArgs),
 }
 
 /// Runs the verb.
-pub fn run(command: &ArtifactCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &ArtifactCommand, context: &Context) -> miette::Result<()> {
     match command {
         ArtifactCommand::Upload(args) => upload::run(args, context),
     }

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Example: `pytheas build --name datasette --entry datasette.cli:cli -o out`
 #[derive(Debug, clap::Args)]
-pub struct BuildArgs {
+pub(crate) struct BuildArgs {
     /// Folder of the project
     #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
     project: PathBuf,
@@ -61,7 +61,7 @@ pub struct BuildArgs {
 
 /// What a build works with.
 #[derive(Debug, Clone, clap::Args)]
-pub struct ToolArgs {
+pub(crate) struct ToolArgs {
     /// The Python, e.g. `3.11` [default: the project's, else the newest found]
     #[arg(long, value_name = "VERSION")]
     python: Option<PythonRequest>,
@@ -94,29 +94,47 @@ struct Shown<'a> {
 
 impl Show for Shown<'_> {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
-        let BuildRecord { name, version, form, platform, .. } = self.record;
+        let BuildRecord {
+            name,
+            version,
+            form,
+            platform,
+            ..
+        } = self.record;
         out.fact("built", format!("{name} {version}, {form} for {platform}"))?;
         out.fact("program", self.program.display())?;
         let origin = self.interpreter_origin.display();
-        out.fact("python", format!("{} from {origin}", interpreter(self.record)))?;
+        out.fact(
+            "python",
+            format!("{} from {origin}", interpreter(self.record)),
+        )?;
         if let Some(lock) = self.lock_written {
             out.fact("locked", lock.display())?;
         }
-        out.fact("size", format!("{} in {} files", bytes(self.size_bytes), self.files))?;
+        out.fact(
+            "size",
+            format!("{} in {} files", bytes(self.size_bytes), self.files),
+        )?;
         out.fact("tree", &self.tree_id)?;
-        out.fact("took", duration(std::time::Duration::from_secs_f64(self.seconds)))
+        out.fact(
+            "took",
+            duration(std::time::Duration::from_secs_f64(self.seconds)),
+        )
     }
 }
 
 /// The interpreter in a record, for people: `CPython 3.11.7 (host)`.
 pub(crate) fn interpreter(record: &BuildRecord) -> String {
-    record.interpreter.as_ref().map_or("no interpreter".into(), |interpreter| {
-        format!("CPython {} ({})", interpreter.version, interpreter.provider)
-    })
+    record
+        .interpreter
+        .as_ref()
+        .map_or("no interpreter".into(), |interpreter| {
+            format!("CPython {} ({})", interpreter.version, interpreter.provider)
+        })
 }
 
 /// Builds it.
-pub fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
     let request = BuildRequest {
         target: args.target.clone(),
         name: args.name.clone(),
@@ -171,7 +189,11 @@ fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
         python: tools.python.clone(),
         interpreter: tools.interpreter.clone(),
         python_mirror: tools.python_mirror.clone(),
-        connectivity: if tools.offline { Connectivity::Offline } else { Connectivity::Online },
+        connectivity: if tools.offline {
+            Connectivity::Offline
+        } else {
+            Connectivity::Online
+        },
         ..BuildRequest::new(project)
     }
 }
@@ -186,7 +208,11 @@ fn show(event: &Event, progress: &Progress, context: &Context) {
     match event {
         Event::Project(event) => lock::show(event, progress, context),
         Event::Phase(phase) => {
-            let number = Phase::ALL.iter().position(|other| other == phase).unwrap_or(0) + 1;
+            let number = Phase::ALL
+                .iter()
+                .position(|other| other == phase)
+                .unwrap_or(0)
+                + 1;
             let what = match phase {
                 Phase::Lock => "checking the lock file",
                 Phase::Interpreter => "preparing the interpreter",
@@ -198,7 +224,9 @@ fn show(event: &Event, progress: &Progress, context: &Context) {
             progress.phase(number, Phase::ALL.len(), what);
         }
         Event::Fetching { what, from } => progress.step(format!("fetching {what} from {from}")),
-        Event::Interpreter { provider, version, .. } => {
+        Event::Interpreter {
+            provider, version, ..
+        } => {
             progress.step(format!("CPython {version} ({provider})"));
         }
         Event::Warning { text } => progress.suspend(|| context.warn(text)),

@@ -11,13 +11,13 @@ use crate::cli::Cli;
 ///
 /// For bash: `pytheas completions bash > ~/.local/share/bash-completion/completions/pytheas`
 #[derive(Debug, clap::Args)]
-pub struct CompletionsArgs {
+pub(crate) struct CompletionsArgs {
     /// The shell
     shell: Shell,
 }
 
 /// Prints the script.
-pub fn run(args: &CompletionsArgs) -> miette::Result<()> {
+pub(crate) fn run(args: &CompletionsArgs) -> miette::Result<()> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "pytheas", &mut script);
     match std::io::stdout().write_all(&script) {

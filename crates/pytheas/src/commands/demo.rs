@@ -17,7 +17,7 @@ use crate::context::Context;
 /// 1.2.0 to one canary and watches it roll back by itself. Then stays up with
 /// the dashboard until ctrl-C.
 #[derive(Debug, clap::Args)]
-pub struct DemoArgs {
+pub(crate) struct DemoArgs {
     /// Exit when the story is told; 0 only when every device ended in 1.1.0 and the roll-back was seen
     #[arg(long)]
     once: bool,
@@ -35,7 +35,7 @@ pub struct DemoArgs {
 }
 
 /// Tells the story.
-pub fn run(args: &DemoArgs, context: &Context) -> miette::Result<ExitCode> {
+pub(crate) fn run(args: &DemoArgs, context: &Context) -> miette::Result<ExitCode> {
     let temporary;
     let dir = match &args.dir {
         Some(dir) => {

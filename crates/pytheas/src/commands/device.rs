@@ -12,7 +12,7 @@ use crate::context::Context;
 
 /// Verbs on devices.
 #[derive(Debug, Subcommand)]
-pub enum DeviceCommand {
+pub(crate) enum DeviceCommand {
     List(list::ListArgs),
     Show(show::ShowArgs),
     Accept(accept::AcceptArgs),
@@ -21,7 +21,7 @@ pub enum DeviceCommand {
 }
 
 /// Runs the verb.
-pub fn run(command: &DeviceCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &DeviceCommand, context: &Context) -> miette::Result<()> {
     match command {
         DeviceCommand::List(args) => list::run(args, context),
         DeviceCommand::Show(args) => show::run(args, context),

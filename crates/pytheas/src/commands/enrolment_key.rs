@@ -14,7 +14,7 @@ use crate::{
 
 /// Verbs on enrolment keys.
 #[derive(Debug, Subcommand)]
-pub enum EnrolmentKeyCommand {
+pub(crate) enum EnrolmentKeyCommand {
     Create(CreateArgs),
     List(ListArgs),
     Revoke(RevokeArgs),
@@ -22,7 +22,7 @@ pub enum EnrolmentKeyCommand {
 
 /// Make an enrolment key and print it, this once
 #[derive(Debug, clap::Args)]
-pub struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// A name for people
     #[arg(default_value = "")]
     name: String,
@@ -38,14 +38,14 @@ pub struct CreateArgs {
 
 /// List the enrolment keys there are
 #[derive(Debug, clap::Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
 
 /// Make an enrolment key worthless
 #[derive(Debug, clap::Args)]
-pub struct RevokeArgs {
+pub(crate) struct RevokeArgs {
     /// Its number
     id: i64,
     #[command(flatten)]
@@ -92,7 +92,7 @@ impl Show for Keys {
 }
 
 /// Runs the verb.
-pub fn run(command: &EnrolmentKeyCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &EnrolmentKeyCommand, context: &Context) -> miette::Result<()> {
     match command {
         EnrolmentKeyCommand::Create(args) => {
             let request = EnrolmentKeyRequest {
@@ -100,7 +100,9 @@ pub fn run(command: &EnrolmentKeyCommand, context: &Context) -> miette::Result<(
                 uses: args.uses,
                 valid_s: args.valid,
             };
-            context.show(&Created(HubClient::new(&args.hub)?.post("enrolment-keys", &request)?))
+            context.show(&Created(
+                HubClient::new(&args.hub)?.post("enrolment-keys", &request)?,
+            ))
         }
         EnrolmentKeyCommand::List(args) => {
             context.show(&Keys(HubClient::new(&args.hub)?.get("enrolment-keys")?))

@@ -24,9 +24,14 @@ use crate::{
 /// first admin token once, when it first starts. Ends on ctrl-C or SIGTERM,
 /// finishing what is under way.
 #[derive(Debug, clap::Args)]
-pub struct HubRunArgs {
+pub(crate) struct HubRunArgs {
     /// Where to listen; port 0 takes a free one
-    #[arg(long, env = "PYTHEAS_LISTEN", default_value = "127.0.0.1:8470", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "PYTHEAS_LISTEN",
+        default_value = "127.0.0.1:8470",
+        value_name = "ADDRESS"
+    )]
     listen: SocketAddr,
     /// Folder of the database and files [default: ~/.local/share/pytheas/hub]
     #[arg(long, env = "PYTHEAS_DATA", value_name = "DIR")]
@@ -50,7 +55,12 @@ pub struct HubRunArgs {
     #[arg(long, value_delimiter = ',', value_name = "IP,…")]
     trusted_proxies: Vec<std::net::IpAddr>,
     /// One secret that may act as any device (hawkBit's gateway token) [default: none]
-    #[arg(long, env = "PYTHEAS_GATEWAY_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "PYTHEAS_GATEWAY_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     gateway_token: Option<String>,
     /// Write address and first token into this file once it listens (JSON, mode 0600)
     #[arg(long, value_name = "FILE")]
@@ -84,15 +94,21 @@ impl Show for Started {
 }
 
 /// Runs until it is told to end.
-pub fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
     let data = args.data.clone().unwrap_or_else(data_dir);
     let keys = default_dir();
     let existing = |path: PathBuf| path.exists().then_some(path);
     let config = Config {
         listen: args.listen,
         repo: args.repo.clone(),
-        root: args.root.clone().or_else(|| existing(keys.join("root.json"))),
-        online_keys: args.online_keys.clone().or_else(|| existing(keys.join("online"))),
+        root: args
+            .root
+            .clone()
+            .or_else(|| existing(keys.join("root.json"))),
+        online_keys: args
+            .online_keys
+            .clone()
+            .or_else(|| existing(keys.join("online"))),
         external_url: args.external_url.clone(),
         poll_interval: args.poll_interval,
         trusted_proxies: args.trusted_proxies.clone(),
@@ -128,7 +144,11 @@ fn tell(path: &Path, started: &Started) -> miette::Result<()> {
 }
 
 fn data_dir() -> PathBuf {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_DATA_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".local/share")))
         .unwrap_or_else(|| PathBuf::from("."))
@@ -137,8 +157,10 @@ fn data_dir() -> PathBuf {
 
 async fn told_to_end() -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+    );
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

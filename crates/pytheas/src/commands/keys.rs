@@ -19,33 +19,33 @@ use crate::{
 
 /// Verbs on keys.
 #[derive(Debug, Subcommand)]
-pub enum KeysCommand {
+pub(crate) enum KeysCommand {
     Init(init::InitArgs),
     Show(show::ShowArgs),
 }
 
 /// Where keys lie.
 #[derive(Debug, Clone, clap::Args)]
-pub struct KeysArgs {
+pub(crate) struct KeysArgs {
     /// Folder of the keys [default: ~/.config/pytheas/keys]
-    #[arg(long = "keys", env = "PYTHEAS_KEYS", value_name = "DIR")]
-    dir: Option<PathBuf>,
+    #[arg(long, env = "PYTHEAS_KEYS", value_name = "DIR")]
+    keys: Option<PathBuf>,
 }
 
 impl KeysArgs {
     /// The folder that is meant.
-    pub fn dir(&self) -> PathBuf {
-        self.dir.clone().unwrap_or_else(default_dir)
+    pub(crate) fn dir(&self) -> PathBuf {
+        self.keys.clone().unwrap_or_else(default_dir)
     }
 }
 
 /// Where keys lie when nothing else is said.
-pub fn default_dir() -> PathBuf {
+pub(crate) fn default_dir() -> PathBuf {
     crate::credentials::config_dir().join("keys")
 }
 
 /// Runs the verb.
-pub fn run(command: &KeysCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &KeysCommand, context: &Context) -> miette::Result<()> {
     match command {
         KeysCommand::Init(args) => init::run(args, context),
         KeysCommand::Show(args) => show::run(args, context),
@@ -98,16 +98,27 @@ impl Keys {
 impl Show for Keys {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         out.fact("keys", self.dir.display())?;
-        out.fact("root", format!("{} (version {})", self.root.display(), self.root_version))?;
+        out.fact(
+            "root",
+            format!("{} (version {})", self.root.display(), self.root_version),
+        )?;
         out.fact("root sha256", &self.root_sha256)?;
         out.fact("expires", &self.root_expires)?;
-        let name = |path: &Path| path.strip_prefix(&self.dir).unwrap_or(path).display().to_string();
+        let name = |path: &Path| {
+            path.strip_prefix(&self.dir)
+                .unwrap_or(path)
+                .display()
+                .to_string()
+        };
         let rows: Vec<_> = self
             .roles
             .iter()
             .map(|role| {
-                let ids: Vec<_> =
-                    role.key_ids.iter().map(|id| id.chars().take(12).collect::<String>()).collect();
+                let ids: Vec<_> = role
+                    .key_ids
+                    .iter()
+                    .map(|id| id.chars().take(12).collect::<String>())
+                    .collect();
                 [
                     role.role.clone(),
                     ids.join(" "),
@@ -143,7 +154,9 @@ fn hidden(prompt: &str) -> io::Result<String> {
         .read(true)
         .write(true)
         .open("/dev/tty")
-        .map_err(|_| io::Error::other("there is no terminal to ask on; set PYTHEAS_KEY_PASSPHRASE"))?;
+        .map_err(|_| {
+            io::Error::other("there is no terminal to ask on; set PYTHEAS_KEY_PASSPHRASE")
+        })?;
     let shown = tcgetattr(&terminal)?;
     let mut silent = shown.clone();
     silent.local_modes &= !LocalModes::ECHO;

@@ -20,7 +20,7 @@ use crate::{
 /// (PEP 751). Versions that are locked stay unless the requirements forbid
 /// them or `--upgrade` is given.
 #[derive(Debug, clap::Args)]
-pub struct LockArgs {
+pub(crate) struct LockArgs {
     /// Folder of the project
     #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
     project: PathBuf,
@@ -55,7 +55,9 @@ impl Show for Locked {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         let path = self.lock.display();
         match (self.packages, self.written) {
-            (Some(packages), Some(true)) => out.line(format!("locked {packages} packages in {path}")),
+            (Some(packages), Some(true)) => {
+                out.line(format!("locked {packages} packages in {path}"))
+            }
             (Some(packages), _) => out.line(format!("{path} stays as it is: {packages} packages")),
             _ => out.line(format!("{path} is up to date")),
         }
@@ -63,21 +65,28 @@ impl Show for Locked {
 }
 
 /// Locks or checks.
-pub fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode> {
+pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode> {
     let project = Project::load(&args.project)?;
     if args.check {
         return check(&project, context);
     }
     let progress = context.progress();
     let observer = |event: Event| show(&event, &progress, context);
-    let connectivity = if args.offline { Connectivity::Offline } else { Connectivity::Online };
+    let connectivity = if args.offline {
+        Connectivity::Offline
+    } else {
+        Connectivity::Online
+    };
     let uv = Uv::find(&Environment::current(), connectivity, &observer)?;
     let upgrade = match (&args.upgrade_package[..], args.upgrade) {
         (_, true) => Upgrade::Everything,
         ([], false) => Upgrade::Nothing,
         (names, false) => Upgrade::Packages(names.to_vec()),
     };
-    let options = LockOptions { upgrade, ..LockOptions::default() };
+    let options = LockOptions {
+        upgrade,
+        ..LockOptions::default()
+    };
     let report = lock::lock(&project, &uv, &options, &observer)?;
     drop(progress);
     context.show(&Locked {
@@ -101,12 +110,28 @@ fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
             }
         };
         let lock = project.dir.join(PYLOCK_FILE);
-        context.show(&Locked { lock, current, packages: None, written: None, changes })?;
-        return Ok(if current { ExitCode::SUCCESS } else { ExitCode::from(exit::USER) });
+        context.show(&Locked {
+            lock,
+            current,
+            packages: None,
+            written: None,
+            changes,
+        })?;
+        return Ok(if current {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::from(exit::USER)
+        });
     }
     lock::check(project)?;
     let lock = project.dir.join(PYLOCK_FILE);
-    context.show(&Locked { lock, current: true, packages: None, written: None, changes: vec![] })?;
+    context.show(&Locked {
+        lock,
+        current: true,
+        packages: None,
+        written: None,
+        changes: vec![],
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 

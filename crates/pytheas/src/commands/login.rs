@@ -16,20 +16,20 @@ use crate::{
 /// Asks for the token (or reads it from standard input), tries it, and keeps
 /// it in `~/.config/pytheas/credentials.json`, readable by you only.
 #[derive(Debug, clap::Args)]
-pub struct LoginArgs {
+pub(crate) struct LoginArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
 
 /// Forget a hub's token
 #[derive(Debug, clap::Args)]
-pub struct LogoutArgs {
+pub(crate) struct LogoutArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
 
 /// Tries and stores the token.
-pub fn run(args: &LoginArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(args: &LoginArgs, context: &Context) -> miette::Result<()> {
     let mut hub = args.hub.clone();
     let token = match hub.token.take() {
         Some(token) => token,
@@ -38,12 +38,16 @@ pub fn run(args: &LoginArgs, context: &Context) -> miette::Result<()> {
     hub.token = Some(token.clone());
     let _tried: Vec<DeviceView> = HubClient::new(&hub)?.get("devices")?;
     let path = credentials::store(&hub.hub, Some(&token)).into_diagnostic()?;
-    context.note(format!("stored the token for {} in {}", hub.hub, path.display()));
+    context.note(format!(
+        "stored the token for {} in {}",
+        hub.hub,
+        path.display()
+    ));
     Ok(())
 }
 
 /// Forgets the token.
-pub fn forget(args: &LogoutArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn forget(args: &LogoutArgs, context: &Context) -> miette::Result<()> {
     credentials::store(&args.hub.hub, None).into_diagnostic()?;
     context.note(format!("forgot the token for {}", args.hub.hub));
     Ok(())
@@ -52,14 +56,19 @@ pub fn forget(args: &LogoutArgs, context: &Context) -> miette::Result<()> {
 fn ask(hub: &HubArgs) -> miette::Result<String> {
     let mut text = String::new();
     if std::io::stdin().is_terminal() {
-        eprint!("token for {}: ", hub.hub);
-        let _shown_or_not = std::io::stderr().flush();
+        let _shown_or_not = write!(std::io::stderr(), "token for {}: ", hub.hub);
         std::io::stdin().read_line(&mut text).into_diagnostic()?;
     } else {
-        std::io::stdin().take(4096).read_to_string(&mut text).into_diagnostic()?;
+        std::io::stdin()
+            .take(4096)
+            .read_to_string(&mut text)
+            .into_diagnostic()?;
     }
     match text.trim() {
-        "" => Err(miette::miette!(help = "give it on standard input or as `--token`", "no token given")),
+        "" => Err(miette::miette!(
+            help = "give it on standard input or as `--token`",
+            "no token given"
+        )),
         token => Ok(token.to_owned()),
     }
 }

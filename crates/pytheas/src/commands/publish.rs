@@ -1,6 +1,10 @@
 //! `pytheas publish`: sign a built folder and make it a release devices can get.
 
-use std::{io, path::{Path, PathBuf}, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use miette::{Context as _, IntoDiagnostic};
@@ -24,14 +28,19 @@ use crate::{
 /// `http://hub:8470/repo`) and makes deltas from the newest earlier releases.
 /// Devices see the old repository or the new one, never half of it.
 #[derive(Debug, clap::Args)]
-pub struct PublishArgs {
+pub(crate) struct PublishArgs {
     /// The folder `pytheas build` made
     dir: PathBuf,
     /// The repository: a folder, an object store's URL, or a hub's `/repo`
     #[arg(long, env = "PYTHEAS_REPO", value_name = "DIR|URL")]
     repo: String,
     /// Token for a hub's `/repo` [default: what `pytheas login` stored]
-    #[arg(long, env = "PYTHEAS_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "PYTHEAS_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<String>,
     #[command(flatten)]
     keys: KeysArgs,
@@ -107,23 +116,35 @@ impl Show for Shown {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         out.fact("release", format!("{} for {}", self.release, self.platform))?;
         out.fact("tree", &self.tree)?;
-        out.fact("size", format!("{} in {} files", bytes(self.size_bytes), self.files))?;
+        out.fact(
+            "size",
+            format!("{} in {} files", bytes(self.size_bytes), self.files),
+        )?;
         if self.already_published {
             return out.fact("published", "before; nothing to do");
         }
-        let objects = format!("{} new, {} there already", self.new_objects, self.reused_objects);
+        let objects = format!(
+            "{} new, {} there already",
+            self.new_objects, self.reused_objects
+        );
         out.fact("objects", objects)?;
         out.fact("uploaded", bytes(self.uploaded_bytes))?;
         for delta in &self.deltas {
-            out.fact("delta", format!("from {}: {}", delta.from, bytes(delta.size_bytes)))?;
+            out.fact(
+                "delta",
+                format!("from {}: {}", delta.from, bytes(delta.size_bytes)),
+            )?;
         }
         Ok(())
     }
 }
 
 /// Publishes it.
-pub fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
-    let mut options = Options { deltas: args.deltas, ..Options::at(Timestamp::now()) };
+pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
+    let mut options = Options {
+        deltas: args.deltas,
+        ..Options::at(Timestamp::now())
+    };
     let validity = &mut options.validity;
     validity.targets = args.targets_valid.unwrap_or(validity.targets);
     validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
@@ -133,8 +154,14 @@ pub fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         let hub = args.repo.trim_end_matches('/').strip_suffix("/repo")?;
         crate::credentials::token_for(&hub.parse().ok()?)
     });
-    let published =
-        publish_with(&args.dir, &args.repo, token.as_deref(), &args.keys.dir(), &options, context)?;
+    let published = publish_with(
+        &args.dir,
+        &args.repo,
+        token.as_deref(),
+        &args.keys.dir(),
+        &options,
+        context,
+    )?;
     context.show(&Shown::of(&published))
 }
 
@@ -145,7 +172,14 @@ pub(crate) fn publish(
     keys: &Path,
     context: &Context,
 ) -> miette::Result<Published> {
-    publish_with(dir, repo, None, keys, &Options::at(Timestamp::now()), context)
+    publish_with(
+        dir,
+        repo,
+        None,
+        keys,
+        &Options::at(Timestamp::now()),
+        context,
+    )
 }
 
 fn publish_with(
@@ -157,13 +191,17 @@ fn publish_with(
     context: &Context,
 ) -> miette::Result<Published> {
     let keys = PublisherKeys::load(keys, &|path| {
-        passphrase(&format!("passphrase of {}", path.display())).ok().map(Zeroizing::new)
+        passphrase(&format!("passphrase of {}", path.display()))
+            .ok()
+            .map(Zeroizing::new)
     })?;
     let store = Store::open(repo, token)?;
     let progress = context.progress();
     progress.step("reading the tree");
     let events = Events::new(move |event| match event {
-        Event::Scanned { files, size_bytes, .. } => {
+        Event::Scanned {
+            files, size_bytes, ..
+        } => {
             progress.step(format!("{files} files, {}", bytes(size_bytes)));
         }
         Event::Packing { done, total } => progress.count("compressing", done, total),
@@ -181,7 +219,9 @@ fn publish_with(
     let runtime = tokio::runtime::Runtime::new()
         .into_diagnostic()
         .wrap_err("cannot start the runtime for uploads")?;
-    Ok(runtime.block_on(pytheas_repo::publish::publish(&store, &keys, dir, options, &events))?)
+    Ok(runtime.block_on(pytheas_repo::publish::publish(
+        &store, &keys, dir, options, &events,
+    ))?)
 }
 
 /// New keys without a passphrase, for the demo.

@@ -13,7 +13,7 @@ use crate::{
 
 /// List the releases in the hub's repository
 #[derive(Debug, clap::Args)]
-pub struct ReleasesArgs {
+pub(crate) struct ReleasesArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -39,11 +39,16 @@ impl Show for Releases {
                 ]
             })
             .collect();
-        out.table(["RELEASE", "PLATFORM", "FORM", "SIZE", "FILES", "DELTAS", "TREE"], &rows)
+        out.table(
+            [
+                "RELEASE", "PLATFORM", "FORM", "SIZE", "FILES", "DELTAS", "TREE",
+            ],
+            &rows,
+        )
     }
 }
 
 /// Lists them.
-pub fn run(args: &ReleasesArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(args: &ReleasesArgs, context: &Context) -> miette::Result<()> {
     context.show(&Releases(HubClient::new(&args.hub)?.get("releases")?))
 }

@@ -11,7 +11,7 @@ use crate::context::Context;
 
 /// Verbs on rollouts.
 #[derive(Debug, Subcommand)]
-pub enum RolloutCommand {
+pub(crate) enum RolloutCommand {
     Start(start::StartArgs),
     Status(status::StatusArgs),
     /// Start no further device; what was begun goes on
@@ -23,7 +23,7 @@ pub enum RolloutCommand {
 }
 
 /// Runs the verb.
-pub fn run(command: &RolloutCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &RolloutCommand, context: &Context) -> miette::Result<()> {
     match command {
         RolloutCommand::Start(args) => start::run(args, context),
         RolloutCommand::Status(args) => status::run(args, context),

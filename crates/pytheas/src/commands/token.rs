@@ -14,7 +14,7 @@ use crate::{
 
 /// Verbs on tokens.
 #[derive(Debug, Subcommand)]
-pub enum TokenCommand {
+pub(crate) enum TokenCommand {
     Create(CreateArgs),
     List(ListArgs),
     Revoke(RevokeArgs),
@@ -22,7 +22,7 @@ pub enum TokenCommand {
 
 /// Make a token and print it, this once
 #[derive(Debug, clap::Args)]
-pub struct CreateArgs {
+pub(crate) struct CreateArgs {
     /// A name for people, e.g. `ci`
     name: String,
     /// What it may do: admin, operator, viewer or publisher
@@ -34,14 +34,14 @@ pub struct CreateArgs {
 
 /// List the tokens there are
 #[derive(Debug, clap::Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
 
 /// Make a token worthless
 #[derive(Debug, clap::Args)]
-pub struct RevokeArgs {
+pub(crate) struct RevokeArgs {
     /// Its number
     id: i64,
     #[command(flatten)]
@@ -74,7 +74,9 @@ impl Show for Tokens {
                     token.name.clone(),
                     token.role.to_string(),
                     ago(token.created_ms, now),
-                    token.last_used_ms.map_or("never".into(), |then| ago(then, now)),
+                    token
+                        .last_used_ms
+                        .map_or("never".into(), |then| ago(then, now)),
                 ]
             })
             .collect();
@@ -83,11 +85,16 @@ impl Show for Tokens {
 }
 
 /// Runs the verb.
-pub fn run(command: &TokenCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &TokenCommand, context: &Context) -> miette::Result<()> {
     match command {
         TokenCommand::Create(args) => {
-            let request = TokenRequest { name: args.name.clone(), role: args.role };
-            context.show(&Created(HubClient::new(&args.hub)?.post("tokens", &request)?))
+            let request = TokenRequest {
+                name: args.name.clone(),
+                role: args.role,
+            };
+            context.show(&Created(
+                HubClient::new(&args.hub)?.post("tokens", &request)?,
+            ))
         }
         TokenCommand::List(args) => {
             context.show(&Tokens(HubClient::new(&args.hub)?.get("tokens")?))

@@ -13,7 +13,7 @@ use crate::{
 
 /// Show the bytes devices and people moved through the hub
 #[derive(Debug, clap::Args)]
-pub struct TrafficArgs {
+pub(crate) struct TrafficArgs {
     /// This device only
     #[arg(long, value_name = "ID")]
     device: Option<String>,
@@ -52,12 +52,15 @@ impl Show for Report {
                 ]
             }))
             .collect();
-        out.table(["DEVICE", "KIND", "REQUESTS", "TO DEVICE", "FROM DEVICE"], &rows)
+        out.table(
+            ["DEVICE", "KIND", "REQUESTS", "TO DEVICE", "FROM DEVICE"],
+            &rows,
+        )
     }
 }
 
 /// Shows it.
-pub fn run(args: &TrafficArgs, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(args: &TrafficArgs, context: &Context) -> miette::Result<()> {
     let path = match &args.device {
         Some(device) => format!("traffic?device={}", crate::hub_client::encoded(device)),
         None => "traffic".to_owned(),

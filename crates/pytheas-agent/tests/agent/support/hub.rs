@@ -5,7 +5,7 @@ use std::{
     fs,
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -38,6 +38,8 @@ pub(crate) struct Talk {
     pub(crate) break_off: Vec<usize>,
     /// Pause before each 16 KiB of a file.
     pub(crate) slow: Duration,
+    /// Pause before each answer.
+    pub(crate) stall: Duration,
     /// `Retry-After` seconds of 503 answers to polls.
     pub(crate) busy: Option<u64>,
     /// Bytes of files sent.
@@ -158,7 +160,7 @@ pub(crate) fn lines(status: &Value) -> Vec<String> {
         .collect()
 }
 
-fn serve(stream: TcpStream, talk: &Mutex<Talk>, repo: &PathBuf) {
+fn serve(stream: TcpStream, talk: &Mutex<Talk>, repo: &Path) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
@@ -192,6 +194,8 @@ fn serve(stream: TcpStream, talk: &Mutex<Talk>, repo: &PathBuf) {
             parts.next().unwrap_or(""),
             parts.next().unwrap_or("").to_owned(),
         );
+        let stall = talk.lock().unwrap_or_else(|e| e.into_inner()).stall;
+        std::thread::sleep(stall);
         let away = {
             let mut talk = talk.lock().unwrap_or_else(|e| e.into_inner());
             if !talk.away {
@@ -324,7 +328,7 @@ fn answer(
 fn send_file(
     stream: &mut TcpStream,
     talk: &Mutex<Talk>,
-    path: &PathBuf,
+    path: &Path,
     name: &str,
     range: Option<&str>,
 ) -> bool {

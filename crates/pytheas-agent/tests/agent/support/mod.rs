@@ -6,6 +6,7 @@ pub(crate) mod hub;
 use std::{
     collections::BTreeMap,
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
     time::{Duration, Instant},
@@ -102,14 +103,16 @@ impl App {
     }
 
     /// Writes it as a built tree.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a tree that lives as long as its publishing"
+    )]
     fn build(&self, dir: &Path) {
         let write = |path: &str, mode: u32, bytes: &[u8]| {
             let path = dir.join(path);
-            pytheas_durable::create_dir_all(path.parent().unwrap()).unwrap();
-            pytheas_durable::replace_with(&path, mode, |file| {
-                std::io::Write::write_all(file, bytes)
-            })
-            .unwrap();
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, bytes).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
         for (path, content) in &self.files {
             write(path, 0o644, content);
@@ -260,7 +263,8 @@ impl Device {
 
     /// An agent's command on this device.
     pub(crate) fn command(&self, verb: &str) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pytheas-agent"));
+        let built = env!("CARGO_BIN_EXE_pytheas-agent").into();
+        let mut command = Command::new(std::env::var_os("PYTHEAS_AGENT_BIN").unwrap_or(built));
         command
             .arg(verb)
             .arg("--state")
@@ -414,6 +418,7 @@ impl Device {
 }
 
 impl Drop for Device {
+    #[expect(clippy::print_stderr, reason = "what a failed test shows")]
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!(

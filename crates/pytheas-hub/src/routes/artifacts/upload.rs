@@ -45,7 +45,12 @@ pub(crate) async fn handle(
     let name: Name = name.parse().map_err(invalid)?;
     let version: Version = version.parse().map_err(invalid)?;
     let filename: Name = filename.parse().map_err(invalid)?;
-    let part: Name = query.part.as_deref().unwrap_or("os").parse().map_err(invalid)?;
+    let part: Name = query
+        .part
+        .as_deref()
+        .unwrap_or("os")
+        .parse()
+        .map_err(invalid)?;
     let limit = app.config.upload_limit_bytes;
     let received =
         artifacts::receive(&app.config.incoming(), filename.as_str(), body, limit).await?;
@@ -53,10 +58,18 @@ pub(crate) async fn handle(
 
     let now_ms = app.now_ms();
     let mut tx = app.store.begin().await?;
-    let module =
-        modules::ensure(&mut tx, name.as_str(), version.as_str(), "", "", part.as_str(), now_ms)
-            .await?;
-    let conflict = |message: String| ApiError::new(StatusCode::CONFLICT, "artifact-exists", message);
+    let module = modules::ensure(
+        &mut tx,
+        name.as_str(),
+        version.as_str(),
+        "",
+        "",
+        part.as_str(),
+        now_ms,
+    )
+    .await?;
+    let conflict =
+        |message: String| ApiError::new(StatusCode::CONFLICT, "artifact-exists", message);
     if module.part != part.as_str() {
         let message = format!("`{name}@{version}` is a `{}`, not a `{part}`", module.part);
         return Err(conflict(message));
@@ -70,14 +83,30 @@ pub(crate) async fn handle(
         return Err(conflict(message).help("what was uploaded stays as it is: use a new version"));
     }
     if files.len() >= FILES_MAX {
-        return Err(ApiError::invalid(format!("an artifact has at most {FILES_MAX} files")));
+        return Err(ApiError::invalid(format!(
+            "an artifact has at most {FILES_MAX} files"
+        )));
     }
-    let to = app.config.artifacts().join(artifacts::path(&file.sha256).as_ref());
+    let to = app
+        .config
+        .artifacts()
+        .join(artifacts::path(&file.sha256).as_ref());
     received.keep(to).await.map_err(|error| full(&error))?;
     modules::put_file(&mut tx, module.id, &file).await?;
     let subject = format!("{name}@{version}");
-    let detail = format!("{filename}, {} bytes, sha256 {}", file.size_bytes, file.sha256);
-    audit::note(&mut tx, now_ms, &person.name, "artifact.upload", &subject, &detail).await?;
+    let detail = format!(
+        "{filename}, {} bytes, sha256 {}",
+        file.size_bytes, file.sha256
+    );
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "artifact.upload",
+        &subject,
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     app.bus.publish(EventKind::ReleasesChanged);
     Ok((StatusCode::CREATED, Json(file)))

@@ -23,11 +23,16 @@ pub(crate) async fn list(
     Path((_, _, module)): Path<(String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Ok(module) = module.parse::<i64>() else { return Ok(unknown("module")) };
+    let Ok(module) = module.parse::<i64>() else {
+        return Ok(unknown("module"));
+    };
     if !modules::assigned(&app.store.read, device.id.as_str(), module, true).await? {
         return Ok(unknown("module"));
     }
-    Ok(answer(&headers, &deployment::artifacts(&app, &device.root, module).await?))
+    Ok(answer(
+        &headers,
+        &deployment::artifacts(&app, &device.root, module).await?,
+    ))
 }
 
 /// One file, while its module is assigned; a whole download is noted.
@@ -38,7 +43,9 @@ pub(crate) async fn download(
     Path((_, _, module, filename)): Path<(String, String, String, String)>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let Ok(module) = module.parse::<i64>() else { return Ok(unknown("module")) };
+    let Ok(module) = module.parse::<i64>() else {
+        return Ok(unknown("module"));
+    };
     if !modules::assigned(&app.store.read, device.id.as_str(), module, false).await? {
         return Ok(unknown("module"));
     }
@@ -76,5 +83,11 @@ async fn send(app: &App, file: &ArtifactFile, headers: &HeaderMap) -> Response {
         cache_control: None,
         attachment: Some(file.filename.clone()),
     };
-    serve::file(&app.artifacts, &crate::artifacts::path(&file.sha256), facts, headers).await
+    serve::file(
+        &app.artifacts,
+        &crate::artifacts::path(&file.sha256),
+        facts,
+        headers,
+    )
+    .await
 }

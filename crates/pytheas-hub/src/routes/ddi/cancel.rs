@@ -24,11 +24,20 @@ pub(crate) async fn handle(
         Ok(id) => id,
         Err(response) => return Ok(response),
     };
-    let cancelled = actions::of_device(&app.store.read, &device.id, id).await?.filter(|action| {
-        matches!(action.status, ActionStatus::Cancelling | ActionStatus::Cancelled)
-    });
-    let Some(action) = cancelled else { return Ok(unknown("action")) };
+    let cancelled = actions::of_device(&app.store.read, &device.id, id)
+        .await?
+        .filter(|action| {
+            matches!(
+                action.status,
+                ActionStatus::Cancelling | ActionStatus::Cancelled
+            )
+        });
+    let Some(action) = cancelled else {
+        return Ok(unknown("action"));
+    };
     let id = action.id.to_string();
-    let cancel_action = CancelTarget { stop_id: id.clone() };
+    let cancel_action = CancelTarget {
+        stop_id: id.clone(),
+    };
     Ok(answer(&headers, &CancelAction { id, cancel_action }))
 }

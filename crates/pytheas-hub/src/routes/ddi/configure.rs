@@ -6,7 +6,10 @@ use axum::{
     http::StatusCode,
     response::{IntoResponse, Response},
 };
-use pytheas_api::{EventKind, ddi::{ConfigData, MergeMode}};
+use pytheas_api::{
+    EventKind,
+    ddi::{ConfigData, MergeMode},
+};
 
 use super::{failed, parse};
 use crate::{app::App, auth::Device, reply::ApiError, store::devices};
@@ -30,10 +33,13 @@ pub(crate) async fn handle(
         return Ok(bad("`data` is empty".into()));
     }
     for (key, value) in &config.data {
-        let wrong = |text: &str| text.chars().count() > CHARS_MAX || text.chars().any(char::is_control);
+        let wrong =
+            |text: &str| text.chars().count() > CHARS_MAX || text.chars().any(char::is_control);
         if key.is_empty() || wrong(key) || wrong(value) {
             let key: String = key.chars().take(40).collect();
-            return Ok(bad(format!("attribute `{key}`: at most {CHARS_MAX} printable characters")));
+            return Ok(bad(format!(
+                "attribute `{key}`: at most {CHARS_MAX} printable characters"
+            )));
         }
     }
     let mode = config.mode.unwrap_or_default();
@@ -43,10 +49,15 @@ pub(crate) async fn handle(
         && devices::attributes(&mut *tx, &device.id).await?.len() > ATTRIBUTES_MAX
     {
         let message = format!("a device has at most {ATTRIBUTES_MAX} attributes");
-        return Ok(failed(StatusCode::TOO_MANY_REQUESTS, "pytheas.quota", message));
+        return Ok(failed(
+            StatusCode::TOO_MANY_REQUESTS,
+            "pytheas.quota",
+            message,
+        ));
     }
     devices::want_config(&mut tx, &device.id, false).await?;
     tx.commit().await?;
-    app.bus.publish(EventKind::DeviceChanged { device: device.id });
+    app.bus
+        .publish(EventKind::DeviceChanged { device: device.id });
     Ok(StatusCode::OK.into_response())
 }

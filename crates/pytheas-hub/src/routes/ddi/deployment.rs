@@ -50,14 +50,20 @@ pub(crate) async fn handle(
         Some(action) => action,
         None => return Ok(unknown("action")),
     };
-    if matches!(action.status, ActionStatus::Cancelling | ActionStatus::Cancelled) {
+    if matches!(
+        action.status,
+        ActionStatus::Cancelling | ActionStatus::Cancelled
+    ) {
         return Ok(unknown("action"));
     }
     if action.status == ActionStatus::Pending {
         app.engine.retrieved(&action).await?;
     }
     let wanted = query.action_history.unwrap_or(0);
-    Ok(answer(&headers, &base(&app, &device.root, &action, wanted).await?))
+    Ok(answer(
+        &headers,
+        &base(&app, &device.root, &action, wanted).await?,
+    ))
 }
 
 /// The assignment as DDI writes it, below the device's address `root`.
@@ -73,12 +79,23 @@ pub(crate) async fn base(
     let artifacts = artifacts(app, root, module.id).await?;
     let mut metadata = Vec::new();
     if !module.target.is_empty() {
-        metadata.push(Metadata { key: TARGET_KEY.into(), value: module.target.clone() });
-        metadata.push(Metadata { key: FORMAT_KEY.into(), value: "1".into() });
+        metadata.push(Metadata {
+            key: TARGET_KEY.into(),
+            value: module.target.clone(),
+        });
+        metadata.push(Metadata {
+            key: FORMAT_KEY.into(),
+            value: "1".into(),
+        });
     }
     let part = modules::part(&module.part).to_owned();
-    let chunk =
-        Chunk { part, version: module.version, name: module.name, metadata, artifacts };
+    let chunk = Chunk {
+        part,
+        version: module.version,
+        name: module.name,
+        metadata,
+        artifacts,
+    };
     Ok(DeploymentBase {
         id: action.id.to_string(),
         deployment: Deployment {
@@ -101,12 +118,19 @@ pub(crate) async fn artifacts(
     Ok(files
         .into_iter()
         .map(|file| {
-            let href = format!("{root}/softwaremodules/{module}/artifacts/{}", file.filename);
+            let href = format!(
+                "{root}/softwaremodules/{module}/artifacts/{}",
+                file.filename
+            );
             let (file_link, sum_link) = (Link::to(&href), Link::to(format!("{href}.MD5SUM")));
             Artifact {
                 filename: file.filename,
                 size: file.size_bytes,
-                hashes: Hashes { sha1: file.sha1, md5: file.md5, sha256: file.sha256 },
+                hashes: Hashes {
+                    sha1: file.sha1,
+                    md5: file.md5,
+                    sha256: file.sha256,
+                },
                 // Clients without TLS know only the `-http` ones; those with it prefer the others.
                 links: ArtifactLinks {
                     download: Some(file_link.clone()),
@@ -130,8 +154,12 @@ async fn history(
         n => usize::try_from(n).unwrap_or(100).min(100),
     };
     let said = actions::messages(&app.store.read, action.id).await?;
-    let messages: Vec<String> =
-        said.into_iter().rev().flat_map(|entry| entry.details).take(wanted).collect();
+    let messages: Vec<String> = said
+        .into_iter()
+        .rev()
+        .flat_map(|entry| entry.details)
+        .take(wanted)
+        .collect();
     let status = match action.status {
         ActionStatus::Pending | ActionStatus::Installing | ActionStatus::Probation => "RUNNING",
         ActionStatus::Retrieved => "RETRIEVED",
@@ -141,5 +169,8 @@ async fn history(
         ActionStatus::Failed => "ERROR",
         ActionStatus::Cancelled => "CANCELED",
     };
-    Ok((!messages.is_empty()).then(|| ActionHistory { status: status.into(), messages }))
+    Ok((!messages.is_empty()).then(|| ActionHistory {
+        status: status.into(),
+        messages,
+    }))
 }

@@ -25,7 +25,12 @@ pub(crate) async fn handle(
     let closed = actions::of_device(&app.store.read, &device.id, id)
         .await?
         .filter(|action| action.status.is_closed() && action.status != ActionStatus::Cancelled);
-    let Some(action) = closed else { return Ok(unknown("action")) };
+    let Some(action) = closed else {
+        return Ok(unknown("action"));
+    };
     let wanted = query.action_history.unwrap_or(0);
-    Ok(answer(&headers, &deployment::base(&app, &device.root, &action, wanted).await?))
+    Ok(answer(
+        &headers,
+        &deployment::base(&app, &device.root, &action, wanted).await?,
+    ))
 }

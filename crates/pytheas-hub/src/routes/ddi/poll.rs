@@ -35,5 +35,11 @@ pub(crate) async fn handle(
         links.config_data = Some(Link::to(format!("{}/configData", device.root)));
     }
     let polling = Polling::every(app.config.poll_interval);
-    Ok(answer(&headers, &PollRoot { config: PollConfig { polling }, links }))
+    Ok(answer(
+        &headers,
+        &PollRoot {
+            config: PollConfig { polling },
+            links,
+        },
+    ))
 }

@@ -35,7 +35,8 @@ pub(crate) async fn accept(app: &Shared, id: &DeviceId, actor: &str) -> ApiResul
     if devices::accept(&mut tx, id, now_ms).await? {
         audit::note(&mut tx, now_ms, actor, "device.accept", id.as_str(), "").await?;
         tx.commit().await?;
-        app.bus.publish(EventKind::DeviceAccepted { device: id.clone() });
+        app.bus
+            .publish(EventKind::DeviceAccepted { device: id.clone() });
     }
     Ok(())
 }

@@ -22,7 +22,9 @@ pub(crate) async fn handle(
     Body(request): Body<DeviceRequest>,
 ) -> ApiResult<(StatusCode, Json<DeviceToken>)> {
     if let Some(platform) = &request.platform {
-        platform.parse::<Platform>().map_err(|error| ApiError::invalid(error.to_string()))?;
+        platform
+            .parse::<Platform>()
+            .map_err(|error| ApiError::invalid(error.to_string()))?;
     }
     let id = &request.device_id;
     let token = secret::new("").map_err(|error| ApiError::internal(&error))?;
@@ -30,16 +32,36 @@ pub(crate) async fn handle(
     let mut tx = app.store.begin().await?;
     if devices::credentials(&mut *tx, id).await?.is_some() {
         let message = format!("there is a device `{id}` already");
-        return Err(ApiError::new(StatusCode::CONFLICT, "device-exists", message));
+        return Err(ApiError::new(
+            StatusCode::CONFLICT,
+            "device-exists",
+            message,
+        ));
     }
     let name = request.name.as_deref().unwrap_or(id.as_str());
     let platform = request.platform.as_deref();
     devices::add(&mut tx, id, name, platform, None, Some(now_ms), now_ms).await?;
     devices::set_token(&mut tx, id, Some(secret::hash(&token)), None).await?;
-    audit::note(&mut tx, now_ms, &person.name, "device.create", id.as_str(), "").await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "device.create",
+        id.as_str(),
+        "",
+    )
+    .await?;
     tx.commit().await?;
-    app.bus.publish(EventKind::DeviceEnrolled { device: id.clone() });
+    app.bus
+        .publish(EventKind::DeviceEnrolled { device: id.clone() });
     let device = super::view(&app, id).await?;
     let tenant = DEFAULT_TENANT.to_owned();
-    Ok((StatusCode::CREATED, Json(DeviceToken { device, token, tenant })))
+    Ok((
+        StatusCode::CREATED,
+        Json(DeviceToken {
+            device,
+            token,
+            tenant,
+        }),
+    ))
 }

@@ -78,7 +78,9 @@ fn check(request: &EnrolmentRequest) -> ApiResult<()> {
     let attributes = &request.attributes;
     if !short(name)
         || attributes.len() > 100
-        || attributes.iter().any(|(key, value)| key.is_empty() || !short(key) || !short(value))
+        || attributes
+            .iter()
+            .any(|(key, value)| key.is_empty() || !short(key) || !short(value))
     {
         return Err(ApiError::invalid(
             "`name` and attributes have at most 128 printable characters, a device 100 attributes",
@@ -94,7 +96,9 @@ fn reply(answer: EnrolmentAnswer) -> Response {
     };
     let mut response = (status, Json(&answer)).into_response();
     if status == StatusCode::ACCEPTED {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(ASK_AGAIN_S));
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, HeaderValue::from(ASK_AGAIN_S));
     }
     response
 }
@@ -114,7 +118,10 @@ async fn enrol(
     let actor = format!("device {id}");
     let claim = secret::hash(&request.claim.to_ascii_lowercase());
     let known = devices::credentials(&mut *tx, id).await?;
-    if known.as_ref().is_some_and(|known| known.claim_hash != Some(claim)) {
+    if known
+        .as_ref()
+        .is_some_and(|known| known.claim_hash != Some(claim))
+    {
         let message = format!("the id `{id}` belongs to another device");
         return Err(ApiError::new(StatusCode::CONFLICT, "claimed", message).help(format!(
             "is the device new, or was its state lost? Remove the old one first: `pytheas device remove {id}`"
@@ -138,8 +145,10 @@ async fn enrol(
     if known.is_none() {
         if key.is_none() && devices::counts(&mut *tx).await?.1 >= PENDING_MAX {
             let message = "too many devices wait to be accepted";
-            return Err(ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too-many", message)
-                .retry_after(600));
+            return Err(
+                ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too-many", message)
+                    .retry_after(600),
+            );
         }
         let name = request.name.as_deref().unwrap_or(id.as_str());
         let platform = Some(request.platform.as_str());
@@ -154,7 +163,15 @@ async fn enrol(
         accepted = true;
         devices::accept(&mut tx, id, now_ms).await?;
         let detail = format!("by the enrolment key `{key}`");
-        audit::note(&mut tx, now_ms, &actor, "device.accept", id.as_str(), &detail).await?;
+        audit::note(
+            &mut tx,
+            now_ms,
+            &actor,
+            "device.accept",
+            id.as_str(),
+            &detail,
+        )
+        .await?;
         events.push(EventKind::DeviceAccepted { device: id.clone() });
     }
     let answer = if accepted {
@@ -165,7 +182,10 @@ async fn enrol(
             Some(old) => devices::set_token(&mut tx, id, Some(old), hash).await?,
             None => devices::set_token(&mut tx, id, hash, None).await?,
         }
-        EnrolmentAnswer::Accepted { token, tenant: DEFAULT_TENANT.to_owned() }
+        EnrolmentAnswer::Accepted {
+            token,
+            tenant: DEFAULT_TENANT.to_owned(),
+        }
     } else {
         EnrolmentAnswer::Pending
     };
@@ -173,5 +193,8 @@ async fn enrol(
     for event in events {
         app.bus.publish(event);
     }
-    Ok(Enrolled { answer, is_new: known.is_none() })
+    Ok(Enrolled {
+        answer,
+        is_new: known.is_none(),
+    })
 }

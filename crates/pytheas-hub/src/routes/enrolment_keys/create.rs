@@ -22,18 +22,36 @@ pub(crate) async fn handle(
     Body(request): Body<EnrolmentKeyRequest>,
 ) -> ApiResult<(StatusCode, Json<EnrolmentKey>)> {
     if request.uses == Some(0) || request.valid_s == Some(0) {
-        return Err(ApiError::invalid("a key of no uses or no time accepts nobody"));
+        return Err(ApiError::invalid(
+            "a key of no uses or no time accepts nobody",
+        ));
     }
     let key = secret::new("enr_").map_err(|error| ApiError::internal(&error))?;
     let now_ms = app.now_ms();
-    let expires_ms = request.valid_s.map(|seconds| now_ms + i64::from(seconds) * 1000);
+    let expires_ms = request
+        .valid_s
+        .map(|seconds| now_ms + i64::from(seconds) * 1000);
     let hash = secret::hash(&key);
     let mut tx = app.store.begin().await?;
-    let info =
-        enrolment_keys::add(&mut tx, &request.name, hash, request.uses, expires_ms, now_ms).await?;
+    let info = enrolment_keys::add(
+        &mut tx,
+        &request.name,
+        hash,
+        request.uses,
+        expires_ms,
+        now_ms,
+    )
+    .await?;
     let subject = info.id.to_string();
-    audit::note(&mut tx, now_ms, &person.name, "enrolment-key.create", &subject, &info.name)
-        .await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "enrolment-key.create",
+        &subject,
+        &info.name,
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(EnrolmentKey { key, info })))
 }

@@ -29,7 +29,15 @@ pub(crate) async fn handle(
         return Err(unknown());
     }
     let now_ms = app.now_ms();
-    audit::note(&mut tx, now_ms, &person.name, "enrolment-key.revoke", &id, "").await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "enrolment-key.revoke",
+        &id,
+        "",
+    )
+    .await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -36,9 +36,11 @@ pub(crate) async fn handle(
             cache_control: Some("no-cache"),
             ..Facts::default()
         },
-        RepoFile::Metadata { .. } => {
-            Facts { content_type: json, cache_control: Some(IMMUTABLE), ..Facts::default() }
-        }
+        RepoFile::Metadata { .. } => Facts {
+            content_type: json,
+            cache_control: Some(IMMUTABLE),
+            ..Facts::default()
+        },
         RepoFile::Target { sha256 } | RepoFile::Blob { sha256 } => Facts {
             etag: Some(sha256.to_string()),
             content_type: "application/octet-stream",

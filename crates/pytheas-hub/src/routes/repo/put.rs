@@ -40,11 +40,18 @@ pub(crate) async fn handle(
 ) -> ApiResult<Response> {
     let Some((file, location)) = RepoFile::parse(&path) else {
         let message = format!("`{path}` is no file of a repository");
-        return Err(ApiError::new(StatusCode::BAD_REQUEST, "bad-path", message)
-            .help("metadata/N.ROLE.json, metadata/timestamp.json, targets/…/HASH.NAME, blobs/HH/HASH"));
+        return Err(
+            ApiError::new(StatusCode::BAD_REQUEST, "bad-path", message).help(
+                "metadata/N.ROLE.json, metadata/timestamp.json, targets/…/HASH.NAME, blobs/HH/HASH",
+            ),
+        );
     };
     let is_metadata = matches!(file, RepoFile::Timestamp | RepoFile::Metadata { .. });
-    let limit = if is_metadata { METADATA_MAX } else { app.config.upload_limit_bytes };
+    let limit = if is_metadata {
+        METADATA_MAX
+    } else {
+        app.config.upload_limit_bytes
+    };
     let folder = match app.config.repo_folder() {
         Some(repo) => repo.join(".incoming"),
         None => app.config.incoming(),
@@ -60,7 +67,9 @@ pub(crate) async fn handle(
     } else {
         None
     };
-    let only_new = headers.get(header::IF_NONE_MATCH).is_some_and(|value| value == "*");
+    let only_new = headers
+        .get(header::IF_NONE_MATCH)
+        .is_some_and(|value| value == "*");
     match current(&app, &file, &location, &received).await? {
         Current::Same if !only_new => return Ok(StatusCode::NO_CONTENT.into_response()),
         Current::Same | Current::Other(_) if only_new => {
@@ -125,7 +134,10 @@ async fn check(file: &RepoFile, path: &str, received: &Received) -> ApiResult<()
     let bytes = received.bytes().await.map_err(|error| full(&error))?;
     let signed = metadata(&bytes).map_err(wrong)?;
     if signed.kind != expected.0 || expected.1.is_some_and(|version| version != signed.version) {
-        return Err(wrong(format!("it is {} version {}", signed.kind, signed.version)));
+        return Err(wrong(format!(
+            "it is {} version {}",
+            signed.kind, signed.version
+        )));
     }
     Ok(())
 }
@@ -158,21 +170,30 @@ async fn current(
         let whole = meta.size == received.file.size_bytes;
         return Ok(if whole { Current::Same } else { Current::None });
     }
-    let there: Bytes =
-        objects.get(location).await.map_err(internal)?.bytes().await.map_err(internal)?;
+    let there: Bytes = objects
+        .get(location)
+        .await
+        .map_err(internal)?
+        .bytes()
+        .await
+        .map_err(internal)?;
     let fresh = received.bytes().await.map_err(|error| full(&error))?;
     if there == fresh {
         return Ok(Current::Same);
     }
     if *file != RepoFile::Timestamp {
-        return Ok(Current::Other(format!("`{location}` is there with another content")));
+        return Ok(Current::Other(format!(
+            "`{location}` is there with another content"
+        )));
     }
     let version = |bytes: &[u8]| metadata(bytes).map_or(0, |signed| signed.version);
     let (old, new) = (version(&there), version(&fresh));
     Ok(if new > old {
         Current::Older
     } else {
-        Current::Other(format!("the timestamp that is there has version {old}, yours {new}"))
+        Current::Other(format!(
+            "the timestamp that is there has version {old}, yours {new}"
+        ))
     })
 }
 

@@ -22,14 +22,24 @@ pub(crate) async fn handle(
 ) -> ApiResult<(StatusCode, Json<NewToken>)> {
     let name = request.name.trim();
     if name.is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
-        return Err(ApiError::invalid("a token's name has 1 to 128 printable characters"));
+        return Err(ApiError::invalid(
+            "a token's name has 1 to 128 printable characters",
+        ));
     }
     let token = secret::new(TOKEN_PREFIX).map_err(|error| ApiError::internal(&error))?;
     let now_ms = app.now_ms();
     let mut tx = app.store.begin().await?;
     let info = tokens::add(&mut tx, name, request.role, secret::hash(&token), now_ms).await?;
     let (subject, detail) = (info.id.to_string(), format!("`{name}`, {}", info.role));
-    audit::note(&mut tx, now_ms, &person.name, "token.create", &subject, &detail).await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "token.create",
+        &subject,
+        &detail,
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, Json(NewToken { token, info })))
 }

@@ -34,7 +34,15 @@ pub(crate) async fn handle(
         return Err(ApiError::new(StatusCode::CONFLICT, "last-admin", message)
             .help("make another one first, or nobody could ever make one"));
     }
-    audit::note(&mut tx, now_ms, &person.name, "token.revoke", &id, &gone.name).await?;
+    audit::note(
+        &mut tx,
+        now_ms,
+        &person.name,
+        "token.revoke",
+        &id,
+        &gone.name,
+    )
+    .await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

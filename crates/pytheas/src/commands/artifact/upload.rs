@@ -17,7 +17,7 @@ use crate::{
 ///
 /// A rollout then names it: `pytheas rollout start --artifact firmware@7`.
 #[derive(Debug, clap::Args)]
-pub struct UploadArgs {
+pub(crate) struct UploadArgs {
     /// The file
     file: PathBuf,
     /// Name of the software
@@ -46,12 +46,17 @@ impl Show for Uploaded {
 }
 
 /// Uploads it.
-pub fn run(args: &UploadArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &UploadArgs, context: &Context) -> miette::Result<()> {
     let name = args
         .file
         .file_name()
         .and_then(|name| name.to_str())
-        .ok_or_else(|| miette!("`{}` has no name that a device could be given", args.file.display()))?;
+        .ok_or_else(|| {
+            miette!(
+                "`{}` has no name that a device could be given",
+                args.file.display()
+            )
+        })?;
     let file = File::open(&args.file)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", args.file.display()))?;

@@ -25,7 +25,11 @@ impl Process {
         prepare: impl FnOnce(&mut Command),
     ) -> miette::Result<Self> {
         let program = std::env::current_exe().into_diagnostic()?;
-        let out = File::options().create(true).append(true).open(log).into_diagnostic()?;
+        let out = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .into_diagnostic()?;
         let error = out.try_clone().into_diagnostic()?;
         let mut command = Command::new(program);
         prepare(&mut command);
@@ -38,7 +42,11 @@ impl Process {
             .spawn()
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot start the {name}"))?;
-        Ok(Self { name: name.to_owned(), child, log: log.to_owned() })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log: log.to_owned(),
+        })
     }
 
     /// An error with the end of the log when the process has ended, which it should not.

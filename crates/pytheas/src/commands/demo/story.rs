@@ -14,8 +14,8 @@ use std::{
 
 use miette::{Context as _, IntoDiagnostic, miette};
 use pytheas_api::{
-    DeviceDetail, DeviceView, EnrolmentKey, EnrolmentKeyRequest, GroupSize, RolloutDetail, RolloutRequest,
-    RolloutState, TrafficReport, TrafficSums,
+    DeviceDetail, DeviceView, EnrolmentKey, EnrolmentKeyRequest, GroupSize, RolloutDetail,
+    RolloutRequest, RolloutState, TrafficReport, TrafficSums,
 };
 use pytheas_release::ReleaseRef;
 use serde::Serialize;
@@ -53,8 +53,14 @@ impl Show for Outcome {
         for (device, release) in &self.devices {
             out.fact(device, format!("runs {release}"))?;
         }
-        out.fact("first install", format!("{} a device", bytes(self.install_bytes_per_device)))?;
-        out.fact("update", format!("{} a device", bytes(self.update_bytes_per_device)))?;
+        out.fact(
+            "first install",
+            format!("{} a device", bytes(self.install_bytes_per_device)),
+        )?;
+        out.fact(
+            "update",
+            format!("{} a device", bytes(self.update_bytes_per_device)),
+        )?;
         out.fact("took", duration(Duration::from_secs(self.seconds)))
     }
 }
@@ -62,8 +68,19 @@ impl Show for Outcome {
 pub(super) fn tell(args: &DemoArgs, dir: &Path, context: &Context) -> miette::Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
     on_signal(&stop)?;
-    let inner = Context { steps: false, ..context.clone() };
-    let mut story = Story { args, dir, context, inner, stop, begun: Instant::now(), number: 0 };
+    let inner = Context {
+        steps: false,
+        ..context.clone()
+    };
+    let mut story = Story {
+        args,
+        dir,
+        context,
+        inner,
+        stop,
+        begun: Instant::now(),
+        number: 0,
+    };
     story.run()
 }
 
@@ -89,7 +106,8 @@ struct Stage {
 impl Story<'_> {
     fn run(&mut self) -> miette::Result<ExitCode> {
         let source = self.dir.join("greenhouse");
-        self.context.note(format!("working in {}", self.dir.display()));
+        self.context
+            .note(format!("working in {}", self.dir.display()));
 
         self.chapter("lock and build greenhouse 1.0.0 with its own interpreter");
         versions::unpack(&source)?;
@@ -125,7 +143,9 @@ impl Story<'_> {
         self.say_why(&stage, "gateway-1")?;
         let devices = self.settled(&mut stage, "greenhouse@1.1.0")?;
 
-        let good = devices.values().all(|release| release == "greenhouse@1.1.0");
+        let good = devices
+            .values()
+            .all(|release| release == "greenhouse@1.1.0");
         let outcome = Outcome {
             rolled_back: rollout::failed(&rollout),
             devices,
@@ -139,7 +159,11 @@ impl Story<'_> {
         if !self.args.once {
             self.stay(&mut stage)?;
         }
-        Ok(if good && outcome.rolled_back { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if good && outcome.rolled_back {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        })
     }
 
     fn chapter(&mut self, title: &str) {
@@ -168,7 +192,10 @@ impl Story<'_> {
 
     fn next_version(&self, source: &Path, version: &str) -> miette::Result<()> {
         let changed = versions::patch(source, version)?;
-        let names: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+        let names: Vec<_> = changed
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
         self.say(format!("changed {}", names.join(", ")));
         Ok(())
     }
@@ -194,7 +221,10 @@ impl Story<'_> {
         })?;
         let key: EnrolmentKey = hub.post(
             "enrolment-keys",
-            &EnrolmentKeyRequest { name: "demo".into(), ..Default::default() },
+            &EnrolmentKeyRequest {
+                name: "demo".into(),
+                ..Default::default()
+            },
         )?;
 
         let mut processes = vec![hub_process];
@@ -205,17 +235,32 @@ impl Story<'_> {
                 command.args(["agent", "run", "--poll-interval", "1s", "--hub", &address]);
                 command.arg("--root").arg(keys.join("root.json"));
                 command.args(["--key", &key.key, "--id", &id]);
-                command.arg("--state").arg(self.dir.join("devices").join(&id));
+                command
+                    .arg("--state")
+                    .arg(self.dir.join("devices").join(&id));
                 // Several gateways on one machine: each app finds a free port.
                 command.env("GREENHOUSE_HTTP_PORT", "0");
             })?);
         }
-        let mut stage = Stage { hub, token, keys, processes };
+        let mut stage = Stage {
+            hub,
+            token,
+            keys,
+            processes,
+        };
         let wanted = self.args.devices as usize;
-        self.wait(&mut stage, "the devices to enrol", Duration::from_secs(60), |hub| {
-            let devices: Vec<DeviceView> = hub.get("devices")?;
-            Ok((devices.iter().filter(|d| d.last_seen_ms.is_some()).count() == wanted).then_some(()))
-        })?;
+        self.wait(
+            &mut stage,
+            "the devices to enrol",
+            Duration::from_secs(60),
+            |hub| {
+                let devices: Vec<DeviceView> = hub.get("devices")?;
+                Ok(
+                    (devices.iter().filter(|d| d.last_seen_ms.is_some()).count() == wanted)
+                        .then_some(()),
+                )
+            },
+        )?;
         self.say(format!("{wanted} devices enrolled and poll"));
         Ok(stage)
     }
@@ -232,7 +277,9 @@ impl Story<'_> {
             self.check_stop()?;
             if let Ok(text) = std::fs::read(file) {
                 let started: Started = serde_json::from_slice(&text).into_diagnostic()?;
-                let token = started.token.ok_or_else(|| miette!("the hub made no first token"))?;
+                let token = started
+                    .token
+                    .ok_or_else(|| miette!("the hub made no first token"))?;
                 return Ok((started.address, token));
             }
             if begun.elapsed() > Duration::from_secs(30) {
@@ -269,8 +316,10 @@ impl Story<'_> {
         let begun = Instant::now();
         let release: ReleaseRef = release.parse().into_diagnostic()?;
         let groups: Result<Vec<GroupSize>, _> = groups.iter().map(|size| size.parse()).collect();
-        let request =
-            RolloutRequest { groups: groups.into_diagnostic()?, ..RolloutRequest::release(release) };
+        let request = RolloutRequest {
+            groups: groups.into_diagnostic()?,
+            ..RolloutRequest::release(release)
+        };
         let started: RolloutDetail = stage.hub.post("rollouts", &request)?;
         let rollout = &started.rollout;
         let id = rollout.id;
@@ -312,8 +361,16 @@ impl Story<'_> {
     /// What the device said of its failed update, its app's last words included.
     fn say_why(&self, stage: &Stage, device: &str) -> miette::Result<()> {
         let detail: DeviceDetail = stage.hub.get(&format!("devices/{device}"))?;
-        let messages = detail.history.first().map(|action| &action.messages[..]).unwrap_or_default();
-        for text in messages.last().map(|message| &message.details[..]).unwrap_or_default() {
+        let messages = detail
+            .history
+            .first()
+            .map(|action| &action.messages[..])
+            .unwrap_or_default();
+        for text in messages
+            .last()
+            .map(|message| &message.details[..])
+            .unwrap_or_default()
+        {
             self.say(format!("{device}: {text}"));
         }
         Ok(())
@@ -327,15 +384,22 @@ impl Story<'_> {
         release: &str,
     ) -> miette::Result<BTreeMap<String, String>> {
         let begun = Instant::now();
-        let ids: Vec<String> = (1..=self.args.devices).map(|n| format!("gateway-{n}")).collect();
-        self.wait(stage, "the devices to settle", Duration::from_secs(60), |_| {
-            let mut runs = BTreeMap::new();
-            for id in &ids {
-                runs.insert(id.clone(), self.agent_runs(id)?);
-            }
-            let settled = runs.values().all(|runs| runs == release);
-            Ok((settled || begun.elapsed() > Duration::from_secs(20)).then_some(runs))
-        })
+        let ids: Vec<String> = (1..=self.args.devices)
+            .map(|n| format!("gateway-{n}"))
+            .collect();
+        self.wait(
+            stage,
+            "the devices to settle",
+            Duration::from_secs(60),
+            |_| {
+                let mut runs = BTreeMap::new();
+                for id in &ids {
+                    runs.insert(id.clone(), self.agent_runs(id)?);
+                }
+                let settled = runs.values().all(|runs| runs == release);
+                Ok((settled || begun.elapsed() > Duration::from_secs(20)).then_some(runs))
+            },
+        )
     }
 
     /// The release a device's agent keeps running; empty while it is not up.
@@ -382,7 +446,8 @@ impl Story<'_> {
     }
 
     fn stay(&self, stage: &mut Stage) -> miette::Result<()> {
-        self.context.note(format!("\ndashboard   {}", stage.hub.url()));
+        self.context
+            .note(format!("\ndashboard   {}", stage.hub.url()));
         self.context.note(format!("token       {}", stage.token));
         self.context.note("ctrl-C ends the demo");
         while !self.stop.load(Ordering::Relaxed) {
@@ -396,7 +461,11 @@ impl Story<'_> {
     }
 
     fn check_stop(&self) -> miette::Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(miette!("interrupted")) } else { Ok(()) }
+        if self.stop.load(Ordering::Relaxed) {
+            Err(miette!("interrupted"))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -425,7 +494,11 @@ fn expect(detail: &RolloutDetail, wanted: RolloutState) -> miette::Result<()> {
 
 fn traffic(hub: &HubClient) -> miette::Result<BTreeMap<String, TrafficSums>> {
     let report: TrafficReport = hub.get("traffic")?;
-    Ok(report.devices.iter().map(|device| (device.device.to_string(), device.total())).collect())
+    Ok(report
+        .devices
+        .iter()
+        .map(|device| (device.device.to_string(), device.total()))
+        .collect())
 }
 
 /// Sets the flag on ctrl-C and SIGTERM, so that everything is ended in order.
@@ -439,9 +512,10 @@ fn on_signal(stop: &Arc<AtomicBool>) -> miette::Result<()> {
     let stop = Arc::clone(stop);
     std::thread::spawn(move || {
         runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) =
-                (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-            else {
+            let (Ok(mut interrupt), Ok(mut terminate)) = (
+                signal(SignalKind::interrupt()),
+                signal(SignalKind::terminate()),
+            ) else {
                 return;
             };
             loop {

@@ -25,7 +25,11 @@ fn write_all(from: &Dir<'_>, dir: &Path) -> miette::Result<()> {
     from.dirs()
         // What a developer's test runs may have left beside the sources.
         .filter(|child| {
-            let name = child.path().file_name().unwrap_or_default().to_string_lossy();
+            let name = child
+                .path()
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy();
             !name.starts_with('.') && name != "__pycache__" && name != "data" && name != "dist"
         })
         .try_for_each(|child| write_all(child, dir))
@@ -40,8 +44,13 @@ pub(super) fn patch(dir: &Path, version: &str) -> miette::Result<Vec<PathBuf>> {
         .ok_or_else(|| miette!("the example has no `{name}`"))?;
     let mut changed = Vec::new();
     for diff in split(text) {
-        let patch = diffy::Patch::from_str(diff).into_diagnostic().wrap_err(name.clone())?;
-        let file = patch.modified().and_then(|path| path.strip_prefix("b/")).unwrap_or_default();
+        let patch = diffy::Patch::from_str(diff)
+            .into_diagnostic()
+            .wrap_err(name.clone())?;
+        let file = patch
+            .modified()
+            .and_then(|path| path.strip_prefix("b/"))
+            .unwrap_or_default();
         let path = dir.join(file);
         let old = std::fs::read_to_string(&path)
             .into_diagnostic()
@@ -63,7 +72,11 @@ fn split(text: &str) -> Vec<&str> {
         .filter(|at| *at == 0 || text.as_bytes()[at - 1] == b'\n')
         .collect();
     let ends = starts.iter().skip(1).copied().chain([text.len()]);
-    starts.iter().zip(ends).map(|(start, end)| &text[*start..end]).collect()
+    starts
+        .iter()
+        .zip(ends)
+        .map(|(start, end)| &text[*start..end])
+        .collect()
 }
 
 #[cfg(test)]

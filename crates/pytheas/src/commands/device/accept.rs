@@ -10,7 +10,7 @@ use crate::{
 
 /// Admit devices that asked to join
 #[derive(Debug, clap::Args)]
-pub struct AcceptArgs {
+pub(crate) struct AcceptArgs {
     /// Their ids
     #[arg(required_unless_present = "all")]
     ids: Vec<String>,
@@ -22,12 +22,14 @@ pub struct AcceptArgs {
 }
 
 /// Admits them.
-pub fn run(args: &AcceptArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &AcceptArgs, context: &Context) -> miette::Result<()> {
     let hub = HubClient::new(&args.hub)?;
     let mut ids = args.ids.clone();
     if args.all {
         let devices: Vec<DeviceView> = hub.get("devices")?;
-        let pending = devices.into_iter().filter(|device| device.state == DeviceState::Pending);
+        let pending = devices
+            .into_iter()
+            .filter(|device| device.state == DeviceState::Pending);
         ids = pending.map(|device| device.id.to_string()).collect();
     }
     let accepted = ids

@@ -16,7 +16,7 @@ use crate::{
 /// For SWUpdate, rauc-hawkbit-updater, Zephyr and other DDI clients: put the
 /// token into their configuration. It is shown this once.
 #[derive(Debug, clap::Args)]
-pub struct AddArgs {
+pub(crate) struct AddArgs {
     /// Its id (DDI: controllerId)
     id: pytheas_api::DeviceId,
     /// A name for people
@@ -42,11 +42,13 @@ impl Show for Added {
 }
 
 /// Makes it.
-pub fn run(args: &AddArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &AddArgs, context: &Context) -> miette::Result<()> {
     let request = DeviceRequest {
         device_id: args.id.clone(),
         name: args.name.clone(),
         platform: args.platform.as_ref().map(ToString::to_string),
     };
-    context.show(&Added(HubClient::new(&args.hub)?.post("devices", &request)?))
+    context.show(&Added(
+        HubClient::new(&args.hub)?.post("devices", &request)?,
+    ))
 }

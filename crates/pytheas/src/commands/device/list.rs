@@ -13,7 +13,7 @@ use crate::{
 
 /// List the devices the hub knows
 #[derive(Debug, clap::Args)]
-pub struct ListArgs {
+pub(crate) struct ListArgs {
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -36,16 +36,21 @@ impl Show for Devices {
                     device.state.as_str().to_owned(),
                     device.release.clone().unwrap_or_else(|| "-".into()),
                     device.update.as_str().to_owned(),
-                    device.last_seen_ms.map_or("never".into(), |then| ago(then, now)),
+                    device
+                        .last_seen_ms
+                        .map_or("never".into(), |then| ago(then, now)),
                     device.platform.clone().unwrap_or_else(|| "-".into()),
                 ]
             })
             .collect();
-        out.table(["ID", "NAME", "STATE", "RUNS", "UPDATE", "SEEN", "PLATFORM"], &rows)
+        out.table(
+            ["ID", "NAME", "STATE", "RUNS", "UPDATE", "SEEN", "PLATFORM"],
+            &rows,
+        )
     }
 }
 
 /// Lists them.
-pub fn run(args: &ListArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &ListArgs, context: &Context) -> miette::Result<()> {
     context.show(&Devices(HubClient::new(&args.hub)?.get("devices")?))
 }

@@ -7,7 +7,7 @@ use crate::{
 
 /// Remove a device; its token is worthless from then on
 #[derive(Debug, clap::Args)]
-pub struct RemoveArgs {
+pub(crate) struct RemoveArgs {
     /// Its id
     id: String,
     #[command(flatten)]
@@ -15,7 +15,7 @@ pub struct RemoveArgs {
 }
 
 /// Removes it.
-pub fn run(args: &RemoveArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &RemoveArgs, context: &Context) -> miette::Result<()> {
     HubClient::new(&args.hub)?.delete(&format!("devices/{}", encoded(&args.id)))?;
     context.note(format!("removed device `{}`", args.id));
     Ok(())

@@ -13,7 +13,7 @@ use crate::{
 
 /// Show one device and the history of its updates
 #[derive(Debug, clap::Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     /// Its id
     id: String,
     #[command(flatten)]
@@ -27,7 +27,11 @@ struct Detail(DeviceDetail);
 impl Show for Detail {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         let now = now_ms();
-        let DeviceDetail { device, attributes, history } = &self.0;
+        let DeviceDetail {
+            device,
+            attributes,
+            history,
+        } = &self.0;
         out.fact("device", &device.id)?;
         out.fact("name", &device.name)?;
         let state = out.state(device.state.as_str());
@@ -36,7 +40,12 @@ impl Show for Detail {
         let update = out.state(device.update.as_str());
         out.fact("update", update)?;
         out.fact("platform", device.platform.as_deref().unwrap_or("-"))?;
-        out.fact("last seen", device.last_seen_ms.map_or("never".into(), |then| ago(then, now)))?;
+        out.fact(
+            "last seen",
+            device
+                .last_seen_ms
+                .map_or("never".into(), |then| ago(then, now)),
+        )?;
         for (key, value) in attributes {
             out.fact("attribute", format!("{key} = {value}"))?;
         }
@@ -62,7 +71,7 @@ impl Show for Detail {
 }
 
 /// Shows it.
-pub fn run(args: &ShowArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &ShowArgs, context: &Context) -> miette::Result<()> {
     let path = format!("devices/{}", encoded(&args.id));
     context.show(&Detail(HubClient::new(&args.hub)?.get(&path)?))
 }

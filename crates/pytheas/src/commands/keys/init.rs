@@ -13,7 +13,7 @@ use crate::context::Context;
 /// passphrase. `online/` holds what a hub needs to keep the repository fresh.
 /// `root.json` is what devices are enrolled with.
 #[derive(Debug, clap::Args)]
-pub struct InitArgs {
+pub(crate) struct InitArgs {
     #[command(flatten)]
     keys: KeysArgs,
     /// Protect the root and targets keys by a passphrase (asked for, or PYTHEAS_KEY_PASSPHRASE)
@@ -25,13 +25,16 @@ pub struct InitArgs {
 }
 
 /// Makes them.
-pub fn run(args: &InitArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &InitArgs, context: &Context) -> miette::Result<()> {
     let secret = if args.passphrase {
         let first = passphrase("passphrase for the root and targets keys").into_diagnostic()?;
         if std::env::var_os("PYTHEAS_KEY_PASSPHRASE").is_none()
             && passphrase("the same again").into_diagnostic()? != first
         {
-            return Err(miette!(help = "nothing was made; try again", "the passphrases differ"));
+            return Err(miette!(
+                help = "nothing was made; try again",
+                "the passphrases differ"
+            ));
         }
         Some(first)
     } else {

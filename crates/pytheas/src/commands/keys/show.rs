@@ -7,12 +7,12 @@ use crate::context::Context;
 
 /// Show the keys, their roles and the root's fingerprint
 #[derive(Debug, clap::Args)]
-pub struct ShowArgs {
+pub(crate) struct ShowArgs {
     #[command(flatten)]
     keys: KeysArgs,
 }
 
 /// Shows them.
-pub fn run(args: &ShowArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &ShowArgs, context: &Context) -> miette::Result<()> {
     context.show(&Keys::of(&keys::show(&args.keys.dir())?))
 }

@@ -8,7 +8,7 @@ use crate::{
 
 /// One rollout.
 #[derive(Debug, clap::Args)]
-pub struct ChangeArgs {
+pub(crate) struct ChangeArgs {
     /// Its number
     id: i64,
     #[command(flatten)]
@@ -16,7 +16,7 @@ pub struct ChangeArgs {
 }
 
 /// Does it.
-pub fn run(args: &ChangeArgs, verb: &str, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &ChangeArgs, verb: &str, context: &Context) -> miette::Result<()> {
     let path = format!("rollouts/{}/{verb}", args.id);
     context.show(&Detail(HubClient::new(&args.hub)?.post(&path, &())?))
 }

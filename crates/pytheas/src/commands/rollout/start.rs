@@ -16,7 +16,7 @@ use crate::{
 ///
 /// Example: `pytheas rollout start greenhouse@1.1.0 --groups 1,10%,100%`
 #[derive(Debug, clap::Args)]
-pub struct StartArgs {
+pub(crate) struct StartArgs {
     /// The release, e.g. `greenhouse@1.1.0`
     #[arg(required_unless_present = "artifact")]
     release: Option<ReleaseRef>,
@@ -27,7 +27,12 @@ pub struct StartArgs {
     #[arg(long = "device", value_name = "ID", value_delimiter = ',')]
     devices: Vec<DeviceId>,
     /// Sizes of the groups: numbers of devices or shares of all
-    #[arg(long, value_delimiter = ',', default_value = "100%", value_name = "SIZE,…")]
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "100%",
+        value_name = "SIZE,…"
+    )]
     groups: Vec<GroupSize>,
     /// Percent of a group that must succeed before the next one opens
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u8).range(0..=100))]
@@ -53,7 +58,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Starts it.
-pub fn run(args: &StartArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<()> {
     let hub = HubClient::new(&args.hub)?;
     let request = RolloutRequest {
         release: args.release.clone(),

@@ -13,7 +13,7 @@ use crate::{
 
 /// Show how far rollouts are
 #[derive(Debug, clap::Args)]
-pub struct StatusArgs {
+pub(crate) struct StatusArgs {
     /// One rollout, with its devices [default: all, newest first]
     id: Option<i64>,
     /// Wait until it ends or pauses
@@ -31,7 +31,12 @@ struct Rollouts(Vec<RolloutView>);
 impl Show for Rollouts {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         let rows: Vec<_> = self.0.iter().map(row).collect();
-        out.table(["ROLLOUT", "RELEASE", "STATE", "DONE", "FAILED", "OF", "GROUPS"], &rows)?;
+        out.table(
+            [
+                "ROLLOUT", "RELEASE", "STATE", "DONE", "FAILED", "OF", "GROUPS",
+            ],
+            &rows,
+        )?;
         for rollout in &self.0 {
             if let Some(reason) = &rollout.reason {
                 out.line(format!("rollout {}: {reason}", rollout.id))?;
@@ -42,8 +47,11 @@ impl Show for Rollouts {
 }
 
 fn row(rollout: &RolloutView) -> [String; 7] {
-    let groups: Vec<_> =
-        rollout.groups.iter().map(|g| format!("{} {}", g.size, g.state.as_str())).collect();
+    let groups: Vec<_> = rollout
+        .groups
+        .iter()
+        .map(|g| format!("{} {}", g.size, g.state.as_str()))
+        .collect();
     [
         rollout.id.to_string(),
         rollout.release.clone(),
@@ -82,7 +90,7 @@ impl Show for Detail {
 }
 
 /// Shows them.
-pub fn run(args: &StatusArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &StatusArgs, context: &Context) -> miette::Result<()> {
     let hub = HubClient::new(&args.hub)?;
     match args.id {
         None => context.show(&Rollouts(hub.get("rollouts")?)),
@@ -124,5 +132,8 @@ pub(super) fn watch(
 
 /// Whether a device of the rollout ended badly.
 pub(crate) fn failed(detail: &RolloutDetail) -> bool {
-    detail.devices.iter().any(|device| device.status == ActionStatus::Failed)
+    detail
+        .devices
+        .iter()
+        .any(|device| device.status == ActionStatus::Failed)
 }

@@ -1,15 +1,15 @@
 //! The demo is the main job; it must hold as a whole.
 
-mod common;
-
-use common::{pytheas, shown};
+use crate::common::{pytheas, shown};
 
 #[test]
 fn the_demo_ends_well_and_leaves_nothing_behind() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path().join("demo");
     let mut command = pytheas(home.path());
-    command.args(["demo", "--once", "--json", "--devices", "3", "--dir"]).arg(&dir);
+    command
+        .args(["demo", "--once", "--json", "--devices", "3", "--dir"])
+        .arg(&dir);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", shown(&output));
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -19,11 +19,18 @@ fn the_demo_ends_well_and_leaves_nothing_behind() {
         assert_eq!(outcome["devices"][&device], "greenhouse@1.1.0", "{outcome}");
     }
     let update = outcome["update_bytes_per_device"].as_u64().unwrap();
-    assert!((1..100_000).contains(&update), "{update} bytes for the update");
+    assert!(
+        (1..100_000).contains(&update),
+        "{update} bytes for the update"
+    );
     let reason = outcome["reason"].as_str().unwrap();
     assert!(reason.contains("gateway-1"), "{reason}");
 
-    let still = std::process::Command::new("pgrep").arg("-f").arg(&dir).output().unwrap();
+    let still = std::process::Command::new("pgrep")
+        .arg("-f")
+        .arg(&dir)
+        .output()
+        .unwrap();
     let still = String::from_utf8_lossy(&still.stdout).into_owned();
     assert!(still.is_empty(), "processes are left: {still}");
 }

@@ -1,10 +1,8 @@
 //! SWUpdate, as Debian ships it, is told by our hub to install a plain artifact, and does.
 
-mod common;
-
 use std::{fs, path::Path, process::Command, time::Duration};
 
-use common::{Hub, Running, json, ok, wait_for};
+use crate::common::{Hub, Running, json, ok, wait_for};
 
 fn have(program: &str) -> bool {
     std::env::var_os("PATH")
@@ -12,7 +10,6 @@ fn have(program: &str) -> bool {
 }
 
 /// A signed image that puts `payload.txt` at `to`.
-#[expect(clippy::disallowed_methods, reason = "test input; nothing to lose")]
 fn image(dir: &Path, to: &Path) {
     fs::write(dir.join("payload.txt"), "the new firmware\n").unwrap();
     let sum = ok(Command::new("sha256sum").arg(dir.join("payload.txt")));
@@ -25,7 +22,9 @@ fn image(dir: &Path, to: &Path) {
     );
     fs::write(dir.join("sw-description"), description).unwrap();
     let openssl = |args: &str| {
-        ok(Command::new("openssl").args(args.split(' ')).current_dir(dir));
+        ok(Command::new("openssl")
+            .args(args.split(' '))
+            .current_dir(dir));
     };
     openssl(
         "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 30 -subj /CN=test \
@@ -41,9 +40,11 @@ fn image(dir: &Path, to: &Path) {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "test input; nothing to lose")]
 fn swupdate_installs_what_a_rollout_gives_it() {
-    if let Some(missing) = ["swupdate", "openssl", "cpio"].into_iter().find(|p| !have(p)) {
+    if let Some(missing) = ["swupdate", "openssl", "cpio"]
+        .into_iter()
+        .find(|p| !have(p))
+    {
         return testkit::skip(&format!("Debian's `{missing}` is not installed"));
     }
     let home = tempfile::tempdir().unwrap();
@@ -56,14 +57,32 @@ fn swupdate_installs_what_a_rollout_gives_it() {
     let added = json(&mut hub.pytheas(&["device", "add", "dev1"]));
     let token = added["token"].as_str().unwrap();
     let file = work.join("fw.swu");
-    let upload = ["artifact", "upload", file.to_str().unwrap(), "--name", "firmware"];
-    ok(hub.pytheas(&upload).args(["--version", "7", "--part", "os"]));
-    let rollout =
-        json(&mut hub.pytheas(&["rollout", "start", "--artifact", "firmware@7", "--device", "dev1"]));
+    let upload = [
+        "artifact",
+        "upload",
+        file.to_str().unwrap(),
+        "--name",
+        "firmware",
+    ];
+    ok(hub
+        .pytheas(&upload)
+        .args(["--version", "7", "--part", "os"]));
+    let rollout = json(&mut hub.pytheas(&[
+        "rollout",
+        "start",
+        "--artifact",
+        "firmware@7",
+        "--device",
+        "dev1",
+    ]));
     let rollout = rollout["rollout"]["id"].as_i64().unwrap().to_string();
 
     let marker = work.join("done");
-    fs::write(work.join("after.sh"), format!("#!/bin/sh\ntouch {}\n", marker.display())).unwrap();
+    fs::write(
+        work.join("after.sh"),
+        format!("#!/bin/sh\ntouch {}\n", marker.display()),
+    )
+    .unwrap();
     ok(Command::new("chmod").arg("755").arg(work.join("after.sh")));
     let swupdate = |extra: &str| {
         let mut command = Command::new("swupdate");
@@ -85,7 +104,9 @@ fn swupdate_installs_what_a_rollout_gives_it() {
     });
     // Without a boot loader it keeps no state and would install again: a real device reboots here.
     first.kill();
-    ok(Command::new("sh").args(["-c", "rm -rf tmp && mkdir tmp"]).current_dir(&work));
+    ok(Command::new("sh")
+        .args(["-c", "rm -rf tmp && mkdir tmp"])
+        .current_dir(&work));
     let _second = swupdate(" -c 2");
     let status = wait_for("the rollout to finish", Duration::from_secs(60), || {
         let value = json(&mut hub.pytheas(&["rollout", "status", &rollout]));
@@ -93,5 +114,8 @@ fn swupdate_installs_what_a_rollout_gives_it() {
     });
     assert_eq!(status["rollout"]["state"], "finished", "{status}");
     assert_eq!(status["devices"][0]["status"], "succeeded", "{status}");
-    assert_eq!(fs::read_to_string(&installed).unwrap(), "the new firmware\n");
+    assert_eq!(
+        fs::read_to_string(&installed).unwrap(),
+        "the new firmware\n"
+    );
 }

@@ -1,8 +1,6 @@
 //! Real projects become folders that run elsewhere: moved, with an empty environment, with no
 //! Python to be found.
 
-mod common;
-
 use std::{
     fs,
     io::{Read, Write},
@@ -12,24 +10,22 @@ use std::{
     time::Duration,
 };
 
-use common::{json, pytheas, shown, wait_for};
+use crate::common::{json, pytheas, shown, wait_for};
 
-#[expect(clippy::disallowed_methods, reason = "test input; nothing to lose")]
 fn write(path: &Path, text: &str) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(path, text).unwrap();
 }
 
 /// Builds the project in `dir/project` and moves the result to another place; its program.
-#[expect(clippy::disallowed_methods, reason = "moving the bundle is the test")]
 fn built_and_moved(dir: &Path, name: &str, args: &[&str]) -> PathBuf {
     let mut command = pytheas(dir);
-    command.args(["build", "--python", "3.11", "-o"]).arg(dir.join("out")).args(args);
+    command
+        .args(["build", "--python", "3.11", "-o"])
+        .arg(dir.join("out"))
+        .args(args);
     let built = json(command.arg("-C").arg(dir.join("project")));
-    eprintln!(
-        "{name}: {} bytes, {} files, {} s",
-        built["size_bytes"], built["files"], built["seconds"]
-    );
+    assert!(built["files"].as_u64().unwrap() > 100, "{built}");
     let moved = dir.join("some where/élse");
     fs::create_dir_all(moved.parent().unwrap()).unwrap();
     fs::rename(dir.join("out"), &moved).unwrap();
@@ -91,7 +87,10 @@ fn note_hiding() {
 fn a_fastapi_folder_with_no_configuration() {
     note_hiding();
     let dir = tempfile::tempdir().unwrap();
-    write(&dir.path().join("project/requirements.txt"), "fastapi==0.115.0\nuvicorn==0.30.6\n");
+    write(
+        &dir.path().join("project/requirements.txt"),
+        "fastapi==0.115.0\nuvicorn==0.30.6\n",
+    );
     write(
         &dir.path().join("project/main.py"),
         "import sys\nimport fastapi\nimport uvicorn\n\napp = fastapi.FastAPI()\n\n\n\
@@ -105,7 +104,7 @@ fn a_fastapi_folder_with_no_configuration() {
     };
     let log = dir.path().join("log");
     let mut command = bare(&program);
-    let _server = common::Running::start(command.arg(port.to_string()), &log);
+    let _server = crate::common::Running::start(command.arg(port.to_string()), &log);
     let answer = wait_for("the server to answer", Duration::from_secs(30), || {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
         stream.write_all(b"GET / HTTP/1.0\r\n\r\n").ok()?;
@@ -114,7 +113,10 @@ fn a_fastapi_folder_with_no_configuration() {
         (!text.is_empty()).then_some(text)
     });
     assert!(answer.contains("\"hello\":\"edge\""), "{answer}");
-    assert!(answer.contains("some where/élse/python/bin/python3"), "{answer}");
+    assert!(
+        answer.contains("some where/élse/python/bin/python3"),
+        "{answer}"
+    );
 }
 
 #[test]
@@ -122,11 +124,26 @@ fn published_applications_given_by_one_line() {
     note_hiding();
     let dir = tempfile::tempdir().unwrap();
     for (name, requirement, entry, argument, wanted) in [
-        ("datasette", "datasette==0.64.8", "datasette.cli:cli", "--version", "datasette, version 0.64.8"),
-        ("http", "httpie==3.2.4", "httpie.__main__:main", "--version", "3.2.4"),
+        (
+            "datasette",
+            "datasette==0.65.5",
+            "datasette.cli:cli",
+            "--version",
+            "datasette, version 0.65.5",
+        ),
+        (
+            "http",
+            "httpie==3.2.4",
+            "httpie.__main__:main",
+            "--version",
+            "3.2.4",
+        ),
     ] {
         let dir = dir.path().join(name);
-        write(&dir.join("project/requirements.txt"), &format!("{requirement}\n"));
+        write(
+            &dir.join("project/requirements.txt"),
+            &format!("{requirement}\n"),
+        );
         let program = built_and_moved(&dir, name, &["--name", name, "--entry", entry]);
         let output = bare(&program).arg(argument).output().unwrap();
         let text = good(&output);
@@ -144,7 +161,10 @@ fn greenhouse_builds_the_same_bytes_anywhere() {
         let dir = dir.path().join(place);
         fs::create_dir_all(dir.join("project")).unwrap();
         let copied = Command::new("sh")
-            .args(["-c", "cp -r \"$0/.\" \"$1\" && rm -rf \"$1\"/.venv \"$1\"/data"])
+            .args([
+                "-c",
+                "cp -r \"$0/.\" \"$1\" && rm -rf \"$1\"/.venv \"$1\"/data",
+            ])
             .arg(&example)
             .arg(dir.join("project"))
             .status()
@@ -152,7 +172,12 @@ fn greenhouse_builds_the_same_bytes_anywhere() {
         assert!(copied.success());
         let mut command = pytheas(&dir);
         command.args(["build", "--target", "gateway", "--python", "3.11", "-o"]);
-        let built = json(command.arg(dir.join("out")).arg("-C").arg(dir.join("project")));
+        let built = json(
+            command
+                .arg(dir.join("out"))
+                .arg("-C")
+                .arg(dir.join("project")),
+        );
         ids.push(built["tree_id"].as_str().unwrap().to_owned());
     }
     assert_eq!(ids[0], ids[1], "same input, same bytes");

@@ -1,6 +1,4 @@
 //! What end-to-end tests share: the real command, a running hub, an agent, waiting.
-#![allow(dead_code, clippy::allow_attributes, reason = "each test file uses its own part")]
-
 use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -10,10 +8,10 @@ use std::{
 use serde_json::Value;
 
 /// The command under test.
-pub const PYTHEAS: &str = env!("CARGO_BIN_EXE_pytheas");
+pub(crate) const PYTHEAS: &str = env!("CARGO_BIN_EXE_pytheas");
 
 /// `pytheas ARGS…` with nothing of the developer's own configuration.
-pub fn pytheas(home: &Path) -> Command {
+pub(crate) fn pytheas(home: &Path) -> Command {
     let mut command = Command::new(PYTHEAS);
     command
         .env("XDG_CONFIG_HOME", home.join("config"))
@@ -29,7 +27,7 @@ pub fn pytheas(home: &Path) -> Command {
 
 /// Runs a command that has to succeed; its standard output.
 #[track_caller]
-pub fn ok(command: &mut Command) -> String {
+pub(crate) fn ok(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}\n{}", shown(&output));
     String::from_utf8(output.stdout).unwrap()
@@ -37,16 +35,19 @@ pub fn ok(command: &mut Command) -> String {
 
 /// As [`ok`], the output parsed.
 #[track_caller]
-pub fn json(command: &mut Command) -> Value {
+pub(crate) fn json(command: &mut Command) -> Value {
     let text = ok(command.arg("--json"));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{command:?}: {error}\n{text}"))
 }
 
 /// Exit code and both streams, as snapshots show them.
-pub fn shown(output: &Output) -> String {
+pub(crate) fn shown(output: &Output) -> String {
     format!(
         "exit {}\n--- stdout\n{}--- stderr\n{}",
-        output.status.code().map_or("by signal".into(), |code| code.to_string()),
+        output
+            .status
+            .code()
+            .map_or("by signal".into(), |code| code.to_string()),
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
@@ -54,7 +55,7 @@ pub fn shown(output: &Output) -> String {
 
 /// Calls `ready` until it gives something; fails with `what` after `limit`.
 #[track_caller]
-pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Option<T>) -> T {
     let begun = Instant::now();
     loop {
         if let Some(value) = ready() {
@@ -66,20 +67,35 @@ pub fn wait_for<T>(what: &str, limit: Duration, mut ready: impl FnMut() -> Optio
 }
 
 /// A process that ends with the test.
-pub struct Running(pub Child);
+pub(crate) struct Running(Child);
 
 impl Running {
     /// Starts it with its output in `log`.
-    pub fn start(command: &mut Command, log: &Path) -> Self {
-        let out = std::fs::File::options().create(true).append(true).open(log).unwrap();
+    pub(crate) fn start(command: &mut Command, log: &Path) -> Self {
+        let out = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .unwrap();
         let error = out.try_clone().unwrap();
-        Self(command.stdin(Stdio::null()).stdout(out).stderr(error).spawn().unwrap())
+        Self(
+            command
+                .stdin(Stdio::null())
+                .stdout(out)
+                .stderr(error)
+                .spawn()
+                .unwrap(),
+        )
     }
 
     /// SIGTERM, then waits; SIGKILL after a while.
-    pub fn stop(&mut self) {
-        let _may_be_gone =
-            Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+    pub(crate) fn stop(&mut self) {
+        if self.0.try_wait().unwrap().is_some() {
+            return;
+        }
+        let _may_be_gone = Command::new("kill")
+            .args(["-TERM", &self.0.id().to_string()])
+            .status();
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(15) {
             if self.0.try_wait().unwrap().is_some() {
@@ -91,7 +107,7 @@ impl Running {
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let _may_be_gone = self.0.kill();
         let _reaped = self.0.wait();
     }
@@ -104,18 +120,18 @@ impl Drop for Running {
 }
 
 /// Keys, a hub that serves their repository, and a token for it.
-pub struct Hub {
-    pub home: PathBuf,
-    pub keys: PathBuf,
-    pub repo: PathBuf,
-    pub url: String,
-    pub token: String,
+pub(crate) struct Hub {
+    pub(crate) home: PathBuf,
+    pub(crate) keys: PathBuf,
+    pub(crate) repo: PathBuf,
+    pub(crate) url: String,
+    pub(crate) token: String,
     process: Option<Running>,
 }
 
 impl Hub {
     /// Makes keys and starts a hub on a free port, everything below `home`.
-    pub fn start(home: &Path) -> Self {
+    pub(crate) fn start(home: &Path) -> Self {
         let keys = home.join("keys");
         ok(pytheas(home).args(["keys", "init", "--keys"]).arg(&keys));
         let mut hub = Self {
@@ -131,11 +147,13 @@ impl Hub {
     }
 
     /// Starts the process (again).
-    pub fn up(&mut self, listen: &str) {
+    pub(crate) fn up(&mut self, listen: &str) {
         let started = self.home.join("started.json");
         let _none_before = std::fs::remove_file(&started);
         let mut command = pytheas(&self.home);
-        command.args(["hub", "--listen", listen, "--data"]).arg(self.home.join("hub"));
+        command
+            .args(["hub", "--listen", listen, "--data"])
+            .arg(self.home.join("hub"));
         command.arg("--root").arg(self.keys.join("root.json"));
         command.arg("--online-keys").arg(self.keys.join("online"));
         command.arg("--started-file").arg(&started);
@@ -152,29 +170,45 @@ impl Hub {
     }
 
     /// Ends the process.
-    pub fn down(&mut self) {
+    pub(crate) fn down(&mut self) {
         self.process = None;
     }
 
     /// `pytheas ARGS…` against this hub.
-    pub fn pytheas(&self, args: &[&str]) -> Command {
+    pub(crate) fn pytheas(&self, args: &[&str]) -> Command {
         let mut command = pytheas(&self.home);
-        command.args(args).env("PYTHEAS_HUB", &self.url).env("PYTHEAS_TOKEN", &self.token);
+        command
+            .args(args)
+            .env("PYTHEAS_HUB", &self.url)
+            .env("PYTHEAS_TOKEN", &self.token);
         command
     }
 
     /// Publishes the tree in `dir`.
-    pub fn publish(&self, dir: &Path) -> Value {
+    pub(crate) fn publish(&self, dir: &Path) -> Value {
         let mut command = pytheas(&self.home);
-        command.arg("publish").arg(dir).arg("--repo").arg(&self.repo);
+        command
+            .arg("publish")
+            .arg(dir)
+            .arg("--repo")
+            .arg(&self.repo);
         json(command.arg("--keys").arg(&self.keys))
     }
 
     /// Starts an agent that enrols by key.
-    pub fn agent(&self, id: &str, prepare: impl FnOnce(&mut Command)) -> Running {
+    pub(crate) fn agent(&self, id: &str, prepare: impl FnOnce(&mut Command)) -> Running {
         let key = json(&mut self.pytheas(&["enrolment-key", "create"]));
         let mut command = pytheas(&self.home);
-        command.args(["agent", "run", "--hub", &self.url, "--id", id, "--poll-interval", "500ms"]);
+        command.args([
+            "agent",
+            "run",
+            "--hub",
+            &self.url,
+            "--id",
+            id,
+            "--poll-interval",
+            "500ms",
+        ]);
         command.args(["--key", key["key"].as_str().unwrap()]);
         command.arg("--root").arg(self.keys.join("root.json"));
         command.arg("--state").arg(self.state(id));
@@ -183,22 +217,28 @@ impl Hub {
     }
 
     /// Where an agent of [`Self::agent`] keeps its state.
-    pub fn state(&self, id: &str) -> PathBuf {
+    pub(crate) fn state(&self, id: &str) -> PathBuf {
         self.home.join("devices").join(id)
     }
 
     /// What the device says it runs.
-    pub fn runs(&self, id: &str) -> Option<String> {
-        let output = self.pytheas(&["device", "show", id, "--json"]).output().unwrap();
+    pub(crate) fn runs(&self, id: &str) -> Option<String> {
+        let output = self
+            .pytheas(&["device", "show", id, "--json"])
+            .output()
+            .unwrap();
         let value: Value = serde_json::from_slice(&output.stdout).ok()?;
         value["device"]["release"].as_str().map(str::to_owned)
     }
 
     /// Starts a rollout and waits until it is no longer running.
-    pub fn roll_out(&self, args: &[&str]) -> Value {
+    pub(crate) fn roll_out(&self, args: &[&str]) -> Value {
         let mut start = vec!["rollout", "start"];
         start.extend(args);
-        let id = json(&mut self.pytheas(&start))["rollout"]["id"].as_i64().unwrap().to_string();
+        let id = json(&mut self.pytheas(&start))["rollout"]["id"]
+            .as_i64()
+            .unwrap()
+            .to_string();
         wait_for("the rollout", Duration::from_secs(120), || {
             let value = json(&mut self.pytheas(&["rollout", "status", &id]));
             (value["rollout"]["state"] != "running").then_some(value)
@@ -206,9 +246,12 @@ impl Hub {
     }
 
     /// Bytes a device moved so far, both directions.
-    pub fn moved(&self, id: &str) -> u64 {
+    pub(crate) fn moved(&self, id: &str) -> u64 {
         let value = json(&mut self.pytheas(&["traffic", "--device", id]));
-        let kinds = value["devices"][0]["kinds"].as_object().cloned().unwrap_or_default();
+        let kinds = value["devices"][0]["kinds"]
+            .as_object()
+            .cloned()
+            .unwrap_or_default();
         kinds
             .values()
             .map(|k| k["sent_bytes"].as_u64().unwrap() + k["received_bytes"].as_u64().unwrap())
@@ -217,7 +260,7 @@ impl Hub {
 }
 
 /// A tree that `pytheas publish` takes: a shell script as the app, so that tests are fast.
-pub fn script_tree(dir: &Path, version: &str, script: &str) {
+pub(crate) fn script_tree(dir: &Path, version: &str, script: &str) {
     let platform = pytheas_release::Platform::host().unwrap();
     let record = serde_json::json!({
         "format": 1, "name": "app", "version": version, "form": "bundle",
@@ -228,8 +271,7 @@ pub fn script_tree(dir: &Path, version: &str, script: &str) {
 }
 
 /// As [`script_tree`], with this record.
-#[expect(clippy::disallowed_methods, reason = "test input; nothing to lose")]
-pub fn tree(dir: &Path, record: &str, script: &str) {
+pub(crate) fn tree(dir: &Path, record: &str, script: &str) {
     use std::os::unix::fs::PermissionsExt;
     std::fs::create_dir_all(dir.join("bin")).unwrap();
     std::fs::create_dir_all(dir.join("lib")).unwrap();
@@ -244,4 +286,4 @@ pub fn tree(dir: &Path, record: &str, script: &str) {
 }
 
 /// A script that lives until it is told to end.
-pub const GOOD: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";
+pub(crate) const GOOD: &str = "#!/bin/sh\ntrap 'exit 0' TERM\nwhile :; do sleep 0.1; done\n";

@@ -1,0 +1,88 @@
+//! The size that a target may have: `budget = "40 MB"`.
+
+use std::collections::BTreeMap;
+
+use pytheas_release::Tree;
+
+use crate::error::BuildError;
+
+/// A size as somebody wrote it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Budget {
+    pub(crate) text: String,
+    pub(crate) bytes: u64,
+}
+
+impl Budget {
+    /// `40 MB`, `1.5 GB`, `800kB`, `64 MiB`.
+    pub(crate) fn parse(text: &str) -> Result<Self, BuildError> {
+        let wrong = || BuildError::Budget {
+            text: text.to_owned(),
+        };
+        let end = text
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(wrong)?;
+        let (number, unit) = text.split_at(end);
+        let factor: u32 = match unit.trim() {
+            "B" => 1,
+            "kB" => 1_000,
+            "MB" => 1_000_000,
+            "GB" => 1_000_000_000,
+            "KiB" => 1 << 10,
+            "MiB" => 1 << 20,
+            "GiB" => 1 << 30,
+            _ => return Err(wrong()),
+        };
+        let number: f64 = number.parse().map_err(|_| wrong())?;
+        Ok(Self {
+            text: text.to_owned(),
+            bytes: (number * f64::from(factor)) as u64,
+        })
+    }
+}
+
+/// `61.9 MB`.
+pub(crate) fn shown_bytes(bytes: u64) -> String {
+    match bytes {
+        0..1_000 => format!("{bytes} B"),
+        1_000..1_000_000 => format!("{:.1} kB", bytes as f64 / 1e3),
+        _ => format!("{:.1} MB", bytes as f64 / 1e6),
+    }
+}
+
+/// The largest parts of a tree: packages, the standard library, libraries.
+pub(crate) fn largest(tree: &Tree) -> String {
+    let mut parts: BTreeMap<String, u64> = BTreeMap::new();
+    for (path, size_bytes, _) in tree.files() {
+        let depth = if path.as_str().contains("-packages/") {
+            5
+        } else {
+            3
+        };
+        let part: Vec<&str> = path.as_str().split('/').take(depth).collect();
+        *parts.entry(part.join("/")).or_default() += size_bytes;
+    }
+    let mut parts: Vec<(String, u64)> = parts.into_iter().collect();
+    parts.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    let shown = parts
+        .iter()
+        .take(5)
+        .map(|(part, bytes)| format!("`{part}` {}", shown_bytes(*bytes)));
+    shown.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_a_unit() {
+        let bytes = |text: &str| Budget::parse(text).ok().map(|budget| budget.bytes);
+        assert_eq!(bytes("40 MB"), Some(40_000_000));
+        assert_eq!(bytes("1.5GB"), Some(1_500_000_000));
+        assert_eq!(bytes("64 MiB"), Some(64 << 20));
+        for wrong in ["", "40", "MB", "4 0 MB", "1..2 MB", "-1 MB", "40 mb"] {
+            assert_eq!(bytes(wrong), None, "{wrong}");
+        }
+    }
+}

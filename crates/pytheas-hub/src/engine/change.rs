@@ -1,0 +1,185 @@
+//! One change: a transaction, the machines it touches, and what is told once it is committed.
+
+/// One transaction, the machines it touches, and what is told when it is committed.
+struct Change<'a> {
+    tx: Tx,
+    bus: &'a Bus,
+    machines: MutexGuard<'a, Machines>,
+    taken: Machines,
+    events: Vec<EventKind>,
+    now_ms: i64,
+}
+
+impl Change<'_> {
+    /// Makes sure that the machine is at hand; false when there is no such rollout.
+    async fn take(&mut self, id: i64) -> store::Result<bool> {
+        if !self.taken.contains_key(&id) {
+            let machine = match self.machines.remove(&id) {
+                Some(machine) => Some(machine),
+                None => rollouts::load(&mut self.tx, id).await?,
+            };
+            let Some(machine) = machine else {
+                return Ok(false);
+            };
+            self.taken.insert(id, machine);
+        }
+        Ok(true)
+    }
+
+    /// Feeds one event to one machine, and what follows from it to others.
+    async fn feed(&mut self, rollout: i64, event: Event<DeviceId>) -> store::Result<()> {
+        let mut queue = VecDeque::from([(rollout, event)]);
+        while let Some((id, event)) = queue.pop_front() {
+            if !self.take(id).await? {
+                continue;
+            }
+            let Some(machine) = self.taken.remove(&id) else {
+                continue;
+            };
+            let before = machine.progress().clone();
+            let (machine, effects) = machine.step(event, unsigned(self.now_ms));
+            let changed = *machine.progress() != before;
+            if changed {
+                rollouts::save(&mut self.tx, id, machine.progress(), self.now_ms).await?;
+            }
+            self.taken.insert(id, machine);
+            for effect in effects {
+                self.perform(id, effect, &mut queue).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn perform(
+        &mut self,
+        id: i64,
+        effect: Effect<DeviceId>,
+        queue: &mut VecDeque<(i64, Event<DeviceId>)>,
+    ) -> store::Result<()> {
+        match effect {
+            Effect::Opened { group } => {
+                tracing::info!(
+                    rollout.id = id,
+                    group,
+                    "rollout {id} opened group {}",
+                    group + 1
+                );
+            }
+            Effect::StateChanged => self.tell_rollout(id),
+            Effect::Ended { device, standing } => {
+                rollouts::save_member(&mut self.tx, id, &device, &standing).await?;
+            }
+            Effect::Start { device } => self.assign(id, device, queue).await?,
+            Effect::Withdraw { device } => {
+                if let Some(action) = actions::of_rollout(&mut *self.tx, id, &device).await? {
+                    self.withdraw(&action, "the rollout was aborted").await?;
+                }
+            }
+            Effect::GiveUp { device, silent_ms } => {
+                let action = actions::of_rollout(&mut *self.tx, id, &device).await?;
+                if let Some(action) = action.filter(|action| !action.status.is_closed()) {
+                    let seconds = silent_ms / 1000;
+                    let line = format!("given up: the device reported nothing for {seconds} s");
+                    self.note(&action, ActionStatus::Failed, &[line], None)
+                        .await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Assigns the rollout's module; what the device had open before is taken back.
+    async fn assign(
+        &mut self,
+        id: i64,
+        device: DeviceId,
+        queue: &mut VecDeque<(i64, Event<DeviceId>)>,
+    ) -> store::Result<()> {
+        if devices::credentials(&mut *self.tx, &device)
+            .await?
+            .is_none()
+        {
+            queue.push_back((id, Event::Cancelled { device })); // it was removed meanwhile
+            return Ok(());
+        }
+        for action in actions::open(&mut *self.tx, &device).await? {
+            self.withdraw(&action, &format!("replaced by rollout {id}"))
+                .await?;
+        }
+        for older in rollouts::older_with(&mut self.tx, &device, id).await? {
+            queue.push_back((
+                older,
+                Event::Cancelled {
+                    device: device.clone(),
+                },
+            ));
+        }
+        let module = rollouts::module_of(&mut self.tx, id, &device).await?;
+        let action = actions::add(&mut self.tx, &device, id, module, self.now_ms).await?;
+        let standing = Standing::Active {
+            heard_ms: unsigned(self.now_ms),
+        };
+        rollouts::save_member(&mut self.tx, id, &device, &standing).await?;
+        self.events.push(EventKind::ActionChanged {
+            device,
+            action,
+            rollout: id,
+            status: ActionStatus::Pending,
+            message: None,
+        });
+        Ok(())
+    }
+
+    /// Takes an action back: closed at once when the device never saw it.
+    async fn withdraw(&mut self, action: &Action, why: &str) -> store::Result<()> {
+        let status = match action.status {
+            ActionStatus::Pending => ActionStatus::Cancelled,
+            ActionStatus::Cancelling => return Ok(()),
+            status if status.is_closed() => return Ok(()),
+            _ => ActionStatus::Cancelling,
+        };
+        self.note(action, status, &[why.to_owned()], None).await
+    }
+
+    async fn note(
+        &mut self,
+        action: &Action,
+        status: ActionStatus,
+        lines: &[String],
+        digest: Option<Hash>,
+    ) -> store::Result<()> {
+        actions::report(&mut self.tx, action.id, status, lines, digest, self.now_ms).await?;
+        self.events.push(EventKind::ActionChanged {
+            device: action.device.clone(),
+            action: action.id,
+            rollout: action.rollout,
+            status,
+            message: lines.first().cloned(),
+        });
+        Ok(())
+    }
+
+    fn tell_rollout(&mut self, id: i64) {
+        if let Some(machine) = self.taken.get(&id) {
+            let state = &machine.progress().state;
+            self.events.push(EventKind::RolloutChanged {
+                rollout: id,
+                state: rollouts::wire_state(state),
+                reason: state.reason(),
+            });
+        }
+    }
+
+    async fn commit(mut self) -> store::Result<()> {
+        self.tx.commit().await?;
+        for (id, machine) in self.taken {
+            if !machine.progress().state.is_final() {
+                self.machines.insert(id, machine);
+            }
+        }
+        for event in self.events {
+            self.bus.publish(event);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,18 @@
+//! A real hub on loopback, a real database in a temporary folder, raw HTTP over a socket.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    reason = "helpers of tests: they write broken files on purpose, and what fails shall panic"
+)]
+
+mod artifacts;
+mod ddi;
+mod enrolment;
+mod pages;
+mod repo;
+mod rest;
+mod rollouts;
+mod starting;
+mod traps;
+mod wire;
+mod world;

@@ -1,0 +1,13 @@
+//! The real command, end to end: bad input, bundles, fleets, other clients, the demo.
+#![expect(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test fails by panicking, and has nothing to lose"
+)]
+
+mod bundles;
+mod common;
+mod demo;
+mod errors;
+mod fleet;
+mod swupdate;
