@@ -203,13 +203,14 @@ impl Arena {
         const PRIVATE_ANONYMOUS: usize = 2 | 0x20;
         let none = usize::MAX;
         // SAFETY: an anonymous private mapping touches no other memory.
-        let at = unsafe {
-            syscall(nr::MMAP, [0, size, READ_WRITE, PRIVATE_ANONYMOUS, none, 0])
-        };
+        let at = unsafe { syscall(nr::MMAP, [0, size, READ_WRITE, PRIVATE_ANONYMOUS, none, 0]) };
         if (-4095..0).contains(&at) {
             fail(&[b"cannot start: ", reason(at)]);
         }
-        Self { next: at as *mut u8, left: size }
+        Self {
+            next: at as *mut u8,
+            left: size,
+        }
     }
 
     /// `len` zeroed bytes, aligned for pointers.
@@ -253,8 +254,15 @@ struct Strings {
 
 impl Strings {
     fn new(arena: &mut Arena, max: usize) -> Self {
-        let memory = arena.take((max + 1) * size_of::<*const u8>()).as_mut_ptr().cast();
-        Self { memory, len: 0, max }
+        let memory = arena
+            .take((max + 1) * size_of::<*const u8>())
+            .as_mut_ptr()
+            .cast();
+        Self {
+            memory,
+            len: 0,
+            max,
+        }
     }
 
     fn push(&mut self, string: *const u8) {
@@ -286,8 +294,17 @@ fn read_link(path: &[u8], arena: &mut Arena) -> Result<&'static [u8], isize> {
     let memory = arena.take(PATH_MAX);
     let (at, len) = (memory.as_mut_ptr() as usize, memory.len());
     // SAFETY: `path` ends with NUL, `memory` is ours.
-    let result = unsafe { syscall(nr::READLINKAT, [AT_FDCWD, path.as_ptr() as usize, at, len, 0, 0]) };
-    if result < 0 { Err(result) } else { Ok(&memory[..result as usize]) }
+    let result = unsafe {
+        syscall(
+            nr::READLINKAT,
+            [AT_FDCWD, path.as_ptr() as usize, at, len, 0, 0],
+        )
+    };
+    if result < 0 {
+        Err(result)
+    } else {
+        Ok(&memory[..result as usize])
+    }
 }
 
 /// What lies before the last `/`; nothing when there is none.
@@ -329,7 +346,12 @@ fn absolute(path: &'static [u8], arena: &mut Arena) -> &'static [u8] {
     // SAFETY: `memory` is ours; the kernel writes at most `len` bytes, the last a NUL it counts.
     let result = unsafe { syscall(nr::GETCWD, [at, len, 0, 0, 0, 0]) };
     if result < 1 {
-        fail(&[b"cannot find out where `", path, b"` lies: ", reason(result)]);
+        fail(&[
+            b"cannot find out where `",
+            path,
+            b"` lies: ",
+            reason(result),
+        ]);
     }
     let joined = arena.join(&[&memory[..result as usize - 1], b"/", path]);
     &joined[..joined.len() - 1]
@@ -338,7 +360,12 @@ fn absolute(path: &'static [u8], arena: &mut Arena) -> &'static [u8] {
 /// The content of `path` (ended by NUL), at most `LAUNCH_MAX` bytes.
 fn read_file(path: &[u8], arena: &mut Arena) -> Result<&'static [u8], isize> {
     // SAFETY: `path` ends with NUL.
-    let file = unsafe { syscall(nr::OPENAT, [AT_FDCWD, path.as_ptr() as usize, O_CLOEXEC, 0, 0, 0]) };
+    let file = unsafe {
+        syscall(
+            nr::OPENAT,
+            [AT_FDCWD, path.as_ptr() as usize, O_CLOEXEC, 0, 0, 0],
+        )
+    };
     if file < 0 {
         return Err(file);
     }
@@ -363,7 +390,10 @@ fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
 
 /// The records of `pytheas.launch`, without the first.
 fn records(launch: &'static [u8]) -> impl Iterator<Item = &'static [u8]> {
-    launch.split(|byte| *byte == 0).skip(1).filter(|record| !record.is_empty())
+    launch
+        .split(|byte| *byte == 0)
+        .skip(1)
+        .filter(|record| !record.is_empty())
 }
 
 extern "C" fn start(stack: *const usize) -> ! {
@@ -410,7 +440,11 @@ extern "C" fn start(stack: *const usize) -> ! {
         ]),
     };
     if launch.split(|byte| *byte == 0).next() != Some(MAGIC) {
-        fail(&[b"`", shown, b"` is damaged or of another version\n  help: install the bundle again"]);
+        fail(&[
+            b"`",
+            shown,
+            b"` is damaged or of another version\n  help: install the bundle again",
+        ]);
     }
 
     let mut program: &[u8] = b"";
@@ -429,7 +463,11 @@ extern "C" fn start(stack: *const usize) -> ! {
         }
     }
     if program.is_empty() {
-        fail(&[b"`", shown, b"` names no program\n  help: install the bundle again"]);
+        fail(&[
+            b"`",
+            shown,
+            b"` names no program\n  help: install the bundle again",
+        ]);
     }
     // SAFETY: the first element exists, it was pushed above.
     unsafe { arguments.memory.write(program.as_ptr()) };
@@ -446,7 +484,10 @@ extern "C" fn start(stack: *const usize) -> ! {
             || records(launch).any(|r| match r[0] {
                 b'-' => starts_with(text, &r[1..]),
                 // A variable that is set here replaces the inherited one.
-                b'+' => r.iter().position(|b| *b == b'=').is_some_and(|end| starts_with(text, &r[1..=end])),
+                b'+' => r
+                    .iter()
+                    .position(|b| *b == b'=')
+                    .is_some_and(|end| starts_with(text, &r[1..=end])),
                 _ => false,
             });
         if !dropped {
@@ -456,18 +497,39 @@ extern "C" fn start(stack: *const usize) -> ! {
 
     // SAFETY: C strings and NULL-terminated lists of them.
     let error = unsafe {
-        syscall(nr::EXECVE, [program.as_ptr() as usize, arguments.memory as usize, variables.memory as usize, 0, 0, 0])
+        syscall(
+            nr::EXECVE,
+            [
+                program.as_ptr() as usize,
+                arguments.memory as usize,
+                variables.memory as usize,
+                0,
+                0,
+                0,
+            ],
+        )
     };
     let name = &program[..program.len() - 1];
     // SAFETY: a C string.
-    let there = unsafe { syscall(nr::FACCESSAT, [AT_FDCWD, program.as_ptr() as usize, 0, 0, 0, 0]) } == 0;
+    let there = unsafe {
+        syscall(
+            nr::FACCESSAT,
+            [AT_FDCWD, program.as_ptr() as usize, 0, 0, 0, 0],
+        )
+    } == 0;
     if error == -ENOENT && there {
         fail(&[
             b"cannot start `", name, b"`: its loader is not on this machine",
             b"\n  help: this bundle needs the GNU C library (glibc); build it for the `-musl` platform",
         ]);
     }
-    fail(&[b"cannot start `", name, b"`: ", reason(error), b"\n  help: install the bundle again"])
+    fail(&[
+        b"cannot start `",
+        name,
+        b"`: ",
+        reason(error),
+        b"\n  help: install the bundle again",
+    ])
 }
 
 #[panic_handler]

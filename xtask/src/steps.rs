@@ -37,6 +37,10 @@ pub(crate) fn test(options: &Options) -> ExitCode {
             .args(args)
             .current_dir(&root)
             .env("PYTHEAS_SKIP_LOG", &skip_log);
+        command.env(
+            "PYTHEAS_TEST_PYTUF",
+            setup::tools_dir(&root).join("bin/python"),
+        );
         if options.all {
             command.env("PYTHEAS_TEST_ALL", "1");
         }

@@ -93,7 +93,8 @@ impl Form for Bundle {
         let version = match (job.version, built.as_deref()) {
             (Some(version), _) => version.clone(),
             (None, Some(text)) => parse_version(text)?,
-            (None, None) => parse_version("0.0.0")?,
+            // An application given by its published name has that release's version.
+            (None, None) => parse_version(locked_version(job).unwrap_or("0.0.0"))?,
         };
         Ok(Made {
             version,
@@ -237,6 +238,17 @@ fn warn_of_clashes(job: &Job<'_>, app: &Path, site: &Path) {
             ));
         }
     }
+}
+
+/// The version of the locked package that is called as the app is.
+fn locked_version<'a>(job: &Job<'a>) -> Option<&'a str> {
+    let name = pytheas_project::normalised_name(job.name.as_str());
+    let package = job
+        .lock
+        .packages
+        .iter()
+        .find(|package| package.name == name)?;
+    package.version.as_deref()
 }
 
 fn parse_version(text: &str) -> Result<Version, BuildError> {

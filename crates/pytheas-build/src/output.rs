@@ -7,7 +7,6 @@ use std::{
 
 use miette::Diagnostic;
 use pytheas_release::RECORD_FILE;
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use crate::error::{BuildError, io_error};
 
@@ -101,18 +100,8 @@ impl Output {
         if is_empty_or_missing(&self.target) {
             pytheas_durable::move_dir(&fresh, &self.target).map_err(&failed)?;
         } else {
-            match renameat_with(CWD, &fresh, CWD, &self.target, RenameFlags::EXCHANGE) {
-                Ok(()) => {}
-                // A file system without exchange: the old one steps aside first.
-                Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS) => {
-                    let aside = self.scratch.path().join("old");
-                    pytheas_durable::move_dir(&self.target, &aside).map_err(&failed)?;
-                    pytheas_durable::move_dir(&fresh, &self.target).map_err(&failed)?;
-                }
-                Err(error) => return Err(failed(error.into())),
-            }
-            let parent = self.target.parent().unwrap_or(Path::new("/"));
-            pytheas_durable::sync_dir(parent).map_err(&failed)?;
+            let aside = self.scratch.path().join("old");
+            pytheas_durable::exchange_dirs(&fresh, &self.target, &aside).map_err(&failed)?;
         }
         Ok(self.target)
     }

@@ -57,6 +57,30 @@ pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Puts the directory `fresh` in the place of `old`, which exists, in one step; the old one is then
+/// at `fresh`. On file systems that cannot exchange, the old one is moved to `aside` first, and for
+/// that moment there is none.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn exchange_dirs(fresh: &Path, old: &Path, aside: &Path) -> io::Result<()> {
+    use rustix::{
+        fs::{CWD, RenameFlags, renameat_with},
+        io::Errno,
+    };
+    match renameat_with(CWD, fresh, CWD, old, RenameFlags::EXCHANGE) {
+        Ok(()) => {
+            sync_dir(parent(old))?;
+            sync_dir(parent(fresh))
+        }
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            move_dir(old, aside)?;
+            move_dir(fresh, old)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Points the symbolic link `link` to `target`; at every moment it points to the old or the new.
 ///
 /// # Errors
@@ -116,6 +140,16 @@ mod tests {
         std::os::unix::fs::symlink("slots/torn", dir.path().join("current.new")).unwrap();
         swap_symlink(&link, Path::new("slots/b")).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("slots/b"));
+    }
+
+    #[test]
+    fn directories_change_places() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        create_dir_all(&a.join("new")).unwrap();
+        create_dir_all(&b.join("old")).unwrap();
+        exchange_dirs(&a, &b, &dir.path().join("aside")).unwrap();
+        assert!(b.join("new").is_dir() && !b.join("old").exists());
     }
 
     #[test]

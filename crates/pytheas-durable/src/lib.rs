@@ -18,6 +18,6 @@ mod files;
 mod lock;
 pub mod trees;
 
-pub use dirs::{create_dir_all, move_dir, remove_tree, swap_symlink, sync_dir};
+pub use dirs::{create_dir_all, exchange_dirs, move_dir, remove_tree, swap_symlink, sync_dir};
 pub use files::{replace, replace_private, replace_with};
 pub use lock::{FileLock, LockError};

@@ -5,37 +5,29 @@
 //! memory; a change takes them out and puts them back only when its transaction was committed, so
 //! after a failure they are read from the database again.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
-use pytheas_api::{
-    ActionStatus, DeviceId, EventKind,
-    ddi::{Execution, Feedback, Finished, Progress as Step},
-};
-use pytheas_rollout::{Effect, Event, Rollout, Standing};
-use tokio::sync::{Mutex, MutexGuard};
+use pytheas_api::{ActionStatus, DeviceId, EventKind, ddi::Feedback};
+use pytheas_rollout::{Event, Rollout};
+use tokio::sync::Mutex;
 
 use crate::{
     Clock,
     bus::Bus,
-    clock::unsigned,
-    secret::{self, Hash},
     store::{
-        self, Store, Tx,
+        self, Store,
         actions::{self, Action},
         audit, devices, rollouts,
     },
 };
+use change::{Change, Machines};
+use meaning::{after_cancel_report, after_deployment_report, digest, lines};
+
+mod change;
+mod meaning;
 
 /// Reports per action; a device that says more is told to stop (hawkBit's limit).
 const ENTRIES_MAX: i64 = 1000;
-/// Lines kept of one report, and characters of one line.
-const LINES_MAX: usize = 200;
-const LINE_CHARS_MAX: usize = 2000;
-
-type Machines = HashMap<i64, Rollout<DeviceId>>;
 
 /// See the module.
 #[derive(Debug)]
@@ -120,16 +112,7 @@ impl Engine {
     }
 
     async fn begin(&self) -> store::Result<Change<'_>> {
-        let machines = self.machines.lock().await;
-        let tx = self.store.begin().await?;
-        Ok(Change {
-            tx,
-            bus: &self.bus,
-            machines,
-            taken: HashMap::new(),
-            events: Vec::new(),
-            now_ms: self.clock.now_ms(),
-        })
+        Change::begin(&self.store, &self.bus, &self.machines, self.clock.now_ms()).await
     }
 
     /// Starts a rollout.

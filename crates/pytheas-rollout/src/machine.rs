@@ -13,9 +13,10 @@
 
 use std::{collections::BTreeMap, fmt::Display, ops::Range};
 
-use serde::{Deserialize, Serialize};
-
-use crate::{Plan, PlanError, Reason};
+use crate::{
+    Effect, Event, GroupStatus, Member, Plan, PlanError, Progress, Reason, RestoreError, Standing,
+    State, Tally,
+};
 
 /// One release on its way to many devices.
 #[derive(Debug, Clone, PartialEq, Eq)]

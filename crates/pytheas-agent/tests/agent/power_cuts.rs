@@ -132,7 +132,7 @@ fn killed_at_every_point_of_a_roll_back() {
     let world = World::new();
     let good = world.publish(&App::good("1.0.0"));
     let mut device = world.device_with("device", &good);
-    let bad = world.publish(&App::good("1.1.0").script("exit 1"));
+    let bad = world.publish(&App::good("1.1.0").crashing("exit 1"));
     for point in [
         "agent:save:before",
         "agent:save:after",

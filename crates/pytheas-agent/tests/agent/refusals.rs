@@ -43,7 +43,7 @@ fn an_app_that_crashes_at_start_is_rolled_back_and_not_tried_again() {
     let first = world.publish(&App::good("1.0.0"));
     let mut device = world.device_with("device", &first);
     let script = "echo start >> \"$PYTHEAS_DATA_DIR/starts\"\necho 'KeyError: plants' >&2\nexit 7";
-    let bad = world.publish(&App::good("1.1.0").script(script));
+    let bad = world.publish(&App::good("1.1.0").crashing(script));
     let action = world.hub.offer(&bad.target);
     let lines = world.hub.failure(&action);
     assert_eq!(
@@ -112,7 +112,7 @@ fn an_app_that_is_never_ready_is_rolled_back() {
 #[test]
 fn a_first_install_that_fails_leaves_nothing_behind() {
     let world = World::new();
-    let bad = world.publish(&App::good("1.0.0").script("exit 1"));
+    let bad = world.publish(&App::good("1.0.0").crashing("exit 1"));
     let mut device = world.device("device");
     device.start();
     let action = world.hub.offer(&bad.target);
@@ -358,7 +358,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_is_named_with_its_numbers_and_the_device_goes_on() {
     let world = World::new();
     let Some(disk) = SmallDisk::mount(world.path("disk"), "6M") else {
-        println!("SKIPPED: a full disk needs the right to mount a tmpfs");
+        testkit::skip("a full disk needs the right to mount a tmpfs");
         return;
     };
     let first = world.publish(&App::good("1.0.0"));

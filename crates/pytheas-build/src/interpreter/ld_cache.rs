@@ -101,7 +101,7 @@ mod tests {
     fn the_machines_cache_knows_its_c_library() {
         let cache = LdCache::read();
         if cache.by_name.is_empty() {
-            println!("SKIPPED: this machine has no /etc/ld.so.cache");
+            testkit::skip("this machine has no /etc/ld.so.cache");
             return;
         }
         let found = cache

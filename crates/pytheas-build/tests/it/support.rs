@@ -4,7 +4,6 @@ use std::{
     cell::RefCell,
     error::Error,
     ffi::OsStr,
-    io::Write,
     path::{Path, PathBuf},
     process::{Command, Output},
 };
@@ -124,10 +123,7 @@ pub(crate) fn python(dir: &Path) -> PathBuf {
     dir.join("python/bin/python3")
 }
 
-/// Says, past the test harness's capture, that a test is not run.
-pub(crate) fn skipped(reason: &str) {
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {reason}");
-}
+pub(crate) use testkit::skip as skipped;
 
 /// A Python of this machine with the minor version; the test is skipped, visibly, without one.
 pub(crate) fn host_python(path: &str) -> Option<PathBuf> {

@@ -1,18 +1,57 @@
 //! One change: a transaction, the machines it touches, and what is told once it is committed.
 
+use std::collections::{HashMap, VecDeque};
+
+use pytheas_api::{ActionStatus, DeviceId, EventKind};
+use pytheas_rollout::{Effect, Event, Rollout, Standing};
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    bus::Bus,
+    clock::unsigned,
+    secret::Hash,
+    store::{
+        self, Store, Tx,
+        actions::{self, Action},
+        devices, rollouts,
+    },
+};
+
+/// Machines by the number of their rollout.
+pub(super) type Machines = HashMap<i64, Rollout<DeviceId>>;
+
 /// One transaction, the machines it touches, and what is told when it is committed.
-struct Change<'a> {
-    tx: Tx,
+pub(super) struct Change<'a> {
+    pub(super) tx: Tx,
     bus: &'a Bus,
     machines: MutexGuard<'a, Machines>,
-    taken: Machines,
-    events: Vec<EventKind>,
-    now_ms: i64,
+    pub(super) taken: Machines,
+    pub(super) events: Vec<EventKind>,
+    pub(super) now_ms: i64,
 }
 
-impl Change<'_> {
+impl<'a> Change<'a> {
+    /// Waits for its turn and begins.
+    pub(super) async fn begin(
+        store: &Store,
+        bus: &'a Bus,
+        machines: &'a Mutex<Machines>,
+        now_ms: i64,
+    ) -> store::Result<Self> {
+        let machines = machines.lock().await;
+        let tx = store.begin().await?;
+        Ok(Self {
+            tx,
+            bus,
+            machines,
+            taken: HashMap::new(),
+            events: Vec::new(),
+            now_ms,
+        })
+    }
+
     /// Makes sure that the machine is at hand; false when there is no such rollout.
-    async fn take(&mut self, id: i64) -> store::Result<bool> {
+    pub(super) async fn take(&mut self, id: i64) -> store::Result<bool> {
         if !self.taken.contains_key(&id) {
             let machine = match self.machines.remove(&id) {
                 Some(machine) => Some(machine),
@@ -27,7 +66,7 @@ impl Change<'_> {
     }
 
     /// Feeds one event to one machine, and what follows from it to others.
-    async fn feed(&mut self, rollout: i64, event: Event<DeviceId>) -> store::Result<()> {
+    pub(super) async fn feed(&mut self, rollout: i64, event: Event<DeviceId>) -> store::Result<()> {
         let mut queue = VecDeque::from([(rollout, event)]);
         while let Some((id, event)) = queue.pop_front() {
             if !self.take(id).await? {
@@ -141,7 +180,8 @@ impl Change<'_> {
         self.note(action, status, &[why.to_owned()], None).await
     }
 
-    async fn note(
+    /// Notes what was said about an action, and where it stands now.
+    pub(super) async fn note(
         &mut self,
         action: &Action,
         status: ActionStatus,
@@ -159,7 +199,8 @@ impl Change<'_> {
         Ok(())
     }
 
-    fn tell_rollout(&mut self, id: i64) {
+    /// Tells where the rollout stands.
+    pub(super) fn tell_rollout(&mut self, id: i64) {
         if let Some(machine) = self.taken.get(&id) {
             let state = &machine.progress().state;
             self.events.push(EventKind::RolloutChanged {
@@ -170,7 +211,8 @@ impl Change<'_> {
         }
     }
 
-    async fn commit(mut self) -> store::Result<()> {
+    /// Makes it last, then tells it.
+    pub(super) async fn commit(mut self) -> store::Result<()> {
         self.tx.commit().await?;
         for (id, machine) in self.taken {
             if !machine.progress().state.is_final() {

@@ -1,12 +1,25 @@
 //! What a device's report means: where the action stands after it, and which lines are kept.
 
+use pytheas_api::{
+    ActionStatus,
+    ddi::{Execution, Feedback, Finished, Progress as Step},
+};
+
+use super::Base;
+use crate::secret::{self, Hash};
+
+/// Lines kept of one report, and characters of one line.
+const LINES_MAX: usize = 200;
+const LINE_CHARS_MAX: usize = 2000;
+
 /// What a report means apart from its time: a repeat may carry a new one.
-fn digest(base: Base, feedback: &Feedback) -> Hash {
+pub(super) fn digest(base: Base, feedback: &Feedback) -> Hash {
     let status = serde_json::to_string(&feedback.status).unwrap_or_default();
     secret::hash(&format!("{base:?} {status}"))
 }
 
-fn after_deployment_report(status: ActionStatus, feedback: &Feedback) -> ActionStatus {
+/// Where the action stands after a report on its assignment.
+pub(super) fn after_deployment_report(status: ActionStatus, feedback: &Feedback) -> ActionStatus {
     use ActionStatus as S;
     match (feedback.status.execution, feedback.status.result.finished) {
         (Execution::Closed, Finished::Failure) => S::Failed,
@@ -32,7 +45,8 @@ fn after_deployment_report(status: ActionStatus, feedback: &Feedback) -> ActionS
     }
 }
 
-fn after_cancel_report(feedback: &Feedback) -> ActionStatus {
+/// Where the action stands after a report on its cancellation.
+pub(super) fn after_cancel_report(feedback: &Feedback) -> ActionStatus {
     match (feedback.status.execution, feedback.status.result.finished) {
         (Execution::Closed, Finished::Success | Finished::None) => ActionStatus::Cancelled,
         // The device refuses: it is past the point, and goes on.
@@ -44,7 +58,7 @@ fn after_cancel_report(feedback: &Feedback) -> ActionStatus {
 }
 
 /// The report's lines, bounded; never empty, the first one short enough for a table.
-fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
+pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
     let mut lines: Vec<String> = feedback
         .status
         .details

@@ -15,6 +15,7 @@ use crate::{
 
 /// Devices, rollouts and failures shown; more are found through the API.
 const DEVICES_MAX: u32 = 500;
+const PENDING_MAX: u32 = 50;
 const ROLLOUTS_MAX: u32 = 10;
 const FAILURES_MAX: u32 = 8;
 
@@ -25,7 +26,14 @@ pub(crate) async fn handle(
     headers: HeaderMap,
 ) -> ApiResult<Response> {
     let now_ms = app.now_ms();
-    let devices = devices::views(&app, "", DEVICES_MAX).await?;
+    // Those that need somebody stand first, however many others there are.
+    let mut devices = store::devices::pending(&app.store.read, PENDING_MAX).await?;
+    let others = devices::views(&app, "", DEVICES_MAX).await?;
+    devices.extend(
+        others
+            .into_iter()
+            .filter(|device| device.state != DeviceState::Pending),
+    );
     let (total, pending) = store::devices::counts(&app.store.read).await?;
     let rollouts = rollouts::list(&app.store.read, i64::MAX, ROLLOUTS_MAX).await?;
     let failures = actions::failures(&app.store.read, FAILURES_MAX).await?;
@@ -41,7 +49,7 @@ pub(crate) async fn handle(
         h2 { "Devices" }
         (table(&devices, &session, now_ms))
         @if total > devices.len() as i64 {
-            p.soft { "The first " (devices.len()) " of " (total) " devices." }
+            p.soft { (devices.len()) " of " (total) " devices." }
         }
     };
     Ok(layout::page(&headers, &session, "Overview", content))

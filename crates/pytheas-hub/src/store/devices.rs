@@ -292,6 +292,16 @@ pub(crate) async fn list(db: &SqlitePool, after: &str, limit: u32) -> Result<Vec
         .collect()
 }
 
+/// Devices that wait to be accepted, newest first.
+pub(crate) async fn pending(db: &SqlitePool, limit: u32) -> Result<Vec<DeviceView>> {
+    let sql = format!("{VIEW} WHERE d.accepted_ms IS NULL ORDER BY d.created_ms DESC LIMIT ?");
+    let rows = sqlx::query(sqlx::AssertSqlSafe(sql))
+        .bind(limit)
+        .fetch_all(db)
+        .await?;
+    rows.iter().map(view).collect()
+}
+
 /// One device.
 pub(crate) async fn show(db: &SqlitePool, id: &DeviceId) -> Result<Option<DeviceView>> {
     let sql = format!("{VIEW} WHERE d.id = ?");

@@ -240,6 +240,21 @@ fn buttons_work_for_operators_with_their_own_form_only() {
 }
 
 #[test]
+fn devices_that_wait_to_be_accepted_stand_first() {
+    let world = World::new();
+    world.device("a-known-one");
+    let enrol = json!({"device_id": "z-new", "platform": "linux-x86_64", "claim": "a".repeat(64)});
+    world
+        .call("POST", "/api/v1/enrolment")
+        .json(&enrol)
+        .send()
+        .expect(202);
+    let page = log_in(&world, &world.admin).unwrap().get("/");
+    assert!(page.find("/devices/z-new\"") < page.find("/devices/a-known-one\""));
+    assert_eq!(page.matches("/devices/z-new\"").count(), 1);
+}
+
+#[test]
 fn viewers_see_no_buttons_and_cannot_press_them() {
     let world = World::new();
     world.artifact("fw", "1.0", b"x");

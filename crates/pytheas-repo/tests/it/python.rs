@@ -38,11 +38,10 @@ fn python_tuf_reads_the_repository() {
         .map_or_else(|| PathBuf::from("/tmp/pytuf/bin/python"), PathBuf::from);
     let ready = Command::new(&python).args(["-c", "import tuf"]).status();
     if !ready.is_ok_and(|status| status.success()) {
-        eprintln!(
-            "SKIPPED: no python-tuf in `{}`; make it with `python3 -m venv /tmp/pytuf && /tmp/pytuf/bin/pip install tuf 'securesystemslib[crypto]'`",
+        return testkit::skip(&format!(
+            "no python-tuf in `{}`; PYTHEAS_TEST_PYTUF names another Python",
             python.display()
-        );
-        return;
+        ));
     }
     let world = World::with_two_releases();
     let script = world.path("read.py");

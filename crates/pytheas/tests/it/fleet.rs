@@ -263,3 +263,33 @@ fn fifty_kills_at_random_moments_leave_a_whole_release_each_time() {
     assert_eq!(status["rollout"]["state"], "finished", "{status}");
     assert_eq!(whole_version(&hub), "3.0");
 }
+
+#[test]
+fn an_update_moves_few_bytes_and_outlives_a_hub_that_is_away() {
+    let home = tempfile::tempdir().unwrap();
+    let (mut hub, _agent) = installed(home.path());
+    next(home.path(), &hub, "1.1");
+    let before = hub.moved("gw");
+    let status = hub.roll_out(&["app@1.1"]);
+    assert_eq!(status["rollout"]["state"], "finished", "{status}");
+    let moved = hub.moved("gw") - before;
+    assert!(
+        (1..100_000).contains(&moved),
+        "{moved} bytes for one changed file"
+    );
+
+    next(home.path(), &hub, "1.2");
+    ok(&mut hub.pytheas(&["rollout", "start", "app@1.2"]));
+    let listen = hub
+        .url
+        .trim_start_matches("http://")
+        .trim_end_matches('/')
+        .to_owned();
+    hub.down();
+    std::thread::sleep(Duration::from_secs(2));
+    hub.up(&listen);
+    wait_for("the device to go on", Duration::from_secs(60), || {
+        (hub.runs("gw").as_deref() == Some("app@1.2")).then_some(())
+    });
+    assert_eq!(whole_version(&hub), "1.2");
+}

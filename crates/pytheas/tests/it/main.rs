@@ -7,6 +7,7 @@
 
 mod bundles;
 mod common;
+mod dashboard;
 mod demo;
 mod errors;
 mod fleet;

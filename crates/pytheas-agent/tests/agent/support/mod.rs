@@ -88,6 +88,12 @@ impl App {
         self
     }
 
+    /// A release that ends before it counts as up, also on a machine with much to do.
+    pub(crate) fn crashing(mut self, script: &str) -> Self {
+        self.health.stay_up_ms = 15_000;
+        self.script(script)
+    }
+
     pub(crate) fn health(mut self, ready: Ready, deadline_ms: u64) -> Self {
         self.health = Health {
             ready,
