@@ -4,7 +4,9 @@
 use std::{env, path::Path, process::Command};
 
 fn main() {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../launcher/src/main.rs");
+    // Asked when it runs: a target folder may be copied to another work tree.
+    let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
+    let source = Path::new(&manifest).join("../../launcher/src/main.rs");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");

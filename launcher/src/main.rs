@@ -14,9 +14,15 @@
 //! @app/main.py          an argument that is a path in the bundle
 //! -PYTHON               environment variables that begin so are not passed on
 //! +NAME=value           an environment variable that is set
+//! *NAME=/a:/b:c         one that is set, unless it is there already, to the first of these files
+//!                       that exists; one without leading `/` lies in the bundle
+//! ~                     an argument: the path this program was started by, or its own
+//! %                     `PYTHEAS_ROOT` is passed on as it is: for a Python inside a bundle
 //! ```
 //!
 //! The arguments of the command line follow; `PYTHEAS_ROOT` is set to the bundle's folder.
+//! A bundle with its own C library has a second launcher, `python/bin/python3.X` (with
+//! `python/pytheas.launch`), so that `sys.executable` is a program that can be started.
 //!
 //! Unsafe throughout: there is no one below us to be safe for us. The whole program runs on one
 //! thread, every pointer comes from the kernel's initial stack (System V ABI, "Process
@@ -26,6 +32,10 @@
 #![no_builtins]
 
 use core::arch::{asm, global_asm};
+
+/// The launcher of a one-file bundle is this program with one step before.
+#[cfg(one_file)]
+mod one_file;
 
 #[cfg(target_arch = "x86_64")]
 global_asm!(
@@ -384,6 +394,13 @@ fn read_file(path: &[u8], arena: &mut Arena) -> Result<&'static [u8], isize> {
     Ok(&memory[..len])
 }
 
+/// Whether there is something at `path` (ended by NUL).
+fn exists(path: &[u8]) -> bool {
+    let at = path.as_ptr() as usize;
+    // SAFETY: `path` ends with NUL.
+    unsafe { syscall(nr::FACCESSAT, [AT_FDCWD, at, 0, 0, 0, 0]) == 0 }
+}
+
 fn starts_with(text: &[u8], prefix: &[u8]) -> bool {
     text.len() >= prefix.len() && text.iter().zip(prefix).all(|(a, b)| a == b)
 }
@@ -426,8 +443,10 @@ extern "C" fn start(stack: *const usize) -> ! {
     }
 
     let pointers = (argc + envc + 2 * LAUNCH_MAX / 2) * size_of::<usize>();
-    let mut arena = Arena::map((1 << 20) + pointers);
+    let mut arena = Arena::map((2 << 20) + pointers);
     let own = own_path(executed, &mut arena);
+    #[cfg(one_file)]
+    one_file::start(own, (argc, argv), (envc, envp), &mut arena);
     let root = parent(parent(own));
 
     let launch_path = arena.join(&[root, LAUNCH_FILE]);
@@ -451,10 +470,44 @@ extern "C" fn start(stack: *const usize) -> ! {
     let mut arguments = Strings::new(&mut arena, argc + LAUNCH_MAX / 2);
     let mut variables = Strings::new(&mut arena, envc + LAUNCH_MAX / 2);
     arguments.push(b"\0".as_ptr()); // replaced by the program's path below
-    variables.push(arena.join(&[ROOT_VARIABLE, root]).as_ptr());
+    let keeps_root = records(launch).any(|record| record[0] == b'%');
+    if !keeps_root {
+        variables.push(arena.join(&[ROOT_VARIABLE, root]).as_ptr());
+    }
     for record in records(launch) {
         let value = &record[1..];
         match record[0] {
+            b'~' => {
+                // SAFETY: argv has argc entries.
+                let name = if argc > 0 {
+                    unsafe { bytes(*argv) }
+                } else {
+                    b""
+                };
+                let name = if name.contains(&b'/') { name } else { own };
+                arguments.push(arena.join(&[name]).as_ptr());
+            }
+            b'*' => {
+                let end = value.iter().position(|byte| *byte == b'=').unwrap_or(0);
+                let name = &value[..=end];
+                // SAFETY: envp has envc entries, C strings.
+                let is_set = (0..envc).any(|i| starts_with(unsafe { bytes(*envp.add(i)) }, name));
+                if !is_set {
+                    for candidate in value[end + 1..].split(|byte| *byte == b':') {
+                        let inside = [root, b"/", candidate];
+                        let parts = if candidate.first() == Some(&b'/') {
+                            &inside[2..]
+                        } else {
+                            &inside[..]
+                        };
+                        let path = arena.join(parts);
+                        if exists(path) {
+                            variables.push(arena.join(&[name, &path[..path.len() - 1]]).as_ptr());
+                            break;
+                        }
+                    }
+                }
+            }
             b'!' => program = arena.join(&[root, b"/", value]),
             b'=' => arguments.push(arena.join(&[value]).as_ptr()),
             b'@' => arguments.push(arena.join(&[root, b"/", value]).as_ptr()),
@@ -480,7 +533,7 @@ extern "C" fn start(stack: *const usize) -> ! {
         let variable = unsafe { *envp.add(index) };
         // SAFETY: the kernel's environment strings are C strings.
         let text = unsafe { bytes(variable) };
-        let dropped = starts_with(text, ROOT_VARIABLE)
+        let dropped = (!keeps_root && starts_with(text, ROOT_VARIABLE))
             || records(launch).any(|r| match r[0] {
                 b'-' => starts_with(text, &r[1..]),
                 // A variable that is set here replaces the inherited one.
@@ -510,14 +563,7 @@ extern "C" fn start(stack: *const usize) -> ! {
         )
     };
     let name = &program[..program.len() - 1];
-    // SAFETY: a C string.
-    let there = unsafe {
-        syscall(
-            nr::FACCESSAT,
-            [AT_FDCWD, program.as_ptr() as usize, 0, 0, 0, 0],
-        )
-    } == 0;
-    if error == -ENOENT && there {
+    if error == -ENOENT && exists(program) {
         fail(&[
             b"cannot start `", name, b"`: its loader is not on this machine",
             b"\n  help: this bundle needs the GNU C library (glibc); build it for the `-musl` platform",

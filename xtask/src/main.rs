@@ -5,6 +5,7 @@
     reason = "a chore talks to a person"
 )]
 
+mod launcher;
 mod setup;
 mod size;
 mod steps;
@@ -18,6 +19,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test   Set up what the tests need, then run every check and test
+  launcher   Compile the launcher for all CPUs into `launcher/machine/`
   size   Build the device agent as it is shipped and print its size
 
 Options of `test`:
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
             install: !flag("--no-install"),
             advisories: flag("--advisories"),
         }),
+        Some("launcher") => launcher::write(),
         Some("size") => size::report(),
         _ => {
             print!("{HELP}");

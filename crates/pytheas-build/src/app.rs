@@ -8,7 +8,7 @@ use std::{
 
 use glob::{MatchOptions, Pattern};
 use miette::Diagnostic;
-use pytheas_project::{Project, Uv, UvCallError, UvFailure, UvSaid};
+use pytheas_project::{Project, Sources, Uv, UvCallError, UvFailure, UvSaid};
 use pytheas_release::{PathError, RelPath};
 
 use crate::{
@@ -117,6 +117,21 @@ pub(crate) fn copy_sources(
     app: &Path,
     output: &Path,
 ) -> Result<usize, BuildError> {
+    match &project.sources {
+        Sources::Folder => {}
+        Sources::None => return Ok(0),
+        Sources::File(file) => {
+            let from = file.under(&project.dir);
+            scratch::copy(&from, &file.under(app)).map_err(io_error("copy", &from))?;
+            return Ok(1);
+        }
+        // The package's folder is copied by its name, with the same rules.
+        Sources::Package(name) => {
+            let mut folder = project.clone();
+            folder.sources = Sources::Folder;
+            return copy_sources(&folder, &app.join(name), output);
+        }
+    }
     let mut copier = Copier {
         root: &project.dir,
         output,
@@ -141,6 +156,12 @@ pub(crate) fn build_wheel(
 ) -> Result<PathBuf, BuildError> {
     let source = scratch.join("source");
     copy_for_build(&project.dir, &source, output)?;
+    // A `setup.cfg` alone is a project to setuptools, but not to build front ends.
+    let setup = source.join("setup.py");
+    if !source.join("pyproject.toml").is_file() && !setup.is_file() {
+        let text = b"from setuptools import setup\n\nsetup()\n";
+        scratch::write(&setup, text, scratch::Kind::Data).map_err(io_error("write", &setup))?;
+    }
     let wheels = scratch.join("wheels");
     let mut command = uv.command();
     command
@@ -372,7 +393,7 @@ fn is_left_out(relative: &str, name: &str, path: &Path) -> bool {
 
 /// Copies a project for its build back end: all but environments, caches and results; version
 /// control stays, since some back ends take the version from it.
-fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildError> {
+pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(to).map_err(io_error("make", to))?;
     for child in fs::read_dir(from).map_err(io_error("read", from))? {
         let child = child.map_err(io_error("read", from))?;

@@ -142,33 +142,27 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             .unwrap_or("bundle"),
     )?;
     let budget = target.budget.as_deref().map(Budget::parse).transpose()?;
-    if target.slim {
-        let text = "`slim` has no effect yet: all of the packages are taken".to_owned();
-        observer(Event::Warning { text });
-    }
     let host = Platform::host();
-    let platform = match (
-        request.platform.as_ref().or(target.platform.as_ref()),
-        &host,
-    ) {
-        (Some(platform), Ok(host)) if platform == host => platform.clone(),
-        (None, Ok(host)) => host.clone(),
-        (platform, host) => {
-            let host = host
-                .as_ref()
-                .map_or(std::env::consts::ARCH.to_owned(), ToString::to_string);
-            let platform = platform
-                .cloned()
-                .unwrap_or_else(|| "linux-x86_64".parse().expect("a known platform"));
+    let asked = request.platform.as_ref().or(target.platform.as_ref());
+    let platform = match (asked, host) {
+        (Some(platform), _) if platform.as_str().starts_with("linux-") => platform.clone(),
+        (None, Ok(host)) => host,
+        (asked, host) => {
             return Err(BuildError::Platform {
                 form: form.name().to_owned(),
-                platform,
-                host,
+                platform: asked
+                    .cloned()
+                    .unwrap_or_else(|| "linux-x86_64".parse().expect("a known platform")),
+                host: host.map_or(std::env::consts::ARCH.to_owned(), |host| host.to_string()),
             });
         }
     };
     let name = request.name.as_ref().unwrap_or(&project.name);
-    let entry = project.entry(request.entry.as_ref().or(target.entry.as_ref()))?;
+    let entry = match project.entry(request.entry.as_ref().or(target.entry.as_ref())) {
+        Ok(entry) => Some(entry),
+        Err(_) if project.has_entry_in_metadata() => None,
+        Err(error) => return Err(error.into()),
+    };
     let default_out = project.dir.join("dist").join(name.as_str());
     let output = Output::prepare(request.out.as_deref().unwrap_or(&default_out), &project.dir)?;
 
@@ -178,6 +172,24 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     })?;
     let (interpreter, lock) =
         lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
+
+    let entry = match entry {
+        Some(entry) => entry,
+        None => crate::installed_entry::find(
+            project,
+            &lock.content,
+            &lock.path,
+            &crate::install::Installer {
+                interpreter: &interpreter,
+                platform: &platform,
+                uv: &uv,
+                connectivity: request.connectivity,
+                environment: &request.environment,
+                observer,
+            },
+            output.target(),
+        )?,
+    };
 
     let job = Job {
         project,
@@ -189,6 +201,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         lock_path: &lock.path,
         interpreter: &interpreter,
         uv: &uv,
+        connectivity: request.connectivity,
         environment: &request.environment,
         output: output.target(),
         observer,
@@ -212,12 +225,18 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             })?,
         health: project.settings.health(),
         config: project.settings.config(name),
-        interpreter: Some(interpreter.record()),
+        interpreter: form.carries_interpreter().then(|| interpreter.record()),
     };
     let record_file = tree_dir.join(RECORD_FILE);
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
-    let tree = read_back(&tree_dir)?;
+    if target.slim && form.name() == "bundle" {
+        crate::slim::cut(&tree_dir, &record, &target.keep, observer)?;
+    }
+    let mut tree = read_back(&tree_dir)?;
+    if form.name() == "bundle" {
+        crate::known::add_sbom(&tree_dir, &mut tree, &record, &lock.content)?;
+    }
     if let Some(Budget { text, bytes }) = budget.filter(|budget| tree.size_bytes() > budget.bytes) {
         return Err(BuildError::OverBudget {
             size: shown_bytes(tree.size_bytes()),
@@ -283,7 +302,7 @@ fn lock_and_interpreter(
             observer,
         })
     };
-    let path = project.dir.join(PYLOCK_FILE);
+    let path = project.lock_path();
     observer(Event::Phase(Phase::Lock));
     let usable = match (lock::status(project)?, request.lock) {
         (LockStatus::Current(content), _) | (LockStatus::Foreign(content), LockMode::Frozen) => {
@@ -326,7 +345,7 @@ fn lock_and_interpreter(
         .join(".");
     let options = LockOptions {
         python_version: Some(short),
-        interpreter: Some(interpreter.python()),
+        interpreter: interpreter.tool(),
         ..LockOptions::default()
     };
     let tell = |event| observer(Event::Project(event));

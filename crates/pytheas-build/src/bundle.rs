@@ -18,14 +18,12 @@ use pytheas_project::Entry;
 use pytheas_release::Version;
 
 use crate::{
-    app, bytecode, dependencies,
-    dependencies::What,
-    entry_check,
+    app, bytecode, dependencies, entry_check,
     error::{BuildError, io_error},
     event::Phase,
     form::{Form, Job, Made},
-    interpreter::add_for_packages,
-    launcher::{LAUNCH_FILE, LAUNCHER, Record, encode},
+    install::Installer,
+    launcher::{LAUNCH_FILE, Record, encode, machine_code},
     scratch::{self, Kind},
 };
 
@@ -48,18 +46,28 @@ impl Form for Bundle {
         let site = job.interpreter.site_packages.under(&home);
         fs::create_dir_all(&site).map_err(io_error("make", &site))?;
         // uv remembers what it learnt of a Python by its path: the one in the cache stays.
-        let python = job.interpreter.python();
+        let python = job.interpreter.tool().unwrap_or(job.interpreter.python());
+        let installer = Installer {
+            interpreter: job.interpreter,
+            platform: job.platform,
+            uv: job.uv,
+            connectivity: job.connectivity,
+            environment: job.environment,
+            observer: job.observer,
+        };
 
         job.phase(Phase::Dependencies);
-        if !job.lock.packages.is_empty() {
-            dependencies::install(job.uv, &python, What::Lock(job.lock_path), &site)?;
+        if !job.lock.packages.is_empty()
+            && !installer.install_lock(job.lock, job.lock_path, &site)?
+        {
+            dependencies::install(job.uv, &python, job.lock_path, &site)?;
         }
 
         job.phase(Phase::App);
         let app = into.join(APP);
-        let built = self.add_app(job, &python, &site, &app)?;
+        let built = self.add_app(job, &installer, &site, &app)?;
         dependencies::normalise(&site, &home.join("bin"))?;
-        for library in add_for_packages(&site, &home.join("lib"))? {
+        for library in job.interpreter.add_libraries(&site, &home.join("lib"))? {
             job.warn(format!(
                 "packages need `{library}`, which is not on this machine; devices must have it"
             ));
@@ -78,8 +86,14 @@ impl Form for Bundle {
         self.add_start(job, into)?;
 
         job.phase(Phase::ByteCode);
-        let own_python = job.interpreter.program.under(&home);
-        let failed = bytecode::compile(&own_python, job.environment, into, &[site, app.clone()])?;
+        let Some(compiler) = job.interpreter.compiler(job.environment) else {
+            job.warn(format!(
+                "there is no byte code in the bundle, so it starts slowly: no Python {} and no qemu-user for `{}` on this machine",
+                job.interpreter.version, job.platform
+            ));
+            return self.made(job, built.as_deref());
+        };
+        let failed = bytecode::compile(&compiler, job.environment, into, &[site, app.clone()])?;
         for file in failed {
             tracing::debug!(
                 path = file.path,
@@ -90,7 +104,14 @@ impl Form for Bundle {
                 job.warn(format!("`{}` does not compile: {}", file.path, file.reason));
             }
         }
-        let version = match (job.version, built.as_deref()) {
+        self.made(job, built.as_deref())
+    }
+}
+
+impl Bundle {
+    /// Version and entry of the finished bundle.
+    fn made(&self, job: &Job<'_>, built: Option<&str>) -> Result<Made, BuildError> {
+        let version = match (job.version, built) {
             (Some(version), _) => version.clone(),
             (None, Some(text)) => parse_version(text)?,
             // An application given by its published name has that release's version.
@@ -101,14 +122,12 @@ impl Form for Bundle {
             entry: format!("bin/{}", job.name),
         })
     }
-}
 
-impl Bundle {
     /// Installs the app as a package, or copies its sources; gives the version its build tells.
     fn add_app(
         &self,
         job: &Job<'_>,
-        python: &Path,
+        installer: &Installer<'_>,
         site: &Path,
         app: &Path,
     ) -> Result<Option<String>, BuildError> {
@@ -118,8 +137,11 @@ impl Bundle {
         }
         let scratch =
             tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-        let wheel = app::build_wheel(job.project, job.uv, python, scratch.path(), job.output)?;
-        dependencies::install(job.uv, python, What::Wheel(&wheel), site)?;
+        let python = job.interpreter.tool().unwrap_or(job.interpreter.python());
+        let wheel = app::build_wheel(job.project, job.uv, &python, scratch.path(), job.output)?;
+        installer
+            .install_wheel(&wheel, site)
+            .map_err(dependencies::DependencyError::from)?;
         if let Entry::Script(script) = job.entry {
             let from = script.under(&job.project.dir);
             if from.is_file() {
@@ -147,15 +169,24 @@ impl Bundle {
     /// The launcher, what it starts, and for a callable the module that calls it.
     fn add_start(&self, job: &Job<'_>, into: &Path) -> Result<(), BuildError> {
         let program = format!("python/{}", job.interpreter.program);
+        let texts = job.interpreter.loader.as_ref().map(|loader| {
+            (
+                loader,
+                loader.texts("python/", Some(job.interpreter.program.as_str())),
+            )
+        });
         let script;
-        let mut records = vec![
-            Record::Program(&program),
+        let mut records = match &texts {
+            Some((loader, texts)) => loader.records(texts),
+            None => vec![Record::Program(&program)],
+        };
+        records.extend([
             // The host's settings for its own Python are not ours; child processes keep out too.
             Record::Drop("PYTHON"),
             Record::Set("PYTHONNOUSERSITE=1"),
             // The tree is a signed release: running it must not change it.
             Record::Set("PYTHONDONTWRITEBYTECODE=1"),
-        ];
+        ]);
         match job.entry {
             // As `-I`, but with the script's folder first on the path, as `python main.py` has it.
             Entry::Script(path) => {
@@ -178,7 +209,12 @@ impl Bundle {
         let file = into.join(LAUNCH_FILE);
         scratch::write(&file, &encode(&records), Kind::Data).map_err(io_error("write", &file))?;
         let file = into.join("bin").join(job.name.as_str());
-        scratch::write(&file, LAUNCHER, Kind::Program).map_err(io_error("write", &file))
+        let code = machine_code(job.platform.arch()).ok_or_else(|| BuildError::Platform {
+            form: "bundle".to_owned(),
+            platform: job.platform.clone(),
+            host: std::env::consts::ARCH.to_owned(),
+        })?;
+        scratch::write(&file, &code, Kind::Program).map_err(io_error("write", &file))
     }
 }
 
@@ -243,6 +279,7 @@ fn warn_of_clashes(job: &Job<'_>, app: &Path, site: &Path) {
 /// The version of the locked package that is called as the app is.
 fn locked_version<'a>(job: &Job<'a>) -> Option<&'a str> {
     let name = pytheas_project::normalised_name(job.name.as_str());
+    let name = job.project.package.clone().unwrap_or(name);
     let package = job
         .lock
         .packages

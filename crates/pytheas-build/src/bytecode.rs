@@ -17,6 +17,24 @@ use crate::error::{BuildError, io_error};
 
 const SCRIPT: &str = include_str!("bytecode.py");
 
+/// How a Python is started on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Runner {
+    /// The program.
+    pub(crate) program: PathBuf,
+    /// What comes before Python's own arguments: for an emulator and a loader.
+    pub(crate) arguments: Vec<std::ffi::OsString>,
+}
+
+impl From<PathBuf> for Runner {
+    fn from(program: PathBuf) -> Self {
+        Self {
+            program,
+            arguments: Vec::new(),
+        }
+    }
+}
+
 /// A file that does not compile, which is no error: packages hold sources for other Pythons.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct NotCompiled {
@@ -29,7 +47,7 @@ pub(crate) struct NotCompiled {
 /// Compiles the Python files under `dirs`, all below `root`, with `python`; the byte code names
 /// them by their path relative to `root`.
 pub(crate) fn compile(
-    python: &Path,
+    python: &Runner,
     environment: &Environment,
     root: &Path,
     dirs: &[PathBuf],
@@ -51,7 +69,7 @@ pub(crate) fn compile(
     let shards = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(1, 8);
-    let start = io_error("start", python);
+    let start = io_error("start", &python.program);
     let mut children = Vec::new();
     for shard in 0..shards {
         let mut input = String::new();
@@ -96,9 +114,10 @@ pub(crate) fn compile(
 type Feeder = std::thread::JoinHandle<io::Result<()>>;
 
 /// Starts one compiling process and a thread that feeds it.
-fn spawn(python: &Path, environment: &Environment, input: String) -> io::Result<(Child, Feeder)> {
+fn spawn(python: &Runner, environment: &Environment, input: String) -> io::Result<(Child, Feeder)> {
     let mut child = environment
-        .python(python)
+        .python(&python.program)
+        .args(&python.arguments)
         // Not `-I`: it would ignore the hash seed, which decides the order of constant sets.
         .args(["-s", "-S", "-B", "-X", "utf8", "-c", SCRIPT])
         .env("PYTHONHASHSEED", "0")

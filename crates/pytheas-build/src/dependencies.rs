@@ -17,7 +17,7 @@ use crate::{
     error::{BuildError, io_error},
     interpreter::Interpreter,
     scratch,
-    wheel::{Site, Tags},
+    wheel::Tags,
 };
 
 /// Packages that cannot be installed.
@@ -43,6 +43,10 @@ pub enum DependencyError {
         /// Tags of the wheels there are.
         available: String,
     },
+    /// A package file cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Install(#[from] crate::install::InstallError),
     /// A marker that is not understood.
     #[error("the marker `{marker}` of `{package}` in the lock file is not understood")]
     #[diagnostic(
@@ -160,41 +164,27 @@ pub(crate) fn check_available(
     interpreter: &Interpreter,
     platform: &Platform,
 ) -> Result<(), DependencyError> {
-    let markers = MarkerEnvironment::deserialize(interpreter.markers.clone()).ok();
-    let version = interpreter.version.parse::<pep440_rs::Version>().ok();
-    let minor = version
-        .as_ref()
-        .and_then(|version| version.release().get(1).copied())
-        .unwrap_or(0);
-    let site = Site {
-        platform,
-        minor: u8::try_from(minor).unwrap_or(0),
-        free_threaded: interpreter.program.as_str().ends_with('t'),
-        glibc: interpreter.glibc,
-    };
-    for package in &lock.packages {
-        if !is_needed(package, markers.as_ref())?
-            || package.sdist.is_some()
-            || package.wheels.is_empty()
-        {
-            continue;
-        }
-        let tags: Vec<Tags> = package
-            .wheels
-            .iter()
-            .filter_map(|file| Tags::parse(file.file_name()))
-            .collect();
-        if !tags.iter().any(|tags| tags.fits(site)) {
-            return Err(DependencyError::NoWheel {
-                package: package.name.clone(),
-                version: package.version.clone().unwrap_or_default(),
-                platform: platform.clone(),
-                python: interpreter.version.clone(),
-                available: shown(&tags),
-            });
-        }
+    crate::install::choose(lock, interpreter, platform).map(|_| ())
+}
+
+/// The error for a package none of whose files fits.
+pub(crate) fn no_wheel(
+    package: &LockedPackage,
+    interpreter: &Interpreter,
+    platform: &Platform,
+) -> DependencyError {
+    let tags: Vec<Tags> = package
+        .wheels
+        .iter()
+        .filter_map(|file| Tags::parse(file.file_name()))
+        .collect();
+    DependencyError::NoWheel {
+        package: package.name.clone(),
+        version: package.version.clone().unwrap_or_default(),
+        platform: platform.clone(),
+        python: interpreter.version.clone(),
+        available: shown(&tags),
     }
-    Ok(())
 }
 
 fn shown(tags: &[Tags]) -> String {
@@ -206,7 +196,8 @@ fn shown(tags: &[Tags]) -> String {
     list.join(", ")
 }
 
-fn is_needed(
+/// Whether the package's marker holds for the target.
+pub(crate) fn is_needed(
     package: &LockedPackage,
     markers: Option<&MarkerEnvironment>,
 ) -> Result<bool, DependencyError> {
@@ -221,20 +212,11 @@ fn is_needed(
     Ok(marker.evaluate(markers, &[]))
 }
 
-/// What uv installs.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum What<'a> {
-    /// The packages of this lock file.
-    Lock(&'a Path),
-    /// This wheel, without what it needs.
-    Wheel(&'a Path),
-}
-
-/// Lets uv install `what` into `target` for `python`. Files are copies: they will be changed.
+/// Lets uv install the packages of the lock file `lock` into `target` for `python`. Files are copies: they will be changed.
 pub(crate) fn install(
     uv: &Uv,
     python: &Path,
-    what: What<'_>,
+    lock: &Path,
     target: &Path,
 ) -> Result<(), DependencyError> {
     let mut command = uv.command();
@@ -245,12 +227,9 @@ pub(crate) fn install(
         .arg(target);
     // A sdist's build must not take the time into its files.
     command.env("SOURCE_DATE_EPOCH", "315532800");
-    match what {
-        What::Lock(path) => command
-            .args(["--preview-features", "pylock", "-r"])
-            .arg(path),
-        What::Wheel(path) => command.arg("--no-deps").arg(path),
-    };
+    command
+        .args(["--preview-features", "pylock", "-r"])
+        .arg(lock);
     uv.run(command)
         .map(|_| ())
         .map_err(|error| uv_error(uv, error))
@@ -330,5 +309,3 @@ fn normalise_record(site: &Path, record: &Path) -> Result<(), BuildError> {
     let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
     scratch::write(record, text.as_bytes(), scratch::Kind::Data).map_err(io_error("write", record))
 }
-
-use serde::Deserialize as _;

@@ -31,6 +31,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     EntryCheck(#[from] EntryCheckError),
+    /// The app's package does not say what starts it.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    InstalledEntry(#[from] crate::installed_entry::InstalledEntryError),
     /// No uv.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -55,6 +59,18 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Output(#[from] OutputError),
+    /// The result cannot be listed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Inventory(#[from] crate::known::InventoryError),
+    /// A second build differs.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    NotReproducible(#[from] crate::known::NotReproducible),
+    /// Wheel and source distribution.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Wheel(#[from] crate::wheel_form::WheelFormError),
     /// A form that does not exist (yet).
     #[error("form `{form}` is {state}")]
     #[diagnostic(code(pytheas::build::form), help("available: {available}"))]

@@ -11,6 +11,7 @@ use crate::{
     error::BuildError,
     event::{Event, Observer, Phase},
     interpreter::Interpreter,
+    wheelhouse::Wheelhouse,
 };
 
 /// What a form works with: everything is decided.
@@ -25,6 +26,7 @@ pub(crate) struct Job<'a> {
     pub(crate) lock_path: &'a Path,
     pub(crate) interpreter: &'a Interpreter,
     pub(crate) uv: &'a Uv,
+    pub(crate) connectivity: pytheas_project::Connectivity,
     pub(crate) environment: &'a pytheas_project::Environment,
     /// Where the result will lie.
     pub(crate) output: &'a Path,
@@ -53,18 +55,24 @@ pub(crate) trait Form: Sync {
     /// Its name in `form = "…"`.
     fn name(&self) -> &'static str;
 
+    /// Whether the interpreter is part of the tree; else the device has one.
+    fn carries_interpreter(&self) -> bool {
+        true
+    }
+
     /// Fills the new folder `into`.
     fn make(&self, job: &Job<'_>, into: &Path) -> Result<Made, BuildError>;
 }
 
 /// The forms there are.
-const FORMS: &[&dyn Form] = &[&Bundle];
+const FORMS: &[&dyn Form] = &[&Bundle, &Wheelhouse];
 /// The forms that have a name but no builder yet.
-const PLANNED: &[&str] = &["wheel", "wheelhouse", "image", "firmware", "micropython"];
+const PLANNED: &[&str] = &["image", "firmware", "micropython"];
 
 /// Names of the forms that can be built.
 pub fn forms() -> impl Iterator<Item = &'static str> {
-    FORMS.iter().map(|form| form.name())
+    // A wheel is no tree: `distributions` makes it.
+    FORMS.iter().map(|form| form.name()).chain(["wheel"])
 }
 
 /// The form `name`.
@@ -75,7 +83,9 @@ pub(crate) fn find(name: &str) -> Result<&'static dyn Form, BuildError> {
         .copied()
         .ok_or_else(|| BuildError::Form {
             form: name.to_owned(),
-            state: if PLANNED.contains(&name) {
+            state: if name == "wheel" {
+                "no release tree"
+            } else if PLANNED.contains(&name) {
                 "not built yet"
             } else {
                 "not known"

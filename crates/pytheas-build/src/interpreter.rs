@@ -8,6 +8,7 @@
 //!                         /interpreter.json        what is known about it (Interpreter)
 //! ```
 
+mod debian;
 mod elf;
 mod host;
 mod ld_cache;
@@ -30,9 +31,19 @@ use pytheas_project::{Connectivity, Environment, PythonRequest};
 use pytheas_release::{InterpreterRecord, Platform, RelPath, Sha256};
 use serde::{Deserialize, Serialize};
 
-pub(crate) use runtime::add_for_packages;
+pub use debian::Package as DebianPackage;
 
-use crate::event::{Event, Observer};
+use crate::{
+    bytecode::Runner,
+    event::{Event, Observer},
+    launcher::Record,
+    wheel::Site,
+};
+
+/// Names of the shared libraries that an ELF file needs; none for other files.
+pub(crate) fn needed_libraries(bytes: &[u8]) -> Vec<String> {
+    runtime::needed(bytes)
+}
 
 /// A prepared interpreter in the cache.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -55,17 +66,163 @@ pub struct Interpreter {
     pub markers: serde_json::Value,
     /// The C library's version that it was made on, e.g. `[2, 36]`; none for musl.
     pub glibc: Option<(u16, u16)>,
+    /// How its program is started when it brings its own C library.
+    #[serde(default)]
+    pub loader: Option<Loader>,
+    /// The distribution's packages it was made of.
+    #[serde(default)]
+    pub packages: Vec<DebianPackage>,
     /// Shared libraries that were not found, with the module that needs them.
     pub missing: Vec<String>,
     /// The prepared tree `python`; filled in when it is read from the cache.
     #[serde(skip)]
     pub dir: PathBuf,
+    /// Whether it can be started on this machine; filled in by [`provide`].
+    #[serde(skip)]
+    runs_here: bool,
+    /// A Python of this machine with the same minor version, where it cannot be started here.
+    #[serde(skip)]
+    tool: Option<PathBuf>,
+}
+
+/// How a Python with its own C library is started: by its own loader, whatever the machine has.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Loader {
+    /// The loader, relative to `python`; the libraries lie beside it.
+    pub loader: RelPath,
+    /// The program that it starts.
+    pub program: RelPath,
+}
+
+/// Texts that records borrow.
+pub(crate) struct LoaderTexts {
+    loader: String,
+    lib: String,
+    program: String,
+    certificates: String,
+    name: Option<String>,
+}
+
+impl Loader {
+    /// The distribution's certificates, for machines that have none.
+    const CERTIFICATES: &str = "share/ca-certificates.crt";
+
+    /// The texts for a launch file that calls the interpreter's folder `base` (empty or with `/` at
+    /// the end); `name` is what the program is to take for its own path, else how it was started.
+    pub(crate) fn texts(&self, base: &str, name: Option<&str>) -> LoaderTexts {
+        LoaderTexts {
+            loader: format!("{base}{}", self.loader),
+            lib: format!("{base}lib"),
+            program: format!("{base}{}", self.program),
+            // The machine's own come first: its owner may have added or removed some. OpenSSL was
+            // built to look in Debian's place only.
+            certificates: format!(
+                "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt:/etc/pki/tls/certs/ca-bundle.crt:/etc/ssl/ca-bundle.pem:/etc/ssl/cert.pem:{base}{}",
+                Self::CERTIFICATES
+            ),
+            name: name.map(|name| format!("{base}{name}")),
+        }
+    }
+
+    /// The records that start the program; its arguments follow.
+    pub(crate) fn records<'a>(&self, texts: &'a LoaderTexts) -> Vec<Record<'a>> {
+        vec![
+            Record::Program(&texts.loader),
+            Record::Default(&texts.certificates),
+            // The machine's cache names libraries of its own C library.
+            Record::Argument("--inhibit-cache"),
+            Record::Argument("--library-path"),
+            Record::Path(&texts.lib),
+            Record::Argument("--argv0"),
+            texts.name.as_deref().map_or(Record::Started, Record::Path),
+            Record::Path(&texts.program),
+        ]
+    }
 }
 
 impl Interpreter {
     /// The program in the cache.
     pub fn python(&self) -> PathBuf {
         self.program.under(&self.dir)
+    }
+
+    /// Whether it can be started on this machine.
+    pub(crate) fn runs_here(&self) -> bool {
+        self.runs_here
+    }
+
+    /// A Python that runs on this machine and does what this one would: itself, or one with the
+    /// same minor version.
+    pub(crate) fn tool(&self) -> Option<PathBuf> {
+        if self.runs_here {
+            Some(self.python())
+        } else {
+            self.tool.clone()
+        }
+    }
+
+    /// What compiles byte code for it: a Python of its minor version, else itself in an emulator of
+    /// its CPU (qemu-user).
+    pub(crate) fn compiler(&self, environment: &Environment) -> Option<Runner> {
+        if let Some(tool) = self.tool() {
+            return Some(tool.into());
+        }
+        let loader = self.loader.as_ref()?;
+        let cpu = match self.markers.get("platform_machine")?.as_str()? {
+            "armv7l" => "arm",
+            other => other,
+        };
+        let program = environment
+            .search_path()
+            .iter()
+            .flat_map(|dir| ["-static", ""].map(|end| dir.join(format!("qemu-{cpu}{end}"))))
+            .find(|path| path.is_file())?;
+        let arguments = [
+            loader.loader.under(&self.dir).into_os_string(),
+            "--inhibit-cache".into(),
+            "--library-path".into(),
+            self.dir.join("lib").into_os_string(),
+            "--argv0".into(),
+            self.python().into_os_string(),
+            loader.program.under(&self.dir).into_os_string(),
+        ];
+        Some(Runner {
+            program,
+            arguments: arguments.to_vec(),
+        })
+    }
+
+    /// Adds to a bundle's `lib` what the packages in `site` need of the system; gives what this
+    /// machine does not have.
+    pub(crate) fn add_libraries(
+        &self,
+        site: &Path,
+        lib: &Path,
+    ) -> Result<Vec<String>, InterpreterError> {
+        if self.loader.is_some() {
+            let libraries = self.dir.with_file_name("libraries");
+            return runtime::add_from_folder(site, lib, &libraries).map(|()| Vec::new());
+        }
+        if self.runs_here {
+            runtime::add_for_packages(site, lib)
+        } else {
+            Ok(Vec::new())
+        }
+    }
+
+    /// Where its wheels are to fit.
+    pub(crate) fn site<'a>(&self, platform: &'a Platform) -> Site<'a> {
+        let version = self.version.parse::<Version>().ok();
+        let minor = version
+            .as_ref()
+            .and_then(|version| version.release().get(1).copied())
+            .unwrap_or(0);
+        Site {
+            platform,
+            minor: u8::try_from(minor).unwrap_or(0),
+            free_threaded: self.program.as_str().ends_with('t'),
+            glibc: self.glibc,
+        }
     }
 
     /// What the build record says of it.
@@ -87,6 +244,8 @@ pub enum InterpreterChoice {
     Automatic,
     /// python-build-standalone.
     PythonBuildStandalone,
+    /// Debian's packages, with their own C library.
+    Debian,
     /// One of the host's own Pythons.
     Host,
     /// This Python of the host.
@@ -96,15 +255,16 @@ pub enum InterpreterChoice {
 impl FromStr for InterpreterChoice {
     type Err = String;
 
-    /// `auto`, `pbs`, `host`, or the path of a Python.
+    /// `auto`, `pbs`, `debian`, `host`, or the path of a Python.
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
             "auto" => Ok(Self::Automatic),
             "pbs" | "python-build-standalone" => Ok(Self::PythonBuildStandalone),
+            "debian" => Ok(Self::Debian),
             "host" => Ok(Self::Host),
             _ if text.contains('/') => Ok(Self::Path(PathBuf::from(text))),
             _ => Err(format!(
-                "`{text}` is no interpreter provider; known are `auto`, `pbs`, `host` and the path of a Python"
+                "`{text}` is no interpreter provider; known are `auto`, `pbs`, `debian`, `host` and the path of a Python"
             )),
         }
     }
@@ -115,6 +275,7 @@ impl fmt::Display for InterpreterChoice {
         match self {
             Self::Automatic => f.write_str("auto"),
             Self::PythonBuildStandalone => f.write_str("pbs"),
+            Self::Debian => f.write_str("debian"),
             Self::Host => f.write_str("host"),
             Self::Path(path) => path.display().fmt(f),
         }
@@ -258,6 +419,60 @@ pub enum InterpreterError {
         /// Why.
         source: pytheas_project::http::HttpError,
     },
+    /// No mirror of Debian is known.
+    #[error("no mirror of Debian is configured")]
+    #[diagnostic(
+        code(pytheas::interpreter::no_debian_mirror),
+        help(
+            "set `PYTHEAS_DEBIAN_MIRROR` to the address or folder of one, with the suite after it: `ADDRESS bookworm`; on Debian, apt's own sources are used"
+        )
+    )]
+    NoDebianMirror,
+    /// A file of the archive is needed, but not the network.
+    #[error("`{file}` of Debian's archive is not in the cache, and the network is not to be used")]
+    #[diagnostic(
+        code(pytheas::interpreter::debian_offline),
+        help("build once without `--offline`, or name a folder with `PYTHEAS_DEBIAN_MIRROR`")
+    )]
+    DebianOffline {
+        /// The file.
+        file: String,
+    },
+    /// The archive's keys are not there.
+    #[error("the keys of Debian's archive are not on this machine")]
+    #[diagnostic(
+        code(pytheas::interpreter::no_keyring),
+        help(
+            "install `debian-archive-keyring`, or name a keyring that you trust with `PYTHEAS_DEBIAN_KEYRING`"
+        )
+    )]
+    NoKeyring,
+    /// The signature cannot be checked.
+    #[error("cannot check the signature of Debian's archive")]
+    #[diagnostic(
+        code(pytheas::interpreter::no_gpgv),
+        help("install `gpgv`; nothing of the archive is used unchecked")
+    )]
+    NoGpgv {
+        /// Why.
+        source: io::Error,
+    },
+    /// The signature is wrong.
+    #[error("`{suite}` from `{from}` is not signed by a key in `{}`", keyring.display())]
+    #[diagnostic(
+        code(pytheas::interpreter::signature),
+        help("nothing of it was used; choose a mirror you trust, or update the keyring")
+    )]
+    Signature {
+        /// The suite.
+        suite: String,
+        /// The mirror.
+        from: String,
+        /// The keys.
+        keyring: PathBuf,
+        /// What gpgv says.
+        source: io::Error,
+    },
     /// No mirror is known.
     #[error("no place is configured to fetch python-build-standalone from")]
     #[diagnostic(
@@ -318,18 +533,29 @@ fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> Interpre
 
 /// An interpreter as wanted: from the provider that was named, else the first that has one.
 pub(crate) fn provide(wanted: &Wanted<'_>) -> Result<Interpreter, InterpreterError> {
+    let host = Platform::host().ok();
+    let is_host = host.as_ref() == Some(wanted.platform);
     let providers: &[&dyn Provider] = match wanted.choice {
-        InterpreterChoice::Automatic => &[&pbs::PythonBuildStandalone, &host::Host],
+        InterpreterChoice::Automatic if is_host => &[&pbs::PythonBuildStandalone, &host::Host],
+        InterpreterChoice::Automatic => &[&pbs::PythonBuildStandalone, &debian::Debian],
         InterpreterChoice::PythonBuildStandalone => &[&pbs::PythonBuildStandalone],
+        InterpreterChoice::Debian => &[&debian::Debian],
         InterpreterChoice::Host | InterpreterChoice::Path(_) => &[&host::Host],
     };
     for provider in providers {
-        if let Some(interpreter) = provider.provide(wanted)? {
+        if let Some(mut interpreter) = provider.provide(wanted)? {
             tracing::debug!(
                 provider = provider.name(),
                 version = interpreter.version,
                 "chose interpreter"
             );
+            let is_own_cpu = host
+                .as_ref()
+                .is_some_and(|host| host.arch() == wanted.platform.arch());
+            interpreter.runs_here = is_host || (is_own_cpu && interpreter.loader.is_some());
+            if !interpreter.runs_here {
+                interpreter.tool = tool_for(wanted.environment, &interpreter.version);
+            }
             (wanted.observer)(Event::Interpreter {
                 provider: interpreter.provider.clone(),
                 version: interpreter.version.clone(),
@@ -346,4 +572,13 @@ pub(crate) fn provide(wanted: &Wanted<'_>) -> Result<Interpreter, InterpreterErr
         platform: wanted.platform.clone(),
         found: vec![host::listing(wanted)],
     })
+}
+
+/// A Python of this machine with the minor version of `version`: byte code is the same for all
+/// CPUs and all releases of one.
+fn tool_for(environment: &Environment, version: &str) -> Option<PathBuf> {
+    let mut parts = version.split('.');
+    let short = format!("{}.{}", parts.next()?, parts.next()?);
+    let request = short.parse::<PythonRequest>().ok()?;
+    host::program(environment, &request)
 }

@@ -3,8 +3,45 @@
 
 /// The program, for the platform that `pytheas` itself runs on.
 pub(crate) const LAUNCHER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/launcher"));
+/// The same for other CPUs, as `cargo xtask launcher` writes it.
+const MACHINE_CODE: &[(&str, &str)] = &[
+    (
+        "aarch64",
+        include_str!("../../../launcher/machine/aarch64.hex"),
+    ),
+    ("armv7", include_str!("../../../launcher/machine/armv7.hex")),
+    (
+        "x86_64",
+        include_str!("../../../launcher/machine/x86_64.hex"),
+    ),
+];
 /// The file beside `bin` that it reads.
 pub(crate) const LAUNCH_FILE: &str = "pytheas.launch";
+
+/// The program for the CPU `arch` (as in platform names); none when there is none.
+pub(crate) fn machine_code(arch: &str) -> Option<Vec<u8>> {
+    let own = match std::env::consts::ARCH {
+        "arm" => "armv7",
+        other => other,
+    };
+    if arch == own {
+        return Some(LAUNCHER.to_vec());
+    }
+    let (_, text) = MACHINE_CODE.iter().find(|(name, _)| *name == arch)?;
+    let digits: Vec<u8> = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::bytes)
+        .filter_map(|byte| (byte as char).to_digit(16))
+        .filter_map(|digit| u8::try_from(digit).ok())
+        .collect();
+    Some(
+        digits
+            .chunks_exact(2)
+            .map(|pair| pair[0] * 16 + pair[1])
+            .collect(),
+    )
+}
 
 /// One record of the launch file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +56,12 @@ pub(crate) enum Record<'a> {
     Drop(&'a str),
     /// A variable that is set: `NAME=value`.
     Set(&'a str),
+    /// A variable that is set unless it is there, to the first file that exists: `NAME=/a:b`.
+    Default(&'a str),
+    /// An argument: the path by which the launcher was started.
+    Started,
+    /// `PYTHEAS_ROOT` is passed on as it is.
+    KeepRoot,
 }
 
 /// The file's content.
@@ -31,6 +74,9 @@ pub(crate) fn encode(records: &[Record<'_>]) -> Vec<u8> {
             Record::Path(text) => (b'@', text),
             Record::Drop(text) => (b'-', text),
             Record::Set(text) => (b'+', text),
+            Record::Default(text) => (b'*', text),
+            Record::Started => (b'~', &""),
+            Record::KeepRoot => (b'%', &""),
         };
         bytes.push(marker);
         bytes.extend(text.bytes().filter(|byte| *byte != 0));
@@ -103,6 +149,41 @@ mod tests {
             );
             assert_eq!(output.status.code(), Some(7));
         }
+    }
+
+    #[test]
+    fn a_python_launcher_tells_its_own_path_and_keeps_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let records = [
+            Record::Program("show"),
+            Record::Started,
+            Record::KeepRoot,
+            Record::Default("A=/nowhere:show:other"),
+            Record::Default("B=show"),
+        ];
+        bundle(&root, &records);
+        let link = root.join("link");
+        std::os::unix::fs::symlink("bin/app", &link).unwrap();
+        let output = Command::new(&link)
+            .env_clear()
+            .envs([("PYTHEAS_ROOT", "/above"), ("B", "mine")])
+            .output()
+            .unwrap();
+        let at = root.display();
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            format!("[{at}/link]\n/above|{at}/show||mine\n")
+        );
+    }
+
+    #[test]
+    fn there_is_machine_code_for_each_cpu() {
+        for (arch, machine) in [("x86_64", 62_u8), ("aarch64", 183), ("armv7", 40)] {
+            let code = machine_code(arch).unwrap();
+            assert_eq!((&code[..4], code[18]), (&b"\x7fELF"[..], machine), "{arch}");
+        }
+        assert_eq!(machine_code("z80"), None);
     }
 
     #[test]

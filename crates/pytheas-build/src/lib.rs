@@ -22,12 +22,21 @@ mod dependencies;
 mod entry_check;
 mod error;
 mod event;
+mod explain;
 mod form;
+mod install;
+mod installed_entry;
 mod interpreter;
+mod known;
 mod launcher;
+mod one_file;
 mod output;
 mod scratch;
+mod slim;
+mod upload;
 mod wheel;
+mod wheel_form;
+mod wheelhouse;
 
 pub use app::AppError;
 pub use build::{BuildRequest, Built, LockMode, build};
@@ -35,6 +44,19 @@ pub use dependencies::DependencyError;
 pub use entry_check::EntryCheckError;
 pub use error::BuildError;
 pub use event::{Event, Observer, Phase};
+pub use explain::{Check, CheckError, Heavy, PartSize, Undeclared, check, import_graph};
 pub use form::forms;
-pub use interpreter::{Interpreter, InterpreterChoice, InterpreterError};
+pub use install::InstallError;
+pub use installed_entry::InstalledEntryError;
+pub use interpreter::{DebianPackage, Interpreter, InterpreterChoice, InterpreterError, Loader};
+pub use known::{
+    Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
+    NotReproducible, SBOM_FILE, check_reproducible, sbom,
+};
+pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
+pub use upload::{
+    Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,
+    Uploaded,
+};
+pub use wheel_form::{Distributions, WheelFormError, distributions, is_wheel_form};

@@ -1,5 +1,5 @@
 //! Which wheels fit: names (PEP 427), tags (PEP 425), manylinux (PEP 600), musllinux (PEP 656).
-//! Used to say early and clearly that a package has none; uv makes the choice itself.
+//! The best one is chosen as pip does it: by ABI, then platform, then build number.
 
 use pytheas_release::Platform;
 
@@ -9,6 +9,8 @@ pub(crate) struct Tags {
     python: String,
     abi: String,
     platform: String,
+    /// The build number, mostly empty.
+    build: String,
 }
 
 /// Where a wheel is to fit.
@@ -32,6 +34,11 @@ impl Tags {
             python: (*python).to_owned(),
             abi: (*abi).to_owned(),
             platform: (*platform).to_owned(),
+            build: if parts.len() == 6 {
+                parts[2].to_owned()
+            } else {
+                String::new()
+            },
         })
     }
 
@@ -40,68 +47,97 @@ impl Tags {
         format!("{}-{}-{}", self.python, self.abi, self.platform)
     }
 
-    pub(crate) fn fits(&self, site: Site<'_>) -> bool {
-        self.platform.split('.').any(|tag| platform_fits(tag, site)) && self.python_fits(site)
+    /// How well it fits: the greatest is the best. None when it does not fit.
+    ///
+    /// The order is that of PEP 425's implementation in `packaging`: compiled for just this Python,
+    /// for its stable ABI, for none; a newer manylinux before an older one; `any` last.
+    pub(crate) fn rank(&self, site: Site<'_>) -> Option<Rank> {
+        let pythons = self.python.split('.');
+        let best = pythons
+            .flat_map(|python| self.abi.split('.').map(move |abi| (python, abi)))
+            .filter_map(|(python, abi)| python_rank(python, abi, site))
+            .max()?;
+        let platform = self
+            .platform
+            .split('.')
+            .filter_map(|tag| platform_rank(tag, site))
+            .max()?;
+        let digits = self.build.bytes().take_while(u8::is_ascii_digit).count();
+        let number = self.build[..digits].parse().unwrap_or(0);
+        let build = (number, self.build[digits..].to_owned());
+        let is_compiled = platform > 0;
+        Some(Rank(is_compiled, best, platform, build))
     }
 
-    fn python_fits(&self, site: Site<'_>) -> bool {
-        let own_abi = format!(
-            "cp3{}{}",
-            site.minor,
-            if site.free_threaded { "t" } else { "" }
-        );
-        let minor_of = |tag: &str, prefix: &str| {
-            tag.strip_prefix(prefix)
-                .and_then(|minor| minor.parse::<u8>().ok())
-        };
-        self.python.split('.').any(|python| {
-            self.abi
-                .split('.')
-                .any(|abi| match (minor_of(python, "cp3"), abi) {
-                    (Some(minor), "abi3") => minor <= site.minor && !site.free_threaded,
-                    (Some(minor), "none") => minor == site.minor,
-                    (Some(minor), abi) => minor == site.minor && abi == own_abi,
-                    (None, "none") => {
-                        python == "py3"
-                            || minor_of(python, "py3").is_some_and(|minor| minor <= site.minor)
-                    }
-                    (None, _) => false,
-                })
-        })
+    /// Whether it fits at all.
+    #[cfg(test)]
+    fn fits(&self, site: Site<'_>) -> bool {
+        self.rank(site).is_some()
     }
 }
 
-fn platform_fits(tag: &str, site: Site<'_>) -> bool {
+/// How well a wheel fits; only for comparing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank(bool, (u8, u8), u32, (u64, String));
+
+/// Minor version that the tags are made for, and how near they are to the interpreter.
+fn python_rank(python: &str, abi: &str, site: Site<'_>) -> Option<(u8, u8)> {
+    let own_abi = format!(
+        "cp3{}{}",
+        site.minor,
+        if site.free_threaded { "t" } else { "" }
+    );
+    let minor_of = |prefix: &str| -> Option<u8> { python.strip_prefix(prefix)?.parse::<u8>().ok() };
+    match (minor_of("cp3"), abi) {
+        (Some(minor), "abi3") if minor <= site.minor && !site.free_threaded => {
+            // Before another ABI only for the very version: `cp311-none` comes before `cp310-abi3`.
+            Some((if minor == site.minor { 5 } else { 3 }, minor))
+        }
+        (Some(minor), "none") if minor == site.minor => Some((4, minor)),
+        (Some(minor), abi) if minor == site.minor && abi == own_abi => Some((6, minor)),
+        (None, "none") if python == "py3" => Some((1, site.minor)),
+        (None, "none") => {
+            let minor = minor_of("py3").filter(|minor| *minor <= site.minor)?;
+            Some((
+                if minor == site.minor { 2 } else { 1 },
+                minor.min(site.minor),
+            ))
+        }
+        _ => None,
+    }
+}
+
+/// 0 for `any`; the newer the C library a wheel was made for, the more.
+fn platform_rank(tag: &str, site: Site<'_>) -> Option<u32> {
     if tag == "any" {
-        return true;
+        return Some(0);
     }
     let arch = match site.platform.arch() {
         "armv7" => "armv7l",
         other => other,
     };
-    let Some(base) = tag
-        .strip_suffix(arch)
-        .and_then(|base| base.strip_suffix('_'))
-    else {
-        return false;
-    };
+    let base = tag.strip_suffix(arch)?.strip_suffix('_')?;
     let version = |text: &str| -> Option<(u16, u16)> {
         let (major, minor) = text.split_once('_')?;
         Some((major.parse().ok()?, minor.parse().ok()?))
     };
+    let rank = |(major, minor): (u16, u16)| 2 + u32::from(major) * 1000 + u32::from(minor.min(999));
     if base == "linux" {
-        return true;
+        return Some(1);
     }
     if let Some(rest) = base.strip_prefix("musllinux_") {
-        return site.platform.is_musl() && version(rest).is_some();
+        // The device's musl is not known; 1.2 has been everywhere since 2020.
+        return version(rest)
+            .filter(|needs| site.platform.is_musl() && *needs <= (1, 2))
+            .map(rank);
     }
     let needs = match base {
-        "manylinux1" => Some((2, 5)),
-        "manylinux2010" => Some((2, 12)),
-        "manylinux2014" => Some((2, 17)),
-        _ => base.strip_prefix("manylinux_").and_then(version),
+        "manylinux1" => (2, 5),
+        "manylinux2010" => (2, 12),
+        "manylinux2014" => (2, 17),
+        _ => base.strip_prefix("manylinux_").and_then(version)?,
     };
-    needs.is_some_and(|needs| site.glibc.is_some_and(|has| needs <= has))
+    site.glibc.filter(|has| needs <= *has).map(|_| rank(needs))
 }
 
 #[cfg(test)]
@@ -146,6 +182,68 @@ mod tests {
         check("a-1-cp311-cp311-linux_x86_64.whl", true);
         check("a-1.tar.gz", false);
         check("a-1-cp311.whl", false);
+    }
+
+    #[test]
+    fn the_best_wheel_is_the_one_pip_takes() {
+        // Each list from the best to the worst.
+        for (platform, glibc, wheels) in [
+            (
+                "linux-aarch64",
+                Some((2, 36)),
+                &[
+                    "a-1-cp311-cp311-manylinux_2_28_aarch64.whl",
+                    "a-1-2-cp311-cp311-manylinux_2_17_aarch64.manylinux2014_aarch64.whl",
+                    "a-1-cp311-cp311-manylinux2014_aarch64.whl",
+                    "a-1-cp311-cp311-linux_aarch64.whl",
+                    "a-1-cp311-abi3-manylinux2014_aarch64.whl",
+                    "a-1-cp39-abi3-manylinux2014_aarch64.whl",
+                    "a-1-cp38-abi3-manylinux_2_28_aarch64.whl",
+                    "a-1-py3-none-manylinux2014_aarch64.whl",
+                    "a-1-cp311-none-any.whl",
+                    "a-1-py3-none-any.whl",
+                ][..],
+            ),
+            (
+                "linux-armv7",
+                Some((2, 36)),
+                &[
+                    "a-1-cp311-cp311-manylinux_2_31_armv7l.whl",
+                    "a-1-cp311-cp311-linux_armv7l.whl",
+                    "a-1-py2.py3-none-any.whl",
+                ],
+            ),
+            (
+                "linux-x86_64-musl",
+                None,
+                &[
+                    "a-1-cp311-cp311-musllinux_1_2_x86_64.whl",
+                    "a-1-cp311-cp311-musllinux_1_1_x86_64.whl",
+                    "a-1-py3-none-any.whl",
+                ],
+            ),
+        ] {
+            let platform: Platform = platform.parse().unwrap();
+            let site = Site {
+                platform: &platform,
+                minor: 11,
+                free_threaded: false,
+                glibc,
+            };
+            let ranks: Vec<Rank> = wheels
+                .iter()
+                .map(|name| Tags::parse(name).unwrap().rank(site).expect(name))
+                .collect();
+            for (index, pair) in ranks.windows(2).enumerate() {
+                assert!(pair[0] > pair[1], "{} {}", wheels[index], wheels[index + 1]);
+            }
+            for wrong in [
+                "a-1-cp311-cp311-manylinux_2_99_aarch64.whl",
+                "a-1-cp311-cp311-manylinux2014_i686.whl",
+            ] {
+                assert_eq!(Tags::parse(wrong).unwrap().rank(site), None);
+            }
+        }
     }
 
     proptest::proptest! {

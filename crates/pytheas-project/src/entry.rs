@@ -10,7 +10,11 @@ use miette::Diagnostic;
 use pytheas_release::RelPath;
 use serde::Deserialize;
 
-use crate::{manifest::listed, project::Project};
+use crate::{
+    manifest::listed,
+    project::{Project, RequirementSource},
+    source::Sources,
+};
 
 /// What starts an app.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -131,6 +135,12 @@ pub enum EntryError {
 }
 
 impl Project {
+    /// Whether the app's entry may be known only once it, or the package it is, is built or
+    /// fetched: its metadata then says it.
+    pub fn has_entry_in_metadata(&self) -> bool {
+        self.sources == Sources::None || self.source == RequirementSource::BuildBackend
+    }
+
     /// What starts the app: `wanted` (a flag or a target), else `entry` in `[tool.pytheas]`, else
     /// the only entry of `project.scripts` (or the one that has the app's name), else `main.py`,
     /// else the only package with a `__main__.py`.
@@ -140,6 +150,13 @@ impl Project {
     pub fn entry(&self, wanted: Option<&Entry>) -> Result<Entry, EntryError> {
         if let Some(entry) = wanted.or(self.settings.entry.as_ref()) {
             return Ok(entry.clone());
+        }
+        if self.sources == Sources::None {
+            return Err(EntryError::None {
+                name: self.name.to_string(),
+                dir: self.dir.clone(),
+                help: "name it with `--entry MODULE:CALLABLE`".to_owned(),
+            });
         }
         let named = self
             .scripts

@@ -23,6 +23,13 @@ pub enum Event {
         /// Number of requirements written down by the user.
         requirements: usize,
     },
+    /// There is no lock file yet: the versions that another tool locked are preferred.
+    PinsFrom {
+        /// Its lock file.
+        file: &'static str,
+        /// Number of packages in it.
+        packages: usize,
+    },
     /// The lock file was made.
     Locked {
         /// Number of packages in it.

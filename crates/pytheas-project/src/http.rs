@@ -51,6 +51,20 @@ pub enum HttpError {
     },
 }
 
+impl HttpError {
+    /// Whether trying again may help: a broken connection or a server in trouble, no refusal.
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Request { source, .. } => match &**source {
+                ureq::Error::StatusCode(status) => *status >= 500 || *status == 429,
+                _ => true,
+            },
+            Self::Body { .. } => true,
+            Self::TooLarge { .. } => false,
+        }
+    }
+}
+
 impl Http {
     /// A client that trusts `SSL_CERT_FILE` or `PIP_CERT`, else the system's certificates, else
     /// the built-in ones.
@@ -123,6 +137,48 @@ impl Http {
             });
         }
         Ok((body, kind))
+    }
+}
+
+impl Http {
+    /// Sends `body`; gives the answer's status, whatever it is, and the start of its text.
+    ///
+    /// # Errors
+    /// When there is no answer.
+    pub fn post(
+        &self,
+        url: &Url,
+        authorization: Option<&str>,
+        content_type: &str,
+        body: &[u8],
+    ) -> Result<(u16, String), HttpError> {
+        let (address, own) = split_credentials(url);
+        let mut request = self
+            .agent
+            .post(&address)
+            .config()
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .build()
+            .header("content-type", content_type);
+        if let Some(authorization) = authorization.or(own.as_deref()) {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.send(body).map_err(|source| HttpError::Request {
+            url: address.clone(),
+            source: Box::new(source),
+        })?;
+        let mut text = Vec::new();
+        // The status tells; a text that breaks off takes nothing from it.
+        let _ = response
+            .body_mut()
+            .as_reader()
+            .take(64 << 10)
+            .read_to_end(&mut text);
+        Ok((
+            response.status().as_u16(),
+            String::from_utf8_lossy(&text).into_owned(),
+        ))
     }
 }
 

@@ -1,14 +1,15 @@
 //! What a lock was made from, in one spelling: kept in `[tool.pytheas]` of `pylock.toml`, so that
 //! a stale lock is noticed offline and the change can be named.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use pytheas_release::Sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    project::{Project, RequirementSource, same_name},
+    project::{Project, RequirementSource},
     requirements::{self, RequirementsError, normalise},
+    source::{redacted, wanted},
 };
 
 /// The inputs of a lock (format 1).
@@ -108,29 +109,32 @@ impl LockInputs {
             ..Self::default()
         };
         match project.source {
-            RequirementSource::Pyproject => inputs.require(&project.dependencies),
             RequirementSource::RequirementsTxt => {
-                let found = requirements::read(&project.dir.join("requirements.txt"))?;
+                let found = requirements::read(&project.dir.join(&project.input))?;
                 inputs.requirements = found.requirements;
                 inputs.constraints = found.constraints;
                 inputs.options = found.options;
             }
+            RequirementSource::BuildBackend => {
+                for name in ["pyproject.toml", "setup.py", "setup.cfg"] {
+                    if let Ok(bytes) = std::fs::read(project.dir.join(name)) {
+                        let hash = Sha256::of(&bytes);
+                        inputs.options.insert(format!("{name} sha256:{hash}"));
+                    }
+                }
+            }
+            _ => {}
         }
-        let chosen = |wanted: &[String], from: &BTreeMap<String, Vec<String>>| -> Vec<String> {
-            let named = |name: &String| wanted.iter().any(|wanted| same_name(wanted, name));
-            from.iter()
-                .filter(|(name, _)| named(name))
-                .flat_map(|(_, list)| list.clone())
-                .collect()
-        };
-        inputs.require(&chosen(
-            &project.settings.extras,
-            &project.optional_dependencies,
-        ));
-        inputs.require(&chosen(
-            &project.settings.groups,
-            &project.dependency_groups,
-        ));
+        inputs.require(&wanted(project));
+        for index in &project.found.indexes {
+            inputs
+                .options
+                .insert(redacted(&format!("index {} {}", index.name, index.url)));
+        }
+        let options = &project.found.pip_options;
+        inputs
+            .options
+            .extend(options.iter().map(|option| redacted(option)));
         Ok(inputs)
     }
 

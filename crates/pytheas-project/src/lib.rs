@@ -1,7 +1,7 @@
 //! Reads a Python project and locks it; never runs the user's code.
 //!
-//! [`Project::load`] reads `pyproject.toml` (PEP 621, PEP 735, `[tool.pytheas]`) or
-//! `requirements.txt`; [`lock::lock`] resolves it with uv ([`Uv::find`]) into `pylock.toml`
+//! [`Project::load`] reads `pyproject.toml` (PEP 621, PEP 735, `[tool.pytheas]`),
+//! `requirements.txt`, or one of the other kinds of `source`; [`lock::lock`] resolves it with uv ([`Uv::find`]) into `pylock.toml`
 //! (PEP 751); [`lock::check`] says offline whether that file still holds.
 //!
 //! ```no_run
@@ -18,6 +18,8 @@
 mod entry;
 mod environment;
 mod event;
+pub mod export;
+pub mod graph;
 pub mod http;
 mod index;
 mod inputs;
@@ -28,6 +30,8 @@ mod pylock;
 mod python;
 mod requirements;
 mod settings;
+mod source;
+pub mod sync;
 mod uv;
 mod uv_fetch;
 
@@ -41,6 +45,9 @@ pub use project::{Project, ProjectError, RequirementSource, normalised_name};
 pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
-pub use settings::{ConfigKind, ConfigSpec, HealthSpec, Millis, ReadySpec, Settings, Target};
+pub use settings::{
+    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+};
+pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};
 pub use uv_fetch::FetchError;

@@ -17,6 +17,7 @@ use crate::{
     project::{Project, RequirementSource},
     pylock::{PYLOCK_FILE, Pylock, PylockError},
     requirements::RequirementsError,
+    source::{self, InputError},
     uv::{Uv, UvCallError, UvFailure, UvSaid},
 };
 
@@ -92,6 +93,26 @@ pub enum LockError {
         file: PathBuf,
         /// uv's explanation.
         source: UvSaid,
+    },
+    /// Another kind of input cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Input(#[from] InputError),
+    /// No file of a package has a hash that the requirements name.
+    #[error("`{package}` {version} has no file with a hash that `{}` names", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::hash),
+        help(
+            "the index has other files than those the hashes were made from: do not use them, or correct the `--hash` of `{package}`"
+        )
+    )]
+    Hash {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// The package.
+        package: String,
+        /// The version.
+        version: String,
     },
     /// The index does not answer.
     #[error("cannot reach the package index to resolve `{}`", file.display())]
@@ -205,7 +226,7 @@ pub enum LockError {
 /// # Errors
 /// When the lock file or a requirements file cannot be read.
 pub fn status(project: &Project) -> Result<LockStatus, LockError> {
-    let Some(lock) = Pylock::read(&project.dir.join(PYLOCK_FILE))? else {
+    let Some(lock) = Pylock::read(&project.lock_path())? else {
         return Ok(LockStatus::Missing);
     };
     let now = LockInputs::of(project)?;
@@ -225,7 +246,7 @@ pub fn status(project: &Project) -> Result<LockStatus, LockError> {
 /// # Errors
 /// [`LockError::Missing`], [`LockError::Stale`] or [`LockError::Foreign`] when it does not.
 pub fn check(project: &Project) -> Result<Pylock, LockError> {
-    let path = project.dir.join(PYLOCK_FILE);
+    let path = project.lock_path();
     match status(project)? {
         LockStatus::Current(lock) => Ok(lock),
         LockStatus::Missing => Err(LockError::Missing { path }),
@@ -246,13 +267,7 @@ pub fn lock(
     options: &LockOptions,
     observer: Observer<'_>,
 ) -> Result<LockReport, LockError> {
-    lock_into(
-        project,
-        &project.dir.join(PYLOCK_FILE),
-        uv,
-        options,
-        observer,
-    )
+    lock_into(project, &project.lock_path(), uv, options, observer)
 }
 
 /// As [`lock`], written to `path` (for project folders that cannot be written).
@@ -276,12 +291,23 @@ pub fn lock_into(
     };
     let scratch = tempfile::tempdir().map_err(write(&std::env::temp_dir()))?;
     let output = scratch.path().join(PYLOCK_FILE);
-    let existing = project.dir.join(PYLOCK_FILE);
+    let existing = project.lock_path();
     // uv prefers the versions of a lock file that it finds in its output's place.
     if options.upgrade != Upgrade::Everything && Pylock::read(&existing)?.is_some() {
         std::fs::copy(&existing, &output).map_err(write(&output))?;
+    } else if options.upgrade != Upgrade::Everything
+        && let Some((file, pins)) =
+            source::pins_of(&project.dir).filter(|_| project.lock_name.is_none())
+    {
+        let text = source::pins_as_pylock(&pins);
+        pytheas_durable::replace(&output, text.as_bytes()).map_err(write(&output))?;
+        observer(Event::PinsFrom {
+            file,
+            packages: pins.len(),
+        });
     }
-    let said = compile(project, uv, options, &output)?;
+    let said =
+        compile(project, uv, options, &output).map_err(|error| explain(project, uv, error))?;
     for line in said.lines() {
         // An app without requirements is nothing to warn of.
         let text = line
@@ -301,10 +327,20 @@ pub fn lock_into(
         scratch.path(),
         path.parent().unwrap_or(&project.dir),
     )
-    .map_err(|source| LockError::Format {
-        version: uv.version.to_string(),
-        source: Box::new(source),
+    .map_err(|error| match error {
+        FinishError::Hash(source::HashMismatch { package, version }) => LockError::Hash {
+            file: project.input_path(),
+            package,
+            version,
+        },
+        FinishError::Toml(source) => LockError::Format {
+            version: uv.version.to_string(),
+            source: Box::new(source),
+        },
     })?;
+    if let Ok(lock) = toml::from_str::<Pylock>(&text) {
+        source::dependencies_of_conda(project, &lock)?;
+    }
     let packages = text
         .lines()
         .filter(|line| line.trim() == "[[packages]]")
@@ -328,19 +364,21 @@ fn compile(
     options: &LockOptions,
     output: &Path,
 ) -> Result<String, LockError> {
-    let file = project.source.file_name();
-    let mut command = uv.command();
+    let scratch = output.parent().unwrap_or(&project.dir);
+    let prepared = source::prepare(project, scratch).map_err(|source| LockError::Write {
+        path: scratch.to_owned(),
+        source,
+    })?;
+    let mut command = if project.found.indexes.iter().any(|index| index.is_default) {
+        uv.command_without_pip_index()
+    } else {
+        uv.command()
+    };
     command
-        .current_dir(&project.dir)
-        .args([
-            "pip",
-            "compile",
-            file,
-            "--universal",
-            "--format",
-            "pylock.toml",
-            "--no-header",
-        ])
+        .current_dir(&prepared.dir)
+        .args(["pip", "compile"])
+        .args(&prepared.arguments)
+        .args(["--universal", "--format", "pylock.toml", "--no-header"])
         .arg("--output-file")
         .arg(output);
     let lowest = project
@@ -352,17 +390,6 @@ fn compile(
     }
     if let Some(interpreter) = &options.interpreter {
         command.arg("--python").arg(interpreter);
-    }
-    for extra in project
-        .settings
-        .extras
-        .iter()
-        .filter(|_| project.source == RequirementSource::Pyproject)
-    {
-        command.args(["--extra", extra]);
-    }
-    for group in &project.settings.groups {
-        command.args(["--group", &format!("pyproject.toml:{group}")]);
     }
     match &options.upgrade {
         Upgrade::Nothing => {}
@@ -377,7 +404,7 @@ fn compile(
             );
         }
     }
-    let file = project.dir.join(file);
+    let file = project.input_path();
     match uv.run(command) {
         Ok((_, said)) => Ok(said),
         Err(UvCallError::Start(source)) => Err(LockError::Start {
@@ -394,6 +421,66 @@ fn compile(
     }
 }
 
+enum FinishError {
+    Toml(toml_edit::TomlError),
+    Hash(source::HashMismatch),
+}
+
+impl From<toml_edit::TomlError> for FinishError {
+    fn from(error: toml_edit::TomlError) -> Self {
+        Self::Toml(error)
+    }
+}
+
+/// conda packages that the index does not have are named all at once.
+fn explain(project: &Project, uv: &Uv, error: LockError) -> LockError {
+    let error = match error {
+        // Where uv reads a file that was made for it, its name means nothing to the user.
+        LockError::Unresolvable { file, source } => LockError::Unresolvable {
+            file,
+            source: UvSaid(
+                source
+                    .0
+                    .replace("pytheas-request depends on", "you require"),
+            ),
+        },
+        other => return other,
+    };
+    if project.found.conda.is_empty() {
+        return error;
+    }
+    let is_missing = |requirement: &&String| {
+        let mut command = uv.command();
+        command.current_dir(std::env::temp_dir()).args([
+            "pip",
+            "compile",
+            "--no-deps",
+            "--no-header",
+            "-",
+        ]);
+        matches!(
+            uv.run_with_input(command, requirement),
+            Err(UvCallError::Failed(UvFailure::Unresolvable, _))
+        )
+    };
+    let is_conda = |text: &&String| {
+        let name = crate::requirements::parse(text).map(|parsed| parsed.name.to_string());
+        name.is_some_and(|name| project.found.conda.contains(&crate::normalised_name(&name)))
+    };
+    let missing: Vec<(String, String)> = project
+        .dependencies
+        .iter()
+        .filter(is_conda)
+        .filter(is_missing)
+        .map(|text| (text.clone(), "not on the package index".to_owned()))
+        .collect();
+    if missing.is_empty() {
+        error
+    } else {
+        LockError::Input(InputError::conda(&project.input_path(), missing))
+    }
+}
+
 /// The file as it is stored: header, uv's lock with paths relative to the project, our table.
 fn finish(
     text: &str,
@@ -401,7 +488,7 @@ fn finish(
     inputs: &LockInputs,
     scratch: &Path,
     to: &Path,
-) -> Result<String, toml_edit::TomlError> {
+) -> Result<String, FinishError> {
     #[derive(Serialize)]
     struct File<'a> {
         tool: Tool<'a>,
@@ -412,6 +499,13 @@ fn finish(
     }
     let mut document: DocumentMut = text.parse()?;
     document.remove("tool");
+    if project.source == RequirementSource::RequirementsTxt
+        && let Ok(found) = crate::requirements::read(&project.dir.join(&project.input))
+    {
+        source::check_result(&mut document, &found.hashes).map_err(FinishError::Hash)?;
+    } else {
+        source::check_result(&mut document, &Default::default()).map_err(FinishError::Hash)?;
+    }
     if let Some(packages) = document
         .get_mut("packages")
         .and_then(Item::as_array_of_tables_mut)
@@ -437,7 +531,14 @@ fn finish(
         .trim_end();
     Ok(format!(
         "{}{body}\n\n{}",
-        HEADER.replace("{source}", project.source.file_name()),
+        HEADER.replace(
+            "{source}",
+            if project.input.is_empty() {
+                "nothing"
+            } else {
+                &project.input
+            }
+        ),
         tool.trim_start()
     ))
 }
@@ -465,7 +566,7 @@ fn relocate(item: &mut Item, from: &Path, to: &Path) {
 }
 
 /// The path with `.` and `..` resolved by their words.
-fn normalised(path: &Path) -> PathBuf {
+pub(crate) fn normalised(path: &Path) -> PathBuf {
     let mut result = PathBuf::new();
     for component in path.components() {
         match component {

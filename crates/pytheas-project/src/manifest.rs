@@ -47,6 +47,7 @@ pub(crate) struct Tool {
     #[serde(default)]
     pub(crate) pytheas: Settings,
     pub(crate) uv: Option<toml::Table>,
+    pub(crate) poetry: Option<toml::Table>,
 }
 
 /// A file of the project that cannot be used.

@@ -10,28 +10,39 @@ use pytheas_release::{Name, Version};
 
 use crate::{
     manifest::{self, Manifest, ManifestError, closest, listed},
+    pylock::PYLOCK_FILE,
     python::PythonRequest,
     requirements::RequirementsError,
     settings::{Settings, Target},
+    source::{self, Found, InputError, Sources},
 };
 
 /// Where the requirements are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum RequirementSource {
     /// `[project]` of `pyproject.toml`.
+    #[default]
     Pyproject,
-    /// `requirements.txt`.
+    /// `requirements.txt`, or another file in its format.
     RequirementsTxt,
-}
-
-impl RequirementSource {
-    /// The file's name.
-    pub fn file_name(self) -> &'static str {
-        match self {
-            Self::Pyproject => "pyproject.toml",
-            Self::RequirementsTxt => "requirements.txt",
-        }
-    }
+    /// `[tool.poetry]` of `pyproject.toml`.
+    Poetry,
+    /// `setup.cfg`, where it says all.
+    SetupCfg,
+    /// Known to the project's build back end only.
+    BuildBackend,
+    /// pipenv's `Pipfile`.
+    Pipfile,
+    /// pipenv's `Pipfile.lock`, without a Pipfile.
+    PipfileLock,
+    /// conda's `environment.yml`.
+    EnvironmentYml,
+    /// The inline metadata of a script (PEP 723).
+    Script,
+    /// A requirement given by the user: a published package.
+    Published,
+    /// Nowhere: a bare package or a zip application has none.
+    Nothing,
 }
 
 /// A Python project in a folder.
@@ -45,6 +56,15 @@ pub struct Project {
     pub version: Option<Version>,
     /// Where the requirements are written.
     pub source: RequirementSource,
+    /// The file with the requirements, relative to the folder; for a published package the flag
+    /// that names it; empty when there is none.
+    pub input: String,
+    /// The app's own files.
+    pub sources: Sources,
+    /// The package (normalised name) that is the app, when it is one of the locked packages.
+    pub package: Option<String>,
+    /// What was decided while reading and should be said.
+    pub notes: Vec<String>,
     /// `project.requires-python`.
     pub requires_python: Option<PythonRequest>,
     /// `project.dependencies`.
@@ -61,6 +81,10 @@ pub struct Project {
     pub settings: Settings,
     /// `[tool.uv]` in one spelling; it changes what a resolution gives.
     pub(crate) uv_settings: Option<String>,
+    /// What its reader found besides: indexes and the like.
+    pub(crate) found: Found,
+    /// `NAME` of `pylock.NAME.toml`, where `pylock.toml` would be another's.
+    pub(crate) lock_name: Option<String>,
 }
 
 /// A folder that is no project, or one that cannot be used.
@@ -81,7 +105,7 @@ pub enum ProjectError {
     #[diagnostic(
         code(pytheas::project::none),
         help(
-            "looked for `pyproject.toml` and `requirements.txt`; an empty `requirements.txt` beside `main.py` is enough"
+            "looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml` and a package's `__init__.py`; an empty `requirements.txt` beside `main.py` is enough, or name the script"
         )
     )]
     None {
@@ -96,6 +120,10 @@ pub enum ProjectError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Requirements(#[from] RequirementsError),
+    /// Another kind of input cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Input(#[from] InputError),
     /// `pyproject.toml` has no `[project]`, and there is no `requirements.txt`.
     #[error("`{}` has no `[project]` table", dir.join("pyproject.toml").display())]
     #[diagnostic(
@@ -190,59 +218,97 @@ pub enum ProjectError {
 }
 
 impl Project {
-    /// Reads the project in `dir`: `pyproject.toml`, `requirements.txt`, or both.
+    /// Reads the project in the folder `path`, or the one that the file `path` stands for; the
+    /// order in which a folder's files are looked at is that of `source`.
     ///
     /// # Errors
     /// When there is none, or what there is cannot be used; see [`ProjectError`].
-    pub fn load(dir: &Path) -> Result<Self, ProjectError> {
-        let dir = dir.canonicalize().map_err(|_| ProjectError::NoFolder {
-            dir: dir.to_owned(),
+    pub fn load(path: &Path) -> Result<Self, ProjectError> {
+        if path.is_file() {
+            return source::load_file(path);
+        }
+        let dir = path.canonicalize().map_err(|_| ProjectError::NoFolder {
+            dir: path.to_owned(),
         })?;
         if !dir.is_dir() {
             return Err(ProjectError::NoFolder { dir });
         }
-        let pyproject = dir.join("pyproject.toml");
-        let has_requirements = dir.join("requirements.txt").is_file();
-        let manifest = if pyproject.is_file() {
-            manifest::read(&pyproject)?
-        } else if has_requirements {
-            Manifest::default()
-        } else {
-            return Err(ProjectError::None { dir });
-        };
-        Self::from_manifest(dir, manifest, has_requirements)
+        Self::from_folder(dir, None)
     }
 
-    fn from_manifest(
-        dir: PathBuf,
-        manifest: Manifest,
-        has_requirements: bool,
-    ) -> Result<Self, ProjectError> {
+    /// The project in `dir` with the requirements of its file `picked`.
+    pub(crate) fn load_picked(dir: &Path, picked: &str) -> Result<Self, ProjectError> {
+        Self::from_folder(dir.to_owned(), Some(picked))
+    }
+
+    /// A project of which nothing is known.
+    pub(crate) fn empty(dir: PathBuf, name: Name) -> Self {
+        Self {
+            dir,
+            name,
+            version: None,
+            source: RequirementSource::default(),
+            input: String::new(),
+            sources: Sources::default(),
+            package: None,
+            notes: Vec::new(),
+            requires_python: None,
+            dependencies: Vec::new(),
+            optional_dependencies: BTreeMap::new(),
+            dependency_groups: BTreeMap::new(),
+            scripts: BTreeMap::new(),
+            has_build_system: false,
+            settings: Settings::default(),
+            uv_settings: None,
+            found: Found::default(),
+            lock_name: None,
+        }
+    }
+
+    /// The lock file: `pylock.toml` of the folder; `pylock.NAME.toml` for a script, a zip
+    /// application or a published package, which may lie beside other projects.
+    pub fn lock_path(&self) -> PathBuf {
+        match &self.lock_name {
+            Some(name) => self.dir.join(format!("pylock.{name}.toml")),
+            None => self.dir.join(PYLOCK_FILE),
+        }
+    }
+
+    /// What the requirements are read from, for people.
+    pub fn input_path(&self) -> PathBuf {
+        match self.source {
+            RequirementSource::Published => PathBuf::from(&self.input),
+            _ if self.input.is_empty() => self.dir.clone(),
+            _ => self.dir.join(&self.input),
+        }
+    }
+
+    fn from_folder(dir: PathBuf, picked: Option<&str>) -> Result<Self, ProjectError> {
+        let pyproject = dir.join("pyproject.toml");
+        let manifest = if pyproject.is_file() {
+            manifest::read(&pyproject)?
+        } else {
+            Manifest::default()
+        };
+        let choice = source::choose(&dir, &manifest, picked)?;
         let table = manifest.project;
-        let dynamic = |what: &str| {
-            table
-                .as_ref()
-                .is_some_and(|table| table.dynamic.iter().any(|name| name == what))
-        };
-        let source = match &table {
-            Some(table) if dynamic("dependencies") && !has_requirements => {
-                return Err(ProjectError::DynamicDependencies {
-                    name: table.name.clone(),
-                    dir,
-                });
-            }
-            Some(_) if !dynamic("dependencies") => RequirementSource::Pyproject,
-            None if !has_requirements => return Err(ProjectError::NoProjectTable { dir }),
-            _ => RequirementSource::RequirementsTxt,
-        };
+        let found = choice.found;
         let name = match (&manifest.tool.pytheas.app, &table) {
             (Some(app), _) => app.clone(),
             (None, Some(table)) => table.name.parse().map_err(|_| ProjectError::Name {
                 text: table.name.clone(),
             })?,
-            (None, None) => name_of_folder(&dir)?,
+            (None, None) => match &found.name {
+                Some(text) => text
+                    .parse()
+                    .map_err(|_| ProjectError::Name { text: text.clone() })?,
+                None => name_of_folder(&dir)?,
+            },
         };
-        let version = match table.as_ref().and_then(|table| table.version.as_ref()) {
+        let version = match table
+            .as_ref()
+            .map_or(found.version.as_ref(), |table| table.version.as_ref())
+        {
             Some(text) => {
                 let version = text
                     .parse()
@@ -252,22 +318,24 @@ impl Project {
             None => None,
         };
         let mut project = Self {
-            name,
             version,
-            source,
-            has_build_system: manifest.build_system.is_some() && table.is_some(),
+            source: choice.source,
+            input: choice.file,
+            sources: choice.sources,
+            has_build_system: choice.is_distribution
+                || manifest.build_system.is_some() && table.is_some(),
             uv_settings: manifest
                 .tool
                 .uv
                 .map(|table| toml::Value::Table(table).to_string()),
             settings: manifest.tool.pytheas,
-            dependency_groups: BTreeMap::new(),
-            requires_python: None,
-            dependencies: Vec::new(),
-            optional_dependencies: BTreeMap::new(),
-            scripts: BTreeMap::new(),
-            dir,
+            notes: found.notes.clone(),
+            found,
+            ..Self::empty(dir, name)
         };
+        if project.settings.entry.is_none() {
+            project.settings.entry = choice.entry;
+        }
         for name in manifest.dependency_groups.keys() {
             let mut requirements = Vec::new();
             project.flatten_group(
@@ -280,10 +348,32 @@ impl Project {
         }
         if let Some(table) = table {
             project.requires_python = table.requires_python;
-            project.dependencies = table.dependencies;
             project.optional_dependencies = table.optional_dependencies;
             project.scripts = table.scripts;
+            if project.source == RequirementSource::Pyproject {
+                project.dependencies = table.dependencies;
+            }
         }
+        project.take_found();
+        project.check()?;
+        Ok(project)
+    }
+
+    /// Adds what the reader of another kind of input found.
+    fn take_found(&mut self) {
+        let found = &mut self.found;
+        self.requires_python = self.requires_python.take().or(found.requires_python.take());
+        self.dependencies.append(&mut found.dependencies);
+        self.optional_dependencies.append(&mut found.extras);
+        self.dependency_groups.append(&mut found.groups);
+        if self.scripts.is_empty() {
+            self.scripts = std::mem::take(&mut found.scripts);
+        }
+    }
+
+    /// The settings name what there is, and defaults fit their types.
+    pub(crate) fn check(&self) -> Result<(), ProjectError> {
+        let project = self;
         project.check_groups()?;
         for (option, spec) in &project.settings.config {
             spec.check().map_err(|reason| ProjectError::Config {
@@ -292,7 +382,7 @@ impl Project {
                 reason,
             })?;
         }
-        Ok(project)
+        Ok(())
     }
 
     /// PEP 735: strings are requirements, `{include-group = "x"}` stands for another group.
@@ -343,7 +433,7 @@ impl Project {
     }
 
     /// The extras and groups that the settings name exist.
-    fn check_groups(&self) -> Result<(), ProjectError> {
+    pub(crate) fn check_groups(&self) -> Result<(), ProjectError> {
         let check = |what: &'static str, wanted: &[String], known: Vec<&String>| match wanted
             .iter()
             .find(|name| !known.iter().any(|other| same_name(other, name)))

@@ -1,8 +1,12 @@
 //! `pylock.toml` (PEP 751, lock-version 1.0) as far as the builder looks into it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use miette::Diagnostic;
+use pytheas_release::Sha256;
 use serde::Deserialize;
 
 use crate::{
@@ -62,9 +66,29 @@ pub struct LockedFile {
     name: Option<String>,
     url: Option<String>,
     path: Option<String>,
+    /// In bytes, where the lock says.
+    pub size: Option<u64>,
+    /// Hex digests by algorithm.
+    #[serde(default)]
+    pub hashes: BTreeMap<String, String>,
 }
 
 impl LockedFile {
+    /// Its address; none for a file on this machine.
+    pub fn url(&self) -> Option<&str> {
+        self.url.as_deref()
+    }
+
+    /// Its place, relative to the lock file; none for a file with an address.
+    pub fn path(&self) -> Option<&str> {
+        self.path.as_deref()
+    }
+
+    /// Its SHA-256, where the lock has one.
+    pub fn sha256(&self) -> Option<Sha256> {
+        self.hashes.get("sha256")?.parse().ok()
+    }
+
     /// The file's name: as written, else the last part of its address or path.
     pub fn file_name(&self) -> &str {
         let last = |text: &'_ str| {
@@ -152,6 +176,8 @@ mod tests {
             name: None,
             url: Some(url.to_owned()),
             path: None,
+            size: None,
+            hashes: BTreeMap::new(),
         };
         assert_eq!(
             file("https://h/p/a-1-py3-none-any.whl").file_name(),

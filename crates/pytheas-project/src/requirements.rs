@@ -20,6 +20,8 @@ pub(crate) struct Requirements {
     pub(crate) constraints: BTreeSet<String>,
     /// Options such as `--extra-index-url`, without credentials.
     pub(crate) options: BTreeSet<String>,
+    /// SHA-256 hashes (`--hash=sha256:…`) that files must have, by normalised package name.
+    pub(crate) hashes: std::collections::BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A requirements file that cannot be read.
@@ -39,6 +41,29 @@ pub enum RequirementsError {
         /// What the system says.
         source: io::Error,
     },
+    /// Its text is not UTF-8.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Input(Box<crate::source::InputError>),
+}
+
+impl Requirements {
+    fn take_hashes(&mut self, requirement: &str, line: &str) {
+        let hashes: Vec<String> = line
+            .split("--hash")
+            .skip(1)
+            .filter_map(|rest| rest.trim_start_matches(['=', ' ']).strip_prefix("sha256:"))
+            .filter_map(|rest| rest.split_whitespace().next())
+            .map(str::to_lowercase)
+            .collect();
+        if hashes.is_empty() {
+            return;
+        }
+        if let Some(parsed) = parse(requirement) {
+            let name = crate::project::normalised_name(parsed.name.as_ref());
+            self.hashes.entry(name).or_default().extend(hashes);
+        }
+    }
 }
 
 fn named_by(from: Option<&(PathBuf, usize)>) -> String {
@@ -68,10 +93,11 @@ fn read_into(
     result: &mut Requirements,
     seen: &mut BTreeSet<(PathBuf, Kind)>,
 ) -> Result<(), RequirementsError> {
-    let text = std::fs::read_to_string(path).map_err(|source| RequirementsError::Read {
-        path: path.to_owned(),
-        from,
-        source,
+    let text = crate::source::text(path).map_err(|error| match error {
+        crate::source::InputError::File(crate::manifest::ManifestError::Read { path, source }) => {
+            RequirementsError::Read { path, from, source }
+        }
+        other => RequirementsError::Input(Box::new(other)),
     })?;
     if !seen.insert((
         path.canonicalize().unwrap_or_else(|_| path.to_owned()),
@@ -112,6 +138,7 @@ fn read_into(
                 result.options.insert(option);
             }
             Line::Requirement(requirement) => {
+                result.take_hashes(&requirement, &text);
                 let set = match kind {
                     Kind::Requirement => &mut result.requirements,
                     Kind::Constraint => &mut result.constraints,

@@ -57,6 +57,20 @@ pub struct Settings {
     pub config: BTreeMap<String, ConfigSpec>,
     /// How a started release proves that it works.
     pub health: HealthSpec,
+    /// Which licences may be shipped.
+    pub licences: LicenceSpec,
+}
+
+/// The table `[tool.pytheas.licences]`: SPDX identifiers.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct LicenceSpec {
+    /// The only ones that may be; any, when empty.
+    pub allow: Vec<String>,
+    /// Those that may not be.
+    pub deny: Vec<String>,
+    /// Packages that were looked at and are fine.
+    pub except: Vec<String>,
 }
 
 /// One table `[tool.pytheas.target.NAME]`.
@@ -73,6 +87,8 @@ pub struct Target {
     pub python: Option<PythonRequest>,
     /// Only what the import graph reaches.
     pub slim: bool,
+    /// Modules or packages that `slim` keeps though nothing is seen to import them.
+    pub keep: Vec<String>,
     /// The greatest size, e.g. `40 MB`.
     pub budget: Option<String>,
     /// The board of a `micropython` target.

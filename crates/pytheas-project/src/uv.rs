@@ -14,6 +14,7 @@ use crate::{
     environment::Environment,
     event::Observer,
     index::Index,
+    source::redacted,
     uv_fetch::{self, FetchError},
 };
 
@@ -204,13 +205,40 @@ impl Uv {
     /// # Errors
     /// When it cannot be started or does not succeed.
     pub fn run(&self, mut command: Command) -> Result<(String, String), UvCallError> {
-        tracing::debug!(?command, "running uv");
+        // Not the whole command: its environment holds secrets.
+        let arguments = command
+            .get_args()
+            .map(|argument| redacted(&argument.to_string_lossy()));
+        tracing::debug!(arguments = ?arguments.collect::<Vec<_>>(), "running uv");
         let output = command.output().map_err(UvCallError::Start)?;
+        Self::outcome(&output)
+    }
+
+    /// As [`Uv::run`], with `input` on its standard input.
+    pub(crate) fn run_with_input(
+        &self,
+        mut command: Command,
+        input: &str,
+    ) -> Result<(String, String), UvCallError> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(UvCallError::Start)?;
+        if let Some(mut stdin) = child.stdin.take() {
+            // A child that has ended early says why in its own words.
+            let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
+        }
+        let output = child.wait_with_output().map_err(UvCallError::Start)?;
+        Self::outcome(&output)
+    }
+
+    fn outcome(output: &std::process::Output) -> Result<(String, String), UvCallError> {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
-            return Ok((text(&output.stdout), text(&output.stderr)));
+            return Ok((text(&output.stdout), redacted(&text(&output.stderr))));
         }
-        let said = without_chatter(&text(&output.stderr));
+        let said = redacted(&without_chatter(&text(&output.stderr)));
         let said = if said.is_empty() {
             format!("uv ended with {}", output.status)
         } else {

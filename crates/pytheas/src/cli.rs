@@ -71,7 +71,12 @@ impl Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     Lock(commands::lock::LockArgs),
+    Sync(commands::sync::SyncArgs),
     Build(commands::build::BuildArgs),
+    Sbom(commands::sbom::SbomArgs),
+    Licences(commands::licences::LicencesArgs),
+    Why(commands::why::WhyArgs),
+    Check(commands::check::CheckArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

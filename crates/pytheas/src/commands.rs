@@ -3,19 +3,27 @@
 pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod build;
+pub(crate) mod build_forms;
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod enrolment_key;
 pub(crate) mod hub;
+pub(crate) mod input;
 pub(crate) mod keys;
+pub(crate) mod licences;
 pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod publish;
+pub(crate) mod publish_index;
 pub(crate) mod releases;
 pub(crate) mod rollout;
+pub(crate) mod sbom;
+pub(crate) mod sync;
 pub(crate) mod token;
 pub(crate) mod traffic;
+pub(crate) mod why;
 
 use std::process::ExitCode;
 
@@ -25,9 +33,14 @@ use crate::{cli::Command, context::Context};
 pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCode> {
     match command {
         Command::Lock(args) => return lock::run(&args, context),
+        Command::Check(args) => return check::run(&args, context),
+        Command::Licences(args) => return licences::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),
         Command::Demo(args) => return demo::run(&args, context),
         Command::Build(args) => build::run(&args, context),
+        Command::Sync(args) => sync::run(&args, context),
+        Command::Sbom(args) => sbom::run(&args),
+        Command::Why(args) => why::run(&args, context),
         Command::Keys(command) => keys::run(&command, context),
         Command::Publish(args) => publish::run(&args, context),
         Command::Hub(args) => hub::run(&args, context),

@@ -9,6 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pytheas_project::{Environment, PythonRequest};
 use pytheas_release::{Platform, RelPath};
 use walkdir::WalkDir;
 
@@ -78,7 +79,7 @@ fn named(path: &Path, wanted: &Wanted<'_>) -> Result<Probe, InterpreterError> {
 /// `python3` of `PATH` if it fits, the one its user means; else the newest that fits.
 fn find(wanted: &Wanted<'_>) -> Option<Probe> {
     let mut best: Option<Probe> = None;
-    for (index, path) in candidates(wanted).into_iter().enumerate() {
+    for (index, path) in candidates(wanted.environment).into_iter().enumerate() {
         let probe = match Probe::of(wanted.environment, &path) {
             Ok(probe) if probe.is_cpython() && wanted.accepts(&probe.version) => probe,
             Ok(probe) => {
@@ -103,9 +104,18 @@ fn find(wanted: &Wanted<'_>) -> Option<Probe> {
     best
 }
 
+/// The program of a host's Python that fits `request`.
+pub(super) fn program(environment: &Environment, request: &PythonRequest) -> Option<PathBuf> {
+    candidates(environment)
+        .iter()
+        .filter_map(|path| Probe::of(environment, path).ok())
+        .find(|probe| probe.is_cpython() && request.contains(&probe.version))
+        .map(|probe| probe.executable)
+}
+
 /// What the host has, for a message.
 pub(super) fn listing(wanted: &Wanted<'_>) -> String {
-    let found: BTreeMap<_, _> = candidates(wanted)
+    let found: BTreeMap<_, _> = candidates(wanted.environment)
         .iter()
         .filter_map(|path| Probe::of(wanted.environment, path).ok())
         .map(|probe| (probe.version, probe.executable))
@@ -121,8 +131,7 @@ pub(super) fn listing(wanted: &Wanted<'_>) -> String {
 }
 
 /// Programs that may be Pythons: `PATH`, pyenv's, uv's, the system's. Each file once.
-fn candidates(wanted: &Wanted<'_>) -> Vec<PathBuf> {
-    let environment = wanted.environment;
+fn candidates(environment: &Environment) -> Vec<PathBuf> {
     let home = environment.home();
     let mut found: Vec<PathBuf> = Vec::new();
     let dirs = environment.search_path();

@@ -15,7 +15,7 @@ use url::Url;
 use super::{
     Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted, elf, io_error,
     pins::{PINS, RELEASE},
-    prepare::{self, Raw},
+    prepare::{self, Known, Raw},
     prune::is_left_out,
 };
 use crate::event::Event;
@@ -104,8 +104,41 @@ impl Provider for PythonBuildStandalone {
             sha256: Some(archive.sha256),
             missing: Vec::new(),
         };
-        prepare::finish(raw, &program, &key, wanted).map(Some)
+        if Platform::host().is_ok_and(|host| host == *wanted.platform) {
+            return prepare::finish(raw, &program, &key, wanted).map(Some);
+        }
+        let known = foreign(archive, program, wanted)?;
+        prepare::seal(raw, known, &key, wanted).map(Some)
     }
+}
+
+/// What is known of an archive for a CPU that is not this machine's: the layout never changed.
+fn foreign(
+    archive: &Archive,
+    program: RelPath,
+    wanted: &Wanted<'_>,
+) -> Result<Known, InterpreterError> {
+    let relative = |text: String| -> Result<RelPath, InterpreterError> {
+        text.parse().map_err(|_| {
+            io_error("use", Path::new(&archive.file))(io::Error::other("its version is no name"))
+        })
+    };
+    let name = program.file_name().to_owned();
+    let machine = match wanted.platform.arch() {
+        "armv7" => "armv7l",
+        other => other,
+    };
+    Ok(Known {
+        version: archive.version.to_string(),
+        site_packages: relative(format!("lib/{name}/site-packages"))?,
+        stdlib: relative(format!("lib/{name}"))?,
+        program,
+        markers: prepare::linux_markers(&archive.version, machine),
+        // The device's C library is not known; Debian 10 and everything newer has this one.
+        glibc: (!wanted.platform.is_musl()).then_some((2, 28)),
+        loader: None,
+        packages: Vec::new(),
+    })
 }
 
 /// The newest fitting interpreter of this provider that is in the cache.

@@ -6,9 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pytheas_release::{RelPath, Sha256};
+use pep440_rs::Version;
+use pytheas_release::{Platform, RelPath, Sha256};
 
-use super::{Interpreter, InterpreterError, Wanted, io_error, probe::Probe};
+use super::{DebianPackage, Interpreter, InterpreterError, Loader, Wanted, io_error, probe::Probe};
 use crate::{
     bytecode,
     scratch::{self, Kind},
@@ -16,7 +17,7 @@ use crate::{
 
 const DESCRIPTION: &str = "interpreter.json";
 /// Part of every key: raised when a prepared tree has another content than before.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// A raw tree `python` in a scratch folder of the cache.
 pub(super) struct Raw {
@@ -54,7 +55,95 @@ pub(super) fn scratch(cache: &Path) -> Result<tempfile::TempDir, InterpreterErro
         .map_err(io_error("make a folder in", cache))
 }
 
-/// Finishes a raw tree and puts it into the cache under `key`.
+/// What is known of an interpreter without starting it.
+pub(super) struct Known {
+    pub(super) version: String,
+    pub(super) program: RelPath,
+    pub(super) site_packages: RelPath,
+    pub(super) stdlib: RelPath,
+    pub(super) markers: serde_json::Value,
+    pub(super) glibc: Option<(u16, u16)>,
+    pub(super) loader: Option<Loader>,
+    pub(super) packages: Vec<DebianPackage>,
+}
+
+/// The environment markers (PEP 508) of CPython `version` on a Linux `machine`.
+pub(super) fn linux_markers(version: &Version, machine: &str) -> serde_json::Value {
+    let release = version.release();
+    let part = |index: usize| release.get(index).copied().unwrap_or(0);
+    serde_json::json!({
+        "implementation_name": "cpython",
+        "implementation_version": version.to_string(),
+        "os_name": "posix",
+        "platform_machine": machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": "Linux",
+        "platform_version": "",
+        "python_full_version": version.to_string(),
+        "python_version": format!("{}.{}", part(0), part(1)),
+        "sys_platform": "linux",
+    })
+}
+
+/// Compiles a raw tree, describes it and puts it into the cache under `key`.
+pub(super) fn seal(
+    raw: Raw,
+    known: Known,
+    key: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Interpreter, InterpreterError> {
+    let dir = raw.scratch.path().join("python");
+    let broken = |source| InterpreterError::Broken {
+        origin: raw.origin.clone(),
+        source,
+    };
+    let host = Platform::host().ok();
+    let is_own_cpu = host
+        .as_ref()
+        .is_some_and(|host| host.arch() == wanted.platform.arch());
+    let runs_here =
+        host.as_ref() == Some(wanted.platform) || (is_own_cpu && known.loader.is_some());
+    let tool = if runs_here {
+        None
+    } else {
+        super::tool_for(wanted.environment, &known.version)
+    };
+    let interpreter = Interpreter {
+        provider: raw.provider.to_owned(),
+        version: known.version,
+        origin: raw.origin.clone(),
+        sha256: raw.sha256,
+        program: known.program,
+        site_packages: known.site_packages,
+        stdlib: known.stdlib,
+        markers: known.markers,
+        glibc: known.glibc,
+        loader: known.loader,
+        packages: known.packages,
+        missing: raw.missing.clone(),
+        dir,
+        runs_here,
+        tool,
+    };
+    let stdlib = interpreter.stdlib.under(&interpreter.dir);
+    if let Some(compiler) = interpreter.compiler(wanted.environment) {
+        let failed =
+            bytecode::compile(&compiler, wanted.environment, raw.scratch.path(), &[stdlib])
+                .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
+        for file in &failed {
+            tracing::debug!(
+                path = file.path,
+                reason = file.reason,
+                "left without byte code"
+            );
+        }
+    }
+    put(raw, &interpreter, key, wanted)
+}
+
+/// Starts a raw tree's interpreter to learn about it, compiles it and puts it into the cache under
+/// `key`.
 pub(super) fn finish(
     raw: Raw,
     program: &RelPath,
@@ -90,37 +179,33 @@ pub(super) fn finish(
     };
     let site_packages = site_packages(wanted, &python, &probe).map_err(broken)?;
     let stdlib = relative(&probe.stdlib)?;
-    let root = raw.scratch.path();
-    let failed = bytecode::compile(
-        &python,
-        wanted.environment,
-        root,
-        std::slice::from_ref(&probe.stdlib),
-    )
-    .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
-    for file in &failed {
-        tracing::debug!(
-            path = file.path,
-            reason = file.reason,
-            "left without byte code"
-        );
-    }
-    let interpreter = Interpreter {
-        provider: raw.provider.to_owned(),
+    let known = Known {
         version: probe.version.to_string(),
-        origin: raw.origin.clone(),
-        sha256: raw.sha256,
         program: program.clone(),
         site_packages: relative(&site_packages)?,
         stdlib,
         glibc: probe.glibc(),
         markers: probe.markers,
-        missing: raw.missing,
-        dir: PathBuf::new(),
+        loader: None,
+        packages: Vec::new(),
+    };
+    seal(raw, known, key, wanted)
+}
+
+/// Describes a finished tree and moves it into the cache.
+fn put(
+    raw: Raw,
+    interpreter: &Interpreter,
+    key: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Interpreter, InterpreterError> {
+    let broken = |source| InterpreterError::Broken {
+        origin: raw.origin.clone(),
+        source,
     };
     let description = raw.scratch.path().join(DESCRIPTION);
     let bytes =
-        serde_json::to_vec_pretty(&interpreter).map_err(|error| broken(io::Error::other(error)))?;
+        serde_json::to_vec_pretty(interpreter).map_err(|error| broken(io::Error::other(error)))?;
     scratch::write(&description, &bytes, Kind::Data).map_err(io_error("write", &description))?;
     let cache = wanted.cache();
     let home = cache.join(key);

@@ -24,6 +24,34 @@ const LIBRARIES: &[&str] = &[
     "libz.so.1",
 ];
 
+/// As [`add_for_packages`] for an interpreter with its own C library: from `libraries`, the rest of
+/// what its distribution's packages brought. What is not there is the packages' own affair.
+pub(crate) fn add_from_folder(
+    site: &Path,
+    lib: &Path,
+    libraries: &Path,
+) -> Result<(), InterpreterError> {
+    let mut queue = Vec::new();
+    for entry in WalkDir::new(site) {
+        let entry = entry.map_err(|error| io_error("read", site)(error.into()))?;
+        let name = entry.file_name().to_string_lossy();
+        if entry.file_type().is_file() && (name.ends_with(".so") || name.contains(".so.")) {
+            let bytes = std::fs::read(entry.path()).map_err(io_error("read", entry.path()))?;
+            queue.extend(needed(&bytes));
+        }
+    }
+    while let Some(name) = queue.pop() {
+        let (from, to) = (libraries.join(&name), lib.join(&name));
+        if name.contains('/') || to.exists() || !from.is_file() {
+            continue;
+        }
+        scratch::copy(&from, &to).map_err(io_error("copy", &from))?;
+        let bytes = std::fs::read(&from).map_err(io_error("read", &from))?;
+        queue.extend(needed(&bytes));
+    }
+    Ok(())
+}
+
 /// Copies to `lib` what the packages in `site` need of [`LIBRARIES`] and `lib` does not have; gives
 /// those that this machine lacks as well.
 pub(crate) fn add_for_packages(site: &Path, lib: &Path) -> Result<Vec<String>, InterpreterError> {
@@ -69,7 +97,7 @@ pub(crate) fn add_for_packages(site: &Path, lib: &Path) -> Result<Vec<String>, I
 }
 
 /// Names of the libraries that an ELF file needs; none for other files.
-fn needed(bytes: &[u8]) -> Vec<String> {
+pub(super) fn needed(bytes: &[u8]) -> Vec<String> {
     match elf::kind_of(bytes) {
         Some((1, _)) => needed_of::<FileHeader32<Endianness>>(bytes),
         Some((2, _)) => needed_of::<FileHeader64<Endianness>>(bytes),

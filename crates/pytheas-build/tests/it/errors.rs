@@ -85,18 +85,18 @@ fn a_form_that_is_not_there_is_named_with_those_that_are() {
     request.form = Some("image".to_owned());
     insta::assert_snapshot!(failure_of(&workspace, &request), @"
     error: form `image` is not built yet
-      help: available: bundle
+      help: available: bundle, wheelhouse, wheel
     ");
     request.form = Some("zip".to_owned());
     insta::assert_snapshot!(failure_of(&workspace, &request), @"
     error: form `zip` is not known
-      help: available: bundle
+      help: available: bundle, wheelhouse, wheel
     ");
     request.form = None;
-    request.platform = Some("linux-armv7".parse().unwrap());
+    request.platform = Some("micropython-armv7m".parse().unwrap());
     insta::assert_snapshot!(failure_of(&workspace, &request).replace("linux-aarch64", "linux-x86_64"), @"
-    error: form `bundle` cannot be built for `linux-armv7` on `linux-x86_64` yet
-      help: build on a `linux-armv7` machine
+    error: form `bundle` cannot be built for `micropython-armv7m` on `linux-x86_64` yet
+      help: build on a `micropython-armv7m` machine
     ");
     request.platform = None;
     request.target = Some("gateway".to_owned());
@@ -316,7 +316,7 @@ fn a_locked_package_with_another_content_is_refused() {
         .with("UV_CACHE_DIR", workspace.project().join(".uv"));
     let text = failure_of(&workspace, &request);
     assert!(
-        text.starts_with("error: a package is not the file that was locked\n"),
+        text.starts_with("error: `idna-3.7-py3-none-any.whl` is not the file that was locked\n"),
         "{text}"
     );
     assert!(text.contains("idna"), "{text}");

@@ -138,7 +138,7 @@ fn a_python_outside_of_what_the_project_supports_is_refused() {
         "{text}"
     );
     let error = InterpreterChoice::from_str("python3").unwrap_err();
-    insta::assert_snapshot!(error, @"`python3` is no interpreter provider; known are `auto`, `pbs`, `host` and the path of a Python");
+    insta::assert_snapshot!(error, @"`python3` is no interpreter provider; known are `auto`, `pbs`, `debian`, `host` and the path of a Python");
 }
 
 /// An archive in the layout of python-build-standalone, made of a bundle's interpreter.

@@ -3,7 +3,9 @@
 
 mod errors;
 mod folders;
+mod inputs;
 mod interpreters;
 mod packages;
+mod platforms;
 mod support;
 mod updates;

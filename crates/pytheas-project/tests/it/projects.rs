@@ -8,7 +8,7 @@ use crate::support::{Workspace, shown};
 fn a_folder_without_a_project_is_told_what_was_looked_for() {
     insta::assert_snapshot!(Workspace::new(&[("main.py", "")]).failure(), @"
     error: no Python project in `DIR`
-      help: looked for `pyproject.toml` and `requirements.txt`; an empty `requirements.txt` beside `main.py` is enough
+      help: looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml` and a package's `__init__.py`; an empty `requirements.txt` beside `main.py` is enough, or name the script
     ");
     let error = pytheas_project::Project::load("/nowhere/at/all".as_ref()).unwrap_err();
     insta::assert_snapshot!(shown(&error), @"
@@ -51,7 +51,7 @@ fn a_misspelt_setting_is_told_with_the_right_spelling() {
     ");
     insta::assert_snapshot!(failure("[tool.pytheas]\nzzz = 1\n"), @"
     error: `DIR/pyproject.toml` line 2, column 1: unknown key `zzz`
-      help: known are `app`, `entry`, `python`, `extras`, `groups`, `include`, `exclude`, `python-mirror`, `target`, `config`, `health`
+      help: known are `app`, `entry`, `python`, `extras`, `groups`, `include`, `exclude`, `python-mirror`, `target`, `config`, `health`, `licences`
     ");
     insta::assert_snapshot!(failure("[tool.pytheas.target.x]\nplatfrom = 'linux-armv7'\n"), @"
     error: `DIR/pyproject.toml` line 2, column 1: unknown key `platfrom`

@@ -11,7 +11,11 @@ use pytheas_release::{BuildRecord, Name, Platform, Version};
 use serde::Serialize;
 
 use crate::{
-    commands::lock,
+    commands::{
+        build_forms,
+        input::{self, InputArgs},
+        lock,
+    },
     context::{Context, Progress},
     output::{Paint, Show, bytes, duration},
 };
@@ -22,12 +26,12 @@ use crate::{
 /// starts it. A folder with only `main.py` and `requirements.txt` needs no
 /// configuration. The same input gives the same bytes.
 ///
-/// Example: `pytheas build --name datasette --entry datasette.cli:cli -o out`
+/// Examples: `pytheas build -o out`, `pytheas build tool.py`,
+/// `pytheas build --from datasette==0.65.1`
 #[derive(Debug, clap::Args)]
 pub(crate) struct BuildArgs {
-    /// Folder of the project
-    #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
-    project: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// A target of `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
@@ -43,7 +47,7 @@ pub(crate) struct BuildArgs {
     /// The folder to build; an earlier bundle there is replaced in one step [default: dist/APP]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The form: bundle
+    /// The form: bundle, wheelhouse, or wheel (and sdist, into `-o DIR`)
     #[arg(long, value_name = "FORM")]
     form: Option<String>,
     /// The platform, e.g. linux-x86_64 [default: this machine's]
@@ -55,6 +59,12 @@ pub(crate) struct BuildArgs {
     /// Use the lock file as it is, stale or not
     #[arg(long)]
     frozen: bool,
+    /// Pack the bundle into one program, `-o FILE` [default: dist/APP.run]
+    #[arg(long, conflicts_with = "check_reproducible")]
+    one_file: bool,
+    /// Build a second time elsewhere and fail when the bytes differ
+    #[arg(long)]
+    check_reproducible: bool,
     #[command(flatten)]
     tools: ToolArgs,
 }
@@ -65,7 +75,7 @@ pub(crate) struct ToolArgs {
     /// The Python, e.g. `3.11` [default: the project's, else the newest found]
     #[arg(long, value_name = "VERSION")]
     python: Option<PythonRequest>,
-    /// Where the interpreter comes from: `auto`, `pbs`, `host`, or the path of a Python
+    /// Where the interpreter comes from: `auto`, `pbs`, `debian`, `host`, or the path of a Python
     #[arg(long, value_name = "PROVIDER", default_value = "auto")]
     interpreter: InterpreterChoice,
     /// Address or folder of python-build-standalone archives
@@ -79,6 +89,7 @@ pub(crate) struct ToolArgs {
 /// What was built, as it is shown.
 #[derive(Serialize)]
 struct Shown<'a> {
+    input: &'a str,
     dir: &'a Path,
     program: PathBuf,
     tree_id: String,
@@ -102,6 +113,7 @@ impl Show for Shown<'_> {
             ..
         } = self.record;
         out.fact("built", format!("{name} {version}, {form} for {platform}"))?;
+        out.fact("from", self.input)?;
         out.fact("program", self.program.display())?;
         let origin = self.interpreter_origin.display();
         out.fact(
@@ -135,6 +147,8 @@ pub(crate) fn interpreter(record: &BuildRecord) -> String {
 
 /// Builds it.
 pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
+    let project = args.input.load(context)?;
+    let input = input::shown(&project);
     let request = BuildRequest {
         target: args.target.clone(),
         name: args.name.clone(),
@@ -148,10 +162,35 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
             (_, true) => LockMode::Frozen,
             _ => LockMode::Update,
         },
-        ..with_tools(Project::load(&args.project)?, &args.tools)
+        ..with_tools(project, &args.tools)
     };
+    if pytheas_build::is_wheel_form(&request)? {
+        let progress = context.progress();
+        let observer = |event: Event| show(&event, &progress, context);
+        let made = pytheas_build::distributions(&request, &observer)?;
+        drop(progress);
+        return build_forms::show_distributions(&made, context);
+    }
+    if args.one_file {
+        let (scratch, file) = build_forms::one_file_places(&request)?;
+        let request = BuildRequest {
+            out: Some(scratch.path().join("tree")),
+            ..request
+        };
+        let built = build(&request, context)?;
+        return build_forms::pack(&built, &file, context);
+    }
     let built = build(&request, context)?;
+    if args.check_reproducible {
+        let progress = context.progress();
+        pytheas_build::check_reproducible(&request, &built, &|event| match event {
+            Event::Warning { .. } | Event::Project(_) => {}
+            event => show(&event, &progress, context),
+        })?;
+        context.note("a second build elsewhere gave the same bytes");
+    }
     context.show(&Shown {
+        input: &input,
         dir: &built.dir,
         program: built.record.entry.under(&built.dir),
         tree_id: built.tree_id.to_string(),

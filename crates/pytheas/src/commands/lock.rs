@@ -1,14 +1,22 @@
 //! `pytheas lock`: every package of the project, with versions and hashes, for every platform.
 
-use std::{io, path::PathBuf, process::ExitCode};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use miette::{Context as _, IntoDiagnostic};
 
 use pytheas_project::{
-    Connectivity, Environment, Event, PYLOCK_FILE, Project, Uv,
+    Connectivity, Environment, Event, Project, Uv,
     lock::{self, LockOptions, LockStatus, Upgrade},
 };
+use pytheas_release::Platform;
 use serde::Serialize;
 
 use crate::{
+    commands::input::{self, InputArgs},
     context::{Context, Progress},
     exit,
     output::{Paint, Show},
@@ -16,14 +24,13 @@ use crate::{
 
 /// Lock the project's requirements for every platform
 ///
-/// Reads `pyproject.toml` or `requirements.txt` and writes `pylock.toml`
-/// (PEP 751). Versions that are locked stay unless the requirements forbid
+/// Reads `pyproject.toml`, `setup.cfg`, `Pipfile`, `requirements.txt` or
+/// another of the known inputs and writes `pylock.toml` (PEP 751). Versions that are locked stay unless the requirements forbid
 /// them or `--upgrade` is given.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LockArgs {
-    /// Folder of the project
-    #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
-    project: PathBuf,
+    #[command(flatten)]
+    input: InputArgs,
     /// Only check: exit with 1 when the lock is missing or stale, naming what changed
     #[arg(long, conflicts_with_all = ["upgrade", "upgrade_package"])]
     check: bool,
@@ -33,6 +40,12 @@ pub(crate) struct LockArgs {
     /// Take the newest version of this package
     #[arg(long, short = 'P', value_name = "NAME", conflicts_with = "upgrade")]
     upgrade_package: Vec<String>,
+    /// Write the lock as requirements with hashes, too, for pip and others
+    #[arg(long, value_name = "FILE", conflicts_with = "check")]
+    export: Option<PathBuf>,
+    /// With `--export`: without what this platform never needs [default: every platform]
+    #[arg(long, value_name = "PLATFORM", requires = "export")]
+    platform: Option<Platform>,
     /// Use no network: what is not in uv's cache is missing
     #[arg(long)]
     offline: bool,
@@ -41,6 +54,9 @@ pub(crate) struct LockArgs {
 /// What locking did, or what checking found.
 #[derive(Serialize)]
 struct Locked {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    exported: Option<PathBuf>,
+    input: String,
     lock: PathBuf,
     current: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,9 +70,15 @@ struct Locked {
 impl Show for Locked {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         let path = self.lock.display();
+        if let Some(file) = &self.exported {
+            out.line(format!("wrote {}", file.display()))?;
+        }
         match (self.packages, self.written) {
             (Some(packages), Some(true)) => {
-                out.line(format!("locked {packages} packages in {path}"))
+                let input = &self.input;
+                out.line(format!(
+                    "locked {packages} packages in {path}, from {input}"
+                ))
             }
             (Some(packages), _) => out.line(format!("{path} stays as it is: {packages} packages")),
             _ => out.line(format!("{path} is up to date")),
@@ -66,7 +88,7 @@ impl Show for Locked {
 
 /// Locks or checks.
 pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode> {
-    let project = Project::load(&args.project)?;
+    let project = args.input.load(context)?;
     if args.check {
         return check(&project, context);
     }
@@ -89,7 +111,13 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     };
     let report = lock::lock(&project, &uv, &options, &observer)?;
     drop(progress);
+    let exported = match &args.export {
+        Some(file) => Some(export(file, &report.path, args.platform.as_ref(), context)?),
+        None => None,
+    };
     context.show(&Locked {
+        exported,
+        input: input::shown(&project),
         lock: report.path,
         current: true,
         packages: Some(report.packages),
@@ -97,6 +125,25 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
         changes: Vec::new(),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes the lock as requirements with hashes.
+fn export(
+    file: &Path,
+    lock: &Path,
+    platform: Option<&Platform>,
+    context: &Context,
+) -> miette::Result<PathBuf> {
+    let exported = pytheas_project::export::requirements(lock, platform)?;
+    for package in &exported.without_hash {
+        context.warn(format!(
+            "`{package}` comes from a folder or a repository and has no hash; `pip --require-hashes` refuses it"
+        ));
+    }
+    pytheas_durable::replace(file, exported.text.as_bytes())
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write `{}`", file.display()))?;
+    Ok(file.to_owned())
 }
 
 fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
@@ -109,8 +156,10 @@ fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
                 (false, changes.iter().map(ToString::to_string).collect())
             }
         };
-        let lock = project.dir.join(PYLOCK_FILE);
+        let lock = project.lock_path();
         context.show(&Locked {
+            exported: None,
+            input: input::shown(project),
             lock,
             current,
             packages: None,
@@ -124,8 +173,10 @@ fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
         });
     }
     lock::check(project)?;
-    let lock = project.dir.join(PYLOCK_FILE);
+    let lock = project.lock_path();
     context.show(&Locked {
+        exported: None,
+        input: input::shown(project),
         lock,
         current: true,
         packages: None,
@@ -144,6 +195,11 @@ pub(crate) fn show(event: &Event, progress: &Progress, context: &Context) {
         Event::FetchedUv { .. } => progress.step("uv is in the cache"),
         Event::Resolving { requirements } => {
             progress.step(format!("resolving {requirements} requirements"));
+        }
+        Event::PinsFrom { file, packages } => {
+            context.note(format!(
+                "note: the {packages} versions of `{file}` are kept where they fit"
+            ));
         }
         Event::Locked { packages } => progress.step(format!("locked {packages} packages")),
         Event::Warning { text } => context.warn(text),

@@ -17,7 +17,10 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use crate::{
-    commands::keys::{KeysArgs, passphrase},
+    commands::{
+        keys::{KeysArgs, passphrase},
+        publish_index::{self, IndexArgs},
+    },
     context::Context,
     output::{Paint, Show, bytes},
 };
@@ -29,11 +32,19 @@ use crate::{
 /// Devices see the old repository or the new one, never half of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
-    /// The folder `pytheas build` made
-    dir: PathBuf,
+    /// The folder `pytheas build` made; with --index, a file
+    #[arg(required_unless_present = "index")]
+    dir: Option<PathBuf>,
+    #[command(flatten)]
+    index: IndexArgs,
     /// The repository: a folder, an object store's URL, or a hub's `/repo`
-    #[arg(long, env = "PYTHEAS_REPO", value_name = "DIR|URL")]
-    repo: String,
+    #[arg(
+        long,
+        env = "PYTHEAS_REPO",
+        value_name = "DIR|URL",
+        required_unless_present = "index"
+    )]
+    repo: Option<String>,
     /// Token for a hub's `/repo` [default: what `pytheas login` stored]
     #[arg(
         long,
@@ -141,6 +152,14 @@ impl Show for Shown {
 
 /// Publishes it.
 pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
+    let (dir, repo) = match (&args.index.index, &args.dir, &args.repo) {
+        (Some(index), file, _) => {
+            let token = args.token.as_ref();
+            return publish_index::run(index, file.as_ref(), &args.index, token, context);
+        }
+        (None, Some(dir), Some(repo)) => (dir, repo),
+        _ => unreachable!("clap requires both without `--index`"),
+    };
     let mut options = Options {
         deltas: args.deltas,
         ..Options::at(Timestamp::now())
@@ -151,12 +170,12 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     validity.timestamp = args.timestamp_valid.unwrap_or(validity.timestamp);
     let token = args.token.clone().or_else(|| {
         // A hub's repository is at `/repo` below the address one logs in to.
-        let hub = args.repo.trim_end_matches('/').strip_suffix("/repo")?;
+        let hub = repo.trim_end_matches('/').strip_suffix("/repo")?;
         crate::credentials::token_for(&hub.parse().ok()?)
     });
     let published = publish_with(
-        &args.dir,
-        &args.repo,
+        dir,
+        repo,
         token.as_deref(),
         &args.keys.dir(),
         &options,

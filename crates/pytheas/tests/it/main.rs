@@ -11,4 +11,5 @@ mod dashboard;
 mod demo;
 mod errors;
 mod fleet;
+mod packaging;
 mod swupdate;

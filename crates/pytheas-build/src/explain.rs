@@ -1,0 +1,504 @@
+//! Why a built tree holds what it holds: its import graph, sizes by package and module, and
+//! whether the declared requirements are those that are imported.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use pep508_rs::{Requirement, VerbatimUrl};
+use pytheas_project::{
+    Project, RequirementsError,
+    graph::{Graph, Kind, Missing, Origin, Plugin, Root, Start, Undecided},
+    normalised_name,
+};
+use serde::Serialize;
+
+use crate::{
+    known::{Inventory, InventoryError},
+    launcher::LAUNCH_FILE,
+};
+
+/// The import graph of the built tree in `dir`.
+///
+/// # Errors
+/// When it is no built tree or cannot be read.
+pub fn import_graph(dir: &Path) -> Result<Graph, InventoryError> {
+    Ok(Graph::build(&start(&Inventory::read(dir)?, &[])))
+}
+
+/// Where the graph of a built tree begins; `keep` are modules that belong to it anyway.
+pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
+    let dir = &inventory.dir;
+    let mut roots = Vec::new();
+    for folder in ["app", "app/src"] {
+        let path = dir.join(folder);
+        if path.is_dir() && !path.join("__init__.py").is_file() {
+            roots.push(Root {
+                dir: path,
+                origin: Origin::App,
+            });
+        }
+    }
+    let root = |dir: PathBuf, origin| Root { dir, origin };
+    for site in &inventory.sites {
+        roots.push(root(dir.join(site), Origin::Package));
+    }
+    for folder in stdlib_folders(inventory) {
+        roots.push(root(dir.join(&folder).join("lib-dynload"), Origin::Stdlib));
+        roots.push(root(dir.join(&folder), Origin::Stdlib));
+    }
+    let mut start = Start {
+        roots,
+        keep: keep.to_vec(),
+        ..Start::default()
+    };
+    start
+        .keep
+        .extend(["sitecustomize", "usercustomize"].map(str::to_owned));
+    let launch = std::fs::read(dir.join(LAUNCH_FILE)).unwrap_or_default();
+    let records: Vec<String> = launch
+        .split(|byte| *byte == 0)
+        .map(|record| String::from_utf8_lossy(record).into_owned())
+        .collect();
+    for (at, record) in records.iter().enumerate() {
+        if record == "=-m" {
+            let module = records.get(at + 1).and_then(|next| next.strip_prefix('='));
+            start.modules.extend(module.map(str::to_owned));
+        } else if let Some(path) = record.strip_prefix('@') {
+            match started_module(&dir.join(path)) {
+                Some(module) => start.modules.push(module),
+                None => start.scripts.push(dir.join(path)),
+            }
+        }
+    }
+    for distribution in &inventory.distributions {
+        for (group, name, object) in &distribution.entry_points {
+            if group != "console_scripts" && group != "gui_scripts" {
+                start.plugins.push(Plugin {
+                    group: group.clone(),
+                    name: name.clone(),
+                    module: object.split(':').next().unwrap_or(object).trim().to_owned(),
+                    distribution: distribution.name.clone(),
+                });
+            }
+        }
+    }
+    start
+}
+
+/// The module that the start module of a bundle imports; none for another script.
+fn started_module(path: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(path).ok()?;
+    if !text.starts_with("# Written by pytheas") {
+        return None;
+    }
+    let rest = text.split_once("import_module(\"")?.1;
+    Some(rest.split_once('"')?.0.to_owned())
+}
+
+/// Folders of the standard library, relative to the tree.
+pub(crate) fn stdlib_folders(inventory: &Inventory) -> Vec<String> {
+    inventory
+        .files
+        .keys()
+        .filter_map(|path| path.strip_suffix("/encodings/__init__.py"))
+        .filter(|folder| inventory.files.contains_key(&format!("{folder}/os.py")))
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The size of a part of a tree.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PartSize {
+    /// The package, `app`, or `python`.
+    pub package: String,
+    /// The module or folder in it.
+    pub module: String,
+    /// Sum of its files' sizes.
+    pub size_bytes: u64,
+    /// Number of files.
+    pub files: u64,
+}
+
+/// Something a project imports but does not declare.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Undeclared {
+    /// What is imported.
+    pub module: String,
+    /// The distribution it belongs to.
+    pub package: String,
+    /// The module of the app that imports it.
+    pub by: String,
+    /// On this line.
+    pub line: u32,
+}
+
+/// A package that is large for what it often serves for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Heavy {
+    /// The package.
+    pub package: String,
+    /// Its size in the tree.
+    pub size_bytes: u64,
+    /// What may do as well.
+    pub instead: String,
+}
+
+/// What a check of a built tree found.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Imports of the app that lead to nothing and are not guarded.
+    pub missing: Vec<Missing>,
+    /// Imports of the app that are there only because another package needs them.
+    pub undeclared: Vec<Undeclared>,
+    /// Declared requirements that nothing reaches.
+    pub unused: Vec<String>,
+    /// Imports that cannot be decided.
+    pub undecided: Vec<Undecided>,
+    /// Packages with known lighter alternatives.
+    pub heavy: Vec<Heavy>,
+    /// Sizes, the largest first.
+    pub sizes: Vec<PartSize>,
+    /// The size of the tree.
+    pub size_bytes: u64,
+    /// What a slim build would leave out, in bytes of modules.
+    pub unreached_bytes: u64,
+}
+
+impl Check {
+    /// Whether something is wrong rather than improvable.
+    pub fn has_failed(&self) -> bool {
+        !self.missing.is_empty() || !self.undeclared.is_empty()
+    }
+}
+
+const LIGHTER: &[(&str, &str)] = &[
+    (
+        "opencv-python",
+        "`opencv-python-headless` has no windows and their libraries",
+    ),
+    (
+        "opencv-contrib-python",
+        "`opencv-contrib-python-headless` has no windows and their libraries",
+    ),
+    (
+        "tensorflow",
+        "`ai-edge-litert` or `onnxruntime` run trained models without the trainer",
+    ),
+    (
+        "torch",
+        "`onnxruntime` runs exported models without the trainer",
+    ),
+    (
+        "pandas",
+        "`polars`, or `csv` and `sqlite3` of the standard library for tables of moderate size",
+    ),
+    (
+        "boto3",
+        "`aiobotocore` or plain HTTPS for one service; `botocore` carries the data of all",
+    ),
+    (
+        "matplotlib",
+        "plots drawn elsewhere; devices rarely need them",
+    ),
+    (
+        "google-api-python-client",
+        "the client library of the one service",
+    ),
+    (
+        "ansible",
+        "`ansible-core` without the community collections",
+    ),
+    (
+        "babel",
+        "`babel` carries every locale; `zoneinfo` and format strings where one is enough",
+    ),
+];
+
+/// Checks the built tree in `dir` against the project it was built from.
+///
+/// # Errors
+/// When it is no built tree, or the project's requirements cannot be read.
+pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
+    let inventory = Inventory::read(dir)?;
+    let graph = Graph::build(&start(&inventory, &[]));
+    let declared: BTreeSet<String> = pytheas_project::LockInputs::of(project)?
+        .requirements
+        .iter()
+        .filter_map(|text| Requirement::<VerbatimUrl>::from_str(text).ok())
+        .map(|requirement| normalised_name(requirement.name.as_ref()))
+        .collect();
+    let own = normalised_name(project.name.as_str());
+    let owners = module_owners(&inventory);
+    let is_app = |module: &str| {
+        graph
+            .modules
+            .get(module)
+            .map_or(module == "__main__", |module| module.origin == Origin::App)
+            || owners
+                .get(module.split('.').next().unwrap_or(module))
+                .is_some_and(|names| names.contains(&own))
+    };
+    let missing = graph
+        .missing
+        .iter()
+        .filter(|missing| !missing.optional && is_app(&missing.by))
+        .cloned()
+        .collect();
+    let mut undeclared = Vec::new();
+    for (top, (by, line)) in imported_by_app(&graph, &is_app) {
+        let Some(names) = owners.get(top.as_str()) else {
+            continue;
+        };
+        // Several distributions may share a namespace: one declared is enough.
+        if names
+            .iter()
+            .any(|name| declared.contains(name) || *name == own)
+        {
+            continue;
+        }
+        undeclared.push(Undeclared {
+            package: names.iter().next().cloned().unwrap_or_default(),
+            module: top,
+            by,
+            line,
+        });
+    }
+    let mut reached_distributions: BTreeSet<&str> = BTreeSet::new();
+    let file_owners = inventory.owners();
+    for name in graph.reached.keys() {
+        let file = graph
+            .modules
+            .get(name)
+            .and_then(|module| module.file.as_ref());
+        let relative = file.and_then(|file| file.strip_prefix(&inventory.dir).ok()?.to_str());
+        if let Some(owner) = relative.and_then(|path| file_owners.get(path)) {
+            reached_distributions.insert(owner);
+        }
+    }
+    let unused = inventory
+        .distributions
+        .iter()
+        .filter(|distribution| {
+            declared.contains(&distribution.name)
+                && !reached_distributions.contains(distribution.name.as_str())
+                && distribution
+                    .files
+                    .iter()
+                    .any(|file| file.ends_with(".py") || file.ends_with(".so"))
+        })
+        .map(|distribution| distribution.name.clone())
+        .collect();
+    let sizes = sizes(&inventory);
+    let heavy = LIGHTER
+        .iter()
+        .filter_map(|(package, instead)| {
+            let size_bytes: u64 = sizes
+                .iter()
+                .filter(|part| part.package == *package)
+                .map(|part| part.size_bytes)
+                .sum();
+            (size_bytes > 0).then(|| Heavy {
+                package: (*package).to_owned(),
+                size_bytes,
+                instead: (*instead).to_owned(),
+            })
+        })
+        .collect();
+    let unreached_bytes = graph
+        .modules
+        .values()
+        .filter(|module| {
+            !graph.reached.contains_key(&module.name)
+                && module.origin != Origin::App
+                && module.kind != Kind::Namespace
+        })
+        .filter_map(|module| {
+            let relative = module.file.as_ref()?.strip_prefix(&inventory.dir).ok()?;
+            inventory.files.get(relative.to_str()?)
+        })
+        .sum();
+    Ok(Check {
+        missing,
+        undeclared,
+        unused,
+        undecided: graph
+            .undecided
+            .iter()
+            .cloned()
+            .map(|undecided| shortened(undecided, &inventory.dir))
+            .collect(),
+        heavy,
+        size_bytes: inventory.files.values().sum(),
+        sizes,
+        unreached_bytes,
+    })
+}
+
+fn shortened(undecided: Undecided, dir: &Path) -> Undecided {
+    let file = undecided
+        .file
+        .strip_prefix(dir)
+        .map_or_else(|_| undecided.file.clone(), Path::to_owned);
+    Undecided { file, ..undecided }
+}
+
+/// What stops a check.
+#[derive(Debug, thiserror::Error, miette::Diagnostic)]
+pub enum CheckError {
+    /// The tree.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Inventory(#[from] InventoryError),
+    /// The project's requirements.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Requirements(#[from] RequirementsError),
+}
+
+/// Top-level names that modules of the app import, with the first place.
+fn imported_by_app(
+    graph: &Graph,
+    is_app: &dyn Fn(&str) -> bool,
+) -> BTreeMap<String, (String, u32)> {
+    graph
+        .imported_by
+        .iter()
+        .filter_map(|(name, places)| {
+            let place = places.iter().find(|(by, _)| is_app(by))?;
+            Some((name.clone(), place.clone()))
+        })
+        .collect()
+}
+
+/// The distributions that have modules of a top-level name.
+fn module_owners(inventory: &Inventory) -> BTreeMap<String, BTreeSet<String>> {
+    let mut owners: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for distribution in &inventory.distributions {
+        for file in &distribution.files {
+            let Some(inside) = inventory
+                .sites
+                .iter()
+                .find_map(|site| file.strip_prefix(site.as_str())?.strip_prefix('/'))
+            else {
+                continue;
+            };
+            let top = match inside.split_once('/') {
+                Some((folder, _)) => folder,
+                None if inside.ends_with(".py") || inside.ends_with(".so") => {
+                    inside.split('.').next().unwrap_or(inside)
+                }
+                None => continue,
+            };
+            if !top.contains('.') && top != "__pycache__" {
+                owners
+                    .entry(top.to_owned())
+                    .or_default()
+                    .insert(distribution.name.clone());
+            }
+        }
+    }
+    owners
+}
+
+/// Sizes by package and the first folder or module in it, the largest first.
+pub(crate) fn sizes(inventory: &Inventory) -> Vec<PartSize> {
+    let owners = inventory.owners();
+    let stdlib = stdlib_folders(inventory);
+    let mut parts: BTreeMap<(String, String), (u64, u64)> = BTreeMap::new();
+    for (path, size) in &inventory.files {
+        // Byte code belongs to its source.
+        let source = source_of(path);
+        let (package, module) = place(path, &source, inventory, &owners, &stdlib);
+        let part = parts.entry((package, module)).or_default();
+        part.0 += size;
+        part.1 += 1;
+    }
+    let mut sizes: Vec<PartSize> = parts
+        .into_iter()
+        .map(|((package, module), (size_bytes, files))| PartSize {
+            package,
+            module,
+            size_bytes,
+            files,
+        })
+        .collect();
+    sizes.sort_by(|a, b| {
+        b.size_bytes
+            .cmp(&a.size_bytes)
+            .then_with(|| (&a.package, &a.module).cmp(&(&b.package, &b.module)))
+    });
+    sizes
+}
+
+fn place(
+    path: &str,
+    source: &str,
+    inventory: &Inventory,
+    owners: &BTreeMap<&str, &str>,
+    stdlib: &[String],
+) -> (String, String) {
+    let module_of = |inside: &str| {
+        let mut parts = inside.split('/');
+        let first = parts.next().unwrap_or(inside);
+        match (parts.next(), parts.next()) {
+            (Some(second), Some(_)) => format!("{first}.{second}"),
+            (Some(second), None) => {
+                let stem = second.split('.').next().unwrap_or(second);
+                if stem == "__init__" {
+                    first.to_owned()
+                } else {
+                    format!("{first}.{stem}")
+                }
+            }
+            _ => first.split('.').next().unwrap_or(first).to_owned(),
+        }
+    };
+    let inside = |folder: &str| source.strip_prefix(folder)?.strip_prefix('/');
+    if let Some(rest) = inventory.sites.iter().find_map(|site| inside(site)) {
+        let package = owners.get(path).or_else(|| owners.get(source)).map_or_else(
+            || rest.split('/').next().unwrap_or(rest).to_owned(),
+            |owner| (*owner).to_owned(),
+        );
+        return (package, module_of(rest));
+    }
+    if let Some(rest) = stdlib.iter().find_map(|folder| inside(folder)) {
+        let rest = rest.strip_prefix("lib-dynload/").unwrap_or(rest);
+        let first = rest.split('/').next().unwrap_or(rest);
+        let module = first.split('.').next().unwrap_or(first);
+        return ("python".to_owned(), module.to_owned());
+    }
+    if let Some(rest) = inside("python") {
+        return ("python".to_owned(), rest.to_owned());
+    }
+    if let Some(rest) = inside("app") {
+        return (
+            "app".to_owned(),
+            rest.split('/').next().unwrap_or(rest).to_owned(),
+        );
+    }
+    ("pytheas".to_owned(), source.to_owned())
+}
+
+/// The source of a file with byte code; any other file itself.
+pub(crate) fn source_of(path: &str) -> String {
+    let source = || {
+        let (folder, name) = path.rsplit_once("/__pycache__/")?;
+        let stem = name.strip_suffix(".pyc")?.split('.').next()?;
+        Some(format!("{folder}/{stem}.py"))
+    };
+    source().unwrap_or_else(|| path.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn byte_code_belongs_to_its_source() {
+        assert_eq!(source_of("a/__pycache__/b.cpython-311.pyc"), "a/b.py");
+        assert_eq!(source_of("a/b.so"), "a/b.so");
+    }
+}

@@ -1,0 +1,345 @@
+//! The packages of the lock without a package manager: the best wheel by tag for the *target*,
+//! fetched in parallel, checked against the lock's hash, unpacked once into a content-addressed
+//! cache, and copied from there. Works for every platform alike; nothing of a package is run.
+//!
+//! ```text
+//! CACHE/wheels/<sha256>.whl          as fetched (wheelhouses take it from here)
+//!             /<sha256>/contents     `SHA256 SIZE f|x PATH` per file, the last line its own hash
+//!             /<sha256>/files/PATH   as they lie in site-packages; scripts in `bin`
+//! ```
+//! An entry appears by one rename and each file is hashed again whenever it is copied, so two
+//! builds at once, a power cut or a damaged disk cannot bring a wrong byte into a bundle.
+
+mod choose;
+mod credentials;
+mod fetch;
+mod store;
+#[cfg(test)]
+mod tests;
+mod unpack;
+mod wheels;
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use pytheas_project::{Connectivity, Environment, LockedPackage, Pylock, Uv};
+use pytheas_release::{Platform, RelPath, Sha256};
+
+use crate::{
+    dependencies::DependencyError,
+    event::{Event, Observer},
+    interpreter::Interpreter,
+};
+
+pub(crate) use choose::{Chosen, choose};
+use store::{Contents, Store};
+pub(crate) use wheels::WheelFile;
+
+/// A package file that cannot be used.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum InstallError {
+    /// The index does not answer.
+    #[error("cannot fetch `{file}`")]
+    #[diagnostic(
+        code(pytheas::install::network),
+        help(
+            "check the network, proxy and index settings; what was fetched once stays in the cache"
+        )
+    )]
+    Network {
+        /// The file.
+        file: String,
+        /// Why.
+        source: pytheas_project::http::HttpError,
+    },
+    /// Not in the cache, and the network is not to be used.
+    #[error("`{file}` is not in the cache, and the network is not to be used")]
+    #[diagnostic(
+        code(pytheas::install::offline),
+        help("build once without `--offline`")
+    )]
+    Offline {
+        /// The file.
+        file: String,
+    },
+    /// Another file than the locked one.
+    #[error("`{file}` is not the file that was locked")]
+    #[diagnostic(
+        code(pytheas::install::hash),
+        help(
+            "its SHA-256 is {found}, the lock file says {expected}; do not use it; if the index replaced it on purpose, run `pytheas lock --upgrade`"
+        )
+    )]
+    Hash {
+        /// The file.
+        file: String,
+        /// Its hash.
+        found: Sha256,
+        /// The locked one.
+        expected: Sha256,
+    },
+    /// A wheel that is none, or one that must not be unpacked.
+    #[error("`{file}` is no wheel that can be installed: {reason}")]
+    #[diagnostic(
+        code(pytheas::install::wheel),
+        help(
+            "it was not unpacked; report it to the package's authors, and require another version"
+        )
+    )]
+    Wheel {
+        /// The wheel.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Only sources, and they hold C code.
+    #[error(
+        "`{package}` {version} has no wheel for `{platform}`, and its source builds to `{made}`, for this machine only"
+    )]
+    #[diagnostic(
+        code(pytheas::install::compiled_source),
+        help(
+            "require a version that has a wheel for `{platform}`, put one into an index or `--find-links` folder, or build on such a machine"
+        )
+    )]
+    CompiledSource {
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
+        /// What is built for.
+        platform: Platform,
+        /// The wheel that its build made.
+        made: String,
+    },
+    /// It comes from somewhere that only uv can install from, for this machine.
+    #[error(
+        "`{package}` comes from {place}, which cannot be installed for `{platform}` on this machine"
+    )]
+    #[diagnostic(
+        code(pytheas::install::foreign_source),
+        help("build a wheel of it, and require that; or build on a `{platform}` machine")
+    )]
+    ForeignSource {
+        /// The package.
+        package: String,
+        /// What kind of place.
+        place: &'static str,
+        /// What is built for.
+        platform: Platform,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::install::io),
+        help("check permissions and free space; `PYTHEAS_CACHE_DIR` chooses another cache")
+    )]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+}
+
+fn io_error(action: &'static str, path: &Path) -> impl Fn(io::Error) -> InstallError + use<> {
+    let path = path.to_owned();
+    move |source| InstallError::Io {
+        action,
+        path: path.clone(),
+        source,
+    }
+}
+
+/// What an installation works with.
+#[derive(Clone, Copy)]
+pub(crate) struct Installer<'a> {
+    pub(crate) interpreter: &'a Interpreter,
+    pub(crate) platform: &'a Platform,
+    pub(crate) uv: &'a Uv,
+    pub(crate) connectivity: Connectivity,
+    pub(crate) environment: &'a Environment,
+    pub(crate) observer: Observer<'a>,
+}
+
+impl Installer<'_> {
+    /// Installs what the lock at `lock_path` needs into the new folder `site`. Gives false, having
+    /// done nothing, when a package has no wheel and uv can install all of it on this machine.
+    pub(crate) fn install_lock(
+        &self,
+        lock: &Pylock,
+        lock_path: &Path,
+        site: &Path,
+    ) -> Result<bool, DependencyError> {
+        let chosen = choose(lock, self.interpreter, self.platform)?;
+        let all_wheels = chosen
+            .iter()
+            .all(|(_, choice)| matches!(choice, Chosen::Wheel(..)));
+        if !all_wheels && self.interpreter.runs_here() {
+            return Ok(false);
+        }
+        let store = Store::new(self.environment);
+        let folder = lock_path.parent().unwrap_or(Path::new("."));
+        let fetcher = fetch::Fetcher::new(&store, self.environment, self.connectivity, folder);
+        let parallel = |(package, choice): &(&LockedPackage, Chosen<'_>)| match choice {
+            Chosen::Wheel(file, sha256) => fetcher.wheel(file, *sha256).map(Some),
+            Chosen::Source(..) | Chosen::Other(_) => {
+                let _ = package;
+                Ok(None)
+            }
+        };
+        let fetched = in_parallel(&chosen, parallel);
+        let mut contents = Vec::new();
+        for ((package, choice), fetched) in chosen.iter().zip(fetched) {
+            contents.push(match (fetched?, choice) {
+                (Some(contents), _) => contents,
+                (None, Chosen::Source(file, sha256)) => {
+                    self.build_source(package, &fetcher.source(file, *sha256)?, &store)?
+                }
+                (None, Chosen::Other(place)) => {
+                    return Err(InstallError::ForeignSource {
+                        package: package.name.clone(),
+                        place,
+                        platform: self.platform.clone(),
+                    }
+                    .into());
+                }
+                (None, Chosen::Wheel(..)) => unreachable!("wheels are fetched above"),
+            });
+        }
+        self.place(&store, &contents, site)?;
+        Ok(true)
+    }
+
+    /// Installs the app's own wheel at `path`, which was just built here, into `site`.
+    pub(crate) fn install_wheel(&self, path: &Path, site: &Path) -> Result<(), InstallError> {
+        let store = Store::new(self.environment);
+        let bytes = std::fs::read(path).map_err(io_error("read", path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if !self.interpreter.runs_here() && !name.ends_with("-none-any.whl") {
+            let mut parts = name.split('-');
+            return Err(InstallError::CompiledSource {
+                package: parts.next().unwrap_or_default().to_owned(),
+                version: parts.next().unwrap_or_default().to_owned(),
+                platform: self.platform.clone(),
+                made: name.into_owned(),
+            });
+        }
+        let contents = store.add(&name, &bytes, Sha256::of(&bytes))?;
+        self.place(&store, &[contents], site)
+    }
+
+    /// Builds a source distribution for a foreign platform: only a pure wheel will do.
+    fn build_source(
+        &self,
+        package: &LockedPackage,
+        sdist: &Path,
+        store: &Store,
+    ) -> Result<Contents, DependencyError> {
+        let scratch = store.scratch()?;
+        let mut command = self.uv.command();
+        command
+            .args(["build", "--wheel", "--no-create-gitignore", "--out-dir"])
+            .arg(scratch.path());
+        if let Some(python) = self.interpreter.tool() {
+            command.arg("--python").arg(python);
+        }
+        command.arg(sdist).env("SOURCE_DATE_EPOCH", "315532800");
+        self.uv
+            .run(command)
+            .map_err(|error| crate::dependencies::uv_error(self.uv, error))?;
+        let dir = scratch.path();
+        let made = std::fs::read_dir(dir)
+            .map_err(io_error("read", dir))?
+            .flatten()
+            .map(|child| child.path())
+            .find(|path| path.extension().is_some_and(|end| end == "whl"));
+        let name = made
+            .as_ref()
+            .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
+            .unwrap_or_default();
+        let (Some(made), true) = (made, name.ends_with("-none-any.whl")) else {
+            return Err(InstallError::CompiledSource {
+                package: package.name.clone(),
+                version: package.version.clone().unwrap_or_default(),
+                platform: self.platform.clone(),
+                made: name,
+            }
+            .into());
+        };
+        let bytes = std::fs::read(&made).map_err(io_error("read", &made))?;
+        Ok(store.add(&name, &bytes, Sha256::of(&bytes))?)
+    }
+
+    /// Copies the files of all wheels to `site`. Where two bring the same file, the later one of
+    /// the lock's order wins, as with pip.
+    fn place(&self, store: &Store, wheels: &[Contents], site: &Path) -> Result<(), InstallError> {
+        let mut owners: BTreeMap<&RelPath, usize> = BTreeMap::new();
+        for (index, wheel) in wheels.iter().enumerate() {
+            for (path, file) in &wheel.files {
+                let Some(before) = owners.insert(path, index) else {
+                    continue;
+                };
+                if wheels[before].files.get(path) != Some(file) {
+                    let text = format!(
+                        "`{}` and `{}` both bring `{path}`; the second one's is taken",
+                        wheels[before].name, wheel.name
+                    );
+                    (self.observer)(Event::Warning { text });
+                }
+            }
+        }
+        let mut folders: Vec<PathBuf> = owners
+            .keys()
+            .filter_map(|path| path.under(site).parent().map(Path::to_owned))
+            .collect();
+        folders.dedup();
+        for folder in &folders {
+            std::fs::create_dir_all(folder).map_err(io_error("make", folder))?;
+        }
+        let owners: Vec<(&RelPath, usize)> = owners.into_iter().collect();
+        let copied = in_parallel(&owners, |(path, index)| {
+            store.copy(&wheels[*index], path, &path.under(site))
+        });
+        copied.into_iter().collect()
+    }
+}
+
+/// `work` done for each item by as many threads as the machine has processors (downloads wait for
+/// the network: at least eight); the results are in the items' order.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    use std::sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    };
+    let threads = std::thread::available_parallelism()
+        .map_or(8, usize::from)
+        .max(8)
+        .min(items.len());
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    let result = work(item);
+                    let mut results = results.lock().unwrap_or_else(|poison| poison.into_inner());
+                    results.push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results
+        .into_inner()
+        .unwrap_or_else(|poison| poison.into_inner());
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}

@@ -1,0 +1,282 @@
+//! The entry of an app that only its package's metadata tells: a published package, or a project
+//! whose scripts are known to its build back end. `entry_points.txt` is read; nothing is run.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use miette::Diagnostic;
+use pytheas_project::{Entry, Project, Pylock, closest, normalised_name};
+
+use crate::{
+    app,
+    dependencies::uv_error,
+    error::{BuildError, io_error},
+    install::Installer,
+};
+
+/// A package that does not say what starts it.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum InstalledEntryError {
+    /// Several scripts, none called as the package.
+    #[error("`{package}` has several programs: {candidates}")]
+    #[diagnostic(
+        code(pytheas::entry::several_programs),
+        help("choose one with `--entry`, e.g. `--entry {example}`")
+    )]
+    Several {
+        /// The package.
+        package: String,
+        /// The programs with their entry points.
+        candidates: String,
+        /// One of the entry points.
+        example: String,
+    },
+    /// No script and no package to run.
+    #[error("`{package}` has no program: it is a library")]
+    #[diagnostic(
+        code(pytheas::entry::library),
+        help("name what starts the app with `--entry MODULE:CALLABLE`")
+    )]
+    Library {
+        /// The package.
+        package: String,
+    },
+    /// A script that is no entry point.
+    #[error("the program `{script}` of `{package}` is `{value}`, which is no entry point")]
+    #[diagnostic(
+        code(pytheas::entry::program),
+        help("name what starts the app with `--entry MODULE:CALLABLE`")
+    )]
+    Program {
+        /// The package.
+        package: String,
+        /// The script.
+        script: String,
+        /// What is written.
+        value: String,
+    },
+    /// The package is not in the lock.
+    #[error("`{package}` is not in the lock file `{}`", lock.display())]
+    #[diagnostic(
+        code(pytheas::entry::not_locked),
+        help("run `pytheas lock` for it again")
+    )]
+    NotLocked {
+        /// The package.
+        package: String,
+        /// The lock file.
+        lock: PathBuf,
+    },
+}
+
+/// Finds the entry in the metadata of the app's package: its console script of that name, else
+/// its only one, else its only package that `python -m` can run.
+pub(crate) fn find(
+    project: &Project,
+    lock: &Pylock,
+    lock_path: &Path,
+    installer: &Installer<'_>,
+    output: &Path,
+) -> Result<Entry, BuildError> {
+    let scratch =
+        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    let site = scratch.path().join("site");
+    fs::create_dir(&site).map_err(io_error("make", &site))?;
+    let package = match &project.package {
+        Some(package) => {
+            let mut only = lock.clone();
+            only.packages.retain(|locked| locked.name == *package);
+            let Some(locked) = only.packages.first() else {
+                return Err(InstalledEntryError::NotLocked {
+                    package: package.clone(),
+                    lock: lock_path.to_owned(),
+                }
+                .into());
+            };
+            let what = match (&locked.version, &locked.archive, &locked.vcs) {
+                (Some(version), None, None) => format!("{package}=={version}"),
+                _ => project.dependencies.first().cloned().unwrap_or_default(),
+            };
+            if !installer.install_lock(&only, lock_path, &site)? {
+                install_by_uv(installer, &what, &site)?;
+            }
+            package.clone()
+        }
+        None => {
+            let python = installer.interpreter.python();
+            let wheel = app::build_wheel(project, installer.uv, &python, scratch.path(), output)?;
+            installer
+                .install_wheel(&wheel, &site)
+                .map_err(crate::dependencies::DependencyError::from)?;
+            let name = wheel.file_name().unwrap_or_default().to_string_lossy();
+            normalised_name(name.split('-').next().unwrap_or(&name))
+        }
+    };
+    Ok(choose(&site, &package, project.name.as_str())?)
+}
+
+/// Packages with C code and no wheel: uv builds them for this machine.
+fn install_by_uv(installer: &Installer<'_>, what: &str, site: &Path) -> Result<(), BuildError> {
+    let mut command = installer.uv.command();
+    command
+        .args(["pip", "install", "--no-deps", "--python"])
+        .arg(installer.interpreter.python())
+        .arg("--target")
+        .arg(site)
+        .arg(what);
+    installer
+        .uv
+        .run(command)
+        .map(|_| ())
+        .map_err(|error| uv_error(installer.uv, error).into())
+}
+
+fn choose(site: &Path, package: &str, app: &str) -> Result<Entry, InstalledEntryError> {
+    let scripts = scripts(site, package);
+    let named = [package, app].iter().find_map(|wanted| {
+        scripts
+            .iter()
+            .find(|(name, _)| normalised_name(name) == normalised_name(wanted))
+    });
+    let only = scripts.iter().next().filter(|_| scripts.len() == 1);
+    if let Some((script, value)) = named.or(only) {
+        return value.parse().map_err(|_| InstalledEntryError::Program {
+            package: package.to_owned(),
+            script: script.clone(),
+            value: value.clone(),
+        });
+    }
+    if scripts.is_empty() {
+        let modules = runnable(site);
+        let wanted = package.replace('-', "_");
+        let module = match modules.as_slice() {
+            [only] => Some(only),
+            several => several
+                .iter()
+                .find(|module| module.to_lowercase() == wanted),
+        };
+        return match module {
+            Some(module) => Ok(Entry::Module(module.clone())),
+            None => Err(InstalledEntryError::Library {
+                package: package.to_owned(),
+            }),
+        };
+    }
+    let near = closest(package, scripts.keys().map(String::as_str));
+    let example = near
+        .and_then(|name| scripts.get(name))
+        .or(scripts.values().next());
+    let candidates: Vec<String> = scripts
+        .iter()
+        .map(|(name, value)| format!("`{name}` ({value})"))
+        .collect();
+    Err(InstalledEntryError::Several {
+        package: package.to_owned(),
+        candidates: candidates.join(", "),
+        example: example.cloned().unwrap_or_default(),
+    })
+}
+
+/// `[console_scripts]` and `[gui_scripts]` of the package's `entry_points.txt`.
+fn scripts(site: &Path, package: &str) -> BTreeMap<String, String> {
+    let text = fs::read_dir(site)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .find(|child| {
+            let name = child.file_name().to_string_lossy().into_owned();
+            let stem = name.strip_suffix(".dist-info").unwrap_or_default();
+            let stem = stem.rsplit_once('-').map_or(stem, |(name, _)| name);
+            normalised_name(stem) == package
+        })
+        .and_then(|child| fs::read_to_string(child.path().join("entry_points.txt")).ok())
+        .unwrap_or_default();
+    let mut section = "";
+    let mut found = BTreeMap::new();
+    for line in text.lines().map(str::trim) {
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            section = name.trim();
+        } else if matches!(section, "console_scripts" | "gui_scripts")
+            && !line.starts_with(['#', ';'])
+            && let Some((name, value)) = line.split_once('=')
+        {
+            found.insert(name.trim().to_owned(), value.trim().to_owned());
+        }
+    }
+    found
+}
+
+fn runnable(site: &Path) -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(site)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|child| child.path().join("__main__.py").is_file())
+        .filter_map(|child| child.file_name().into_string().ok())
+        .collect();
+    found.sort();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        }
+        dir
+    }
+
+    #[track_caller]
+    fn check(files: &[(&str, &str)], package: &str, expected: &str) {
+        let dir = site(files);
+        let found = match choose(dir.path(), package, package) {
+            Ok(entry) => entry.to_string(),
+            Err(error) => format!("{error}; {}", error.help().unwrap()),
+        };
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_packages_program_is_the_one_of_its_name_or_its_only_one() {
+        let points = "tool_x-1.dist-info/entry_points.txt";
+        check(
+            &[(
+                points,
+                "[console_scripts]\nother = a:b\ntool-x = tool_x.cli:main [extra]\n",
+            )],
+            "tool-x",
+            "tool_x.cli:main",
+        );
+        check(
+            &[(points, "[console_scripts]\ntx=a:b\n\n[x.plugins]\ny=z:w\n")],
+            "tool-x",
+            "a:b",
+        );
+        check(
+            &[(
+                points,
+                "[console_scripts]\ntx = a:b\n[gui_scripts]\ntxg = a:g\n",
+            )],
+            "tool-x",
+            "`tool-x` has several programs: `tx` (a:b), `txg` (a:g); choose one with `--entry`, e.g. `--entry a:b`",
+        );
+        check(&[("tool_x/__main__.py", "")], "tool-x", "tool_x");
+        check(
+            &[("tool_x/__init__.py", "")],
+            "tool-x",
+            "`tool-x` has no program: it is a library; name what starts the app with `--entry MODULE:CALLABLE`",
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! Whether a build gives the same bytes again: the project is built a second time from a copy in
+//! another folder, with another home, temporary folder, interpreter cache, locale, time zone and
+//! hash seed, and the two trees are compared entry by entry.
+
+use std::path::{Path, PathBuf};
+
+use miette::Diagnostic;
+use pytheas_project::{Connectivity, PYLOCK_FILE, Project, Uv};
+use pytheas_release::{Entry, RelPath, Tree};
+
+use crate::{
+    BuildRequest, Built, LockMode, app,
+    error::{BuildError, io_error},
+    event::Observer,
+    scratch,
+};
+
+/// How many differences an error names.
+const NAMED: usize = 10;
+
+/// Two builds that differ.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error("a second build of `{name}` differs in {count} of its files: {}", first.join(", "))]
+#[diagnostic(
+    code(pytheas::build::not_reproducible),
+    help(
+        "files of the app: look for what its build takes from the time, the folder or the machine; a package built from its source: require a version that has a wheel"
+    )
+)]
+pub struct NotReproducible {
+    /// The app.
+    pub name: String,
+    /// Number of entries that differ.
+    pub count: usize,
+    /// The first of them, with how they differ.
+    pub first: Vec<String>,
+}
+
+/// Builds `request` once more elsewhere and compares the result with `built`, which it gave.
+///
+/// # Errors
+/// [`BuildError::NotReproducible`] when they differ; else whatever stops the second build.
+pub fn check_reproducible(
+    request: &BuildRequest,
+    built: &Built,
+    observer: Observer<'_>,
+) -> Result<(), BuildError> {
+    let elsewhere = tempfile::Builder::new()
+        .prefix("pytheas elsewhere ")
+        .tempdir()
+        .map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    let root = elsewhere.path();
+    let project = copied(&request.project, built, root)?;
+    let uv = Uv::find(&request.environment, request.connectivity, &|_| {})?;
+    let mut environment = request
+        .environment
+        .clone()
+        .with("PYTHEAS_UV", uv.path)
+        .with("LC_ALL", "C")
+        .with("TZ", "Pacific/Chatham")
+        .with("PYTHONHASHSEED", "77")
+        .with("SOURCE_DATE_EPOCH", "1000000000");
+    // uv's cache holds what was fetched; everything else is made again.
+    if request.environment.path("UV_CACHE_DIR").is_none() {
+        let default = request
+            .environment
+            .path("XDG_CACHE_HOME")
+            .or_else(|| Some(request.environment.home()?.join(".cache")));
+        if let Some(cache) = default {
+            environment = environment.with("UV_CACHE_DIR", cache.join("uv"));
+        }
+    }
+    for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
+        let folder = root.join(folder);
+        std::fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
+        environment = environment.with(name, folder);
+    }
+    // Without the network an interpreter cannot be fetched a second time.
+    environment = if request.connectivity == Connectivity::Online {
+        environment.with("PYTHEAS_CACHE_DIR", root.join("cache"))
+    } else {
+        environment.with("PYTHEAS_CACHE_DIR", request.environment.cache_dir())
+    };
+    let again = BuildRequest {
+        project,
+        name: Some(built.record.name.clone()),
+        out: Some(root.join("result of the second build")),
+        lock: LockMode::Frozen,
+        environment,
+        ..request.clone()
+    };
+    let second = crate::build(&again, observer)?;
+    compare(built.record.name.as_str(), &built.tree, &second.tree).map_err(Into::into)
+}
+
+/// The project in another folder; the same one where requirements lead out of it.
+fn copied(project: &Project, built: &Built, root: &Path) -> Result<Project, BuildError> {
+    let lock_path = built.locked.as_ref().map_or_else(
+        || project.dir.join(PYLOCK_FILE),
+        |report| report.path.clone(),
+    );
+    let lock_text = std::fs::read_to_string(&lock_path).unwrap_or_default();
+    let leads_out = lock_text.contains("path = \"");
+    if leads_out {
+        return Ok(project.clone());
+    }
+    let folder = project
+        .dir
+        .file_name()
+        .map_or_else(|| "project".into(), PathBuf::from);
+    let dir = root.join("another folder").join(folder);
+    app::copy_for_build(&project.dir, &dir, &built.dir)?;
+    let lock = dir.join(PYLOCK_FILE);
+    scratch::write(&lock, lock_text.as_bytes(), scratch::Kind::Data)
+        .map_err(io_error("write", &lock))?;
+    Ok(Project::load(&dir)?)
+}
+
+/// The trees are one and the same.
+fn compare(name: &str, first: &Tree, second: &Tree) -> Result<(), NotReproducible> {
+    let mut differing: Vec<String> = Vec::new();
+    let how = |one: Option<&Entry>, two: Option<&Entry>| match (one, two) {
+        (Some(_), None) => "only in the first",
+        (None, Some(_)) => "only in the second",
+        (Some(Entry::File { sha256: one, .. }), Some(Entry::File { sha256: two, .. }))
+            if one == two =>
+        {
+            "mode"
+        }
+        (Some(Entry::File { .. }), Some(Entry::File { .. })) => "content",
+        _ => "kind",
+    };
+    let missing = second
+        .iter()
+        .filter(|(path, _)| first.get(path).is_none())
+        .map(|(path, _)| path);
+    let mut paths: Vec<&RelPath> = first.iter().map(|(path, _)| path).chain(missing).collect();
+    paths.sort();
+    for path in paths {
+        let (one, two) = (first.get(path), second.get(path));
+        // The bill's serial number is made from all the other files.
+        if one != two && path.as_str() != super::SBOM_FILE {
+            differing.push(format!("`{path}` ({})", how(one, two)));
+        }
+    }
+    if first.id() == second.id() {
+        return Ok(());
+    }
+    let count = differing.len();
+    differing.truncate(NAMED);
+    Err(NotReproducible {
+        name: name.to_owned(),
+        count,
+        first: differing,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use pytheas_release::Sha256;
+
+    use super::*;
+
+    fn tree(files: &[(&str, &str, bool)]) -> Tree {
+        let mut tree = Tree::default();
+        for (path, content, executable) in files {
+            let entry = Entry::File {
+                size_bytes: content.len() as u64,
+                sha256: Sha256::of(content.as_bytes()),
+                executable: *executable,
+            };
+            tree.insert(path.parse().unwrap(), entry).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn the_differing_files_are_named_with_how_they_differ() {
+        let one = tree(&[("a", "1", false), ("b", "1", false), ("c", "1", false)]);
+        let two = tree(&[("a", "2", false), ("b", "1", true), ("d", "1", false)]);
+        assert!(compare("app", &one, &one).is_ok());
+        let error = compare("app", &one, &two).unwrap_err();
+        insta::assert_snapshot!(error, @"a second build of `app` differs in 4 of its files: `a` (content), `b` (mode), `c` (only in the first), `d` (only in the second)");
+    }
+}

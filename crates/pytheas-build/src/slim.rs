@@ -1,0 +1,352 @@
+//! `slim = true`: of the packages and the standard library only what the import graph reaches.
+//!
+//! What goes: modules that nothing reaches (with their byte code), distributions without a reached
+//! module, tests, type stubs, headers and C sources, and shared libraries that only dropped
+//! modules needed. What stays: the app whole, data files of every package with a reached module,
+//! whatever `keep` names. Each import that cannot be decided is a warning, and `pytheas test`
+//! proves the result.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use pytheas_project::graph::{Graph, Origin};
+use pytheas_release::BuildRecord;
+use walkdir::WalkDir;
+
+use crate::{
+    error::{BuildError, io_error},
+    event::{Event, Observer},
+    explain,
+    interpreter::needed_libraries,
+    known::Inventory,
+    scratch,
+};
+
+/// How many undecided imports of packages one warning names.
+const NAMED: usize = 5;
+
+/// Cuts the tree in `dir` down to what is reached.
+pub(crate) fn cut(
+    dir: &Path,
+    record: &BuildRecord,
+    keep: &[String],
+    observer: Observer<'_>,
+) -> Result<(), BuildError> {
+    let inventory = Inventory::with_record(dir, record.clone())?;
+    let graph = Graph::build(&explain::start(&inventory, keep));
+    warn_of_undecided(&graph, dir, observer);
+
+    let kept = kept_files(&inventory, &graph);
+    let dropped: BTreeSet<&str> = inventory
+        .files
+        .keys()
+        .map(String::as_str)
+        .filter(|path| !kept.contains(*path))
+        .collect();
+    let libraries = unneeded_libraries(&inventory, &dropped)?;
+    for path in dropped
+        .iter()
+        .copied()
+        .chain(libraries.iter().map(String::as_str))
+    {
+        let path = dir.join(path);
+        fs::remove_file(&path).map_err(io_error("remove", &path))?;
+    }
+    remove_leftovers(dir)?;
+    for distribution in &inventory.distributions {
+        shorten_record(dir, &distribution.dist_info)?;
+    }
+    Ok(())
+}
+
+/// The files that stay, relative to the tree.
+fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
+    let stdlib = explain::stdlib_folders(inventory);
+    let modules: BTreeMap<&str, bool> = graph
+        .modules
+        .values()
+        .filter_map(|module| {
+            let file = module.file.as_ref()?.strip_prefix(&inventory.dir).ok()?;
+            let is_kept = graph.reached.contains_key(&module.name) || module.origin == Origin::App;
+            Some((file.to_str()?, is_kept))
+        })
+        .collect();
+    let tops: BTreeSet<&str> = graph
+        .reached
+        .keys()
+        .filter(|name| {
+            graph
+                .modules
+                .get(*name)
+                .is_some_and(|module| module.file.is_some())
+        })
+        .map(|name| name.split('.').next().unwrap_or(name))
+        .collect();
+    let owners = inventory.owners();
+    let is_module_kept = |path: &str| modules.get(path).copied();
+    let mut kept_distributions: BTreeSet<&str> = BTreeSet::new();
+    for (path, is_kept) in &modules {
+        if let (true, Some(owner)) = (is_kept, owners.get(path)) {
+            kept_distributions.insert(owner);
+        }
+    }
+    // `importlib.metadata.version("name")` needs no module of it.
+    for distribution in &inventory.distributions {
+        if graph.words.contains(&distribution.name)
+            || graph.words.contains(&distribution.metadata.name)
+        {
+            kept_distributions.insert(&distribution.name);
+        }
+    }
+    let mut kept = BTreeSet::new();
+    for path in inventory.files.keys() {
+        let source = explain::source_of(path);
+        let in_site = inventory
+            .sites
+            .iter()
+            .find_map(|site| source.strip_prefix(site.as_str())?.strip_prefix('/'));
+        let in_stdlib = stdlib
+            .iter()
+            .find_map(|folder| source.strip_prefix(folder.as_str())?.strip_prefix('/'));
+        let is_kept = if let Some(inside) = in_site {
+            let top = inside.split('/').next().unwrap_or(inside);
+            if let Some(info) = top.strip_suffix(".dist-info") {
+                let _name_and_version = info;
+                inventory
+                    .distributions
+                    .iter()
+                    .find(|distribution| distribution.dist_info.ends_with(&format!("/{top}")))
+                    .is_none_or(|distribution| {
+                        kept_distributions.contains(distribution.name.as_str())
+                    })
+            } else if inside.ends_with(".pth") && !inside.contains('/') {
+                path_file_works(&inventory.dir.join(path), inventory, &tops)
+            } else {
+                is_module_kept(&source).unwrap_or_else(|| {
+                    is_data(inside)
+                        && (tops.contains(top)
+                            || top.contains('.')
+                                && owners
+                                    .get(path.as_str())
+                                    .is_some_and(|owner| kept_distributions.contains(owner)))
+                })
+            }
+        } else if let Some(inside) = in_stdlib {
+            let top = inside.split('/').next().unwrap_or(inside);
+            is_module_kept(&source)
+                .unwrap_or_else(|| is_data(inside) && (!inside.contains('/') || tops.contains(top)))
+        } else {
+            let is_extra = ["python/include/", "python/share/"]
+                .iter()
+                .any(|folder| path.starts_with(folder));
+            !is_extra
+        };
+        if is_kept {
+            kept.insert(path.clone());
+        }
+    }
+    kept
+}
+
+/// Whether a file that is no reachable module is data that the package may read. Sources that are
+/// no modules (in `tests` and the like, or hidden by others) are none.
+fn is_data(inside: &str) -> bool {
+    let (folder, name) = inside.rsplit_once('/').unwrap_or(("", inside));
+    let is_of_tests = folder
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "tests" | "test" | "_tests"));
+    let extension = name.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let is_of_compilers = matches!(
+        extension,
+        "pyi"
+            | "h"
+            | "hpp"
+            | "hh"
+            | "c"
+            | "cc"
+            | "cpp"
+            | "cxx"
+            | "pyx"
+            | "pxd"
+            | "pxi"
+            | "a"
+            | "o"
+            | "f90"
+    ) || name == "py.typed";
+    // Python files whose path is no module's name are data, e.g. templates.
+    let is_name = |part: &str| part.chars().all(|c| c.is_alphanumeric() || c == '_');
+    let stem = name.split('.').next().unwrap_or(name);
+    let is_module_like =
+        matches!(extension, "py" | "pyc") && folder.split('/').all(is_name) && is_name(stem);
+    !is_of_tests && !is_of_compilers && !is_module_like
+}
+
+/// Whether every module that a `.pth` file imports at start-up is there.
+fn path_file_works(path: &Path, inventory: &Inventory, tops: &BTreeSet<&str>) -> bool {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let is_there = |name: &str| {
+        inventory.sites.iter().any(|site| {
+            inventory.files.contains_key(&format!("{site}/{name}.py"))
+                || inventory
+                    .files
+                    .contains_key(&format!("{site}/{name}/__init__.py"))
+        })
+    };
+    text.lines()
+        .filter(|line| line.starts_with("import ") || line.starts_with("import\t"))
+        .flat_map(|line| line.split(|c: char| !(c.is_alphanumeric() || c == '_')))
+        .filter(|word| is_there(word))
+        .all(|word| tops.contains(word))
+}
+
+/// Shared libraries that were needed, but by dropped files only.
+fn unneeded_libraries(
+    inventory: &Inventory,
+    dropped: &BTreeSet<&str>,
+) -> Result<Vec<String>, BuildError> {
+    let mut needs: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for path in inventory.files.keys() {
+        let is_program = path.starts_with("python/bin/");
+        if Inventory::is_shared_object(path) || is_program {
+            let file = inventory.dir.join(path);
+            let bytes = fs::read(&file).map_err(io_error("read", &file))?;
+            needs.insert(path, needed_libraries(&bytes));
+        }
+    }
+    let is_library = |path: &&str| {
+        path.strip_prefix("python/lib/")
+            .is_some_and(|rest| !rest.contains('/'))
+    };
+    let name = |path: &str| path.rsplit('/').next().unwrap_or(path).to_owned();
+    let all_needed: BTreeSet<&String> = needs.values().flatten().collect();
+    // From everything that stays and is no library, along what each needs.
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    let mut open: Vec<&str> = needs
+        .keys()
+        .copied()
+        .filter(|path| !dropped.contains(path))
+        .filter(|path| !is_library(path) || !all_needed.contains(&name(path)))
+        .collect();
+    while let Some(path) = open.pop() {
+        for library in needs.get(path).into_iter().flatten() {
+            if used.insert(library.clone()) {
+                open.extend(needs.keys().copied().filter(|path| name(path) == *library));
+            }
+        }
+    }
+    Ok(needs
+        .keys()
+        .filter(|path| is_library(path) && !dropped.contains(**path))
+        .filter(|path| all_needed.contains(&name(path)) && !used.contains(&name(path)))
+        .map(|path| (*path).to_owned())
+        .collect())
+}
+
+/// Links that lead to dropped files, and empty folders.
+fn remove_leftovers(dir: &Path) -> Result<(), BuildError> {
+    for entry in WalkDir::new(dir).contents_first(true).min_depth(1) {
+        let entry = entry.map_err(|error| io_error("read", dir)(error.into()))?;
+        let path = entry.path();
+        if entry.path_is_symlink() && !path.exists() {
+            fs::remove_file(path).map_err(io_error("remove", path))?;
+        } else if entry.file_type().is_dir() && !path.starts_with(dir.join("app")) {
+            // Fails for a folder that is not empty, which is what is meant.
+            let _is_not_empty = fs::remove_dir(path);
+        }
+    }
+    Ok(())
+}
+
+/// A `RECORD` without the lines of dropped files.
+fn shorten_record(dir: &Path, info: &str) -> Result<(), BuildError> {
+    let path = dir.join(info).join("RECORD");
+    let (Ok(text), Some((site, _))) = (fs::read_to_string(&path), info.rsplit_once('/')) else {
+        return Ok(());
+    };
+    let site = dir.join(site);
+    let lines: String = text
+        .lines()
+        .filter(|line| {
+            let name = match line.strip_prefix('"') {
+                Some(quoted) => quoted
+                    .split("\",")
+                    .next()
+                    .unwrap_or(quoted)
+                    .replace("\"\"", "\""),
+                None => line.split(',').next().unwrap_or(line).to_owned(),
+            };
+            site.join(name).exists()
+        })
+        .flat_map(|line| [line, "\n"])
+        .collect();
+    scratch::write(&path, lines.as_bytes(), scratch::Kind::Data).map_err(io_error("write", &path))
+}
+
+/// One warning for each undecided import of the app, and one for those of packages.
+fn warn_of_undecided(graph: &Graph, dir: &Path, observer: Observer<'_>) {
+    let mut of_packages = Vec::new();
+    for undecided in &graph.undecided {
+        let file = undecided.file.strip_prefix(dir).unwrap_or(&undecided.file);
+        let place = format!("{}:{}", file.display(), undecided.line);
+        let is_of_app = graph
+            .modules
+            .get(&undecided.module)
+            .is_none_or(|module| module.origin == Origin::App);
+        if is_of_app {
+            observer(Event::Warning {
+                text: format!(
+                    "{place}: `{}` imports what only running it tells; name the modules in `keep`",
+                    undecided.call
+                ),
+            });
+        } else {
+            of_packages.push(place);
+        }
+    }
+    if of_packages.is_empty() {
+        return;
+    }
+    let count = of_packages.len();
+    of_packages.truncate(NAMED);
+    let more = match count - of_packages.len() {
+        0 => String::new(),
+        more => format!(" and {more} more (`pytheas check` lists them)"),
+    };
+    observer(Event::Warning {
+        text: format!(
+            "{count} imports in packages cannot be decided without running them: {}{more}; prove the result with `pytheas test`",
+            of_packages.join(", ")
+        ),
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn data_is_what_a_package_may_read() {
+        for data in [
+            "pkg/static/app.css",
+            "pkg/templates/a-b/x.py",
+            "pkg/x.txt",
+            "pkg/tests.json",
+            "_sysconfigdata__linux_x86_64-linux-gnu.py",
+        ] {
+            assert!(is_data(data), "{data}");
+        }
+        for none in [
+            "pkg/x.pyi",
+            "pkg/include/x.h",
+            "pkg/tests/data.json",
+            "pkg/sub/x.py",
+            "pkg/py.typed",
+        ] {
+            assert!(!is_data(none), "{none}");
+        }
+    }
+}

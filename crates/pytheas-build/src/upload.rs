@@ -1,0 +1,284 @@
+//! Distributions to a package index, by the upload API that every index speaks ("legacy"): one
+//! multipart form a file, with the fields of its metadata.
+//!
+//! Before a file is sent, the index's simple API (PEP 503/691) is asked whether it is there; an
+//! index that says so only when it refuses the upload is understood, too.
+
+mod credentials;
+mod distribution;
+
+use std::{io, path::PathBuf};
+
+use miette::Diagnostic;
+use pytheas_project::{
+    Index,
+    http::{Http, HttpError},
+};
+use pytheas_release::Sha256;
+use url::Url;
+
+pub use credentials::{Credentials, Given};
+pub use distribution::Distribution;
+
+/// An upload that was not made.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum UploadError {
+    /// Not a wheel or source distribution.
+    #[error("`{}` is no wheel and no source distribution: {reason}", path.display())]
+    #[diagnostic(
+        code(pytheas::upload::not_a_distribution),
+        help("build them with `pytheas build --form wheel`")
+    )]
+    NotADistribution {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The file cannot be read.
+    #[error("cannot read `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::upload::read),
+        help("check that the file exists and its permissions allow it")
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// The index does not answer.
+    #[error("cannot reach the index `{index}`")]
+    #[diagnostic(
+        code(pytheas::upload::network),
+        help("check the address, the network and the proxy settings; files uploaded before stay")
+    )]
+    Network {
+        /// Its address.
+        index: String,
+        /// Why.
+        source: HttpError,
+    },
+    /// Wrong or no credentials.
+    #[error("the index `{index}` refuses `{file}`: {answer}")]
+    #[diagnostic(code(pytheas::upload::credentials), help("{help}"))]
+    Credentials {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// What it says.
+        answer: String,
+        /// What to do.
+        help: String,
+    },
+    /// The index does not take the file.
+    #[error("the index `{index}` does not take `{file}`: {answer}")]
+    #[diagnostic(
+        code(pytheas::upload::refused),
+        help(
+            "check the address (it is that of uploads) and what the index says; files uploaded before stay"
+        )
+    )]
+    Refused {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// What it says.
+        answer: String,
+    },
+    /// Another file of the same name is there.
+    #[error("the index `{index}` has another `{file}`")]
+    #[diagnostic(
+        code(pytheas::upload::other_content),
+        help(
+            "its SHA-256 is {theirs}, this one's is {ours}; indexes do not replace files: publish a new version"
+        )
+    )]
+    OtherContent {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// The hash there.
+        theirs: Sha256,
+        /// The hash here.
+        ours: Sha256,
+    },
+}
+
+/// What became of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Uploaded {
+    /// It is there now.
+    New,
+    /// It was there before.
+    Before,
+    /// It would be uploaded.
+    Would,
+}
+
+/// Whether anything is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sending {
+    /// Yes.
+    Real,
+    /// No: `--dry-run`.
+    Dry,
+}
+
+/// Where distributions go.
+pub struct Target<'a> {
+    /// The address of uploads.
+    pub url: &'a Url,
+    /// The simple API's root, when it is not `simple/` below `url`.
+    pub check: Option<&'a Url>,
+    /// Who we are.
+    pub credentials: Option<&'a Credentials>,
+    /// The client.
+    pub http: &'a Http,
+}
+
+impl Target<'_> {
+    /// Uploads `file`, unless it is there.
+    ///
+    /// # Errors
+    /// See [`UploadError`].
+    pub fn upload(&self, file: &Distribution, sending: Sending) -> Result<Uploaded, UploadError> {
+        if self.is_there(file)? {
+            return Ok(Uploaded::Before);
+        }
+        if sending == Sending::Dry {
+            return Ok(Uploaded::Would);
+        }
+        let (kind, body) = file.form();
+        let authorization = self.credentials.map(Credentials::header);
+        let answer = self
+            .http
+            .post(self.url, authorization.as_deref(), &kind, &body)
+            .map_err(|source| UploadError::Network {
+                index: shown(self.url),
+                source,
+            })?;
+        let (status, text) = answer;
+        let said = summary(status, &text);
+        let lower = text.to_lowercase();
+        let exists = ["already exist", "already been taken", "already uploaded"]
+            .iter()
+            .any(|words| lower.contains(words));
+        match status {
+            200..=299 => Ok(Uploaded::New),
+            409 => Ok(Uploaded::Before),
+            400 | 403 if exists => Ok(Uploaded::Before),
+            401 | 403 => Err(UploadError::Credentials {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                answer: said,
+                help: match self.credentials {
+                    None => "give a token with `PYTHEAS_INDEX_TOKEN`, or user and password with `--username` and `PYTHEAS_INDEX_PASSWORD`, or in `~/.netrc`".to_owned(),
+                    Some(given) => format!("the credentials came from {}; check them, and that they may upload this project", given.origin),
+                },
+            }),
+            _ => Err(UploadError::Refused {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                answer: said,
+            }),
+        }
+    }
+
+    /// Whether the index lists the file. One that has no such page, or refuses to show it, is asked
+    /// by uploading.
+    fn is_there(&self, file: &Distribution) -> Result<bool, UploadError> {
+        let mut url = match self.check {
+            Some(url) => url.clone(),
+            None => {
+                let mut url = self.url.clone();
+                if !url.path().ends_with('/') {
+                    url.set_path(&format!("{}/", url.path()));
+                }
+                url.join("simple/").unwrap_or(url)
+            }
+        };
+        if !url.path().ends_with('/') {
+            url.set_path(&format!("{}/", url.path()));
+        }
+        if let Some(credentials) = self.credentials.filter(|_| url.host() == self.url.host()) {
+            credentials.add_to(&mut url);
+        }
+        let index = Index {
+            url,
+            configured_by: "--index".to_owned(),
+        };
+        let name = pytheas_project::normalised_name(&file.name);
+        let found = match index.find(self.http, &name, &file.file_name) {
+            Ok(found) => found,
+            Err(HttpError::Request { source, .. })
+                if matches!(*source, ureq::Error::StatusCode(_)) =>
+            {
+                return Ok(false);
+            }
+            Err(source) => {
+                return Err(UploadError::Network {
+                    index: index.shown(),
+                    source,
+                });
+            }
+        };
+        let Some(link) = found else {
+            return Ok(false);
+        };
+        // The same name with other bytes is no reason for joy.
+        let (bytes, _) =
+            self.http
+                .get(&link, "*/*", 4 << 30)
+                .map_err(|source| UploadError::Network {
+                    index: index.shown(),
+                    source,
+                })?;
+        let theirs = Sha256::of(&bytes);
+        if theirs != file.sha256 {
+            return Err(UploadError::OtherContent {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                theirs,
+                ours: file.sha256,
+            });
+        }
+        Ok(true)
+    }
+}
+
+/// The address without credentials.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    // Both fail only for addresses that cannot have credentials.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.into()
+}
+
+/// What an index says, in one line: its text without tags, at most 300 characters.
+fn summary(status: u16, text: &str) -> String {
+    let mut plain = String::new();
+    let mut in_tag = false;
+    for c in text.chars() {
+        match c {
+            '<' => in_tag = true,
+            '>' if in_tag => {
+                in_tag = false;
+                plain.push(' ');
+            }
+            c if !in_tag && !c.is_control() => plain.push(c),
+            _ => plain.push(' '),
+        }
+    }
+    let words: Vec<&str> = plain.split_whitespace().collect();
+    let line: String = words.join(" ").chars().take(300).collect();
+    if line.is_empty() {
+        format!("status {status}")
+    } else {
+        format!("status {status}, {line}")
+    }
+}

@@ -1,0 +1,406 @@
+//! Bundles for other machines, made on this one and run: Arm CPUs under qemu-user, this CPU in
+//! roots without a GNU C library.
+
+use std::{
+    ffi::OsStr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use pytheas_build::{Built, InterpreterChoice};
+use pytheas_release::Platform;
+
+use crate::support::{Workspace, built, can_unshare, skipped, stdout, try_build};
+
+/// Uses compiled modules of Python and of a package, threads, a child process, and TLS.
+const MAIN: &str = r#"
+import json, os, platform, sqlite3, ssl, subprocess, sys, threading, zoneinfo
+import lzma, bz2, zlib, ctypes, uuid, hashlib, readline, curses
+from markupsafe import _speedups
+import rpds
+
+child = subprocess.run([sys.executable, "-c", "import sys, markupsafe; print(sys.prefix + '|' + sys.executable)"],
+                       capture_output=True, text=True, check=True)
+seen = []
+thread = threading.Thread(target=lambda: seen.append(1)); thread.start(); thread.join()
+print(json.dumps({
+    "machine": platform.machine(),
+    "prefix": sys.prefix,
+    "executable": sys.executable,
+    "child": child.stdout.strip(),
+    "arguments": sys.argv[1:],
+    "root": os.environ["PYTHEAS_ROOT"],
+    "certificates": len(ssl.create_default_context().get_ca_certs()) > 50,
+    "libraries": sorted({line.split()[-1] for line in open("/proc/self/maps") if ".so" in line}),
+    "pyc": json.__cached__,
+}))
+"#;
+
+fn workspace() -> Workspace {
+    Workspace::new(&[
+        ("main.py", MAIN),
+        ("requirements.txt", "markupsafe\nrpds-py\n"),
+        (
+            "pyproject.toml",
+            "[project]\nname = \"gate\"\nversion = \"1\"\nrequires-python = \">=3.11\"\ndependencies = [\"markupsafe\", \"rpds-py\"]\n[tool.pytheas]\nentry = \"main.py\"\n",
+        ),
+    ])
+}
+
+/// Whether Debian's packages can be had: apt's own sources and the archive's keys are there.
+fn has_debian() -> bool {
+    let is_debian = std::fs::read_to_string("/etc/os-release")
+        .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"));
+    let has_keys = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file();
+    if !is_debian || !has_keys {
+        skipped("this is no Debian with the archive's keys");
+    }
+    is_debian && has_keys
+}
+
+fn debian(workspace: &Workspace, platform: &str) -> Built {
+    let mut request = workspace.request();
+    request.platform = Some(platform.parse::<Platform>().unwrap());
+    request.interpreter = InterpreterChoice::Debian;
+    built(&request)
+}
+
+fn program(name: &str) -> Option<PathBuf> {
+    ["/usr/bin", "/bin", "/usr/local/bin"]
+        .iter()
+        .map(|dir| Path::new(dir).join(name))
+        .find(|path| path.is_file())
+}
+
+/// A command that runs where the kernel starts Arm programs by qemu-user: in a user namespace with
+/// its own `binfmt_misc` (Linux 6.7), so nothing changes for the machine. None, visibly, without.
+fn emulated(cpu: &str, command: &[&OsStr]) -> Option<Command> {
+    let Some(qemu) = program(&format!("qemu-{cpu}-static")) else {
+        skipped(&format!(
+            "there is no `qemu-{cpu}-static` (qemu-user-static)"
+        ));
+        return None;
+    };
+    // Magic and mask as Debian's `binfmt.d/qemu-*.conf` have them.
+    let (class, machine) = if cpu == "arm" { (1, "28") } else { (2, "b7") };
+    let magic = format!(
+        r"\x7f\x45\x4c\x46\x0{class}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine}\x00"
+    );
+    let mask = r"\xff\xff\xff\xff\xff\xff\xff\x00\xff\xff\xff\xff\xff\xff\xff\xff\xfe\xff\xff\xff";
+    let script = r#"
+        mount -t binfmt_misc none /proc/sys/fs/binfmt_misc || exit 99
+        printf '%s' "$1" > /proc/sys/fs/binfmt_misc/register || exit 99
+        shift
+        exec "$@"
+    "#;
+    let rule = format!(":arm:M::{magic}:{mask}:{}:FP", qemu.display());
+    let make = |program: &[&OsStr]| {
+        let mut command = Command::new("unshare");
+        command
+            .args(["-Urm", "sh", "-c", script, "sh", &rule])
+            .args(program);
+        command
+    };
+    let works = make(&[OsStr::new("true")]).output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        skipped("the kernel has no `binfmt_misc` for user namespaces (Linux 6.7)");
+        return None;
+    }
+    Some(make(command))
+}
+
+#[track_caller]
+fn runs_on(platform: &str, cpu: &str, machine: &str) {
+    if !has_debian() {
+        return;
+    }
+    let workspace = workspace();
+    let built = debian(&workspace, platform);
+    assert_eq!(built.record.platform.as_str(), platform);
+    assert_eq!(built.interpreter.provider, "debian");
+    let moved = workspace.root().join("moved to ü");
+    Command::new("mv")
+        .arg(&built.dir)
+        .arg(&moved)
+        .status()
+        .unwrap();
+    let app = moved.join("bin/gate");
+    let Some(mut command) = emulated(cpu, &[app.as_os_str(), OsStr::new("two words")]) else {
+        return;
+    };
+    let output = command.env("LD_LIBRARY_PATH", "/nowhere").output().unwrap();
+    let text = stdout(&output);
+    let home = moved.join("python").display().to_string();
+    for expected in [
+        format!(r#""machine": "{machine}""#),
+        format!(r#""prefix": "{}""#, home.replace('ü', "\\u00fc")),
+        r#""arguments": ["two words"]"#.to_owned(),
+        r#""certificates": true"#.to_owned(),
+        "__init__.cpython-311.pyc".to_owned(),
+    ] {
+        assert!(text.contains(&expected), "{expected} in {text}");
+    }
+    assert!(
+        text.contains(&format!(
+            r#""child": "{0}|{0}/bin/python3.11""#,
+            home.replace('ü', "\\u00fc")
+        )),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_bundle_for_64_bit_arm_runs_there() {
+    runs_on("linux-aarch64", "aarch64", "aarch64");
+}
+
+#[test]
+fn a_bundle_for_32_bit_arm_runs_there() {
+    runs_on("linux-armv7", "arm", "armv7l");
+}
+
+/// Runs `program` in the root `root`, with only /proc and /dev besides what is in it.
+fn in_root(root: &Path, program: &str, arguments: &[&str]) -> Output {
+    let script = r#"
+        set -e
+        root=$1; shift
+        mkdir -p "$root/proc" "$root/dev"
+        mount --rbind /dev "$root/dev"
+        mount -t proc none "$root/proc"
+        exec env -i PATH=/bin /usr/sbin/chroot "$root" "$@"
+    "#;
+    Command::new("unshare")
+        .args(["-m", "--propagation", "private", "sh", "-c", script, "sh"])
+        .arg(root)
+        .arg(program)
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn a_bundle_with_its_own_c_library_runs_in_an_empty_root_and_beside_musl() {
+    if !has_debian() || !can_unshare() || std::env::consts::ARCH != "x86_64" {
+        return;
+    }
+    let workspace = workspace();
+    let built = debian(&workspace, "linux-x86_64");
+    let root = workspace.root().join("root");
+    std::fs::create_dir(&root).unwrap();
+    Command::new("mv")
+        .arg(&built.dir)
+        .arg(root.join("app"))
+        .status()
+        .unwrap();
+    let text = stdout(&in_root(&root, "/app/bin/gate", &["x"]));
+    assert!(text.contains(r#""prefix": "/app/python""#), "{text}");
+    assert!(
+        text.contains(r#""child": "/app/python|/app/python/bin/python3.11""#),
+        "{text}"
+    );
+    assert!(text.contains(r#""certificates": true"#), "{text}");
+    assert!(!text.contains("/lib/x86_64"), "{text}");
+
+    // As on Alpine: BusyBox and musl, whose loader cannot load what is made for glibc.
+    let (busybox, musl) = (program("busybox"), Path::new("/lib/ld-musl-x86_64.so.1"));
+    let (Some(busybox), true) = (busybox, musl.exists()) else {
+        skipped("there is no `busybox` (busybox-static) or no musl (musl)");
+        return;
+    };
+    for dir in ["bin", "lib"] {
+        std::fs::create_dir(root.join(dir)).unwrap();
+    }
+    std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
+    std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
+    std::fs::copy(musl, root.join("lib/ld-musl-x86_64.so.1")).unwrap();
+    let script = "cd /; exec app/bin/gate y";
+    let text = stdout(&in_root(&root, "/bin/sh", &["-c", script]));
+    assert!(text.contains(r#""arguments": ["y"]"#), "{text}");
+    assert!(text.contains(r#""root": "/app""#), "{text}");
+}
+
+#[test]
+fn an_archive_that_is_not_signed_by_its_key_is_refused() {
+    if !has_debian() {
+        return;
+    }
+    let workspace = workspace();
+    let mirror = workspace.root().join("mirror");
+    let release = mirror.join("dists/stable/InRelease");
+    std::fs::create_dir_all(release.parent().unwrap()).unwrap();
+    let text = "-----BEGIN PGP SIGNED MESSAGE-----\nHash: SHA256\n\nSHA256:\n\n-----BEGIN PGP SIGNATURE-----\n\niQ==\n-----END PGP SIGNATURE-----\n";
+    pytheas_durable::replace(&release, text.as_bytes()).unwrap();
+    let mut request = workspace.request();
+    request.interpreter = InterpreterChoice::Debian;
+    let value = format!("{} stable", mirror.display());
+    request.environment = request.environment.with("PYTHEAS_DEBIAN_MIRROR", value);
+    let error = crate::support::shown(&try_build(&request).unwrap_err());
+    let error = error.replace(&mirror.display().to_string(), "MIRROR");
+    assert!(
+        error.starts_with("error: `stable` from `MIRROR` is not signed by a key in "),
+        "{error}"
+    );
+}
+
+/// The example gateway: its program, one round of readings, and its own tests, each as on a device.
+#[track_caller]
+fn greenhouse_passes_on(platform: &str, cpu: &str) {
+    if !has_debian() {
+        return;
+    }
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/greenhouse");
+    let workspace = Workspace::new(&[]);
+    let copied = Command::new("cp")
+        .arg("-rT")
+        .args([&example, &workspace.project()])
+        .status();
+    assert!(copied.unwrap().success());
+    let built = debian(&workspace, platform);
+    let app = built.dir.join("bin/greenhouse");
+    let run = |arguments: &[&OsStr]| {
+        let mut command = emulated(cpu, arguments)?;
+        command.env("PYTHEAS_DATA_DIR", workspace.root());
+        Some(command.current_dir(workspace.root()).output().unwrap())
+    };
+    let Some(output) = run(&[app.as_os_str(), OsStr::new("--version")]) else {
+        return;
+    };
+    assert_eq!(stdout(&output), "greenhouse 1.0.0\n");
+    let output = run(&[app.as_os_str(), OsStr::new("--once")]).unwrap();
+    assert!(output.status.success(), "{output:?}");
+
+    // pytest is pure Python: this machine's uv fetches it; the bundle's Python runs it.
+    let tools = workspace.root().join("tools");
+    let uv = pytheas_project::Uv::find(
+        &crate::support::environment(),
+        pytheas_project::Connectivity::Online,
+        &|_| {},
+    );
+    let mut command = uv.unwrap().command();
+    command.args([
+        "pip",
+        "install",
+        "--quiet",
+        "--python-version",
+        "3.11",
+        "--only-binary",
+        ":all:",
+    ]);
+    let status = command.arg("--target").arg(&tools).arg("pytest").status();
+    assert!(status.unwrap().success());
+    let python = built.dir.join("python/bin/python3");
+    let script = format!(
+        "import sys; sys.path.insert(0, {:?}); import pytest; sys.exit(pytest.main(sys.argv[1:]))",
+        tools.display().to_string()
+    );
+    let tests = workspace.project().join("tests");
+    let mut arguments: Vec<&OsStr> =
+        vec![python.as_os_str(), OsStr::new("-c"), OsStr::new(&script)];
+    arguments.extend(["-q", "-p", "no:cacheprovider", "-o", "pythonpath="].map(OsStr::new));
+    for file in ["test_rules.py", "test_settings.py", "test_storage.py"] {
+        arguments.push(OsStr::new(Box::leak(
+            tests.join(file).display().to_string().into_boxed_str(),
+        )));
+    }
+    let output = run(&arguments).unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains(" passed"),
+        "{text}\n{output:?}"
+    );
+}
+
+#[test]
+fn greenhouse_passes_its_tests_on_64_bit_arm() {
+    greenhouse_passes_on("linux-aarch64", "aarch64");
+}
+
+#[test]
+fn greenhouse_passes_its_tests_on_32_bit_arm() {
+    greenhouse_passes_on("linux-armv7", "arm");
+}
+
+#[test]
+fn what_is_installed_is_what_uv_installs() {
+    let workspace = Workspace::new(&[
+        ("main.py", "print('x')\n"),
+        (
+            "requirements.txt",
+            "markupsafe\nrpds-py\nhttpx[cli]\njupyterlab-widgets==3.0.13\n",
+        ),
+    ]);
+    let built = workspace.build();
+    let python = built.dir.join("python/bin/python3");
+    let theirs = workspace.root().join("theirs");
+    let uv = pytheas_project::Uv::find(
+        &crate::support::environment(),
+        pytheas_project::Connectivity::Online,
+        &|_| {},
+    );
+    let mut command = uv.unwrap().command();
+    command.args([
+        "pip",
+        "install",
+        "--quiet",
+        "--preview-features",
+        "pylock",
+        "--python",
+    ]);
+    command.arg(&python).arg("--target").arg(&theirs).arg("-r");
+    let status = command
+        .arg(workspace.project().join("pylock.toml"))
+        .status();
+    assert!(status.unwrap().success());
+    let site = built
+        .interpreter
+        .site_packages
+        .under(&built.dir.join("python"));
+    let (ours, theirs) = (files(&site), files(&theirs));
+    let names: Vec<_> = ours.keys().collect();
+    assert_eq!(names, theirs.keys().collect::<Vec<_>>());
+    assert!(names.len() > 100, "{}", names.len());
+    for (name, content) in &ours {
+        if name.ends_with("/RECORD") {
+            let lines: Vec<&str> = theirs[name].lines().collect();
+            for line in content.lines() {
+                assert!(lines.contains(&line), "{name}: {line}");
+            }
+        } else {
+            assert!(content == &theirs[name], "{name}");
+        }
+    }
+}
+
+/// The files below `dir` that no build changes, as text.
+fn files(dir: &Path) -> std::collections::BTreeMap<String, String> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for child in std::fs::read_dir(&folder).unwrap().flatten() {
+            let path = child.path();
+            let name = path.strip_prefix(dir).unwrap().display().to_string();
+            let last = name.rsplit('/').next().unwrap_or(&name);
+            let own = [
+                "INSTALLER",
+                "REQUESTED",
+                "direct_url.json",
+                "uv_cache.json",
+                "uv_build.json",
+                ".lock",
+                "bin",
+                "__pycache__",
+                "pytheas_app.pth",
+            ];
+            if own.contains(&last) {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let bytes = std::fs::read(&path).unwrap();
+                found.insert(name, String::from_utf8_lossy(&bytes).into_owned());
+            }
+        }
+    }
+    found
+}

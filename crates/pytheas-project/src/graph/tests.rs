@@ -1,0 +1,254 @@
+//! Whole graphs, over small trees of files.
+
+use std::path::Path;
+
+use super::*;
+
+fn put(root: &Path, files: &[(&str, &str)]) {
+    for (name, text) in files {
+        let path = root.join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+    }
+}
+
+fn graph(files: &[(&str, &str)], start: Start) -> Graph {
+    let dir = tempfile::tempdir().unwrap();
+    put(dir.path(), files);
+    let root = |name: &str, origin| Root {
+        dir: dir.path().join(name),
+        origin,
+    };
+    Graph::build(&Start {
+        roots: vec![
+            root("app", Origin::App),
+            root("site", Origin::Package),
+            root("stdlib", Origin::Stdlib),
+        ],
+        scripts: start
+            .scripts
+            .iter()
+            .map(|script| dir.path().join(script))
+            .collect(),
+        ..start
+    })
+}
+
+fn from(module: &str) -> Start {
+    Start {
+        modules: vec![module.to_owned()],
+        ..Start::default()
+    }
+}
+
+#[track_caller]
+fn check(graph: &Graph, reached: &[&str], unreached: &[&str]) {
+    for name in reached {
+        assert!(
+            graph.reached.contains_key(*name),
+            "`{name}` is not reached: {:?}",
+            graph.reached.keys()
+        );
+    }
+    for name in unreached {
+        assert!(
+            !graph.reached.contains_key(*name),
+            "`{name}` is reached: {:?}",
+            graph.chain(name)
+        );
+    }
+}
+
+#[test]
+fn imports_are_followed_through_packages_and_namespaces() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "import a.b\nfrom space.part import x\nfrom c import *\n",
+            ),
+            ("site/a/__init__.py", ""),
+            ("site/a/b.py", "from . import d\nfrom .e import f\n"),
+            ("site/a/d.py", ""),
+            ("site/a/e.py", "def g():\n    import lazy\n"),
+            ("site/a/unused.py", ""),
+            ("site/space/part.py", ""),
+            ("site/space/other.py", ""),
+            ("site/c/__init__.py", "__all__ = ['one']\n"),
+            ("site/c/one.py", ""),
+            ("site/c/two.py", ""),
+            ("site/lazy.py", ""),
+            ("stdlib/json/__init__.py", ""),
+        ],
+        from("main"),
+    );
+    check(
+        &graph,
+        &[
+            "main",
+            "a",
+            "a.b",
+            "a.d",
+            "a.e",
+            "lazy",
+            "space",
+            "space.part",
+            "c",
+            "c.one",
+        ],
+        &["a.unused", "space.other", "c.two", "json"],
+    );
+    let chain: Vec<String> = graph
+        .chain("lazy")
+        .into_iter()
+        .map(|(name, _)| name)
+        .collect();
+    assert_eq!(chain, ["main", "a.b", "a.e", "lazy"]);
+    assert_eq!(
+        graph.reached["lazy"],
+        Reason::Import {
+            by: "a.e".to_owned(),
+            line: 2,
+            lazy: true
+        }
+    );
+    assert!(graph.chain("json").is_empty());
+}
+
+#[test]
+fn what_is_only_for_checkers_or_scripts_is_not_reached() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import checked\nimport lib\nif __name__ == '__main__':\n    import own\n",
+            ),
+            ("app/own.py", ""),
+            ("site/checked.py", ""),
+            (
+                "site/lib.py",
+                "if __name__ == '__main__':\n    import shown\n",
+            ),
+            ("site/shown.py", ""),
+        ],
+        from("main"),
+    );
+    check(&graph, &["main", "lib", "own"], &["checked", "shown"]);
+}
+
+#[test]
+fn names_in_strings_and_beginnings_of_names_are_followed() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "import server, drivers, lazy\nRUN = 'server.loops.auto:setup'\nserver.load('drivers')\nX = 'json.tool'\n",
+            ),
+            (
+                "site/server/__init__.py",
+                "def load(x):\n    return importlib.import_module(x)\n",
+            ),
+            ("site/server/loops/__init__.py", ""),
+            ("site/server/loops/auto.py", ""),
+            ("site/server/loops/other.py", ""),
+            (
+                "site/drivers/__init__.py",
+                "def get(name):\n    return import_module(f'drivers.db_{name}')\n",
+            ),
+            ("site/drivers/db_a.py", ""),
+            ("site/drivers/plain.py", ""),
+            (
+                "site/lazy/__init__.py",
+                "_parts = {'Thing': '.things'}\ndef __getattr__(name):\n    return import_module(_parts[name], __name__)\n",
+            ),
+            ("site/lazy/things.py", ""),
+            ("site/lazy/rest.py", ""),
+        ],
+        from("main"),
+    );
+    check(
+        &graph,
+        &["server.loops.auto", "drivers.db_a", "lazy.things"],
+        &["server.loops.other", "drivers.plain", "lazy.rest"],
+    );
+    let undecided: Vec<(String, u32)> = graph
+        .undecided
+        .iter()
+        .map(|at| (at.module.clone(), at.line))
+        .collect();
+    assert_eq!(
+        undecided,
+        [("lazy".to_owned(), 3), ("server".to_owned(), 2)]
+    );
+}
+
+#[test]
+fn plug_ins_are_reached_by_their_group_and_kept_modules_by_their_name() {
+    let plugin = |group: &str, module: &str| Plugin {
+        group: group.to_owned(),
+        name: "x".to_owned(),
+        module: module.to_owned(),
+        distribution: "dist".to_owned(),
+    };
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "for p in entry_points(group='app.plugins'): p.load()\n",
+            ),
+            ("site/one.py", "import deep\n"),
+            ("site/two.py", ""),
+            ("site/deep.py", ""),
+            ("site/kept/__init__.py", ""),
+            ("site/kept/inner.py", ""),
+            ("site/kept/tests/__init__.py", ""),
+        ],
+        Start {
+            plugins: vec![plugin("app.plugins", "one"), plugin("other.plugins", "two")],
+            keep: vec!["kept.*".to_owned()],
+            ..from("main")
+        },
+    );
+    check(
+        &graph,
+        &["one", "deep", "kept", "kept.inner"],
+        &["two", "kept.tests"],
+    );
+}
+
+#[test]
+fn a_missing_module_is_told_with_its_place() {
+    let graph = graph(
+        &[(
+            "app/main.py",
+            "import sys, nothere\ntry:\n    import maybe\nexcept ImportError:\n    maybe = None\n",
+        )],
+        Start {
+            scripts: vec!["app/main.py".into()],
+            ..Start::default()
+        },
+    );
+    let missing: Vec<(String, u32, bool)> = graph
+        .missing
+        .iter()
+        .map(|missing| (missing.name.clone(), missing.line, missing.optional))
+        .collect();
+    assert_eq!(
+        missing,
+        [
+            ("maybe".to_owned(), 3, true),
+            ("nothere".to_owned(), 1, false)
+        ]
+    );
+    assert_eq!(graph.reached["__main__"], Reason::Entry);
+}
+
+#[test]
+fn a_circle_of_imports_ends() {
+    let graph = graph(
+        &[("app/a.py", "import b\n"), ("app/b.py", "import a, a.c\n")],
+        from("a"),
+    );
+    check(&graph, &["a", "b"], &[]);
+    assert_eq!(graph.chain("b").len(), 2);
+}

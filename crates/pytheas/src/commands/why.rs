@@ -1,0 +1,117 @@
+//! `pytheas why`: the chain of imports that keeps a module in a built tree.
+
+use std::{io, path::PathBuf};
+
+use pytheas_build::import_graph;
+use pytheas_project::{
+    closest,
+    graph::{Graph, Reason},
+};
+use serde::Serialize;
+
+use crate::{
+    context::Context,
+    output::{Paint, Show},
+};
+
+/// Say why a module is in a built tree: the imports that lead to it
+///
+/// Each line is a module and what brought it in, from an entry point down to
+/// the module; the chain is a shortest one.
+///
+/// Example: `pytheas why sqlite3 dist/greenhouse`
+#[derive(Debug, clap::Args)]
+pub(crate) struct WhyArgs {
+    /// The module, e.g. `json.decoder`
+    module: String,
+    /// The built tree
+    #[arg(default_value = ".")]
+    dir: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Chain {
+    module: String,
+    /// Whether the tree has such a module at all.
+    exists: bool,
+    chain: Vec<Link>,
+}
+
+#[derive(Serialize)]
+struct Link {
+    module: String,
+    reason: Reason,
+    text: String,
+}
+
+impl Show for Chain {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        if self.chain.is_empty() {
+            return out.line(format!(
+                "nothing reaches `{}`; a slim build leaves it out",
+                self.module
+            ));
+        }
+        for (depth, link) in self.chain.iter().enumerate() {
+            out.line(format!(
+                "{}{}  {}",
+                "  ".repeat(depth),
+                link.module,
+                link.text
+            ))?;
+        }
+        Ok(())
+    }
+}
+
+fn text(reason: &Reason) -> String {
+    match reason {
+        Reason::Entry => "entry point".to_owned(),
+        Reason::Import { by, line, lazy } => {
+            let when = if *lazy { ", inside a function" } else { "" };
+            format!("imported by {by} line {line}{when}")
+        }
+        Reason::Parent { of } => format!("package of {of}"),
+        Reason::Named { by, line } => format!("named in a string, {by} line {line}"),
+        Reason::AnyOf { by, line } => {
+            format!("any of its package may be imported, {by} line {line}")
+        }
+        Reason::Compiled { by } => format!("may be imported by the compiled {by}"),
+        Reason::Rule { when } if when == "*" => "every program needs it (rule)".to_owned(),
+        Reason::Rule { when } => format!("{when} needs it (rule)"),
+        Reason::Plugin { group, name } => format!("plug-in `{name}` of `{group}`"),
+        Reason::Keep { pattern } => format!("`keep` has `{pattern}`"),
+    }
+}
+
+/// Prints the chain.
+pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
+    let graph = import_graph(&args.dir)?;
+    let chain: Vec<Link> = graph
+        .chain(&args.module)
+        .into_iter()
+        .map(|(module, reason)| Link {
+            text: text(&reason),
+            module,
+            reason,
+        })
+        .collect();
+    let exists = graph.modules.contains_key(&args.module);
+    if chain.is_empty() && !exists {
+        return Err(unknown(&args.module, &graph));
+    }
+    context.show(&Chain {
+        module: args.module.clone(),
+        exists,
+        chain,
+    })
+}
+
+fn unknown(module: &str, graph: &Graph) -> miette::Report {
+    let near = closest(module, graph.modules.keys().map(String::as_str));
+    let help = match near {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => "modules of C inside the interpreter have no file; they cost nothing".to_owned(),
+    };
+    miette::miette!(help = help, "the tree has no module `{module}`")
+}
