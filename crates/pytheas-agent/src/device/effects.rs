@@ -207,5 +207,6 @@ impl Device {
     pub(super) fn stop_app(&mut self) {
         self.supervisor.stop();
         self.ordered = None;
+        self.launch_at = Instant::now(); // whatever runs next has not failed yet
     }
 }

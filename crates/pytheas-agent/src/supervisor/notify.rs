@@ -150,4 +150,12 @@ mod tests {
         app.send_to(b"STATUS=here", socket.address()).unwrap();
         assert_eq!(socket.drain()[0].status.as_deref(), Some("here"));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn only_the_exact_word_makes_an_app_ready(text in "(READY|ready|READY )?=?[01\n]{0,3}") {
+            let expected = text.lines().any(|line| line == "READY=1");
+            proptest::prop_assert_eq!(parse(text.as_bytes()).ready, expected);
+        }
+    }
 }

@@ -328,8 +328,11 @@ fn a_deployment_without_a_release_is_answered() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));
     let device = world.device_with("device", &first);
-    let lines = refused(&world, &device, "");
-    assert!(!lines.is_empty());
+    let lines = refused(&world, &device, "firmware");
+    assert_eq!(
+        lines[0],
+        "action has no Pytheas release in it (only: firmware)"
+    );
 }
 
 /// A small file system that a test may fill.

@@ -284,6 +284,13 @@ fn answer(
             ok(Value::Null)
         }
         ("GET", ["deploymentBase", action]) => match &talk.offer {
+            // An action with plain artifacts only.
+            Some((id, target, _)) if id == action && target == "firmware" => ok(json!({
+                "id": id,
+                "deployment": {"download": "forced", "update": "forced", "chunks": [{
+                    "part": "os", "name": "firmware", "version": "7", "artifacts": [],
+                }]},
+            })),
             Some((id, target, _)) if id == action => ok(json!({
                 "id": id,
                 "deployment": {"download": "forced", "update": "forced", "chunks": [{
