@@ -13,6 +13,7 @@ use pytheas_release::{PathError, RelPath};
 
 use crate::{
     error::{BuildError, io_error},
+    output::SCRATCH,
     scratch,
 };
 
@@ -357,6 +358,7 @@ fn is_never_taken(path: &Path, name: &str) -> bool {
     ) || path.join("pyvenv.cfg").is_file()
         || path.join("pytheas.launch").is_file()
         || name.ends_with(".pyc")
+        || name.contains(SCRATCH) // what is being built: a copy into itself would not end
 }
 
 /// What only `include` brings in: hidden files (they hold secrets: `.env`), tests, results.
@@ -370,8 +372,9 @@ fn is_left_out(relative: &str, name: &str, path: &Path) -> bool {
         || (at_top && name.starts_with("pylock.") && name.ends_with(".toml"))
 }
 
-/// Copies a project for its build back end: all but environments, caches and results; version
-/// control stays, since some back ends take the version from it.
+/// Copies a project for its build back end: all but environments, caches and results (setuptools
+/// would pack what an earlier build left in `build/lib`, gone modules included); version control
+/// stays, since some back ends take the version from it.
 fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(to).map_err(io_error("make", to))?;
     for child in fs::read_dir(from).map_err(io_error("read", from))? {
@@ -390,10 +393,11 @@ fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildErro
                 | ".mypy_cache"
                 | ".ruff_cache"
                 | ".pytest_cache"
-                | "target"
         ) || path == output
             || name.ends_with(".egg-info")
-            || name.contains(".pytheas-build-")
+            || name.contains(SCRATCH)
+            || path.join("CACHEDIR.TAG").is_file()
+            || is_setuptools_result(from, &name)
             || path.join("pyvenv.cfg").is_file()
             || path.join("pytheas.launch").is_file();
         if skipped {
@@ -410,4 +414,12 @@ fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildErro
         }
     }
     Ok(())
+}
+
+/// What setuptools left of an earlier build: `build/lib`, `build/bdist.linux-x86_64` and the like.
+fn is_setuptools_result(dir: &Path, name: &str) -> bool {
+    let is_result = |start: &str| name == start || name.starts_with(&format!("{start}."));
+    dir.ends_with("build")
+        && dir.with_file_name("pyproject.toml").is_file()
+        && ["lib", "bdist", "temp"].into_iter().any(is_result)
 }

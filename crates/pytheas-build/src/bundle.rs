@@ -43,7 +43,8 @@ impl Form for Bundle {
     fn make(&self, job: &Job<'_>, into: &Path) -> Result<Made, BuildError> {
         dependencies::check_available(job.lock, job.interpreter, job.platform)?;
         let home = into.join("python");
-        scratch::copy_tree(&job.interpreter.dir, &home)
+        job.interpreter
+            .copy_to(&home)
             .map_err(io_error("copy the interpreter to", &home))?;
         let site = job.interpreter.site_packages.under(&home);
         fs::create_dir_all(&site).map_err(io_error("make", &site))?;
@@ -52,13 +53,14 @@ impl Form for Bundle {
 
         job.phase(Phase::Dependencies);
         if !job.lock.packages.is_empty() {
-            dependencies::install(job.uv, &python, What::Lock(job.lock_path), &site)?;
+            let what = What::Lock(job.lock, job.lock_path);
+            dependencies::install(job.uv, &python, what, &site)?;
         }
 
         job.phase(Phase::App);
         let app = into.join(APP);
         let built = self.add_app(job, &python, &site, &app)?;
-        dependencies::normalise(&site, &home.join("bin"))?;
+        dependencies::normalise(&site, &home)?;
         for library in add_for_packages(&site, &home.join("lib"))? {
             job.warn(format!(
                 "packages need `{library}`, which is not on this machine; devices must have it"

@@ -417,6 +417,13 @@ fn finish(
         .and_then(Item::as_array_of_tables_mut)
     {
         for package in packages.iter_mut() {
+            // An app is given away: a package that points into this machine is of no use in it.
+            if let Some(directory) = package
+                .get_mut("directory")
+                .and_then(Item::as_table_like_mut)
+            {
+                directory.remove("editable");
+            }
             for source in ["directory", "archive", "vcs"] {
                 if let Some(path) = package
                     .get_mut(source)

@@ -27,10 +27,7 @@ pub(crate) struct Requirements {
 pub enum RequirementsError {
     /// It cannot be read.
     #[error("cannot read `{}`{}", path.display(), named_by(from.as_ref()))]
-    #[diagnostic(
-        code(pytheas::project::requirements),
-        help("check the path; it is relative to the file that names it")
-    )]
+    #[diagnostic(code(pytheas::project::requirements), help("{}", help_for(source)))]
     Read {
         /// The file.
         path: PathBuf,
@@ -39,6 +36,14 @@ pub enum RequirementsError {
         /// What the system says.
         source: io::Error,
     },
+}
+
+fn help_for(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "save it as UTF-8 (PowerShell's `>` writes UTF-16)",
+        io::ErrorKind::PermissionDenied => "check its permissions",
+        _ => "check the path; it is relative to the file that names it",
+    }
 }
 
 fn named_by(from: Option<&(PathBuf, usize)>) -> String {

@@ -47,9 +47,12 @@ enum Kind {
 pub enum StoreError {
     /// The location cannot be understood.
     #[error("`{location}` is no place for a repository: {why}")]
-    #[diagnostic(help(
-        "a folder, or a URL such as `http://hub:8470/repo`, `s3://bucket/prefix`, `file:///srv/repo`"
-    ))]
+    #[diagnostic(
+        code(pytheas::store::location),
+        help(
+            "a folder, or a URL such as `http://hub:8470/repo`, `s3://bucket/prefix`, `file:///srv/repo`"
+        )
+    )]
     Location {
         /// What was given.
         location: String,
@@ -58,9 +61,12 @@ pub enum StoreError {
     },
     /// Not allowed.
     #[error("`{store}` does not allow to {action} `{path}`")]
-    #[diagnostic(help(
-        "is the token right, and does it have the role `publisher`? (with S3: the AWS_* variables)"
-    ))]
+    #[diagnostic(
+        code(pytheas::store::forbidden),
+        help(
+            "is the token right, and does it have the role `publisher`? (with S3: the AWS_* variables)"
+        )
+    )]
     Forbidden {
         /// The store.
         store: String,
@@ -73,7 +79,10 @@ pub enum StoreError {
     },
     /// Another writer was there first.
     #[error("`{path}` in `{store}` was changed by another publisher meanwhile")]
-    #[diagnostic(help("run the command again: it goes on from what the other one published"))]
+    #[diagnostic(
+        code(pytheas::store::network::conflict),
+        help("run the command again: it goes on from what the other one published")
+    )]
     Conflict {
         /// The store.
         store: String,
@@ -82,7 +91,10 @@ pub enum StoreError {
     },
     /// Another process is writing.
     #[error("someone else is publishing to `{store}`")]
-    #[diagnostic(help("wait until it is done and run the command again"))]
+    #[diagnostic(
+        code(pytheas::store::network::locked),
+        help("wait until it is done and run the command again")
+    )]
     Locked {
         /// The store.
         store: String,
@@ -91,6 +103,7 @@ pub enum StoreError {
     },
     /// More than was expected.
     #[error("`{path}` in `{store}` is larger than the {limit_bytes} bytes allowed")]
+    #[diagnostic(code(pytheas::store::too_large))]
     TooLarge {
         /// The store.
         store: String,
@@ -101,7 +114,12 @@ pub enum StoreError {
     },
     /// The store fails.
     #[error("cannot {action} `{path}` in `{store}`")]
-    #[diagnostic(help("is the store reachable, is there room, and may this user {action} there?"))]
+    #[diagnostic(
+        code(pytheas::store::network::failed),
+        help(
+            "is the store reachable (a hub's is at `/repo`), is there room, and may this user {action} there?"
+        )
+    )]
     Failed {
         /// The store.
         store: String,
@@ -114,7 +132,10 @@ pub enum StoreError {
     },
     /// A local file fails.
     #[error("cannot use `{}`", path.display())]
-    #[diagnostic(help("is the disk full, or the folder not yours?"))]
+    #[diagnostic(
+        code(pytheas::store::io::local),
+        help("is the disk full, or the folder not yours?")
+    )]
     Local {
         /// The file.
         path: PathBuf,
@@ -195,6 +216,8 @@ impl Store {
             location: url.to_string(),
             why,
         };
+        // With a final slash the paths of files would get two.
+        let url = url.as_str().trim_end_matches('/');
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -213,15 +236,14 @@ impl Store {
             ..RetryConfig::default()
         };
         let objects = HttpBuilder::new()
-            .with_url(url.as_str())
+            .with_url(url)
             .with_client_options(options)
             .with_retry(retry)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
-        let shown = url.to_string();
         Ok(Self {
             objects: Arc::new(objects),
-            shown,
+            shown: url.to_owned(),
             kind: Kind::Http,
         })
     }
@@ -246,6 +268,7 @@ impl Store {
         };
         match FileLock::acquire(&path.join(".publish.lock")) {
             Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
             Err(source) => Err(StoreError::Locked {
                 store: self.shown.clone(),
                 source,

@@ -140,7 +140,7 @@ impl Device {
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
         let found = if self.dir.slot(to).exists() {
-            slots::slot_damage(&self.dir, to)
+            slots::mend(&self.dir, to)
         } else if let Some(tree) = self.fetched_tree(to) {
             slots::accept(&self.dir, &tree)
         } else {

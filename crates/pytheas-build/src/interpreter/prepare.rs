@@ -16,7 +16,7 @@ use crate::{
 
 const DESCRIPTION: &str = "interpreter.json";
 /// Part of every key: raised when a prepared tree has another content than before.
-const FORMAT: &str = "2";
+const FORMAT: &str = "3";
 
 /// A raw tree `python` in a scratch folder of the cache.
 pub(super) struct Raw {
@@ -35,23 +35,31 @@ pub(super) fn key(parts: &[&str]) -> String {
     Sha256::of(joined.as_bytes()).to_string()[..32].to_owned()
 }
 
-/// The interpreter `key` from the cache; none when it is not there (or was left half, which a
-/// rename at the end makes impossible but for a damaged disk).
+/// The interpreter `key` from the cache; none when it is not there or not as it was made: a
+/// damaged disk or a curious hand must not get into releases.
 pub(super) fn cached(cache: &Path, key: &str) -> Option<Interpreter> {
+    let interpreter = described(cache, key)?;
+    let tree = pytheas_durable::trees::scan(&interpreter.dir).ok()?;
+    if tree.id() == interpreter.tree {
+        return Some(interpreter);
+    }
+    tracing::info!(path = %interpreter.dir.display(), "the cached interpreter is damaged; it is made again");
+    None
+}
+
+/// The interpreter `key` as the cache describes it, not looked into.
+pub(super) fn described(cache: &Path, key: &str) -> Option<Interpreter> {
     let home = cache.join(key);
     let text = std::fs::read(home.join(DESCRIPTION)).ok()?;
     let mut interpreter: Interpreter = serde_json::from_slice(&text).ok()?;
     interpreter.dir = home.join("python");
-    interpreter.python().is_file().then_some(interpreter)
+    Some(interpreter)
 }
 
 /// A new scratch folder in the cache.
 pub(super) fn scratch(cache: &Path) -> Result<tempfile::TempDir, InterpreterError> {
     std::fs::create_dir_all(cache).map_err(io_error("make", cache))?;
-    tempfile::Builder::new()
-        .prefix(".new-")
-        .tempdir_in(cache)
-        .map_err(io_error("make a folder in", cache))
+    scratch::folder(cache, ".new-").map_err(io_error("make a folder in", cache))
 }
 
 /// Finishes a raw tree and puts it into the cache under `key`.
@@ -105,6 +113,9 @@ pub(super) fn finish(
             "left without byte code"
         );
     }
+    pytheas_durable::trees::set_modes(&dir, 0).map_err(io_error("set modes in", &dir))?;
+    let tree = pytheas_durable::trees::scan(&dir)
+        .map_err(|error| io_error("read", &dir)(io::Error::other(error)))?;
     let interpreter = Interpreter {
         provider: raw.provider.to_owned(),
         version: probe.version.to_string(),
@@ -116,6 +127,7 @@ pub(super) fn finish(
         glibc: probe.glibc(),
         markers: probe.markers,
         missing: raw.missing,
+        tree: tree.id(),
         dir: PathBuf::new(),
     };
     let description = raw.scratch.path().join(DESCRIPTION);
@@ -124,8 +136,6 @@ pub(super) fn finish(
     scratch::write(&description, &bytes, Kind::Data).map_err(io_error("write", &description))?;
     let cache = wanted.cache();
     let home = cache.join(key);
-    pytheas_durable::trees::set_modes(raw.scratch.path(), 0)
-        .map_err(io_error("set modes in", raw.scratch.path()))?;
     pytheas_durable::trees::sync(raw.scratch.path())
         .map_err(io_error("sync", raw.scratch.path()))?;
     if home.exists() && cached(&cache, key).is_none() {

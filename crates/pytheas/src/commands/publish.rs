@@ -149,11 +149,10 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     validity.targets = args.targets_valid.unwrap_or(validity.targets);
     validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
     validity.timestamp = args.timestamp_valid.unwrap_or(validity.timestamp);
-    let token = args.token.clone().or_else(|| {
-        // A hub's repository is at `/repo` below the address one logs in to.
-        let hub = args.repo.trim_end_matches('/').strip_suffix("/repo")?;
-        crate::credentials::token_for(&hub.parse().ok()?)
-    });
+    let token = match &args.token {
+        Some(token) => Some(token.clone()),
+        None => stored_token(&args.repo)?,
+    };
     let published = publish_with(
         &args.dir,
         &args.repo,
@@ -163,6 +162,16 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         context,
     )?;
     context.show(&Shown::of(&published))
+}
+
+/// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
+/// the address one logs in to.
+fn stored_token(repo: &str) -> Result<Option<String>, crate::credentials::CredentialsError> {
+    let hub = repo.trim_end_matches('/').strip_suffix("/repo");
+    match hub.and_then(|hub| hub.parse().ok()) {
+        Some(hub) => crate::credentials::token_for(&hub),
+        None => Ok(None),
+    }
 }
 
 /// Publishes `dir` to `repo` with the usual options.
@@ -211,7 +220,7 @@ fn publish_with(
         Event::NoDelta { from, why } => {
             progress.note(&format!("no delta from {from}: {why}"));
         }
-        Event::Uploaded { path, .. } => progress.step(format!("uploaded {path}")),
+        Event::Uploaded { path, .. } => progress.detail(format!("uploaded {path}")),
         Event::Committed { targets_version } => {
             progress.step(format!("signed targets version {targets_version}"));
         }

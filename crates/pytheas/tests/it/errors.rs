@@ -259,7 +259,7 @@ fn a_full_disk_leaves_what_was_there() {
     let left: Vec<_> = fs::read_dir(&small).unwrap().collect();
     let _unmounted = Command::new("umount").arg(&small).status();
     let text = shown(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
         text.contains("No space left") || text.contains("disk is full"),
         "{text}"
@@ -336,14 +336,14 @@ fn no_token_and_a_wrong_one() {
       help: the first token was printed when the hub first started; an admin makes new ones with `pytheas token create`
     ");
     check!(dir.path(), hub.pytheas(&["rollout", "start", "nothing@1.0"]), @"
-    exit 3
+    exit 1
     --- stdout
     --- stderr
     error: no release `nothing@1.0`
       help: nothing called `nothing` was published
     ");
     check!(dir.path(), hub.pytheas(&["device", "show", "nobody"]), @"
-    exit 3
+    exit 1
     --- stdout
     --- stderr
     error: no device `nobody`
