@@ -217,6 +217,7 @@ impl Device {
         while !self.waker.stop.load(Ordering::Relaxed) {
             self.settle_pending();
             self.supervise();
+            self.show(); // before the network, which may take its time
             if self.is_urgent() && self.effect_at <= Instant::now() {
                 self.perform();
                 continue;

@@ -8,7 +8,7 @@ use std::{
 
 use miette::Diagnostic;
 use serde::Serialize;
-use toml_edit::{DocumentMut, Item, Value};
+use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use crate::{
     event::{Event, Observer},
@@ -92,6 +92,22 @@ pub enum LockError {
         file: PathBuf,
         /// uv's explanation.
         source: UvSaid,
+    },
+    /// The index has other files than a requirements file demands.
+    #[error("no file of `{package}` {version} has a hash that `{}` demands", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::hash),
+        help(
+            "the index may serve a forged file; if its file is the right one, correct `--hash` (SHA-256 is compared)"
+        )
+    )]
+    Hash {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// The package.
+        package: String,
+        /// Its version.
+        version: String,
     },
     /// The index does not answer.
     #[error("cannot reach the package index to resolve `{}`", file.display())]
@@ -300,11 +316,8 @@ pub fn lock_into(
         &inputs,
         scratch.path(),
         path.parent().unwrap_or(&project.dir),
-    )
-    .map_err(|source| LockError::Format {
-        version: uv.version.to_string(),
-        source: Box::new(source),
-    })?;
+        &uv.version.to_string(),
+    )?;
     let packages = text
         .lines()
         .filter(|line| line.trim() == "[[packages]]")
@@ -401,7 +414,8 @@ fn finish(
     inputs: &LockInputs,
     scratch: &Path,
     to: &Path,
-) -> Result<String, toml_edit::TomlError> {
+    uv_version: &str,
+) -> Result<String, LockError> {
     #[derive(Serialize)]
     struct File<'a> {
         tool: Tool<'a>,
@@ -410,13 +424,17 @@ fn finish(
     struct Tool<'a> {
         pytheas: &'a LockInputs,
     }
-    let mut document: DocumentMut = text.parse()?;
+    let mut document: DocumentMut = text.parse().map_err(|source| LockError::Format {
+        version: uv_version.to_owned(),
+        source: Box::new(source),
+    })?;
     document.remove("tool");
     if let Some(packages) = document
         .get_mut("packages")
         .and_then(Item::as_array_of_tables_mut)
     {
         for package in packages.iter_mut() {
+            keep_demanded(package, project, inputs)?;
             // An app is given away: a package that points into this machine is of no use in it.
             if let Some(directory) = package
                 .get_mut("directory")
@@ -447,6 +465,54 @@ fn finish(
         HEADER.replace("{source}", project.source.file_name()),
         tool.trim_start()
     ))
+}
+
+/// Leaves only files whose hash a requirements file demands: uv does not compare them when it
+/// locks, and later only knows the lock.
+fn keep_demanded(
+    package: &mut Table,
+    project: &Project,
+    inputs: &LockInputs,
+) -> Result<(), LockError> {
+    let text = |key: &str| {
+        let value = package.get(key).and_then(Item::as_str);
+        value.unwrap_or_default().to_owned()
+    };
+    let (name, version) = (text("name"), text("version"));
+    let Some(demanded) = inputs.hashes.get(&name) else {
+        return Ok(());
+    };
+    let fits = |file: Option<&dyn TableLike>| {
+        let hash = file
+            .and_then(|file| file.get("hashes")?.as_table_like()?.get("sha256")?.as_str())
+            .unwrap_or_default();
+        demanded.contains(&format!("sha256:{hash}"))
+    };
+    if let Some(wheels) = package.get_mut("wheels").and_then(Item::as_array_mut) {
+        wheels.retain(|wheel| fits(wheel.as_inline_table().map(|table| table as &dyn TableLike)));
+        if wheels.is_empty() {
+            package.remove("wheels");
+        }
+    }
+    for key in ["sdist", "archive"] {
+        if package
+            .get(key)
+            .is_some_and(|file| !fits(file.as_table_like()))
+        {
+            package.remove(key);
+        }
+    }
+    if ["wheels", "sdist", "archive"]
+        .iter()
+        .all(|key| !package.contains_key(key))
+    {
+        return Err(LockError::Hash {
+            file: project.dir.join(project.source.file_name()),
+            package: name,
+            version,
+        });
+    }
+    Ok(())
 }
 
 /// A path relative to `from` written relative to `to`.

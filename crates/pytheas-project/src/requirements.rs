@@ -2,7 +2,7 @@
 //! resolve it; that is uv's work.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     str::FromStr,
@@ -20,6 +20,8 @@ pub(crate) struct Requirements {
     pub(crate) constraints: BTreeSet<String>,
     /// Options such as `--extra-index-url`, without credentials.
     pub(crate) options: BTreeSet<String>,
+    /// Hashes (`sha256:…`) that the files of a package may have, by its name.
+    pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A requirements file that cannot be read.
@@ -116,7 +118,11 @@ fn read_into(
             Line::Option(option) => {
                 result.options.insert(option);
             }
-            Line::Requirement(requirement) => {
+            Line::Requirement(requirement, hashes) => {
+                if let (Some(parsed), false) = (parse(&requirement), hashes.is_empty()) {
+                    let name = parsed.name.to_string();
+                    result.hashes.entry(name).or_default().extend(hashes);
+                }
                 let set = match kind {
                     Kind::Requirement => &mut result.requirements,
                     Kind::Constraint => &mut result.constraints,
@@ -131,7 +137,8 @@ fn read_into(
 enum Line {
     File(Kind, String),
     Option(String),
-    Requirement(String),
+    /// A requirement, and the hashes its files may have.
+    Requirement(String, Vec<String>),
 }
 
 /// Lines without comments and with continuations joined, each with its number from 1.
@@ -170,8 +177,13 @@ fn parse_line(text: &str) -> Line {
         return Line::Option(without_credentials(&squeezed(text)));
     }
     // Options of one requirement (`--hash=…`) say how it is checked, not what is asked for.
-    let requirement = text.split(" --").next().unwrap_or(text).trim();
-    Line::Requirement(normalise(requirement))
+    let mut parts = text.split(" --");
+    let requirement = parts.next().unwrap_or(text).trim();
+    let hash = |option: &str| {
+        let value = option.strip_prefix("hash")?.trim_start_matches(['=', ' ']);
+        Some(value.trim().to_ascii_lowercase())
+    };
+    Line::Requirement(normalise(requirement), parts.filter_map(hash).collect())
 }
 
 fn option_value(text: &str, short: &str, long: &str) -> Option<String> {

@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use miette::Diagnostic;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore, ObjectStoreExt,
-    PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart, http::HttpBuilder,
-    local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    Certificate, ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart,
+    http::HttpBuilder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 use pytheas_durable::{FileLock, LockError};
 use tokio::io::AsyncReadExt;
@@ -159,6 +159,19 @@ impl Store {
     /// [`StoreError::Location`] when it cannot be understood; [`StoreError::Local`] when the
     /// folder cannot be made.
     pub fn open(location: &str, token: Option<&str>) -> Result<Self, StoreError> {
+        Self::open_trusting(location, token, None)
+    }
+
+    /// As [`Self::open`]; with HTTP the certificate authorities in `ca` (PEM) are trusted besides
+    /// the well-known ones.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_trusting(
+        location: &str,
+        token: Option<&str>,
+        ca: Option<&[u8]>,
+    ) -> Result<Self, StoreError> {
         let wrong = |why: String| StoreError::Location {
             location: location.to_owned(),
             why,
@@ -174,7 +187,7 @@ impl Store {
                     .map_err(|()| wrong("not a local path".into()))?;
                 Self::folder(&path)
             }
-            "http" | "https" => Self::http(&url, token),
+            "http" | "https" => Self::http(&url, token, ca),
             _ => {
                 let (objects, prefix) = object_store::parse_url_opts(&url, std::env::vars())
                     .map_err(|error| wrong(error.to_string()))?;
@@ -211,7 +224,7 @@ impl Store {
         })
     }
 
-    fn http(url: &Url, token: Option<&str>) -> Result<Self, StoreError> {
+    fn http(url: &Url, token: Option<&str>, ca: Option<&[u8]>) -> Result<Self, StoreError> {
         let wrong = |why: String| StoreError::Location {
             location: url.to_string(),
             why,
@@ -225,7 +238,14 @@ impl Store {
             value.set_sensitive(true);
             headers.insert("authorization", value);
         }
-        let options = ClientOptions::new()
+        let certificates = Certificate::from_pem_bundle(ca.unwrap_or_default())
+            .map_err(|error| wrong(format!("the certificates cannot be used: {error}")))?;
+        if ca.is_some() && certificates.is_empty() {
+            return Err(wrong("the file of certificates holds none".into()));
+        }
+        let options = certificates
+            .into_iter()
+            .fold(ClientOptions::new(), ClientOptions::with_root_certificate)
             .with_allow_http(true) // what is signed needs no secrecy, and hubs live on loopback too
             .with_default_headers(headers)
             .with_connect_timeout(Duration::from_secs(10))

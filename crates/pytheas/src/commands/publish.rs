@@ -42,6 +42,9 @@ pub(crate) struct PublishArgs {
         value_name = "TOKEN"
     )]
     token: Option<String>,
+    /// Trust this certificate authority (PEM) of a hub besides the well-known ones
+    #[arg(long, env = "PYTHEAS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     keys: KeysArgs,
     /// From how many earlier releases to make deltas
@@ -153,14 +156,13 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         Some(token) => Some(token.clone()),
         None => stored_token(&args.repo)?,
     };
-    let published = publish_with(
-        &args.dir,
-        &args.repo,
-        token.as_deref(),
-        &args.keys.dir(),
-        &options,
-        context,
-    )?;
+    let ca = args.ca.as_deref().map(|path| {
+        std::fs::read(path)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot read the certificates in `{}`", path.display()))
+    });
+    let store = Store::open_trusting(&args.repo, token.as_deref(), ca.transpose()?.as_deref())?;
+    let published = publish_with(&args.dir, &store, &args.keys.dir(), &options, context)?;
     context.show(&Shown::of(&published))
 }
 
@@ -183,8 +185,7 @@ pub(crate) fn publish(
 ) -> miette::Result<Published> {
     publish_with(
         dir,
-        repo,
-        None,
+        &Store::open(repo, None)?,
         keys,
         &Options::at(Timestamp::now()),
         context,
@@ -193,8 +194,7 @@ pub(crate) fn publish(
 
 fn publish_with(
     dir: &Path,
-    repo: &str,
-    token: Option<&str>,
+    store: &Store,
     keys: &Path,
     options: &Options,
     context: &Context,
@@ -204,7 +204,6 @@ fn publish_with(
             .ok()
             .map(Zeroizing::new)
     })?;
-    let store = Store::open(repo, token)?;
     let progress = context.progress();
     progress.step("reading the tree");
     let events = Events::new(move |event| match event {
@@ -229,7 +228,7 @@ fn publish_with(
         .into_diagnostic()
         .wrap_err("cannot start the runtime for uploads")?;
     Ok(runtime.block_on(pytheas_repo::publish::publish(
-        &store, &keys, dir, options, &events,
+        store, &keys, dir, options, &events,
     ))?)
 }
 
