@@ -355,10 +355,17 @@ fn is_never_taken(path: &Path, name: &str) -> bool {
     matches!(
         name,
         ".git" | ".hg" | ".svn" | ".jj" | "__pycache__" | "node_modules"
-    ) || path.join("pyvenv.cfg").is_file()
-        || path.join("pytheas.launch").is_file()
+    ) || is_somebodys_state(path)
         || name.ends_with(".pyc")
         || name.contains(SCRATCH) // what is being built: a copy into itself would not end
+}
+
+/// A virtual environment, a bundle, or the state of an agent or hub that was tried out inside the
+/// project: the last two hold tokens, which must never be shipped.
+fn is_somebodys_state(path: &Path) -> bool {
+    ["pyvenv.cfg", "pytheas.launch", "agent.lock", "hub.lock"]
+        .into_iter()
+        .any(|mark| path.join(mark).is_file())
 }
 
 /// What only `include` brings in: hidden files (they hold secrets: `.env`), tests, results.
@@ -398,8 +405,7 @@ fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildErro
             || name.contains(SCRATCH)
             || path.join("CACHEDIR.TAG").is_file()
             || is_setuptools_result(from, &name)
-            || path.join("pyvenv.cfg").is_file()
-            || path.join("pytheas.launch").is_file();
+            || is_somebodys_state(&path);
         if skipped {
             continue;
         }

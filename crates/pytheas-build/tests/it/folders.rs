@@ -230,6 +230,8 @@ fn hidden_files_tests_and_environments_stay_out_unless_they_are_included() {
         ("dist/keep/a.txt", ""),
         ("notes/n.txt", ""),
         ("node_modules/x/y.js", ""),
+        ("fleet/gw/agent.lock", ""),
+        ("fleet/gw/identity.json", "{}"),
     ]);
     std::os::unix::fs::symlink("package/data.json", workspace.project().join("link.json")).unwrap();
     let built = workspace.build();
