@@ -5,7 +5,9 @@
 
 use std::{
     io::{self, Write},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
+    sync::mpsc::channel,
     time::Duration,
 };
 
@@ -43,6 +45,9 @@ pub enum AgentCommand {
     Verify(StateArgs),
 }
 
+/// How long an agent that was asked to end waits for a hub that does not answer.
+const LINGER: Duration = Duration::from_secs(2);
+
 /// Where the agent keeps its state.
 #[derive(Debug, Clone, Default, Args)]
 pub struct StateArgs {
@@ -79,7 +84,7 @@ pub struct EnrolOptions {
     #[arg(
         long,
         value_name = "TOKEN",
-        env = "PYTHEAS_TOKEN",
+        env = "PYTHEAS_TARGET_TOKEN",
         hide_env_values = true,
         requires = "id"
     )]
@@ -230,12 +235,14 @@ fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
 }
 
 fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
-    out.write_fmt(text)
-        .and_then(|()| out.flush())
-        .map_err(AgentError::io(
+    match out.write_fmt(text).and_then(|()| out.flush()) {
+        // `… | head`: whoever read has read enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(AgentError::io(
             "write to",
             std::path::Path::new("standard output"),
-        ))
+        )),
+    }
 }
 
 /// `enrol`.
@@ -271,7 +278,8 @@ pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     Ok(exit::OK)
 }
 
-/// `run`: returns when a signal (or `--once`) ends it.
+/// `run`: returns when a signal (or `--once`) ends it. A thread that waits for a silent hub may
+/// still be there then; the process should end.
 ///
 /// # Errors
 /// [`AgentError`].
@@ -279,7 +287,10 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     let dir = args.state.dir();
     let lock = lock(&dir)?;
     if let Some(hub) = &args.hub {
-        enrol::prepare(&dir, &args.options.enrolment(hub), host()?)?;
+        let enrolment = args.options.enrolment(hub);
+        if !enrol::is_prepared(&dir, &enrolment)? {
+            enrol::prepare(&dir, &enrolment, host()?)?;
+        }
     }
     let settings = Settings {
         poll_interval: args.poll_interval,
@@ -292,22 +303,44 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     let waker = device.waker();
     let io = |error| AgentError::io("handle signals in", dir.root())(error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
-    let handle = signals.handle();
-    let thread = std::thread::Builder::new()
+    let (news, reports) = channel();
+    let asked = news.clone();
+    let signalled = waker.clone();
+    std::thread::Builder::new()
         .name("signals".into())
         .stack_size(64 << 10)
         .spawn(move || {
             for signal in signals.forever() {
                 match signal {
-                    SIGHUP | SIGUSR1 => waker.poll(),
-                    _ => waker.stop(),
+                    SIGHUP | SIGUSR1 => signalled.poll(),
+                    _ => {
+                        signalled.stop();
+                        let _ended_already = asked.send(None);
+                    }
                 }
             }
         })
         .map_err(io)?;
-    let reached = device.run();
-    handle.close();
-    let _panicked = thread.join();
+    std::thread::Builder::new()
+        .name("agent".into())
+        .spawn(move || {
+            let ended = catch_unwind(AssertUnwindSafe(|| device.run()));
+            drop(device);
+            let _nobody_waits = news.send(Some(ended));
+        })
+        .map_err(io)?;
+    let mut ended = reports.recv().ok().flatten();
+    if ended.is_none() {
+        // Asked to end. Once the app is gone there is nothing to wait for but a hub that does not
+        // answer, and what is half done is taken up at the next start.
+        waker.wait_for_app();
+        ended = reports.recv_timeout(LINGER).ok().flatten();
+    }
+    let reached = match ended {
+        Some(Ok(reached)) => reached,
+        Some(Err(panic)) => resume_unwind(panic),
+        None => false,
+    };
     Ok(if args.once && !reached {
         exit::WORLD
     } else {

@@ -56,7 +56,7 @@ pub(crate) fn keep_release(dir: &StateDir, release: &Release) -> Result<(), Fail
 pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Result<(), Trouble> {
     let to = job.to.tree;
     if dir.slot(to).exists() {
-        match slots::slot_damage(dir, to) {
+        match slots::mend(dir, to) {
             Ok(None) => return Ok(()), // the previous release is wanted again
             Ok(Some(damage)) => warn!(tree = %to, "the slot of {to} is damaged ({damage})"),
             Err(error) => warn!(tree = %to, "the slot of {to} cannot be read: {error}"),

@@ -88,6 +88,13 @@ impl Waker {
         let _ended_already = self.wakes.send(Wake::Stop);
     }
 
+    /// Waits until the app is gone, after [`Self::stop`].
+    pub fn wait_for_app(&self) {
+        if let Some(app) = &self.app {
+            app.stop_and_wait();
+        }
+    }
+
     /// Polls now.
     pub fn poll(&self) {
         let _ended_already = self.wakes.send(Wake::Poll);
@@ -101,6 +108,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// What we poll by until the hub has said otherwise.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
+/// What a hub may ask for at most; the clock does not hold any number.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
 /// Progress kept for a hub that is away; the closing report says the rest.
 const MAX_PROGRESS: usize = 16;
 
@@ -156,6 +165,7 @@ impl Device {
             dir,
             supervisor::Settings {
                 watchdog: settings.watchdog,
+                ..supervisor::Settings::default()
             },
             move |event| {
                 let _agent_ended = events.send(Wake::App(event));
@@ -207,6 +217,7 @@ impl Device {
         while !self.waker.stop.load(Ordering::Relaxed) {
             self.settle_pending();
             self.supervise();
+            self.show(); // before the network, which may take its time
             if self.is_urgent() && self.effect_at <= Instant::now() {
                 self.perform();
                 continue;
@@ -260,7 +271,7 @@ impl Device {
     fn load_machine(&mut self) -> Result<Machine, AgentError> {
         match crate::status::load_machine(&self.dir) {
             Ok(Some(machine)) => Ok(machine),
-            Ok(None) if slots::current(&self.dir).is_none() => Ok(Machine::default()),
+            Ok(None) if slots::is_fresh(&self.dir) => Ok(Machine::default()),
             Ok(None) => self.rebuild("it is gone"),
             Err(AgentError::State {
                 source: source @ StoredStateError::Parse(_),
@@ -278,8 +289,13 @@ impl Device {
     /// The machine of a device whose state was lost. The release that runs is known by `current`;
     /// what was under way is not, and the hub will say again what it wants.
     fn rebuild(&mut self, why: &str) -> Result<Machine, AgentError> {
-        let machine = Machine::recovered(slots::recover(&self.dir)?);
-        let message = format!("the update state was lost and was rebuilt from what runs ({why})");
+        let found = slots::recover(&self.dir);
+        let from = match &found {
+            Some(_) => "was rebuilt from what runs",
+            None => "no whole release was found; roll one out to this device",
+        };
+        let machine = Machine::recovered(found);
+        let message = format!("the update state was lost and {from} ({why})");
         error!("{message}");
         self.failed(message);
         self.save(&machine)
@@ -297,7 +313,10 @@ impl Device {
 
     /// Takes an event in: the machine steps, and is saved before anything else is done.
     fn happen(&mut self, event: Event) {
-        self.pending.push_back(event);
+        // A hub says the same again for as long as it cannot be saved.
+        if !self.pending.contains(&event) {
+            self.pending.push_back(event);
+        }
         self.settle_pending();
     }
 
@@ -342,6 +361,9 @@ impl Device {
 
     /// Lets the release run that should be running.
     fn supervise(&mut self) {
+        if self.waker.stop.load(Ordering::Relaxed) {
+            return; // it was stopped while we waited for the hub
+        }
         let wanted = match self.machine.state() {
             State::Switching { .. } | State::RollingBack { .. } => return, // theirs to stop
             State::Probation {
@@ -349,6 +371,16 @@ impl Device {
             } => Some((job.to.tree, Some(*tries_left))),
             _ => self.machine.live().map(|live| (live.tree, None)),
         };
+        // Judged already, but not yet on disk (full?): starting it again would not help.
+        let judged = |e: &Event| {
+            matches!(
+                e,
+                Event::Healthy { .. } | Event::Died { .. } | Event::NotReady { .. }
+            )
+        };
+        if self.pending.iter().any(judged) {
+            return;
+        }
         let Some((tree, trial)) = wanted.filter(|wanted| self.ordered != Some(*wanted)) else {
             return;
         };

@@ -15,7 +15,7 @@ use crate::{
     error::AgentError,
     http::{Http, HttpError},
     hub,
-    identity::Identity,
+    identity::{Identity, IdentityError},
     paths::StateDir,
 };
 
@@ -60,24 +60,15 @@ pub fn prepare(
     platform: Platform,
 ) -> Result<Identity, AgentError> {
     pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
-    let asked = enrolment.hub.trim_end_matches('/');
-    let mut identity = match Identity::load(&dir.identity()) {
-        Ok(known) if known.hub != asked => {
-            return Err(AgentError::OtherHub {
-                enrolled: known.hub,
-                asked: asked.to_owned(),
-                dir: dir.root().to_owned(),
-            });
-        }
-        Ok(known) => known,
-        Err(crate::identity::IdentityError::Missing { .. }) => {
+    let mut identity = match known(dir, enrolment)? {
+        Some(known) => known,
+        None => {
             let ca = enrolment
                 .ca
                 .as_ref()
                 .map(|ca| std::path::absolute(ca).unwrap_or(ca.clone()));
-            Identity::new(asked.to_owned(), enrolment.id.clone(), platform, ca)?
+            Identity::new(enrolment.hub.clone(), enrolment.id.clone(), platform, ca)?
         }
-        Err(error) => return Err(error.into()),
     };
     pin_root(dir, enrolment, &identity)?;
     if enrolment.token.is_some() {
@@ -86,6 +77,32 @@ pub fn prepare(
     }
     identity.save(&dir.identity())?;
     Ok(identity)
+}
+
+/// Whether [`prepare`] has done its work: such a device starts without network, without room on
+/// its disk, and without the root's file.
+///
+/// # Errors
+/// [`AgentError::OtherHub`], and an identity that cannot be read.
+pub fn is_prepared(dir: &StateDir, enrolment: &Enrolment) -> Result<bool, AgentError> {
+    let same_token = |known: Identity| enrolment.token.is_none() || enrolment.token == known.token;
+    Ok(known(dir, enrolment)?.is_some_and(same_token)
+        && pytheas_repo::client::is_initialised(dir.root()))
+}
+
+/// The identity that the device has at this hub, if it has one.
+fn known(dir: &StateDir, enrolment: &Enrolment) -> Result<Option<Identity>, AgentError> {
+    let asked = enrolment.hub.trim_end_matches('/');
+    match Identity::load(&dir.identity()) {
+        Ok(known) if known.hub != asked => Err(AgentError::OtherHub {
+            enrolled: known.hub,
+            asked: asked.to_owned(),
+            dir: dir.root().to_owned(),
+        }),
+        Ok(known) => Ok(Some(known)),
+        Err(IdentityError::Missing { .. }) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn pin_root(dir: &StateDir, enrolment: &Enrolment, identity: &Identity) -> Result<(), AgentError> {

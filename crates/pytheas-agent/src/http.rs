@@ -22,6 +22,8 @@ use ureq::{
 
 /// No answer to a DDI or REST request is longer.
 const MAX_JSON_BYTES: u64 = 1 << 20;
+/// No DDI or REST request takes longer, however slowly the answer drips.
+const MAX_JSON_TIME: Duration = Duration::from_secs(120);
 
 /// A request that did not give what was asked for.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -276,14 +278,22 @@ impl Http {
             Some(body) => {
                 let request = request.header(header::CONTENT_TYPE, "application/json");
                 let request = request.body(body).map_err(|e| unreachable(e.into()))?;
-                self.agent.run(request)
+                self.agent.run(self.in_time(request))
             }
             None => {
                 let request = request.body(()).map_err(|e| unreachable(e.into()))?;
-                self.agent.run(request)
+                self.agent.run(self.in_time(request))
             }
         };
         judge(url, answer.map_err(unreachable)?)
+    }
+
+    fn in_time<S: ureq::AsSendBody>(
+        &self,
+        request: ureq::http::Request<S>,
+    ) -> ureq::http::Request<S> {
+        let scope = self.agent.configure_request(request);
+        scope.timeout_global(Some(MAX_JSON_TIME)).build()
     }
 
     /// The repository of this hub, fetched in the name of a device.

@@ -199,4 +199,15 @@ mod tests {
         let feedback = feedback(&Outcome::Failed { because });
         insta::assert_snapshot!(serde_json::to_string(&feedback).unwrap(), @r#"{"status":{"execution":"closed","details":["`a@2` ended: exit status 1","help: look","Traceback","KeyError"],"result":{"finished":"failure"}}}"#);
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_link_leads_outside_the_devices_own_address(href in ".{0,80}") {
+            if let Some(offer) = offer(&Link::to(href)) {
+                let path = format!("{}{}", offer.action, offer.query);
+                proptest::prop_assert!(!path.contains(['/', ' ', '\r', '\n', '#']) || offer.query.contains('/'));
+                proptest::prop_assert!(path.bytes().all(|b| b.is_ascii_graphic()));
+            }
+        }
+    }
 }

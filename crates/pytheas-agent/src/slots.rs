@@ -14,7 +14,7 @@ use std::{
 use miette::Diagnostic;
 use pytheas_durable::{
     faults,
-    trees::{self, ScanError},
+    trees::{self, Difference, ScanError},
 };
 use pytheas_release::{
     BuildRecord, Entry, RECORD_FILE, RecordError, RelPath, ReleaseRef, Sha256, Tree, TreeId,
@@ -207,10 +207,7 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), SlotError> {
 /// # Errors
 /// [`SlotError::Scan`] when it cannot be read.
 pub(crate) fn damage(root: &Path, tree: &Tree) -> Result<Option<String>, SlotError> {
-    let found = trees::differences(root, tree).map_err(|source| SlotError::Scan {
-        path: root.to_owned(),
-        source,
-    })?;
+    let found = differences(root, tree)?;
     if found.is_empty() {
         return Ok(None);
     }
@@ -224,6 +221,39 @@ pub(crate) fn damage(root: &Path, tree: &Tree) -> Result<Option<String>, SlotErr
         more => format!(" and {more} more"),
     };
     Ok(Some(format!("{}{more}", named.join(", "))))
+}
+
+fn differences(root: &Path, tree: &Tree) -> Result<Vec<Difference>, SlotError> {
+    trees::differences(root, tree).map_err(|source| SlotError::Scan {
+        path: root.to_owned(),
+        source,
+    })
+}
+
+/// As [`slot_damage`], of a slot that does not run, after what does not belong there was removed:
+/// an app that wrote into its own slot must not block the way back to it.
+///
+/// # Errors
+/// As [`slot_damage`], and [`SlotError::Io`].
+pub(crate) fn mend(dir: &StateDir, tree: TreeId) -> Result<Option<String>, SlotError> {
+    let root = dir.slot(tree);
+    if let Some(document) = document(dir, tree).filter(|_| root.is_dir()) {
+        for difference in differences(&root, &document)? {
+            let Difference::Extra(path) = difference else {
+                continue;
+            };
+            tracing::warn!(path = %path, "removing `{path}`: it does not belong into its slot");
+            remove(&path.under(&root))?;
+            let mut above = path.parent();
+            while let Some(folder) = above.filter(|folder| document.get(folder).is_none()) {
+                if fs::remove_dir(folder.under(&root)).is_err() {
+                    break; // something else is in it
+                }
+                above = folder.parent();
+            }
+        }
+    }
+    slot_damage(dir, tree)
 }
 
 /// What is wrong with the slot of `tree`; nothing when it is whole, byte by byte.
@@ -325,25 +355,40 @@ pub(crate) fn record(dir: &StateDir, tree: TreeId) -> Result<BuildRecord, SlotEr
     })
 }
 
-/// What runs by `current`, verified byte by byte: for a device whose state was lost.
-///
-/// # Errors
-/// [`SlotError`] when the slot cannot be read.
-pub(crate) fn recover(dir: &StateDir) -> Result<Option<Installed>, SlotError> {
-    let Some(tree) = current(dir) else {
-        return Ok(None);
+/// Whether no release was ever in a slot here.
+pub(crate) fn is_fresh(dir: &StateDir) -> bool {
+    current(dir).is_none() && in_slots(dir).is_empty()
+}
+
+/// What can run, for a device whose state was lost: what `current` leads to, else another slot,
+/// whole ones first.
+pub(crate) fn recover(dir: &StateDir) -> Option<Installed> {
+    let mut trees: Vec<TreeId> = current(dir).into_iter().chain(in_slots(dir)).collect();
+    let is_damaged = |tree: &TreeId| {
+        let damage = match slot_damage(dir, *tree) {
+            Ok(None) => return false,
+            Ok(Some(damage)) => damage,
+            Err(error) => error.to_string(),
+        };
+        tracing::error!(tree = %tree, "the release in a slot is damaged: {damage}");
+        true
     };
-    if let Some(damage) = slot_damage(dir, tree)? {
-        tracing::error!(tree = %tree, "the running release is damaged: {damage}");
-    }
-    let record = record(dir, tree)?;
-    Ok(Some(Installed {
-        tree,
-        release: ReleaseRef {
-            name: record.name,
-            version: record.version,
-        },
-    }))
+    trees.sort_by_cached_key(is_damaged); // stable: `current` stays first among its like
+    trees.into_iter().find_map(|tree| {
+        let record = record(dir, tree).ok()?;
+        Some(Installed {
+            tree,
+            release: ReleaseRef {
+                name: record.name,
+                version: record.version,
+            },
+        })
+    })
+}
+
+fn in_slots(dir: &StateDir) -> Vec<TreeId> {
+    let names = names(&dir.slots()).unwrap_or_default();
+    names.iter().filter_map(|name| name.parse().ok()).collect()
 }
 
 /// Removes slots, staged trees and downloads that are not `needed`.
@@ -365,6 +410,9 @@ pub(crate) fn tidy(dir: &StateDir, needed: &[TreeId]) -> Result<(), SlotError> {
         }
     }
     for folder in [dir.staging(), dir.downloads()] {
+        if !folder.is_dir() {
+            remove(&folder)?; // whatever took its place
+        }
         for name in names(&folder)? {
             remove(&folder.join(name))?;
         }

@@ -188,18 +188,34 @@ pub(crate) fn running_agent(dir: &StateDir) -> Option<u32> {
         rustix::fs::minor(metadata.dev()),
     );
     let file = format!("{major:02x}:{minor:02x}:{}", metadata.ino());
-    fs::read_to_string("/proc/locks")
-        .ok()?
-        .lines()
-        .find_map(|line| {
-            let mut fields = line
-                .split_whitespace()
-                .filter(|field| *field != "->")
-                .skip(1);
-            let kind = fields.next()?;
-            let pid = fields.nth(2)?;
-            (kind == "FLOCK" && fields.next()? == file).then(|| pid.parse().ok())?
-        })
+    // Some file systems (btrfs, overlay) show another device there than stat(2) does; then the
+    // number that the holder wrote into the file has to be the same.
+    let inode = format!(":{}", metadata.ino());
+    let noted: Option<u32> = fs::read_to_string(dir.lock())
+        .ok()
+        .and_then(|text| text.trim().parse().ok());
+    holder(
+        &fs::read_to_string("/proc/locks").ok()?,
+        &file,
+        &inode,
+        noted,
+    )
+}
+
+/// The process that holds a lock on `file`, in the text of `/proc/locks`; with the number it has
+/// `noted`, the `inode` is enough.
+fn holder(locks: &str, file: &str, inode: &str, noted: Option<u32>) -> Option<u32> {
+    locks.lines().find_map(|line| {
+        let mut fields = line
+            .split_whitespace()
+            .filter(|field| *field != "->")
+            .skip(1);
+        let kind = fields.next()?;
+        let pid = fields.nth(2)?.parse().ok()?;
+        let held = fields.next()?;
+        let ours = held == file || noted == Some(pid) && held.ends_with(&inode);
+        (kind == "FLOCK" && ours).then_some(pid)
+    })
 }
 
 impl fmt::Display for Status {
@@ -273,5 +289,23 @@ impl fmt::Display for Status {
             )?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_is_found_also_where_its_device_has_another_number() {
+        let locks = "1: POSIX  ADVISORY  WRITE 7 00:1a:42 0 EOF\n\
+            2: FLOCK  ADVISORY  WRITE 812 00:1a:42 0 EOF\n\
+            2: -> FLOCK  ADVISORY  WRITE 813 00:1a:42 0 EOF\n";
+        let at = |file: &str, noted| holder(locks, file, ":42", noted);
+        assert_eq!(at("00:1a:42", None), Some(812));
+        assert_eq!(at("00:2f:42", Some(812)), Some(812), "btrfs");
+        assert_eq!(at("00:2f:42", Some(7)), None, "no agent's lock");
+        assert_eq!(at("00:2f:42", None), None);
+        assert_eq!(holder(locks, "00:2f:2", ":2", Some(812)), None);
     }
 }

@@ -144,10 +144,23 @@ pub struct Supervisor {
 }
 
 /// Settings of the supervisor.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The app must say `WATCHDOG=1` this often.
     pub watchdog: Option<Duration>,
+    /// A committed release that stayed up so long has recovered: the next crash waits briefly
+    /// again.
+    pub recovered_after: Duration,
+}
+
+impl Default for Settings {
+    /// No watchdog; one minute.
+    fn default() -> Self {
+        Self {
+            watchdog: None,
+            recovered_after: Duration::from_secs(60),
+        }
+    }
 }
 
 impl Supervisor {
@@ -161,7 +174,7 @@ impl Supervisor {
         settings: Settings,
         events: impl Fn(AppEvent) + Send + 'static,
     ) -> io::Result<Self> {
-        leftover::end(&dir.app_pid())?;
+        leftover::end(&dir.app_pid());
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let status = Arc::new(Mutex::new(AppStatus::default()));
         let (orders, inbox) = channel();
@@ -192,9 +205,7 @@ impl Supervisor {
 
     /// Stops the app and waits until it is gone.
     pub fn stop(&self) {
-        let (done, stopped) = channel();
-        self.order(Order::Stop(done));
-        let _thread_gone_means_app_gone = stopped.recv();
+        self.stop_handle().stop_and_wait();
     }
 
     /// A handle that others may stop the app by.
@@ -231,6 +242,14 @@ impl StopHandle {
     pub fn stop(&self) {
         let _supervisor_ended_already = self.orders.send(Order::Stop(channel().0));
         raise(&self.wake);
+    }
+
+    /// As [`Self::stop`]; returns when the app is gone.
+    pub fn stop_and_wait(&self) {
+        let (done, stopped) = channel();
+        let _supervisor_ended_already = self.orders.send(Order::Stop(done));
+        raise(&self.wake);
+        let _thread_gone_means_app_gone = stopped.recv();
     }
 }
 

@@ -13,6 +13,7 @@ use pytheas_release::{PathError, RelPath};
 
 use crate::{
     error::{BuildError, io_error},
+    output::SCRATCH,
     scratch,
 };
 
@@ -375,9 +376,17 @@ fn is_never_taken(path: &Path, name: &str) -> bool {
     matches!(
         name,
         ".git" | ".hg" | ".svn" | ".jj" | "__pycache__" | "node_modules"
-    ) || path.join("pyvenv.cfg").is_file()
-        || path.join("pytheas.launch").is_file()
+    ) || is_somebodys_state(path)
         || name.ends_with(".pyc")
+        || name.contains(SCRATCH) // what is being built: a copy into itself would not end
+}
+
+/// A virtual environment, a bundle, or the state of an agent or hub that was tried out inside the
+/// project: the last two hold tokens, which must never be shipped.
+fn is_somebodys_state(path: &Path) -> bool {
+    ["pyvenv.cfg", "pytheas.launch", "agent.lock", "hub.lock"]
+        .into_iter()
+        .any(|mark| path.join(mark).is_file())
 }
 
 /// What only `include` brings in: hidden files (they hold secrets: `.env`), tests, results.
@@ -391,8 +400,9 @@ fn is_left_out(relative: &str, name: &str, path: &Path) -> bool {
         || (at_top && name.starts_with("pylock.") && name.ends_with(".toml"))
 }
 
-/// Copies a project for its build back end: all but environments, caches and results; version
-/// control stays, since some back ends take the version from it.
+/// Copies a project for its build back end: all but environments, caches and results (setuptools
+/// would pack what an earlier build left in `build/lib`, gone modules included); version control
+/// stays, since some back ends take the version from it.
 pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<(), BuildError> {
     fs::create_dir_all(to).map_err(io_error("make", to))?;
     for child in fs::read_dir(from).map_err(io_error("read", from))? {
@@ -411,12 +421,12 @@ pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<()
                 | ".mypy_cache"
                 | ".ruff_cache"
                 | ".pytest_cache"
-                | "target"
         ) || path == output
             || name.ends_with(".egg-info")
-            || name.contains(".pytheas-build-")
-            || path.join("pyvenv.cfg").is_file()
-            || path.join("pytheas.launch").is_file();
+            || name.contains(SCRATCH)
+            || path.join("CACHEDIR.TAG").is_file()
+            || is_setuptools_result(from, &name)
+            || is_somebodys_state(&path);
         if skipped {
             continue;
         }
@@ -431,4 +441,12 @@ pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<()
         }
     }
     Ok(())
+}
+
+/// What setuptools left of an earlier build: `build/lib`, `build/bdist.linux-x86_64` and the like.
+fn is_setuptools_result(dir: &Path, name: &str) -> bool {
+    let is_result = |start: &str| name == start || name.starts_with(&format!("{start}."));
+    dir.ends_with("build")
+        && dir.with_file_name("pyproject.toml").is_file()
+        && ["lib", "bdist", "temp"].into_iter().any(is_result)
 }

@@ -18,7 +18,7 @@ use crate::{
     error::{BuildError, io_error},
     event::{Event, Observer, Phase},
     form::{self, Job},
-    interpreter::{self, Interpreter, InterpreterChoice, Wanted},
+    interpreter::{self, Interpreter, InterpreterChoice, InterpreterError, Wanted},
     output::Output,
     scratch::{self, Kind},
 };
@@ -325,16 +325,23 @@ fn lock_and_interpreter(
             .requires_python
             .as_deref()
             .and_then(|text| text.parse().ok());
-        let interpreter = interpreter_for(locked.as_ref())?;
-        return Ok((
-            interpreter,
-            Lock {
-                content,
-                path,
-                report: None,
-                _scratch: None,
-            },
-        ));
+        match interpreter_for(locked.as_ref()) {
+            // The lock was made for the Python that was found then, not for one that the project
+            // says; now another is wanted.
+            Err(InterpreterError::None { .. } | InterpreterError::Version { .. })
+                if request.lock == LockMode::Update && project.python(None).is_none() => {}
+            result => {
+                return Ok((
+                    result?,
+                    Lock {
+                        content,
+                        path,
+                        report: None,
+                        _scratch: None,
+                    },
+                ));
+            }
+        }
     }
     let interpreter = interpreter_for(project.requires_python.as_ref())?;
     let short = interpreter

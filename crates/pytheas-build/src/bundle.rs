@@ -41,7 +41,8 @@ impl Form for Bundle {
     fn make(&self, job: &Job<'_>, into: &Path) -> Result<Made, BuildError> {
         dependencies::check_available(job.lock, job.interpreter, job.platform)?;
         let home = into.join("python");
-        scratch::copy_tree(&job.interpreter.dir, &home)
+        job.interpreter
+            .copy_to(&home)
             .map_err(io_error("copy the interpreter to", &home))?;
         let site = job.interpreter.site_packages.under(&home);
         fs::create_dir_all(&site).map_err(io_error("make", &site))?;
@@ -60,13 +61,13 @@ impl Form for Bundle {
         if !job.lock.packages.is_empty()
             && !installer.install_lock(job.lock, job.lock_path, &site)?
         {
-            dependencies::install(job.uv, &python, job.lock_path, &site)?;
+            dependencies::install(job.uv, &python, job.lock, job.lock_path, &site)?;
         }
 
         job.phase(Phase::App);
         let app = into.join(APP);
         let built = self.add_app(job, &installer, &site, &app)?;
-        dependencies::normalise(&site, &home.join("bin"))?;
+        dependencies::normalise(&site, &home)?;
         for library in job.interpreter.add_libraries(&site, &home.join("lib"))? {
             job.warn(format!(
                 "packages need `{library}`, which is not on this machine; devices must have it"

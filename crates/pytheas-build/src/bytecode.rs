@@ -75,7 +75,7 @@ pub(crate) fn compile(
         let mut input = String::new();
         for file in files.iter().skip(shard).step_by(shards) {
             let name = file.strip_prefix(root).unwrap_or(file);
-            input.push_str(&format!("{}\t{}\n", file.display(), name.display()));
+            input.push_str(&format!("{}\0{}\0", file.display(), name.display()));
         }
         if !input.is_empty() {
             children.push(spawn(python, environment, input).map_err(&start)?);

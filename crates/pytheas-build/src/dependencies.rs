@@ -12,6 +12,7 @@ use miette::Diagnostic;
 use pep508_rs::{MarkerEnvironment, MarkerTree};
 use pytheas_project::{LockedPackage, Pylock, Uv, UvCallError, UvFailure, UvSaid};
 use pytheas_release::Platform;
+use walkdir::WalkDir;
 
 use crate::{
     error::{BuildError, io_error},
@@ -212,11 +213,13 @@ pub(crate) fn is_needed(
     Ok(marker.evaluate(markers, &[]))
 }
 
-/// Lets uv install the packages of the lock file `lock` into `target` for `python`. Files are copies: they will be changed.
+/// Lets uv install the packages of `lock`, which lies in the file `path`, into `target` for
+/// `python`. Files are copies: they will be changed.
 pub(crate) fn install(
     uv: &Uv,
     python: &Path,
-    lock: &Path,
+    lock: &Pylock,
+    path: &Path,
     target: &Path,
 ) -> Result<(), DependencyError> {
     let mut command = uv.command();
@@ -225,25 +228,47 @@ pub(crate) fn install(
         .arg(python)
         .arg("--target")
         .arg(target);
-    // A sdist's build must not take the time into its files.
-    command.env("SOURCE_DATE_EPOCH", "315532800");
+    // A sdist's build must not take the time into its files, nor the scratch folder that it is
+    // compiled in, which debug information names.
+    let mut flags = command
+        .get_envs()
+        .find(|(name, _)| *name == "CFLAGS")
+        .and_then(|(_, value)| Some(value?.to_owned()))
+        .unwrap_or_default();
+    flags.push(" -g0");
+    command
+        .env("SOURCE_DATE_EPOCH", "315532800")
+        .env("CFLAGS", flags)
+        // Editable: a path of this machine instead of the package.
+        .env("UV_NO_EDITABLE", "1");
+    // uv takes a folder for unchanged as long as its `pyproject.toml` is.
+    for package in lock.packages.iter().filter(|p| p.directory.is_some()) {
+        command.args(["--refresh-package", &package.name]);
+    }
     command
         .args(["--preview-features", "pylock", "-r"])
-        .arg(lock);
+        .arg(path);
     uv.run(command)
         .map(|_| ())
         .map_err(|error| uv_error(uv, error))
 }
 
-/// Frees an installation in `site` of what differs from build to build. Programs that packages
-/// bring (not the start scripts, whose first line names this machine's Python) move to `bin`.
-pub(crate) fn normalise(site: &Path, bin: &Path) -> Result<(), BuildError> {
+/// Top folders of data that wheels install into `sys.prefix` (PEP 427, `*.data/data`): programs look
+/// for it there, but with `--target` uv puts it beside the packages.
+const DATA: &[&str] = &["etc", "lib", "man", "share", "var"];
+
+/// Frees an installation in `site` of what differs from build to build, and brings the rest to its
+/// place under `home`, the interpreter's prefix: data, and programs that packages bring (not the
+/// start scripts, whose first line names this machine's Python).
+pub(crate) fn normalise(site: &Path, home: &Path) -> Result<(), BuildError> {
     let scripts = site.join("bin");
     let mut programs: Vec<PathBuf> = list(&scripts)?;
     programs.sort();
     for program in programs.iter().filter(|path| path.is_file()) {
         let bytes = fs::read(program).map_err(io_error("read", program))?;
-        let target = bin.join(program.file_name().unwrap_or_default());
+        let target = home
+            .join("bin")
+            .join(program.file_name().unwrap_or_default());
         if !bytes.starts_with(b"#!") && !target.exists() {
             scratch::write(&target, &bytes, scratch::Kind::Program)
                 .map_err(io_error("write", &target))?;
@@ -251,6 +276,9 @@ pub(crate) fn normalise(site: &Path, bin: &Path) -> Result<(), BuildError> {
     }
     remove(&scripts)?;
     remove(&site.join(".lock"))?;
+    for name in DATA {
+        move_data(&site.join(name), &home.join(name))?;
+    }
     for child in list(site)? {
         if child
             .extension()
@@ -265,10 +293,27 @@ pub(crate) fn normalise(site: &Path, bin: &Path) -> Result<(), BuildError> {
             ] {
                 remove(&child.join(name))?;
             }
-            normalise_record(site, &child.join("RECORD"))?;
+            normalise_record(site, home, &child.join("RECORD"))?;
         }
     }
     Ok(())
+}
+
+/// Moves the files of the data folder `from` into `to`; one of Python's own stays as it is. A
+/// folder of modules is a package that happens to have this name.
+fn move_data(from: &Path, to: &Path) -> Result<(), BuildError> {
+    let is_module = |path: &PathBuf| path.extension().is_some_and(|end| end == "py");
+    if !from.is_dir() || list(from)?.iter().any(is_module) {
+        return Ok(());
+    }
+    for entry in WalkDir::new(from).sort_by_file_name() {
+        let entry = entry.map_err(|error| io_error("read", from)(error.into()))?;
+        let target = to.join(entry.path().strip_prefix(from).unwrap_or(entry.path()));
+        if entry.file_type().is_file() && !target.exists() {
+            scratch::copy(entry.path(), &target).map_err(io_error("write", &target))?;
+        }
+    }
+    remove(from)
 }
 
 fn list(dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
@@ -289,23 +334,38 @@ fn remove(path: &Path) -> Result<(), BuildError> {
     pytheas_durable::remove_tree(path).map_err(io_error("remove", path))
 }
 
-/// `RECORD` (PEP 376) with the lines of files that are there, in one order.
-fn normalise_record(site: &Path, record: &Path) -> Result<(), BuildError> {
+/// `RECORD` (PEP 376) with the lines of files that are there, in one order; data by its new path.
+fn normalise_record(site: &Path, home: &Path, record: &Path) -> Result<(), BuildError> {
     let Ok(text) = fs::read_to_string(record) else {
         return Ok(());
     };
-    let is_there = |line: &&str| {
-        let path = match line.strip_prefix('"') {
-            Some(quoted) => quoted
-                .split("\",")
-                .next()
-                .unwrap_or(quoted)
-                .replace("\"\"", "\""),
-            None => line.split(',').next().unwrap_or(line).to_owned(),
+    let depth = site.strip_prefix(home).unwrap_or(site).components().count();
+    let up = "../".repeat(depth);
+    let now = |line: &str| {
+        let (quote, rest) = match line.strip_prefix('"') {
+            Some(rest) => ("\"", rest),
+            None => ("", line),
         };
-        !path.is_empty() && site.join(path).exists()
+        let path = if quote.is_empty() {
+            rest.split(',').next().unwrap_or(rest).to_owned()
+        } else {
+            rest.split("\",")
+                .next()
+                .unwrap_or(rest)
+                .replace("\"\"", "\"")
+        };
+        let top = path.split('/').next().unwrap_or("");
+        if path.is_empty() {
+            None
+        } else if site.join(&path).exists() {
+            Some(line.to_owned())
+        } else if DATA.contains(&top) && home.join(&path).exists() {
+            Some(format!("{quote}{up}{rest}"))
+        } else {
+            None
+        }
     };
-    let lines: BTreeSet<&str> = text.lines().filter(is_there).collect();
+    let lines: BTreeSet<String> = text.lines().filter_map(now).collect();
     let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
     scratch::write(record, text.as_bytes(), scratch::Kind::Data).map_err(io_error("write", record))
 }

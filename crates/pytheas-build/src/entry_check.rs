@@ -26,8 +26,10 @@ def collect(body):
         for field in ("body", "orelse", "finalbody"):
             if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 collect(getattr(node, field, []))
-        for handler in getattr(node, "handlers", []):
-            collect(handler.body)
+        for part in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+            collect(part.body)
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
+            names.add("*")  # `globals().update(…)`, `exec(…)`: anything
 collect(tree.body)
 print("\n".join(sorted(names)))
 "#;
@@ -106,13 +108,17 @@ pub(crate) fn check(
             None => Err(no_module(module, roots)),
         },
         Entry::Callable { module, callable } => {
+            let first = callable.split('.').next().unwrap_or(callable);
             let source = match find(module, roots) {
                 None => return Err(no_module(module, roots)),
+                // `package:module.callable`: importing a module makes it a name of its package.
+                Some(Found::Package(_)) if find(&format!("{module}.{first}"), roots).is_some() => {
+                    return Ok(());
+                }
                 Some(Found::Source(path)) => path,
                 Some(Found::Package(dir)) => dir.join("__init__.py"),
                 Some(Found::Compiled) => return Ok(()),
             };
-            let first = callable.split('.').next().unwrap_or(callable);
             let Ok(names) = names_of(&source, python, environment) else {
                 return Ok(());
             };
@@ -156,7 +162,8 @@ fn find(module: &str, roots: &[PathBuf]) -> Option<Found> {
     let path = module.replace('.', "/");
     roots.iter().find_map(|root| {
         let base = root.join(&path);
-        if base.join("__init__.py").is_file() {
+        // A folder without `__init__.py` is a namespace package: `python -m` runs its `__main__`.
+        if base.join("__init__.py").is_file() || base.join("__main__.py").is_file() {
             return Some(Found::Package(base));
         }
         let source = root.join(format!("{path}.py"));
@@ -183,7 +190,7 @@ fn no_module(module: &str, roots: &[PathBuf]) -> EntryCheckError {
     let parent = module
         .rsplit_once('.')
         .map(|(parent, _)| parent)
-        .filter(|parent| find(parent, roots).is_some());
+        .filter(|parent| matches!(find(parent, roots), Some(Found::Package(_))));
     for root in roots {
         let dir = parent.map_or(root.clone(), |parent| root.join(parent.replace('.', "/")));
         for child in std::fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -5,6 +5,7 @@
 //! CACHE/interpreters/<key>/python/bin/python3.11   the program; python3 links to it
 //!                         /python/lib/python3.11/  standard library with __pycache__
 //!                         /python/lib/*.so*        shared libraries that are not the C library's
+//!                         /python/include/         headers for building packages; not copied
 //!                         /interpreter.json        what is known about it (Interpreter)
 //! ```
 
@@ -28,7 +29,7 @@ use std::{
 use miette::Diagnostic;
 use pep440_rs::Version;
 use pytheas_project::{Connectivity, Environment, PythonRequest};
-use pytheas_release::{InterpreterRecord, Platform, RelPath, Sha256};
+use pytheas_release::{InterpreterRecord, Platform, RelPath, Sha256, TreeId};
 use serde::{Deserialize, Serialize};
 
 pub use debian::Package as DebianPackage;
@@ -44,6 +45,9 @@ use crate::{
 pub(crate) fn needed_libraries(bytes: &[u8]) -> Vec<String> {
     runtime::needed(bytes)
 }
+
+/// The folder with the C headers, relative to `python`.
+const HEADERS: &str = "include";
 
 /// A prepared interpreter in the cache.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -74,6 +78,8 @@ pub struct Interpreter {
     pub packages: Vec<DebianPackage>,
     /// Shared libraries that were not found, with the module that needs them.
     pub missing: Vec<String>,
+    /// The id of the prepared tree: what lies in the cache is checked before each use.
+    pub tree: TreeId,
     /// The prepared tree `python`; filled in when it is read from the cache.
     #[serde(skip)]
     pub dir: PathBuf,
@@ -223,6 +229,12 @@ impl Interpreter {
             free_threaded: self.program.as_str().ends_with('t'),
             glibc: self.glibc,
         }
+    }
+
+    /// Copies it to the new folder `to`, without what only builds of packages need.
+    pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
+        crate::scratch::copy_tree(&self.dir, to)?;
+        pytheas_durable::remove_tree(&to.join(HEADERS))
     }
 
     /// What the build record says of it.

@@ -8,7 +8,10 @@ use std::{
 use miette::Diagnostic;
 use pytheas_release::RECORD_FILE;
 
-use crate::error::{BuildError, io_error};
+use crate::{
+    error::{BuildError, io_error},
+    scratch,
+};
 
 /// A place that a result cannot go to.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -72,12 +75,9 @@ impl Output {
             return Err(OutputError::HoldsProject { dir: target }.into());
         }
         check_replaceable(&target)?;
-        let prefix = format!(".{}.{PREFIX}", name.to_string_lossy());
-        remove_leftovers(&parent, &prefix);
-        let scratch = tempfile::Builder::new()
-            .prefix(&format!("{prefix}{}-", std::process::id()))
-            .tempdir_in(&parent)
-            .map_err(io_error("make a folder in", &parent))?;
+        let prefix = format!(".{}{SCRATCH}", name.to_string_lossy());
+        let scratch =
+            scratch::folder(&parent, &prefix).map_err(io_error("make a folder in", &parent))?;
         Ok(Self { target, scratch })
     }
 
@@ -107,24 +107,8 @@ impl Output {
     }
 }
 
-const PREFIX: &str = "pytheas-build-";
-
-/// Removes scratch folders of builds that were killed: those whose process is gone.
-fn remove_leftovers(parent: &Path, prefix: &str) {
-    for child in fs::read_dir(parent).into_iter().flatten().flatten() {
-        let name = child.file_name().to_string_lossy().into_owned();
-        let Some(process) = name
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split('-').next())
-        else {
-            continue;
-        };
-        if process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists() {
-            tracing::debug!(path = %child.path().display(), "removing what a killed build left");
-            let _ = pytheas_durable::remove_tree(&child.path());
-        }
-    }
-}
+/// In the names of scratch folders, after the result's.
+pub(crate) const SCRATCH: &str = ".pytheas-build-";
 
 fn is_empty_or_missing(dir: &Path) -> bool {
     match fs::read_dir(dir) {

@@ -8,6 +8,8 @@ use std::{
     path::Path,
 };
 
+use tempfile::TempDir;
+
 /// Whether a file is a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -15,6 +17,27 @@ pub(crate) enum Kind {
     Data,
     /// Mode 0755.
     Program,
+}
+
+/// A new folder in `parent`, named by `prefix` and this process, removed when it is dropped. Those
+/// of processes that were killed are removed first.
+pub(crate) fn folder(parent: &Path, prefix: &str) -> io::Result<TempDir> {
+    for child in fs::read_dir(parent)?.flatten() {
+        let name = child.file_name().to_string_lossy().into_owned();
+        let Some(process) = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.split('-').next())
+        else {
+            continue;
+        };
+        if process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists() {
+            tracing::debug!(path = %child.path().display(), "removing what a killed build left");
+            let _ = pytheas_durable::remove_tree(&child.path());
+        }
+    }
+    tempfile::Builder::new()
+        .prefix(&format!("{prefix}{}-", std::process::id()))
+        .tempdir_in(parent)
 }
 
 /// Writes `bytes` to `path`; missing folders above it are made.

@@ -75,7 +75,9 @@ pub fn exchange_dirs(fresh: &Path, old: &Path, aside: &Path) -> io::Result<()> {
         }
         Err(Errno::INVAL | Errno::NOSYS) => {
             move_dir(old, aside)?;
-            move_dir(fresh, old)
+            move_dir(fresh, old).inspect_err(|_| {
+                let _as_it_was = move_dir(aside, old);
+            })
         }
         Err(error) => Err(error.into()),
     }

@@ -63,22 +63,34 @@ impl FileLock {
             .create(true)
             .truncate(false)
             .open(path)
+            .or_else(|error| match error.kind() {
+                // A disk that went read-only: a lock needs no right to write.
+                io::ErrorKind::ReadOnlyFilesystem => File::open(path),
+                _ => Err(error),
+            })
             .map_err(io)?;
         match flock(&file, operation) {
             Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut holder = String::new();
-                file.take(32).read_to_string(&mut holder).map_err(io)?;
+                let mut text = Vec::new();
+                let _held_whatever_it_says = file.take(32).read_to_end(&mut text);
+                let holder = String::from_utf8_lossy(&text).trim().to_owned();
                 return Err(LockError::Held {
                     path: path.to_owned(),
-                    holder: holder.trim().to_owned(),
+                    holder: if holder.is_empty() {
+                        "?".into()
+                    } else {
+                        holder
+                    },
                 });
             }
             other => other.map_err(|e| io(e.into()))?,
         }
-        // The text is for people; the lock itself is the kernel's and ends with the process.
-        file.set_len(0).map_err(io)?;
-        file.rewind().map_err(io)?;
-        writeln!(file, "{}", std::process::id()).map_err(io)?;
+        // The text is for people; the lock itself is the kernel's and ends with the process. A
+        // full disk must keep nobody from his work.
+        let _without_a_name = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 }
@@ -99,5 +111,17 @@ mod tests {
         );
         drop(held);
         FileLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_disk_without_room_for_the_holders_name_locks_all_the_same() {
+        // Every write to it fails as on a full disk.
+        let full = Path::new("/dev/full");
+        let held = FileLock::acquire(full).unwrap();
+        assert!(matches!(
+            FileLock::acquire(full),
+            Err(LockError::Held { .. })
+        ));
+        drop(held);
     }
 }

@@ -39,6 +39,8 @@ pub(crate) struct Shared {
     pub(crate) enrolments: Limit,
     /// Wrong tokens at the login page.
     pub(crate) logins: Limit,
+    /// Wrong gateway tokens.
+    pub(crate) gateways: Limit,
     /// One writer of repository metadata at a time.
     pub(crate) publishing: tokio::sync::Mutex<()>,
     /// Set when the hub stops, so that endless answers end.

@@ -154,12 +154,7 @@ pub(crate) async fn keep(
 /// A disk that does not take more.
 pub(crate) fn full(error: &io::Error) -> ApiError {
     if error.kind() == io::ErrorKind::StorageFull {
-        return ApiError::new(
-            StatusCode::INSUFFICIENT_STORAGE,
-            "disk-full",
-            "the hub's disk is full",
-        )
-        .help("make room in its data directory");
+        return ApiError::disk_full();
     }
     ApiError::internal(error)
 }

@@ -1,5 +1,7 @@
 //! Who asks: a person (or program) with a token or a browser session, or a device.
 
+use std::net::IpAddr;
+
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, StatusCode, header, request::Parts},
@@ -198,7 +200,7 @@ impl FromRequestParts<App> for Device {
             return Err(denied());
         }
         let id: DeviceId = param("id").parse().map_err(|_| denied())?;
-        let wants_config = authenticate(app, &parts.headers, &id)
+        let wants_config = authenticate(app, &parts.headers, &id, origin.client)
             .await
             .map_err(IntoResponse::into_response)?
             .ok_or_else(denied)?;
@@ -226,12 +228,19 @@ async fn authenticate(
     app: &Shared,
     headers: &HeaderMap,
     id: &DeviceId,
+    client: IpAddr,
 ) -> Result<Option<bool>, ApiError> {
     if let Some(token) = credentials(headers, "TargetToken") {
         return target_token(app, token, id).await;
     }
     if let (Some(token), Some(gateway)) = (credentials(headers, "GatewayToken"), &app.gateway) {
+        // A person chose this secret, so it may be guessed.
+        let now_ms = app.now_ms();
+        if !app.gateways.allows(client, now_ms) {
+            return Ok(None);
+        }
         if secret::hash(token) != *gateway {
+            app.gateways.count(client, now_ms);
             return Ok(None);
         }
         return match devices::credentials(&app.store.read, id).await? {

@@ -7,8 +7,8 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use pytheas_api::{ActionStatus, DeviceId, EventKind, ddi::Feedback};
-use pytheas_rollout::{Event, Rollout};
+use pytheas_api::{ActionStatus, DeviceId, EventKind, RolloutState, ddi::Feedback};
+use pytheas_rollout::{Event, Rollout, State};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -91,6 +91,17 @@ pub(crate) enum Command {
     Abort,
 }
 
+/// What became of a [`Command`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// It was carried out, or was so already.
+    Done,
+    /// There is no such rollout.
+    Unknown,
+    /// The rollout has ended like this, and never changes again.
+    Over(RolloutState),
+}
+
 impl Command {
     fn word(self) -> &'static str {
         match self {
@@ -137,16 +148,23 @@ impl Engine {
         Ok(id)
     }
 
-    /// A person pauses, resumes or aborts; false when there is no such rollout.
+    /// A person pauses, resumes or aborts.
     pub(crate) async fn command(
         &self,
         id: i64,
         command: Command,
         actor: &str,
-    ) -> store::Result<bool> {
+    ) -> store::Result<Answer> {
         let mut change = self.begin().await?;
-        if !change.take(id).await? {
-            return Ok(false);
+        let Some(state) = change.state(id).await? else {
+            return Ok(Answer::Unknown);
+        };
+        match state {
+            // Once more, after the answer was lost.
+            State::Aborted { .. } if command == Command::Abort => return Ok(Answer::Done),
+            State::Finished => return Ok(Answer::Over(RolloutState::Finished)),
+            State::Aborted { .. } => return Ok(Answer::Over(RolloutState::Aborted)),
+            State::Created | State::Running | State::Paused { .. } => {}
         }
         let by = actor.to_owned();
         let event = match command {
@@ -166,7 +184,7 @@ impl Engine {
         .await?;
         change.feed(id, event).await?;
         change.commit().await?;
-        Ok(true)
+        Ok(Answer::Done)
     }
 
     /// Time passed: silent devices are given up.

@@ -11,6 +11,7 @@ use tokio::{
 
 use crate::app::{App, stopped};
 
+pub(crate) mod pruning;
 pub(crate) mod renewal;
 pub(crate) mod silence;
 pub(crate) mod write_back;
@@ -32,6 +33,14 @@ pub(crate) fn start(app: &App, jobs: &mut JoinSet<()>) {
         app.clone(),
         |app| async move {
             write_back::run(&app).await;
+        },
+    ));
+    jobs.spawn(every(
+        pruning::EVERY,
+        stopping.clone(),
+        app.clone(),
+        |app| async move {
+            pruning::run(&app).await;
         },
     ));
     if app.config.online_keys.is_some() {

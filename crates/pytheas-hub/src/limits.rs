@@ -49,9 +49,9 @@ impl Limit {
         let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         match buckets.get(&address) {
             None => self.burst,
-            Some((level, at)) => {
-                (level + (now_ms - at).max(0) as f64 / self.every_ms).min(self.burst)
-            }
+            // The clock was set back: nobody is locked out until it comes round again.
+            Some((_, at)) if now_ms < *at => self.burst,
+            Some((level, at)) => (level + (now_ms - at) as f64 / self.every_ms).min(self.burst),
         }
     }
 }
@@ -70,5 +70,8 @@ mod tests {
         assert!(!limit.allows(ada, 500));
         assert!(limit.allows(bob, 500));
         assert!(limit.allows(ada, 1000));
+        limit.count(ada, 1000);
+        assert!(!limit.allows(ada, 1500));
+        assert!(limit.allows(ada, -5000), "the clock was set back");
     }
 }

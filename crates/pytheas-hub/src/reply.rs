@@ -2,8 +2,8 @@
 
 use axum::{
     Json,
-    extract::{FromRequest, Request, rejection::JsonRejection},
-    http::{HeaderValue, StatusCode, header},
+    extract::{FromRequest, FromRequestParts, Request, rejection::JsonRejection},
+    http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use pytheas_api::{ErrorBody, ErrorDetail};
@@ -60,6 +60,13 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid", message)
     }
 
+    /// A disk that takes no more.
+    pub(crate) fn disk_full() -> Self {
+        let (code, message) = ("disk-full", "the hub's disk is full");
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, code, message)
+            .help("make room in its data directory")
+    }
+
     /// Our bug, or the disk's: logged here, once, and told without its insides.
     pub(crate) fn internal(error: &(dyn std::error::Error + 'static)) -> Self {
         let mut chain = error.to_string();
@@ -79,8 +86,32 @@ impl ApiError {
     }
 }
 
+/// Longest name of anything, in characters.
+const NAME_MAX: usize = 128;
+
+/// Whether `text` may be shown to people: not too long, nothing that moves a terminal's cursor.
+pub(crate) fn is_printable(text: &str) -> bool {
+    text.chars().count() <= NAME_MAX && !text.chars().any(char::is_control)
+}
+
+/// A name for people, without blanks around it.
+pub(crate) fn printable<'t>(what: &str, text: &'t str) -> ApiResult<&'t str> {
+    match text.trim() {
+        text if is_printable(text) => Ok(text),
+        _ => Err(ApiError::invalid(format!(
+            "a {what}'s name has at most {NAME_MAX} printable characters"
+        ))),
+    }
+}
+
 impl From<sqlx::Error> for ApiError {
     fn from(error: sqlx::Error) -> Self {
+        const SQLITE_FULL: &str = "13";
+        let code = error.as_database_error().and_then(|error| error.code());
+        if code.is_some_and(|code| code == SQLITE_FULL) {
+            tracing::error!(%error, "a request failed");
+            return Self::disk_full();
+        }
         Self::internal(&error)
     }
 }
@@ -106,6 +137,25 @@ impl IntoResponse for ApiError {
                 .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         response
+    }
+}
+
+/// What stands behind the question mark; its errors are [`ErrorBody`]s.
+#[derive(Debug)]
+pub(crate) struct Query<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: serde::de::DeserializeOwned> FromRequestParts<S> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::from_request_parts(parts, state).await {
+            Ok(axum::extract::Query(value)) => Ok(Self(value)),
+            Err(rejection) => Err(ApiError::new(
+                StatusCode::BAD_REQUEST,
+                "malformed",
+                rejection.body_text(),
+            )),
+        }
     }
 }
 

@@ -239,6 +239,7 @@ impl Hub {
             traffic: Traffic::new(traffic::all(&store.read).await?),
             enrolments: Limit::new(60, 1000),
             logins: Limit::new(10, 6000),
+            gateways: Limit::new(10, 6000),
             publishing: Mutex::new(()),
             stopping: stopping.clone(),
             bus,

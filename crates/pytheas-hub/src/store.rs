@@ -122,7 +122,16 @@ impl Store {
 
     /// Begins a change.
     pub(crate) async fn begin(&self) -> Result<Tx> {
-        self.write.begin_with("BEGIN IMMEDIATE").await
+        const BEGIN: &str = "BEGIN IMMEDIATE";
+        match self.write.begin_with(BEGIN).await {
+            // SQLite itself takes back a transaction when the disk is full; `sqlx` does not see
+            // it and counts it as open for ever. Only another connection helps.
+            Err(sqlx::Error::InvalidSavePointStatement) => {
+                let _it_is_out_of_step = self.write.acquire().await?.close().await;
+                self.write.begin_with(BEGIN).await
+            }
+            other => other,
+        }
     }
 
     /// Closes all connections; what was committed is on disk.
@@ -178,6 +187,31 @@ mod tests {
             .to_string()
             .replace(&dir.path().display().to_string(), "[DATA]");
         insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 1");
+    }
+
+    #[tokio::test]
+    async fn a_disk_that_was_full_is_forgotten_once_there_is_room() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(dir.path()).await.unwrap();
+        let pages = async |count: u32| {
+            let sql = format!("PRAGMA max_page_count = {count}");
+            let set = sqlx::raw_sql(sqlx::AssertSqlSafe(sql));
+            set.execute(&store.write).await.unwrap();
+        };
+        let fill = async || -> Result<()> {
+            let mut tx = store.begin().await?;
+            for at_ms in 0..100 {
+                audit::note(&mut tx, at_ms, "ada", "a", "b", &"x".repeat(4000)).await?;
+            }
+            tx.commit().await
+        };
+        for _ in 0..2 {
+            pages(60).await; // of this connection; another one has no limit
+            let error = fill().await.unwrap_err();
+            assert!(error.to_string().contains("full"), "{error}");
+            store.begin().await.unwrap().rollback().await.unwrap();
+        }
+        fill().await.unwrap();
     }
 
     #[tokio::test]

@@ -201,8 +201,11 @@ fn html_link(text: &str, file_name: &str) -> Option<String> {
                 .trim_start()
                 .strip_prefix('=')?
                 .trim_start();
-            let quote = value.chars().next()?;
-            return value[1..].split(quote).next().map(unescaped);
+            let link = match value.strip_prefix(['"', '\'']) {
+                Some(quoted) => quoted.split(['"', '\'']).next(),
+                None => value.split_whitespace().next(),
+            };
+            return link.map(unescaped);
         }
         rest = after;
     }
@@ -235,6 +238,10 @@ mod tests {
             Some("https://f.example/uv-1-py3-none-any.whl?a=1&b=2#sha256=11")
         );
         assert_eq!(html_link(html, "uv-2.tar.gz"), None);
+        assert_eq!(
+            html_link("<a href=é/uv-1.tar.gz x>uv-1.tar.gz</a>", "uv-1.tar.gz").as_deref(),
+            Some("é/uv-1.tar.gz")
+        );
         let json = r#"{"meta":{"api-version":"1.1"},"files":[{"filename":"uv-1.tar.gz","url":"/p/uv-1.tar.gz","hashes":{}}]}"#;
         assert_eq!(
             json_link(json, "uv-1.tar.gz").as_deref(),

@@ -1,7 +1,7 @@
 //! What a lock was made from, in one spelling: kept in `[tool.pytheas]` of `pylock.toml`, so that
 //! a stale lock is noticed offline and the change can be named.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pytheas_release::Sha256;
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,9 @@ pub struct LockInputs {
     /// Hash of `[tool.uv]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub uv_settings: Option<String>,
+    /// Hashes that requirements files demand, by package.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub hashes: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// One difference between what a lock was made from and what is written now.
@@ -114,6 +117,7 @@ impl LockInputs {
                 inputs.requirements = found.requirements;
                 inputs.constraints = found.constraints;
                 inputs.options = found.options;
+                inputs.hashes = found.hashes;
             }
             RequirementSource::BuildBackend => {
                 for name in ["pyproject.toml", "setup.py", "setup.cfg"] {
@@ -170,6 +174,13 @@ impl LockInputs {
             self.options
                 .symmetric_difference(&now.options)
                 .map(|option| Change::Options(format!("option `{option}`"))),
+        );
+        let names: BTreeSet<_> = self.hashes.keys().chain(now.hashes.keys()).collect();
+        changes.extend(
+            names
+                .into_iter()
+                .filter(|name| self.hashes.get(*name) != now.hashes.get(*name))
+                .map(|name| Change::Options(format!("hashes of `{name}`"))),
         );
         if self.uv_settings != now.uv_settings {
             changes.push(Change::Options("`[tool.uv]`".to_owned()));

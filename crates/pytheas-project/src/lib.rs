@@ -24,6 +24,7 @@ pub mod http;
 mod index;
 mod inputs;
 pub mod lock;
+mod lock_file;
 mod manifest;
 mod project;
 mod pylock;

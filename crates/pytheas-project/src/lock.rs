@@ -3,26 +3,22 @@
 
 use std::{
     io,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
 use miette::Diagnostic;
-use serde::Serialize;
-use toml_edit::{DocumentMut, Item, Value};
 
 use crate::{
     event::{Event, Observer},
     inputs::{Change, LockInputs},
+    lock_file,
     manifest::ManifestError,
-    project::{Project, RequirementSource},
+    project::Project,
     pylock::{PYLOCK_FILE, Pylock, PylockError},
     requirements::RequirementsError,
     source::{self, InputError},
     uv::{Uv, UvCallError, UvFailure, UvSaid},
 };
-
-const HEADER: &str =
-    "# Written by `pytheas lock` from {source}; run it again instead of editing.\n";
 
 /// Which locked versions may change though the requirements still allow them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -98,12 +94,12 @@ pub enum LockError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Input(#[from] InputError),
-    /// No file of a package has a hash that the requirements name.
-    #[error("`{package}` {version} has no file with a hash that `{}` names", file.display())]
+    /// The index has other files than a requirements file demands.
+    #[error("no file of `{package}` {version} has a hash that `{}` demands", file.display())]
     #[diagnostic(
         code(pytheas::lock::hash),
         help(
-            "the index has other files than those the hashes were made from: do not use them, or correct the `--hash` of `{package}`"
+            "the index may serve a forged file; if its file is the right one, correct `--hash` (SHA-256 is compared)"
         )
     )]
     Hash {
@@ -111,7 +107,7 @@ pub enum LockError {
         file: PathBuf,
         /// The package.
         package: String,
-        /// The version.
+        /// Its version.
         version: String,
     },
     /// The index does not answer.
@@ -320,24 +316,14 @@ pub fn lock_into(
         }
     }
     let text = std::fs::read_to_string(&output).map_err(write(&output))?;
-    let text = finish(
+    let text = lock_file::finish(
         &text,
         project,
         &inputs,
         scratch.path(),
         path.parent().unwrap_or(&project.dir),
-    )
-    .map_err(|error| match error {
-        FinishError::Hash(source::HashMismatch { package, version }) => LockError::Hash {
-            file: project.input_path(),
-            package,
-            version,
-        },
-        FinishError::Toml(source) => LockError::Format {
-            version: uv.version.to_string(),
-            source: Box::new(source),
-        },
-    })?;
+        &uv.version.to_string(),
+    )?;
     if let Ok(lock) = toml::from_str::<Pylock>(&text) {
         source::dependencies_of_conda(project, &lock)?;
     }
@@ -421,17 +407,6 @@ fn compile(
     }
 }
 
-enum FinishError {
-    Toml(toml_edit::TomlError),
-    Hash(source::HashMismatch),
-}
-
-impl From<toml_edit::TomlError> for FinishError {
-    fn from(error: toml_edit::TomlError) -> Self {
-        Self::Toml(error)
-    }
-}
-
 /// conda packages that the index does not have are named all at once.
 fn explain(project: &Project, uv: &Uv, error: LockError) -> LockError {
     let error = match error {
@@ -479,105 +454,6 @@ fn explain(project: &Project, uv: &Uv, error: LockError) -> LockError {
     } else {
         LockError::Input(InputError::conda(&project.input_path(), missing))
     }
-}
-
-/// The file as it is stored: header, uv's lock with paths relative to the project, our table.
-fn finish(
-    text: &str,
-    project: &Project,
-    inputs: &LockInputs,
-    scratch: &Path,
-    to: &Path,
-) -> Result<String, FinishError> {
-    #[derive(Serialize)]
-    struct File<'a> {
-        tool: Tool<'a>,
-    }
-    #[derive(Serialize)]
-    struct Tool<'a> {
-        pytheas: &'a LockInputs,
-    }
-    let mut document: DocumentMut = text.parse()?;
-    document.remove("tool");
-    if project.source == RequirementSource::RequirementsTxt
-        && let Ok(found) = crate::requirements::read(&project.dir.join(&project.input))
-    {
-        source::check_result(&mut document, &found.hashes).map_err(FinishError::Hash)?;
-    } else {
-        source::check_result(&mut document, &Default::default()).map_err(FinishError::Hash)?;
-    }
-    if let Some(packages) = document
-        .get_mut("packages")
-        .and_then(Item::as_array_of_tables_mut)
-    {
-        for package in packages.iter_mut() {
-            for source in ["directory", "archive", "vcs"] {
-                if let Some(path) = package
-                    .get_mut(source)
-                    .and_then(|item| item.get_mut("path"))
-                {
-                    relocate(path, scratch, to);
-                }
-            }
-        }
-    }
-    let tool = toml::to_string_pretty(&File {
-        tool: Tool { pytheas: inputs },
-    })
-    .expect("inputs are strings, numbers and lists of strings");
-    let body = document.to_string();
-    let body = body
-        .trim_start_matches(|c: char| c.is_whitespace())
-        .trim_end();
-    Ok(format!(
-        "{}{body}\n\n{}",
-        HEADER.replace(
-            "{source}",
-            if project.input.is_empty() {
-                "nothing"
-            } else {
-                &project.input
-            }
-        ),
-        tool.trim_start()
-    ))
-}
-
-/// A path relative to `from` written relative to `to`.
-fn relocate(item: &mut Item, from: &Path, to: &Path) {
-    let Some(text) = item.as_str() else { return };
-    let from = from.canonicalize().unwrap_or_else(|_| from.to_owned());
-    let absolute = normalised(&from.join(text));
-    let common = absolute
-        .components()
-        .zip(to.components())
-        .take_while(|(a, b)| a == b)
-        .count();
-    let up = to.components().skip(common).map(|_| Component::ParentDir);
-    let path: PathBuf = up.chain(absolute.components().skip(common)).collect();
-    let path = if path.as_os_str().is_empty() {
-        PathBuf::from(".")
-    } else {
-        path
-    };
-    if let Some(path) = path.to_str() {
-        *item = Item::Value(Value::from(path));
-    }
-}
-
-/// The path with `.` and `..` resolved by their words.
-pub(crate) fn normalised(path: &Path) -> PathBuf {
-    let mut result = PathBuf::new();
-    for component in path.components() {
-        match component {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                result.pop();
-            }
-            other => result.push(other),
-        }
-    }
-    result
 }
 
 impl From<ManifestError> for LockError {

@@ -150,7 +150,7 @@ impl Pylock {
             Ok(content) => content,
         };
         let lock: Self =
-            toml::from_str(&content).map_err(|error| explain(path, &content, &error))?;
+            toml::from_str(&content).map_err(|error| damaged(path, &content, &error))?;
         if lock.lock_version.split('.').next() != Some("1") {
             return Err(PylockError::Version {
                 path: path.to_owned(),
@@ -164,6 +164,15 @@ impl Pylock {
     pub fn inputs(&self) -> Option<&LockInputs> {
         self.tool.pytheas.as_ref()
     }
+}
+
+/// The parser's error, with the way out: this file can be made again.
+fn damaged(path: &Path, content: &str, error: &toml::de::Error) -> ManifestError {
+    let mut error = explain(path, content, error);
+    if let ManifestError::Toml { help, .. } = &mut error {
+        *help = Some("correct it, or remove it and run `pytheas lock`".to_owned());
+    }
+    error
 }
 
 #[cfg(test)]

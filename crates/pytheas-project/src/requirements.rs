@@ -2,7 +2,7 @@
 //! resolve it; that is uv's work.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     str::FromStr,
@@ -20,8 +20,8 @@ pub(crate) struct Requirements {
     pub(crate) constraints: BTreeSet<String>,
     /// Options such as `--extra-index-url`, without credentials.
     pub(crate) options: BTreeSet<String>,
-    /// SHA-256 hashes (`--hash=sha256:…`) that files must have, by normalised package name.
-    pub(crate) hashes: std::collections::BTreeMap<String, BTreeSet<String>>,
+    /// Hashes (`sha256:…`) that the files of a package may have, by its name.
+    pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A requirements file that cannot be read.
@@ -29,10 +29,7 @@ pub(crate) struct Requirements {
 pub enum RequirementsError {
     /// It cannot be read.
     #[error("cannot read `{}`{}", path.display(), named_by(from.as_ref()))]
-    #[diagnostic(
-        code(pytheas::project::requirements),
-        help("check the path; it is relative to the file that names it")
-    )]
+    #[diagnostic(code(pytheas::project::requirements), help("{}", help_for(source)))]
     Read {
         /// The file.
         path: PathBuf,
@@ -47,22 +44,11 @@ pub enum RequirementsError {
     Input(Box<crate::source::InputError>),
 }
 
-impl Requirements {
-    fn take_hashes(&mut self, requirement: &str, line: &str) {
-        let hashes: Vec<String> = line
-            .split("--hash")
-            .skip(1)
-            .filter_map(|rest| rest.trim_start_matches(['=', ' ']).strip_prefix("sha256:"))
-            .filter_map(|rest| rest.split_whitespace().next())
-            .map(str::to_lowercase)
-            .collect();
-        if hashes.is_empty() {
-            return;
-        }
-        if let Some(parsed) = parse(requirement) {
-            let name = crate::project::normalised_name(parsed.name.as_ref());
-            self.hashes.entry(name).or_default().extend(hashes);
-        }
+fn help_for(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::InvalidData => "save it as UTF-8 (PowerShell's `>` writes UTF-16)",
+        io::ErrorKind::PermissionDenied => "check its permissions",
+        _ => "check the path; it is relative to the file that names it",
     }
 }
 
@@ -137,8 +123,11 @@ fn read_into(
             Line::Option(option) => {
                 result.options.insert(option);
             }
-            Line::Requirement(requirement) => {
-                result.take_hashes(&requirement, &text);
+            Line::Requirement(requirement, hashes) => {
+                if let (Some(parsed), false) = (parse(&requirement), hashes.is_empty()) {
+                    let name = parsed.name.to_string();
+                    result.hashes.entry(name).or_default().extend(hashes);
+                }
                 let set = match kind {
                     Kind::Requirement => &mut result.requirements,
                     Kind::Constraint => &mut result.constraints,
@@ -153,7 +142,8 @@ fn read_into(
 enum Line {
     File(Kind, String),
     Option(String),
-    Requirement(String),
+    /// A requirement, and the hashes its files may have.
+    Requirement(String, Vec<String>),
 }
 
 /// Lines without comments and with continuations joined, each with its number from 1.
@@ -192,8 +182,13 @@ fn parse_line(text: &str) -> Line {
         return Line::Option(without_credentials(&squeezed(text)));
     }
     // Options of one requirement (`--hash=…`) say how it is checked, not what is asked for.
-    let requirement = text.split(" --").next().unwrap_or(text).trim();
-    Line::Requirement(normalise(requirement))
+    let mut parts = text.split(" --");
+    let requirement = parts.next().unwrap_or(text).trim();
+    let hash = |option: &str| {
+        let value = option.strip_prefix("hash")?.trim_start_matches(['=', ' ']);
+        Some(value.trim().to_ascii_lowercase())
+    };
+    Line::Requirement(normalise(requirement), parts.filter_map(hash).collect())
 }
 
 fn option_value(text: &str, short: &str, long: &str) -> Option<String> {

@@ -28,7 +28,7 @@ use miette::Diagnostic;
 
 pub(crate) use compile::{prepare, wanted};
 pub(crate) use detect::{choose, load_file};
-pub(crate) use finish::{HashMismatch, check as check_result, dependencies_of_conda};
+pub(crate) use finish::{dependencies_of_conda, scrub_credentials};
 pub(crate) use pins::{as_pylock as pins_as_pylock, of as pins_of};
 pub(crate) use redact::redacted;
 pub use script::ScriptError;

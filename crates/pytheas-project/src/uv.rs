@@ -256,13 +256,19 @@ fn without_chatter(text: &str) -> String {
         "Resolved ",
         "Prepared ",
         "Downloading ",
-        " Downloaded ",
-        "   Building ",
-        "Building wheel",
+        "Downloaded ",
+        "Building ",
+        "Built ",
+        "Updating ",
+        "Updated ",
     ];
     let lines: Vec<&str> = text
         .lines()
-        .filter(|line| !chatter.iter().any(|start| line.starts_with(start)))
+        .filter(|line| {
+            !chatter
+                .iter()
+                .any(|start| line.trim_start().starts_with(start))
+        })
         .collect();
     lines.join("\n").trim_end().to_owned()
 }

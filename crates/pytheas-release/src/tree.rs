@@ -97,8 +97,10 @@ impl Tree {
                 target: target.clone(),
             });
         }
-        let below_file = std::iter::successors(path.parent(), RelPath::parent)
-            .any(|parent| self.entries.contains_key(&parent));
+        let below_file = path
+            .as_str()
+            .match_indices('/')
+            .any(|(at, _)| self.entries.contains_key(&path.as_str()[..at]));
         let children = format!("{path}/");
         let has_children = self
             .entries
@@ -168,20 +170,8 @@ impl Tree {
         out.push_str(FIRST_LINE);
         out.push('\n');
         for (path, entry) in &self.entries {
-            match entry {
-                Entry::File {
-                    size_bytes,
-                    sha256,
-                    executable,
-                } => {
-                    let kind = if *executable { 'x' } else { 'f' };
-                    out.push_str(&format!("{kind} {size_bytes} {sha256} {path}\n"));
-                }
-                Entry::Symlink { target } => {
-                    out.push_str(&format!("l {} {path}\n", escape(target)));
-                }
-                Entry::Directory => out.push_str(&format!("d {path}\n")),
-            }
+            out.push_str(&entry.line(path));
+            out.push('\n');
         }
         out.into_bytes()
     }

@@ -79,9 +79,12 @@ impl Fetch for FolderFetch {
 pub enum DownloadError {
     /// The transport failed.
     #[error("cannot get `{file}` from the repository")]
-    #[diagnostic(help(
-        "check the network and that the repository's server is reachable; the download goes on where it stopped"
-    ))]
+    #[diagnostic(
+        code(pytheas::download::network::transport),
+        help(
+            "check the network and that the repository's server is reachable; the download goes on where it stopped"
+        )
+    )]
     Transport {
         /// The file.
         file: String,
@@ -90,7 +93,10 @@ pub enum DownloadError {
     },
     /// The connection broke.
     #[error("the download of `{file}` broke off")]
-    #[diagnostic(help("the network failed on the way; the download goes on where it stopped"))]
+    #[diagnostic(
+        code(pytheas::download::network::broken),
+        help("the network failed on the way; the download goes on where it stopped")
+    )]
     Broken {
         /// The file.
         file: String,
@@ -99,16 +105,20 @@ pub enum DownloadError {
     },
     /// There is no such file.
     #[error("the repository has no file `{file}`")]
-    #[diagnostic(help("is the address right, and was the last `pytheas publish` completed?"))]
+    #[diagnostic(
+        code(pytheas::download::not_found),
+        help("is the address right, and was the last `pytheas publish` completed?")
+    )]
     NotFound {
         /// The file.
         file: String,
     },
     /// More bytes than there may be.
     #[error("`{file}` is larger than the {limit_bytes} bytes allowed")]
-    #[diagnostic(help(
-        "the server sends something else than what was published; nothing of it was kept"
-    ))]
+    #[diagnostic(
+        code(pytheas::download::refused::too_large),
+        help("the server sends something else than what was published; nothing of it was kept")
+    )]
     TooLarge {
         /// The file.
         file: String,
@@ -117,9 +127,12 @@ pub enum DownloadError {
     },
     /// Fewer bytes than there must be.
     #[error("`{file}` is cut short: {found_bytes} of {expected_bytes} bytes")]
-    #[diagnostic(help(
-        "the copy on the server is incomplete, or a proxy cut it; restore this file from a copy of the repository"
-    ))]
+    #[diagnostic(
+        code(pytheas::download::refused::truncated),
+        help(
+            "the copy on the server is incomplete, or a proxy cut it; restore this file from a copy of the repository"
+        )
+    )]
     Truncated {
         /// The file.
         file: String,
@@ -130,9 +143,12 @@ pub enum DownloadError {
     },
     /// Other bytes than were signed.
     #[error("`{file}` is not what was signed: its SHA-256 is {found}, {expected} was signed")]
-    #[diagnostic(help(
-        "the copy on the server is damaged or was changed; nothing of it was kept. Restore this file from a copy of the repository, and find out who changed it"
-    ))]
+    #[diagnostic(
+        code(pytheas::download::refused::mismatch),
+        help(
+            "the copy on the server is damaged or was changed; nothing of it was kept. Restore this file from a copy of the repository, and find out who changed it"
+        )
+    )]
     Mismatch {
         /// The file.
         file: String,
@@ -143,7 +159,10 @@ pub enum DownloadError {
     },
     /// The downloads folder cannot be written.
     #[error("cannot write `{}`", path.display())]
-    #[diagnostic(help("is the disk full, or the folder not writable for this user?"))]
+    #[diagnostic(
+        code(pytheas::download::io::write),
+        help("is the disk full, or the folder not writable for this user?")
+    )]
     Write {
         /// The local file.
         path: PathBuf,

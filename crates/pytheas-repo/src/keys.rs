@@ -49,9 +49,12 @@ const ROLES: [RoleType; 4] = [
 pub enum KeyError {
     /// There are keys already.
     #[error("there are keys in `{}` already: `{}` exists", dir.display(), found.display())]
-    #[diagnostic(help(
-        "keys are never overwritten, devices would stop trusting you; choose another folder, or use the keys that are there"
-    ))]
+    #[diagnostic(
+        code(pytheas::keys::exists),
+        help(
+            "keys are never overwritten, devices would stop trusting you; choose another folder, or use the keys that are there"
+        )
+    )]
     Exists {
         /// The folder.
         dir: PathBuf,
@@ -60,7 +63,7 @@ pub enum KeyError {
     },
     /// A file is missing.
     #[error("there is no `{}`", path.display())]
-    #[diagnostic(help("{help}"))]
+    #[diagnostic(code(pytheas::keys::missing), help("{help}"))]
     Missing {
         /// The file.
         path: PathBuf,
@@ -69,7 +72,7 @@ pub enum KeyError {
     },
     /// Others can read a private key.
     #[error("the key `{}` can be read by others (mode {mode:04o})", path.display())]
-    #[diagnostic(help("`chmod 600 {}`; if someone else may have read it, replace the key", path.display()))]
+    #[diagnostic(code(pytheas::keys::refused::mode), help("`chmod 600 {}`; if someone else may have read it, replace the key", path.display()))]
     Mode {
         /// The file.
         path: PathBuf,
@@ -78,36 +81,49 @@ pub enum KeyError {
     },
     /// The key is encrypted and no passphrase was given.
     #[error("the key `{}` is protected by a passphrase and none was given", path.display())]
-    #[diagnostic(help("type it when asked, or set PYTHEAS_KEY_PASSPHRASE"))]
+    #[diagnostic(
+        code(pytheas::keys::passphrase_needed),
+        help("type it when asked, or set PYTHEAS_KEY_PASSPHRASE")
+    )]
     PassphraseNeeded {
         /// The file.
         path: PathBuf,
     },
     /// The passphrase is wrong.
     #[error("the passphrase does not open the key `{}`", path.display())]
-    #[diagnostic(help("try again; a lost passphrase cannot be recovered"))]
+    #[diagnostic(
+        code(pytheas::keys::wrong_passphrase),
+        help("try again; a lost passphrase cannot be recovered")
+    )]
     WrongPassphrase {
         /// The file.
         path: PathBuf,
     },
     /// An empty passphrase protects nothing.
     #[error("the passphrase is empty")]
-    #[diagnostic(help("choose a passphrase, or make keys without one"))]
+    #[diagnostic(
+        code(pytheas::keys::empty_passphrase),
+        help("choose a passphrase, or make keys without one")
+    )]
     EmptyPassphrase,
     /// Not a key.
     #[error("`{}` is not an Ed25519 private key (PKCS#8 PEM)", path.display())]
-    #[diagnostic(help(
-        "restore it from your backup; `openssl pkey -in FILE -noout -text` shows what it is"
-    ))]
+    #[diagnostic(
+        code(pytheas::keys::not_a_key),
+        help("restore it from your backup; `openssl pkey -in FILE -noout -text` shows what it is")
+    )]
     NotAKey {
         /// The file.
         path: PathBuf,
     },
     /// Not root metadata.
     #[error("`{}` is not signed root metadata: {why}", path.display())]
-    #[diagnostic(help(
-        "restore it from your backup, or take the newest `metadata/N.root.json` of your repository"
-    ))]
+    #[diagnostic(
+        code(pytheas::keys::bad_root),
+        help(
+            "restore it from your backup, or take the newest `metadata/N.root.json` of your repository"
+        )
+    )]
     BadRoot {
         /// The file.
         path: PathBuf,
@@ -116,9 +132,12 @@ pub enum KeyError {
     },
     /// The key belongs to another repository.
     #[error("the key `{}` ({id}) is not a key of the role `{role}` in `root.json`", path.display())]
-    #[diagnostic(help(
-        "the keys of two repositories are mixed up; `pytheas keys show` lists the ids that are expected"
-    ))]
+    #[diagnostic(
+        code(pytheas::keys::not_in_root),
+        help(
+            "the keys of two repositories are mixed up; `pytheas keys show` lists the ids that are expected"
+        )
+    )]
     NotInRoot {
         /// The file.
         path: PathBuf,
@@ -129,7 +148,10 @@ pub enum KeyError {
     },
     /// The file system.
     #[error("cannot use `{}`", path.display())]
-    #[diagnostic(help("is the folder there and yours to write?"))]
+    #[diagnostic(
+        code(pytheas::keys::io),
+        help("is the folder there and yours to write?")
+    )]
     Io {
         /// The file.
         path: PathBuf,
@@ -138,6 +160,7 @@ pub enum KeyError {
     },
     /// The signature of the new root failed.
     #[error("cannot sign the root metadata")]
+    #[diagnostic(code(pytheas::keys::sign))]
     Sign(#[source] Box<tough::error::Error>),
 }
 

@@ -123,7 +123,10 @@ pub enum PublishError {
     Content(#[from] ContentError),
     /// The folder cannot be read as a tree.
     #[error("`{}` cannot be published", dir.display())]
-    #[diagnostic(help("publish the folder that `pytheas build` made"))]
+    #[diagnostic(
+        code(pytheas::publish::scan),
+        help("publish the folder that `pytheas build` made")
+    )]
     Scan {
         /// The folder.
         dir: PathBuf,
@@ -132,14 +135,20 @@ pub enum PublishError {
     },
     /// The folder is not a built tree.
     #[error("`{}` was not made by `pytheas build`: it has no `{RECORD_FILE}`", dir.display())]
-    #[diagnostic(help("build first: `pytheas build -o DIR`, then `pytheas publish DIR`"))]
+    #[diagnostic(
+        code(pytheas::publish::not_built),
+        help("build first: `pytheas build -o DIR`, then `pytheas publish DIR`")
+    )]
     NotBuilt {
         /// The folder.
         dir: PathBuf,
     },
     /// The record cannot be used.
     #[error("`{}` cannot be used", path.display())]
-    #[diagnostic(help("build again with this version of pytheas"))]
+    #[diagnostic(
+        code(pytheas::publish::record),
+        help("build again with this version of pytheas")
+    )]
     Record {
         /// The file.
         path: PathBuf,
@@ -148,14 +157,20 @@ pub enum PublishError {
     },
     /// Nothing would start.
     #[error("the entry `{entry}` that `{RECORD_FILE}` names is no executable file of the tree")]
-    #[diagnostic(help("the folder was changed after the build; build again"))]
+    #[diagnostic(
+        code(pytheas::publish::no_entry),
+        help("the folder was changed after the build; build again")
+    )]
     NoEntry {
         /// The entry.
         entry: RelPath,
     },
     /// The version has another content already.
     #[error("`{reference}` for `{platform}` is published already, with other content (tree {}, yours is {})", published.short(), yours.short())]
-    #[diagnostic(help("a published version never changes; raise the version and build again"))]
+    #[diagnostic(
+        code(pytheas::publish::taken),
+        help("a published version never changes; raise the version and build again")
+    )]
     Taken {
         /// Name and version.
         reference: ReleaseRef,
@@ -168,7 +183,10 @@ pub enum PublishError {
     },
     /// The root metadata is too old to sign under.
     #[error("the root metadata expired at {expired} and it is {now}")]
-    #[diagnostic(help("renew it with the root key: devices refuse everything signed under it"))]
+    #[diagnostic(
+        code(pytheas::publish::refused::root_expired),
+        help("renew it with the root key: devices refuse everything signed under it")
+    )]
     RootExpired {
         /// When.
         expired: Timestamp,
@@ -177,9 +195,10 @@ pub enum PublishError {
     },
     /// The repository belongs to other keys.
     #[error("`{path}` in `{store}` is the root metadata of other keys")]
-    #[diagnostic(help(
-        "publish with the keys this repository was made with, or to an empty place"
-    ))]
+    #[diagnostic(
+        code(pytheas::publish::refused::other_root),
+        help("publish with the keys this repository was made with, or to an empty place")
+    )]
     OtherRoot {
         /// The store.
         store: String,
@@ -188,14 +207,20 @@ pub enum PublishError {
     },
     /// A file changed while it was published.
     #[error("`{path}` changed while it was being published")]
-    #[diagnostic(help("let nothing write into the folder, and publish again"))]
+    #[diagnostic(
+        code(pytheas::publish::changed),
+        help("let nothing write into the folder, and publish again")
+    )]
     Changed {
         /// The file.
         path: RelPath,
     },
     /// A file of the tree cannot be read.
     #[error("cannot read `{path}` of the tree")]
-    #[diagnostic(help("is the folder still there and readable?"))]
+    #[diagnostic(
+        code(pytheas::publish::io::read),
+        help("is the folder still there and readable?")
+    )]
     Read {
         /// The file.
         path: RelPath,
@@ -204,13 +229,19 @@ pub enum PublishError {
     },
     /// Temporary files.
     #[error("cannot write temporary files")]
-    #[diagnostic(help(
-        "make room, or set TMPDIR to a folder with room: packs are made there before they are uploaded"
-    ))]
+    #[diagnostic(
+        code(pytheas::publish::io::scratch),
+        help(
+            "make room, or set TMPDIR to a folder with room: packs are made there before they are uploaded"
+        )
+    )]
     Scratch(#[source] io::Error),
     /// The signature failed.
     #[error("cannot sign the {role} metadata")]
-    #[diagnostic(help("are these the keys of this repository? `pytheas keys show` lists them"))]
+    #[diagnostic(
+        code(pytheas::publish::sign),
+        help("are these the keys of this repository? `pytheas keys show` lists them")
+    )]
     Sign {
         /// The role.
         role: &'static str,
@@ -284,6 +315,17 @@ pub async fn publish(
     if let Some(release) = base.release(&target).await? {
         if release.tree.id == tree_id {
             published.already = true;
+            // Only the targets key can keep the releases from expiring: publishing the last one
+            // again does, once half of the time is used up.
+            if base.targets_grow_old(options) {
+                let document = release.encode();
+                let same = Target {
+                    name: target,
+                    document,
+                    tree: tree_id,
+                };
+                published.uploaded_bytes = base.commit(keys, same, options, events).await?;
+            }
             return Ok(published);
         }
         return Err(PublishError::Taken {

@@ -40,9 +40,12 @@ pub enum RenewError {
     Repository(#[from] RepositoryError),
     /// What only the developer can renew has expired.
     #[error("the {role} metadata of `{store}` expired at {expired} and it is {now}")]
-    #[diagnostic(help(
-        "the hub has no key for it: publish again (targets), or renew root with the root key"
-    ))]
+    #[diagnostic(
+        code(pytheas::renew::refused::offline),
+        help(
+            "the hub has no key for it: publish again (targets), or renew root with the root key"
+        )
+    )]
     Offline {
         /// The store.
         store: String,
@@ -55,9 +58,10 @@ pub enum RenewError {
     },
     /// The signature failed.
     #[error("cannot sign the {role} metadata")]
-    #[diagnostic(help(
-        "are these the online keys of this repository? `pytheas keys show` lists them"
-    ))]
+    #[diagnostic(
+        code(pytheas::renew::sign),
+        help("are these the online keys of this repository? `pytheas keys show` lists them")
+    )]
     Sign {
         /// The role.
         role: &'static str,

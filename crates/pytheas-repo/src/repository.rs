@@ -33,16 +33,22 @@ pub enum RepositoryError {
     Store(#[from] StoreError),
     /// Nothing was ever published there.
     #[error("there is no repository in `{store}`")]
-    #[diagnostic(help("`pytheas publish` makes one; is the address right?"))]
+    #[diagnostic(
+        code(pytheas::repository::empty),
+        help("`pytheas publish` makes one; is the address right?")
+    )]
     Empty {
         /// The store.
         store: String,
     },
     /// It does not verify.
     #[error("the repository in `{store}` does not verify")]
-    #[diagnostic(help(
-        "is `root.json` the one of this repository? If so, someone or something changed the repository: restore it"
-    ))]
+    #[diagnostic(
+        code(pytheas::repository::refused::unverified),
+        help(
+            "is `root.json` the one of this repository? If so, someone or something changed the repository: restore it"
+        )
+    )]
     Unverified {
         /// The store.
         store: String,
@@ -51,9 +57,12 @@ pub enum RepositoryError {
     },
     /// Too old.
     #[error("the {role} metadata of `{store}` expired at {expired} and it is {now}")]
-    #[diagnostic(help(
-        "the hub renews timestamp and snapshot, `pytheas publish` all but root, `pytheas keys` root"
-    ))]
+    #[diagnostic(
+        code(pytheas::repository::refused::expired),
+        help(
+            "the hub renews timestamp and snapshot, `pytheas publish` all but root, `pytheas keys` root"
+        )
+    )]
     Expired {
         /// The store.
         store: String,
@@ -66,7 +75,7 @@ pub enum RepositoryError {
     },
     /// No such release.
     #[error("there is no release `{target}` in `{store}`")]
-    #[diagnostic(help("{have}"))]
+    #[diagnostic(code(pytheas::repository::no_release), help("{have}"))]
     NoRelease {
         /// The store.
         store: String,
@@ -77,7 +86,10 @@ pub enum RepositoryError {
     },
     /// A release document that cannot be used.
     #[error("a release in `{store}` cannot be used")]
-    #[diagnostic(help("it was published by another version of pytheas"))]
+    #[diagnostic(
+        code(pytheas::repository::document),
+        help("it was published by another version of pytheas")
+    )]
     Document {
         /// The store.
         store: String,

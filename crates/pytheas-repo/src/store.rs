@@ -13,9 +13,9 @@ use std::{
 use bytes::Bytes;
 use miette::Diagnostic;
 use object_store::{
-    ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore, ObjectStoreExt,
-    PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart, http::HttpBuilder,
-    local::LocalFileSystem, path::Path, prefix::PrefixStore,
+    Certificate, ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore,
+    ObjectStoreExt, PutMode, PutOptions, PutPayload, RetryConfig, UpdateVersion, WriteMultipart,
+    http::HttpBuilder, local::LocalFileSystem, path::Path, prefix::PrefixStore,
 };
 use pytheas_durable::{FileLock, LockError};
 use tokio::io::AsyncReadExt;
@@ -47,9 +47,12 @@ enum Kind {
 pub enum StoreError {
     /// The location cannot be understood.
     #[error("`{location}` is no place for a repository: {why}")]
-    #[diagnostic(help(
-        "a folder, or a URL such as `http://hub:8470/repo`, `s3://bucket/prefix`, `file:///srv/repo`"
-    ))]
+    #[diagnostic(
+        code(pytheas::store::location),
+        help(
+            "a folder, or a URL such as `http://hub:8470/repo`, `s3://bucket/prefix`, `file:///srv/repo`"
+        )
+    )]
     Location {
         /// What was given.
         location: String,
@@ -58,9 +61,12 @@ pub enum StoreError {
     },
     /// Not allowed.
     #[error("`{store}` does not allow to {action} `{path}`")]
-    #[diagnostic(help(
-        "is the token right, and does it have the role `publisher`? (with S3: the AWS_* variables)"
-    ))]
+    #[diagnostic(
+        code(pytheas::store::forbidden),
+        help(
+            "is the token right, and does it have the role `publisher`? (with S3: the AWS_* variables)"
+        )
+    )]
     Forbidden {
         /// The store.
         store: String,
@@ -73,7 +79,10 @@ pub enum StoreError {
     },
     /// Another writer was there first.
     #[error("`{path}` in `{store}` was changed by another publisher meanwhile")]
-    #[diagnostic(help("run the command again: it goes on from what the other one published"))]
+    #[diagnostic(
+        code(pytheas::store::network::conflict),
+        help("run the command again: it goes on from what the other one published")
+    )]
     Conflict {
         /// The store.
         store: String,
@@ -82,7 +91,10 @@ pub enum StoreError {
     },
     /// Another process is writing.
     #[error("someone else is publishing to `{store}`")]
-    #[diagnostic(help("wait until it is done and run the command again"))]
+    #[diagnostic(
+        code(pytheas::store::network::locked),
+        help("wait until it is done and run the command again")
+    )]
     Locked {
         /// The store.
         store: String,
@@ -91,6 +103,7 @@ pub enum StoreError {
     },
     /// More than was expected.
     #[error("`{path}` in `{store}` is larger than the {limit_bytes} bytes allowed")]
+    #[diagnostic(code(pytheas::store::too_large))]
     TooLarge {
         /// The store.
         store: String,
@@ -101,7 +114,12 @@ pub enum StoreError {
     },
     /// The store fails.
     #[error("cannot {action} `{path}` in `{store}`")]
-    #[diagnostic(help("is the store reachable, is there room, and may this user {action} there?"))]
+    #[diagnostic(
+        code(pytheas::store::network::failed),
+        help(
+            "is the store reachable (a hub's is at `/repo`), is there room, and may this user {action} there?"
+        )
+    )]
     Failed {
         /// The store.
         store: String,
@@ -114,7 +132,10 @@ pub enum StoreError {
     },
     /// A local file fails.
     #[error("cannot use `{}`", path.display())]
-    #[diagnostic(help("is the disk full, or the folder not yours?"))]
+    #[diagnostic(
+        code(pytheas::store::io::local),
+        help("is the disk full, or the folder not yours?")
+    )]
     Local {
         /// The file.
         path: PathBuf,
@@ -138,6 +159,19 @@ impl Store {
     /// [`StoreError::Location`] when it cannot be understood; [`StoreError::Local`] when the
     /// folder cannot be made.
     pub fn open(location: &str, token: Option<&str>) -> Result<Self, StoreError> {
+        Self::open_trusting(location, token, None)
+    }
+
+    /// As [`Self::open`]; with HTTP the certificate authorities in `ca` (PEM) are trusted besides
+    /// the well-known ones.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_trusting(
+        location: &str,
+        token: Option<&str>,
+        ca: Option<&[u8]>,
+    ) -> Result<Self, StoreError> {
         let wrong = |why: String| StoreError::Location {
             location: location.to_owned(),
             why,
@@ -153,7 +187,7 @@ impl Store {
                     .map_err(|()| wrong("not a local path".into()))?;
                 Self::folder(&path)
             }
-            "http" | "https" => Self::http(&url, token),
+            "http" | "https" => Self::http(&url, token, ca),
             _ => {
                 let (objects, prefix) = object_store::parse_url_opts(&url, std::env::vars())
                     .map_err(|error| wrong(error.to_string()))?;
@@ -190,11 +224,13 @@ impl Store {
         })
     }
 
-    fn http(url: &Url, token: Option<&str>) -> Result<Self, StoreError> {
+    fn http(url: &Url, token: Option<&str>, ca: Option<&[u8]>) -> Result<Self, StoreError> {
         let wrong = |why: String| StoreError::Location {
             location: url.to_string(),
             why,
         };
+        // With a final slash the paths of files would get two.
+        let url = url.as_str().trim_end_matches('/');
         let mut headers = HeaderMap::new();
         if let Some(token) = token {
             let mut value = HeaderValue::from_str(&format!("Bearer {token}"))
@@ -202,7 +238,14 @@ impl Store {
             value.set_sensitive(true);
             headers.insert("authorization", value);
         }
-        let options = ClientOptions::new()
+        let certificates = Certificate::from_pem_bundle(ca.unwrap_or_default())
+            .map_err(|error| wrong(format!("the certificates cannot be used: {error}")))?;
+        if ca.is_some() && certificates.is_empty() {
+            return Err(wrong("the file of certificates holds none".into()));
+        }
+        let options = certificates
+            .into_iter()
+            .fold(ClientOptions::new(), ClientOptions::with_root_certificate)
             .with_allow_http(true) // what is signed needs no secrecy, and hubs live on loopback too
             .with_default_headers(headers)
             .with_connect_timeout(Duration::from_secs(10))
@@ -213,15 +256,14 @@ impl Store {
             ..RetryConfig::default()
         };
         let objects = HttpBuilder::new()
-            .with_url(url.as_str())
+            .with_url(url)
             .with_client_options(options)
             .with_retry(retry)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
-        let shown = url.to_string();
         Ok(Self {
             objects: Arc::new(objects),
-            shown,
+            shown: url.to_owned(),
             kind: Kind::Http,
         })
     }
@@ -246,6 +288,7 @@ impl Store {
         };
         match FileLock::acquire(&path.join(".publish.lock")) {
             Ok(lock) => Ok(Some(lock)),
+            Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
             Err(source) => Err(StoreError::Locked {
                 store: self.shown.clone(),
                 source,

@@ -55,6 +55,7 @@ impl<D: Ord + Clone + Display> Rollout<D> {
             state: State::Created,
             opened: 0,
             accepted: vec![0; ranges.len()],
+            waived: 0,
         };
         Self::assemble(plan, progress, members, ranges)
     }
@@ -245,6 +246,10 @@ impl<D: Ord + Clone + Display> Rollout<D> {
                     for (accepted, tally) in self.progress.accepted.iter_mut().zip(&self.tallies) {
                         *accepted = tally.failed;
                     }
+                    // With the groups behind that have nobody left, or it would pause again at once.
+                    let behind = &self.tallies[self.progress.opened..];
+                    let empty = behind.iter().take_while(|tally| tally.is_done()).count();
+                    self.progress.waived = self.progress.opened + empty;
                     self.become_(State::Running, effects);
                     self.proceed(now_ms, effects);
                 }
@@ -337,8 +342,15 @@ impl<D: Ord + Clone + Display> Rollout<D> {
                 // Failures that a person accepted, and devices taken out, count neither way.
                 let counted = tally.total - tally.cancelled - self.progress.accepted[group];
                 let needed_percent = self.plan.gates().success_percent;
-                if u64::from(tally.succeeded) * 100 < u64::from(needed_percent) * u64::from(counted)
-                {
+                let short = u64::from(tally.succeeded) * 100
+                    < u64::from(needed_percent) * u64::from(counted);
+                // A group whose devices were all taken out (removed, or taken over by a newer
+                // rollout) has proved nothing: only a person may go on from there.
+                let unproved = needed_percent > 0
+                    && tally.total > 0
+                    && tally.succeeded == 0
+                    && group >= self.progress.waived;
+                if short || unproved {
                     if tally.is_done() {
                         let because = Reason::FellShort {
                             group,

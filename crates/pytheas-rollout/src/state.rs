@@ -86,6 +86,9 @@ pub struct Progress {
     pub opened: usize,
     /// Failures that a person accepted by resuming, by group.
     pub accepted: Vec<u32>,
+    /// So many groups, from the first on, need no success any more: a person went on from there.
+    #[serde(default)]
+    pub waived: usize,
 }
 
 /// Counts of one group.

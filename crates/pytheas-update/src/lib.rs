@@ -27,13 +27,15 @@
 //! ```
 
 mod action;
+mod event;
 mod machine;
 mod report;
 mod state;
 mod stored;
 
 pub use action::{ActionId, ParseActionIdError};
-pub use machine::{Effect, Event, Machine};
+pub use event::{Effect, Event};
+pub use machine::Machine;
 pub use report::{Failure, Outcome, Reason, Refusal, Report};
 pub use state::{Installed, Job, PROBATION_STARTS, State};
 pub use stored::StoredStateError;

@@ -24,7 +24,7 @@ pub enum StoredStateError {
     #[diagnostic(
         code(pytheas::update::state_parse),
         help(
-            "the agent can rebuild it from the running release: see `pytheas agent run --recover`"
+            "start the agent: it sets the file aside and rebuilds the state from the running release"
         )
     )]
     Parse(#[source] serde_json::Error),

@@ -122,6 +122,11 @@ impl Progress {
         self.bar.0.set_message(text);
     }
 
+    /// What a step is at: shown on terminals only.
+    pub(crate) fn detail(&self, text: impl Into<String>) {
+        self.bar.0.set_message(text.into());
+    }
+
     /// The phase `number` of `total` begins.
     pub(crate) fn phase(&self, number: usize, total: usize, text: &str) {
         if self.plain {

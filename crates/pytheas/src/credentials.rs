@@ -6,7 +6,38 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use miette::Diagnostic;
+use thiserror::Error;
 use url::Url;
+
+/// Stored tokens that cannot be used.
+#[derive(Debug, Error, Diagnostic)]
+pub(crate) enum CredentialsError {
+    /// The file system says no.
+    #[error("cannot use the stored tokens in `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::credentials::io),
+        help("is the file yours, and is there room? `--token` or PYTHEAS_TOKEN need no file")
+    )]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Not what `pytheas login` wrote.
+    #[error("the stored tokens in `{}` are damaged", path.display())]
+    #[diagnostic(
+        code(pytheas::credentials::damaged),
+        help("remove the file and `pytheas login` again; `--token` or PYTHEAS_TOKEN need no file")
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+}
 
 /// The folder of this user's configuration: `$XDG_CONFIG_HOME/pytheas`, else `~/.config/pytheas`.
 pub(crate) fn config_dir() -> PathBuf {
@@ -25,30 +56,43 @@ fn file() -> PathBuf {
     config_dir().join("credentials.json")
 }
 
-fn read(path: &Path) -> BTreeMap<String, String> {
-    std::fs::read(path)
-        .ok()
-        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-        .unwrap_or_default()
+fn read(path: &Path) -> Result<BTreeMap<String, String>, CredentialsError> {
+    let path = path.to_owned();
+    match std::fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)
+            .map_err(|source| CredentialsError::Damaged { path, source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
+        Err(source) => Err(CredentialsError::Io { path, source }),
+    }
 }
 
 /// The stored token for a hub.
-pub(crate) fn token_for(hub: &Url) -> Option<String> {
-    read(&file()).remove(hub.as_str())
+///
+/// # Errors
+/// [`CredentialsError`].
+pub(crate) fn token_for(hub: &Url) -> Result<Option<String>, CredentialsError> {
+    Ok(read(&file())?.remove(hub.as_str()))
 }
 
 /// Stores a token for a hub; `None` forgets it. Returns the file.
 ///
 /// # Errors
-/// Whatever the file system says.
-pub(crate) fn store(hub: &Url, token: Option<&str>) -> io::Result<PathBuf> {
+/// [`CredentialsError`]; a damaged file is left alone.
+pub(crate) fn store(hub: &Url, token: Option<&str>) -> Result<PathBuf, CredentialsError> {
     let path = file();
-    let mut all = read(&path);
+    let mut all = read(&path)?;
     match token {
         Some(token) => all.insert(hub.to_string(), token.to_owned()),
         None => all.remove(hub.as_str()),
     };
-    pytheas_durable::create_dir_all(&config_dir())?;
-    pytheas_durable::replace_private(&path, &serde_json::to_vec_pretty(&all)?)?;
-    Ok(path)
+    let written = serde_json::to_vec_pretty(&all)
+        .map_err(io::Error::from)
+        .and_then(|bytes| {
+            pytheas_durable::create_dir_all(&config_dir())?;
+            pytheas_durable::replace_private(&path, &bytes)
+        });
+    match written {
+        Ok(()) => Ok(path),
+        Err(source) => Err(CredentialsError::Io { path, source }),
+    }
 }

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use miette::Diagnostic;
-use pytheas_api::ErrorBody;
+use pytheas_api::{DeviceState, DeviceView, ErrorBody};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use url::Url;
+
+use crate::credentials::CredentialsError;
 
 /// How to reach the hub.
 #[derive(Debug, Clone, clap::Args)]
@@ -73,8 +75,18 @@ pub(crate) enum HubError {
     },
     /// The hub says no.
     #[error("{message}")]
-    #[diagnostic(code(pytheas::hub_says))]
-    Refused {
+    #[diagnostic(code(pytheas::hub::says_no))]
+    SaysNo {
+        /// The hub's words.
+        message: String,
+        /// The hub's help.
+        #[help]
+        help: Option<String>,
+    },
+    /// The hub could not do it.
+    #[error("{message}")]
+    #[diagnostic(code(pytheas::hub::failed))]
+    Failed {
         /// The hub's words.
         message: String,
         /// The hub's help.
@@ -93,9 +105,16 @@ pub(crate) enum HubError {
         /// Its status.
         status: u16,
     },
+    /// The stored tokens cannot be read.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Credentials(#[from] CredentialsError),
     /// The CA file.
     #[error("cannot read the certificates in `{}`", path.display())]
-    #[diagnostic(help("a PEM file with at least one certificate is wanted"))]
+    #[diagnostic(
+        code(pytheas::ca::unusable),
+        help("a PEM file with at least one certificate is wanted")
+    )]
     Ca {
         /// The file.
         path: std::path::PathBuf,
@@ -115,12 +134,12 @@ impl HubClient {
     /// A client for the hub `args` name.
     ///
     /// # Errors
-    /// [`HubError::Ca`] when the certificate file cannot be used.
+    /// [`HubError::Ca`] and [`HubError::Credentials`] when these files cannot be used.
     pub(crate) fn new(args: &HubArgs) -> Result<Self, HubError> {
-        let token = args
-            .token
-            .clone()
-            .or_else(|| crate::credentials::token_for(&args.hub));
+        let token = match &args.token {
+            Some(token) => Some(token.clone()),
+            None => crate::credentials::token_for(&args.hub)?,
+        };
         let agent = http_agent(args.ca.as_deref())?;
         Ok(Self {
             hub: args.hub.clone(),
@@ -140,6 +159,26 @@ impl HubClient {
     /// [`HubError`].
     pub(crate) fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, HubError> {
         self.call("GET", path, None::<&()>)
+    }
+
+    /// All devices, page by page; those of one `state` only, when it is given.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn devices(&self, state: Option<DeviceState>) -> Result<Vec<DeviceView>, HubError> {
+        const PAGE: usize = 5000;
+        let state = state.map_or(String::new(), |state| format!("&state={}", state.as_str()));
+        let mut all: Vec<DeviceView> = Vec::new();
+        loop {
+            let after = all.last().map_or("", |device| device.id.as_str());
+            let path = format!("devices?limit={PAGE}&after={}{state}", encoded(after));
+            let page: Vec<DeviceView> = self.get(&path)?;
+            let is_last = page.len() < PAGE;
+            all.extend(page);
+            if is_last {
+                return Ok(all);
+            }
+        }
     }
 
     /// POST `/api/v1/{path}` with a JSON body.
@@ -248,10 +287,14 @@ impl HubClient {
         }
         if !(200..300).contains(&status) {
             return Err(match serde_json::from_slice::<ErrorBody>(&text) {
-                Ok(ErrorBody { error }) => HubError::Refused {
-                    message: error.message,
-                    help: error.help,
-                },
+                Ok(ErrorBody { error }) => {
+                    let (message, help) = (error.message, error.help);
+                    if status < 500 {
+                        HubError::SaysNo { message, help }
+                    } else {
+                        HubError::Failed { message, help }
+                    }
+                }
                 Err(_) => not_a_hub(),
             });
         }

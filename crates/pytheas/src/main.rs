@@ -27,7 +27,9 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             context.report(error.as_ref());
-            ExitCode::from(exit::of(error.code().map(|code| code.to_string())))
+            ExitCode::from(exit::of(
+                error.code().map(|code| code.to_string()).as_deref(),
+            ))
         }
     }
 }

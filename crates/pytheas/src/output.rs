@@ -165,13 +165,19 @@ pub(crate) fn duration(time: std::time::Duration) -> String {
 
 /// How long ago, for people: `now`, `12 s ago`, `3 h ago`.
 pub(crate) fn ago(then_ms: i64, now_ms: i64) -> String {
-    let seconds = (now_ms - then_ms).max(0) / 1000;
-    match seconds {
-        0..=1 => "now".into(),
-        2..=119 => format!("{seconds} s ago"),
-        120..=7199 => format!("{} min ago", seconds / 60),
-        7200..=172_799 => format!("{} h ago", seconds / 3600),
-        _ => format!("{} d ago", seconds / 86_400),
+    match now_ms - then_ms {
+        ..2000 => "now".into(),
+        ms => format!("{} ago", span(ms)),
+    }
+}
+
+/// A length of time for people, roughly: `12 s`, `3 h`, `9 d`.
+pub(crate) fn span(ms: i64) -> String {
+    match ms / 1000 {
+        seconds @ ..120 => format!("{seconds} s"),
+        seconds @ 120..7200 => format!("{} min", seconds / 60),
+        seconds @ 7200..172_800 => format!("{} h", seconds / 3600),
+        seconds => format!("{} d", seconds / 86_400),
     }
 }
 

@@ -140,7 +140,7 @@ impl Device {
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
         let found = if self.dir.slot(to).exists() {
-            slots::slot_damage(&self.dir, to)
+            slots::mend(&self.dir, to)
         } else if let Some(tree) = self.fetched_tree(to) {
             slots::accept(&self.dir, &tree)
         } else {
@@ -207,5 +207,6 @@ impl Device {
     pub(super) fn stop_app(&mut self) {
         self.supervisor.stop();
         self.ordered = None;
+        self.launch_at = Instant::now(); // whatever runs next has not failed yet
     }
 }

@@ -7,7 +7,7 @@ use pytheas_durable::faults;
 use pytheas_update::{Event, Failure, Outcome, Reason};
 use tracing::{debug, error, info, warn};
 
-use super::{DEFAULT_INTERVAL, Device, LONGEST_PAUSE};
+use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
 use crate::{
     attributes,
     backoff::jittered,
@@ -49,7 +49,8 @@ impl Device {
             .settings
             .poll_interval
             .or_else(|| root.config.polling.interval())
-            .unwrap_or(DEFAULT_INTERVAL);
+            .unwrap_or(DEFAULT_INTERVAL)
+            .min(LONGEST_INTERVAL);
         if root.links.config_data.is_some() {
             self.attributes_due = true;
         }
@@ -134,6 +135,9 @@ impl Device {
                 false
             }
             Err(AgentError::Http(error)) => {
+                // Another kind of DDI server accepts nobody; a token that it refused once (a
+                // proxy?) is tried again.
+                self.hub = Hub::of(&self.identity, &self.http);
                 self.hub_failed(&error);
                 false
             }

@@ -15,6 +15,8 @@ use rustix::process::{
     set_parent_process_death_signal, waitid,
 };
 
+use tracing::warn;
+
 use super::{Launch, leftover, log::AppLog};
 use crate::paths::StateDir;
 
@@ -77,7 +79,10 @@ impl App {
         let child = command.spawn()?;
         drop(command); // its copies of the pipe's writing end, or the output would never end
         let pid_file = dir.app_pid();
-        leftover::note(&pid_file, child.id())?;
+        // Without the note (full disk) the app runs all the same; its mark tells it too.
+        if let Err(error) = leftover::note(&pid_file, child.id()) {
+            warn!("cannot write `{}`: {error}", pid_file.display());
+        }
         let pidfd = as_pid(&child).and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         Ok(Self {
             child,
@@ -131,19 +136,14 @@ impl App {
             Err(error) => format!("cannot learn how it ended: {error}"),
         };
         self.copy_output(log);
-        let _gone_already = std::fs::remove_file(&self.pid_file);
+        leftover::end(&self.pid_file); // daemons that left the group
         Some(how)
     }
 
     /// Asks the app to end, ends it after `timeout`; returns how it ended.
     pub(super) fn stop(&mut self, timeout: Duration, log: &mut AppLog) -> String {
         let deadline = Instant::now() + timeout;
-        let signal = |signal| {
-            if let Some(pid) = as_pid(&self.child) {
-                let _gone_already = kill_process_group(pid, signal);
-            }
-        };
-        signal(Signal::TERM);
+        self.signal(Signal::TERM);
         let mut killed = false;
         loop {
             self.copy_output(log);
@@ -157,11 +157,16 @@ impl App {
             }
             if !killed && Instant::now() >= deadline {
                 killed = true;
-                if let Some(pid) = as_pid(&self.child) {
-                    let _gone_already = kill_process_group(pid, Signal::KILL);
-                }
+                self.signal(Signal::KILL);
             }
             self.nap();
+        }
+    }
+
+    /// Sends a signal to the app and its children.
+    fn signal(&self, signal: Signal) {
+        if let Some(pid) = as_pid(&self.child) {
+            let _gone_already = kill_process_group(pid, signal);
         }
     }
 
@@ -185,10 +190,8 @@ impl App {
 impl Drop for App {
     fn drop(&mut self) {
         // Only reached with a living app when the supervisor panics.
-        if let Ok(None) = self.child.try_wait()
-            && let Some(pid) = as_pid(&self.child)
-        {
-            let _gone_already = kill_process_group(pid, Signal::KILL);
+        if let Ok(None) = self.child.try_wait() {
+            self.signal(Signal::KILL);
             let _reaped = self.child.wait();
         }
     }

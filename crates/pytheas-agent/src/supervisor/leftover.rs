@@ -2,8 +2,8 @@
 //!
 //! `app.pid` names the app's process and when it started (clock ticks since boot, from
 //! `/proc/PID/stat`), so a number that the kernel has given to another process since is not
-//! mistaken for the app. The app's children are found by their process group and by the
-//! environment the agent gave them.
+//! mistaken for the app. What it started, daemons in groups and sessions of their own included, is
+//! found by the environment the agent gave it.
 
 use std::{fs, io, path::Path, time::Duration};
 
@@ -19,70 +19,65 @@ pub(super) fn note(path: &Path, pid: u32) -> io::Result<()> {
     pytheas_durable::replace(path, format!("{pid} {started}\n").as_bytes())
 }
 
-/// Ends what is left of the app noted in `path` and waits until it is gone.
-pub(super) fn end(path: &Path) -> io::Result<()> {
-    let text = match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        other => other?,
-    };
+/// Ends what is left of the app noted in `path`, and of what it started, and waits until it is
+/// gone.
+pub(super) fn end(path: &Path) {
+    // Unreadable or torn: what carries the mark is found without it.
+    let text = fs::read(path).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
     let mut numbers = text.split_whitespace().map(str::parse::<u64>);
-    if let (Some(Ok(pid)), Some(Ok(started))) = (numbers.next(), numbers.next()) {
-        let mark = format!("{MARK}={}", path.display());
-        for _ in 0..100 {
-            let left = members(pid as u32, started, &mark);
-            if left.is_empty() {
-                break;
-            }
-            for member in left {
-                warn!(
-                    pid = member,
-                    "ending process {member}, left over by an agent that crashed"
-                );
-                if let Some(member) = Pid::from_raw(member.cast_signed()) {
-                    let _gone_already = kill_process(member, Signal::KILL);
-                }
-            }
-            std::thread::sleep(Duration::from_millis(20));
+    let app = match (numbers.next(), numbers.next()) {
+        (Some(Ok(pid)), Some(Ok(started))) => u32::try_from(pid).ok().zip(Some(started)),
+        _ => None,
+    };
+    let mark = format!("{MARK}={}", path.display());
+    for _ in 0..100 {
+        let left = members(app, &mark);
+        if left.is_empty() {
+            break;
         }
+        for member in left {
+            warn!(
+                pid = member,
+                "ending process {member}, left over by the app"
+            );
+            if let Some(member) = Pid::from_raw(member.cast_signed()) {
+                let _gone_already = kill_process(member, Signal::KILL);
+            }
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
-    fs::remove_file(path)
+    // One that stays does no harm: the app's start is noted in it.
+    let _gone_already = fs::remove_file(path);
 }
 
-/// Processes that belong to the app `pid`.
-fn members(pid: u32, started: u64, mark: &str) -> Vec<u32> {
+/// Processes that belong to the app: itself, by number and start, and all with its mark.
+fn members(app: Option<(u32, u64)>, mark: &str) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else {
         return Vec::new();
     };
     processes
         .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
         .filter(|&process: &u32| {
-            let Some((group, ticks)) = group_and_start(process) else {
+            let Some(ticks) = start_ticks(process).filter(|_| process != std::process::id()) else {
                 return false;
             };
-            if process == pid {
-                return ticks == started;
-            }
-            group == pid
-                && fs::read(format!("/proc/{process}/environ"))
+            app == Some((process, ticks))
+                || fs::read(format!("/proc/{process}/environ"))
                     .is_ok_and(|env| env.split(|b| *b == 0).any(|var| var == mark.as_bytes()))
         })
         .collect()
 }
 
+/// When a process that has not ended was started, from `/proc/PID/stat` (proc(5)).
 fn start_ticks(pid: u32) -> Option<u64> {
-    group_and_start(pid).map(|(_, ticks)| ticks)
-}
-
-/// Process group and start time of a process that has not ended, from `/proc/PID/stat` (proc(5)).
-fn group_and_start(pid: u32) -> Option<(u32, u64)> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The second field is the program's name in parentheses and may hold anything.
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     if matches!(fields.next()?, "Z" | "X") {
         return None;
     }
-    let group = fields.nth(1)?.parse().ok()?;
-    Some((group, fields.nth(16)?.parse().ok()?))
+    fields.nth(18)?.parse().ok()
 }
 
 #[cfg(test)]
@@ -97,7 +92,7 @@ mod tests {
         let path = dir.path().join("app.pid");
         let spawn = |mark: &Path| {
             Command::new("sh")
-                .args(["-c", "sleep 1000 & echo started; wait"])
+                .args(["-c", "sleep 1000 & setsid sleep 1000 & echo started; wait"])
                 .env(MARK, mark)
                 .process_group(0)
                 .stdout(std::process::Stdio::piped())
@@ -109,18 +104,22 @@ mod tests {
             io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut [0; 8]).unwrap();
         }
         note(&path, ours.id()).unwrap();
-        end(&path).unwrap();
+        end(&path);
         assert!(!path.exists());
         assert_eq!(ours.wait().unwrap().code(), None, "it was killed");
-        assert!(members(ours.id(), 0, &format!("{MARK}={}", path.display())).is_empty());
+        assert!(members(None, &format!("{MARK}={}", path.display())).is_empty());
         assert_eq!(other.try_wait().unwrap(), None);
 
         // The same number, but started at another time: somebody else's process.
         pytheas_durable::replace(&path, format!("{} 1\n", other.id()).as_bytes()).unwrap();
-        end(&path).unwrap();
+        end(&path);
         assert_eq!(other.try_wait().unwrap(), None);
-        let group = Pid::from_raw(other.id().cast_signed()).unwrap();
-        rustix::process::kill_process_group(group, Signal::KILL).unwrap();
-        other.wait().unwrap();
+
+        // A damaged note is no reason to leave anything behind, nor not to start.
+        pytheas_durable::replace(&path, b"\xff\xfe").unwrap();
+        end(&path);
+        assert!(!path.exists());
+        end(Path::new("/elsewhere"));
+        assert_eq!(other.wait().unwrap().code(), None, "found by its mark");
     }
 }

@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use tracing::warn;
+
 pub(super) const FILE: &str = "app.log";
 const MAX_BYTES: u64 = 1 << 20;
 /// `app.log`, `app.log.1`, `app.log.2`.
@@ -24,18 +26,23 @@ pub(super) struct AppLog {
 }
 
 impl AppLog {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+    pub(super) fn open(dir: &Path) -> Self {
         let path = dir.join(FILE);
-        let file = append_to(&path)?;
-        let size_bytes = file.metadata()?.len();
-        Ok(Self {
+        let opened = fs::create_dir_all(dir).and_then(|()| append_to(&path));
+        let file = opened
+            .inspect_err(|error| warn!("cannot write `{}`: {error}", path.display()))
+            .ok();
+        let size_bytes = file
+            .as_ref()
+            .and_then(|file| file.metadata().ok())
+            .map_or(0, |metadata| metadata.len());
+        Self {
             path,
-            file: Some(file),
+            file,
             size_bytes,
             lines: VecDeque::new(),
             begun: Vec::new(),
-        })
+        }
     }
 
     /// Takes what the app wrote.
@@ -83,6 +90,9 @@ impl AppLog {
         if self.size_bytes + bytes.len() as u64 > MAX_BYTES && self.size_bytes > 0 {
             self.rotate();
         }
+        if self.file.is_none() {
+            self.file = append_to(&self.path).ok(); // there was no room for a new one
+        }
         let Some(file) = &mut self.file else { return };
         if file.write_all(bytes).is_ok() {
             self.size_bytes += bytes.len() as u64;
@@ -123,7 +133,7 @@ mod tests {
     #[test]
     fn the_log_stays_within_three_files_and_the_last_lines_are_known() {
         let dir = tempfile::tempdir().unwrap();
-        let mut log = AppLog::open(dir.path()).unwrap();
+        let mut log = AppLog::open(dir.path());
         let long = "x".repeat(990);
         for i in 0..5000 {
             log.write(format!("{i} {long}\n").as_bytes());
@@ -147,13 +157,27 @@ mod tests {
     #[test]
     fn an_earlier_log_is_continued() {
         let dir = tempfile::tempdir().unwrap();
-        AppLog::open(dir.path()).unwrap().write(b"before\n");
-        let mut log = AppLog::open(dir.path()).unwrap();
+        AppLog::open(dir.path()).write(b"before\n");
+        let mut log = AppLog::open(dir.path());
         log.mark("started a@1");
         log.write(b"after");
         assert_eq!(
             fs::read_to_string(dir.path().join(FILE)).unwrap(),
             "before\n--- pytheas: started a@1\nafter"
         );
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_written_still_knows_the_last_lines_and_comes_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("logs");
+        pytheas_durable::replace(&path, b"a file in the way").unwrap();
+        let mut log = AppLog::open(&path);
+        log.write(b"one\n");
+        assert_eq!(log.last_lines(), ["one"]);
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&path).unwrap();
+        log.write(b"two\n");
+        assert_eq!(fs::read(path.join(FILE)).unwrap(), b"two\n");
     }
 }

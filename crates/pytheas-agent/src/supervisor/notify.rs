@@ -1,7 +1,8 @@
 //! The socket on which the app reports (`sd_notify(3)`): READY, STATUS, WATCHDOG.
 //!
-//! A Unix datagram socket in the state directory; a path longer than `sun_path` holds (107 bytes)
-//! is replaced by a random name in the abstract namespace, which no other program can guess.
+//! A Unix datagram socket in the state directory; where there can be none (a path longer than the
+//! 107 bytes that `sun_path` holds, a full or read-only disk) one with a random name in the abstract
+//! namespace, which no other program can guess.
 
 use std::{
     io,
@@ -31,25 +32,22 @@ pub(super) struct NotifySocket {
 }
 
 impl NotifySocket {
-    /// The socket at `path`, or with an abstract name when the path is too long.
+    /// The socket at `path`, or with an abstract name when there can be none.
     pub(super) fn bind(path: &Path) -> io::Result<Self> {
-        let text = path.to_string_lossy();
-        let (socket, address, path) = if text.len() <= MAX_PATH_BYTES {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
+        let text = path.to_str().filter(|text| text.len() <= MAX_PATH_BYTES);
+        let at_path = text.and_then(|text| {
+            let _none_from_before = std::fs::remove_file(path);
+            Some((UnixDatagram::bind(path).ok()?, text.to_owned()))
+        });
+        let (socket, address, path) = match at_path {
+            Some((socket, address)) => (socket, address, Some(path.to_owned())),
+            None => {
+                let mut random = [0; 16];
+                getrandom::fill(&mut random).map_err(io::Error::other)?;
+                let name = format!("pytheas-{}", hex::encode(random));
+                let address = SocketAddr::from_abstract_name(&name)?;
+                (UnixDatagram::bind_addr(&address)?, format!("@{name}"), None)
             }
-            (
-                UnixDatagram::bind(path)?,
-                text.into_owned(),
-                Some(path.to_owned()),
-            )
-        } else {
-            let mut random = [0; 16];
-            getrandom::fill(&mut random).map_err(io::Error::other)?;
-            let name = format!("pytheas-{}", hex::encode(random));
-            let address = SocketAddr::from_abstract_name(&name)?;
-            (UnixDatagram::bind_addr(&address)?, format!("@{name}"), None)
         };
         socket.set_nonblocking(true)?;
         Ok(Self {
@@ -149,5 +147,18 @@ mod tests {
         let socket = NotifySocket::bind(&short).unwrap();
         app.send_to(b"STATUS=here", socket.address()).unwrap();
         assert_eq!(socket.drain()[0].status.as_deref(), Some("here"));
+
+        let taken = dir.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let socket = NotifySocket::bind(&taken).unwrap();
+        assert!(socket.address().starts_with("@pytheas-"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn only_the_exact_word_makes_an_app_ready(text in "(READY|ready|READY )?=?[01\n]{0,3}") {
+            let expected = text.lines().any(|line| line == "READY=1");
+            proptest::prop_assert_eq!(parse(text.as_bytes()).ready, expected);
+        }
     }
 }

@@ -22,7 +22,7 @@ impl Probe {
         let (cell, url) = (Arc::clone(&answer), url.to_owned());
         let thread = std::thread::Builder::new()
             .name("probe".into())
-            .stack_size(64 << 10);
+            .stack_size(256 << 10); // name resolution in glibc is generous with it
         let spawned = thread.spawn(move || {
             let _set_once = cell.set(ask(&url));
             super::raise(&wake);

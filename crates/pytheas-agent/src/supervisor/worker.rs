@@ -18,8 +18,6 @@ use super::{
 };
 use crate::{backoff::Backoff, paths::StateDir};
 
-/// A committed release that stayed up so long has recovered: the next crash waits briefly again.
-const RECOVERED_AFTER: Duration = Duration::from_secs(60);
 /// Time between two HTTP readiness checks.
 const PROBE_INTERVAL: Duration = Duration::from_millis(250);
 
@@ -62,7 +60,7 @@ impl Worker {
     ) -> io::Result<Self> {
         Ok(Self {
             socket: NotifySocket::bind(&dir.notify_socket())?,
-            log: AppLog::open(&dir.logs())?,
+            log: AppLog::open(&dir.logs()),
             dir: dir.clone(),
             settings,
             inbox,
@@ -182,7 +180,7 @@ impl Worker {
             }
             Err(error) => {
                 let path = self.dir.current().join(launch.entry.as_str());
-                self.ended(format!("cannot start `{}`: {error}", path.display()));
+                self.ended(format!("cannot start `{}`: {error}", path.display()), now);
             }
         }
         self.publish();
@@ -214,16 +212,18 @@ impl Worker {
         let (Some(running), Some(launch)) = (&mut self.app, &self.launch) else {
             return;
         };
+        let started = running.started;
         if let Some(how) = running.app.ended(&mut self.log) {
             self.app = None;
-            return self.ended(how);
+            return self.ended(how, started);
         }
         let now = Instant::now();
         if let Some(watchdog) = self.settings.watchdog
             && now >= running.last_ping + watchdog
         {
             self.end_app();
-            return self.ended(format!("no `WATCHDOG=1` for {} ms", watchdog.as_millis()));
+            let how = format!("no `WATCHDOG=1` for {} ms", watchdog.as_millis());
+            return self.ended(how, started);
         }
         if running.settled {
             return;
@@ -266,17 +266,16 @@ impl Worker {
         }
     }
 
-    /// The app is gone, in the way `how`.
-    fn ended(&mut self, how: String) {
+    /// The app that was `started` then is gone, in the way `how`.
+    fn ended(&mut self, how: String, started: Instant) {
         let Some(launch) = &self.launch else { return };
         self.log.mark(&how);
         let message = format!("`{}` ended: {how}", launch.release);
         let because = Failure::new(Reason::Died, message).with_log(self.log.last_lines());
-        let settled_for = {
-            let mut status = self.status.lock().unwrap_or_else(|e| e.into_inner());
-            status.last_exit = Some(how.clone());
-            status.uptime_s.map(Duration::from_secs)
-        };
+        self.status
+            .lock()
+            .unwrap_or_else(|e| e.into_inner())
+            .last_exit = Some(how.clone());
         match launch.trial {
             Some(tries_left) => {
                 let tree = launch.tree;
@@ -288,7 +287,7 @@ impl Worker {
                 });
             }
             None => {
-                if settled_for.is_some_and(|uptime| uptime >= RECOVERED_AFTER) {
+                if started.elapsed() >= self.settings.recovered_after {
                     self.backoff.reset();
                 }
                 let pause = self.backoff.next();

@@ -423,7 +423,7 @@ fn an_agent_that_waits_sleeps() {
 fn a_hub_that_does_not_answer_does_not_keep_the_app_from_being_stopped() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));
-    let device = world.device_with("device", &first);
+    let mut device = world.device_with("device", &first);
     world.hub.talk().stall = Duration::from_secs(20);
     std::thread::sleep(Duration::from_millis(500));
     let app = device.app_pid().unwrap();
@@ -438,4 +438,119 @@ fn a_hub_that_does_not_answer_does_not_keep_the_app_from_being_stopped() {
         "{:?}",
         began.elapsed()
     );
+    let status = until("the agent ends", || device.ended());
+    assert_eq!(status.code(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn a_known_device_starts_its_app_without_hub_and_without_the_roots_file() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let mut device = world.device_with("device", &first);
+    device.stop();
+    world.hub.talk().away = true;
+    fs::remove_file(device.state.join("data/running")).unwrap();
+    fs::remove_file(world.root_file()).unwrap();
+    device.start();
+    device.runs("1.0.0");
+    device.stop();
+
+    device.args.extend([
+        "--root-sha256".into(),
+        Sha256::of(b"not asked for again").to_string(),
+    ]);
+    fs::remove_file(device.state.join("data/running")).unwrap();
+    device.start();
+    device.runs("1.0.0");
+}
+
+#[test]
+fn an_app_that_wrote_into_its_slot_does_not_block_the_way_back_to_it() {
+    let world = World::new();
+    let script = format!(
+        "mkdir -p \"$here/lib/cache/x\" && echo 1 > \"$here/lib/cache/x/y\"\n{}",
+        crate::support::STAYS
+    );
+    let first = world.publish(&App::good("1.0.0").script(&script));
+    let device = world.device_with("device", &first);
+    let slot = device.state.join("slots").join(first.tree.to_string());
+    until("it wrote", || {
+        slot.join("lib/cache/x/y").exists().then_some(())
+    });
+    let second = world.publish(&App::good("1.1.0"));
+    let action = world.hub.offer(&second.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+    assert!(device.output("rollback", &[]).status.success());
+    device.runs("1.0.0");
+    device.is_idle();
+    assert_eq!(device.status()["release"], "app@1.0.0");
+}
+
+#[test]
+fn without_state_and_with_a_ruined_current_release_a_whole_one_runs() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let mut device = world.device_with("device", &first);
+    let second = world.publish(&App::good("1.1.0"));
+    let action = world.hub.offer(&second.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+    device.kill();
+    fs::remove_file(device.state.join("state.json")).unwrap();
+    fs::remove_file(device.state.join("current/pytheas.json")).unwrap();
+    device.start();
+    device.runs("1.0.0");
+    device.kill();
+
+    // Neither state nor link nor any usable slot: it says so and waits for a release.
+    fs::remove_file(device.state.join("state.json")).unwrap();
+    fs::remove_file(device.state.join("current/pytheas.json")).unwrap();
+    device.start();
+    until("it is told", || {
+        let status = device.status();
+        let error = status["last_error"].as_str()?;
+        error
+            .contains("no whole release was found; roll one out to this device")
+            .then_some(())
+    });
+    let action = world.hub.offer(&second.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.runs("1.1.0");
+}
+
+#[test]
+fn no_interval_a_hub_may_send_ends_the_agent() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    world.hub.talk().sleep = "P200000000000000D".into();
+    let mut device = world.device("device");
+    device.args = Vec::new();
+    let action = world.hub.offer(&first.target);
+    device.start();
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+    assert!(device.ended().is_none());
+}
+
+#[test]
+fn a_foreign_server_that_refused_a_token_once_is_asked_again() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let device = world.device_with("device", &first);
+    world.hub.talk().accepts_nobody = true;
+    let token = std::mem::replace(&mut world.hub.talk().token, "another".into());
+    until("it asks to be accepted", || {
+        (world.hub.talk().enrolments.len() == 2).then_some(())
+    });
+    world.hub.talk().token = token;
+    let second = world.publish(&App::good("1.1.0"));
+    let action = world.hub.offer(&second.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.runs("1.1.0");
 }

@@ -53,11 +53,10 @@ fn an_app_that_crashes_at_start_is_rolled_back_and_not_tried_again() {
     device.runs("1.0.0");
     device.is_idle();
     assert_eq!(device.current(), Some(first.tree));
-    assert_eq!(
-        device.slots(),
-        [first.tree.to_string()],
-        "the failed slot is gone"
-    );
+    // Tidied after the hub was told.
+    until("the failed slot is gone", || {
+        (device.slots() == [first.tree.to_string()]).then_some(())
+    });
     assert_eq!(device.machine()["refused"][0]["release"], "app@1.1.0");
     let starts = || {
         fs::read_to_string(device.state.join("data/starts"))
@@ -328,8 +327,11 @@ fn a_deployment_without_a_release_is_answered() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));
     let device = world.device_with("device", &first);
-    let lines = refused(&world, &device, "");
-    assert!(!lines.is_empty());
+    let lines = refused(&world, &device, "firmware");
+    assert_eq!(
+        lines[0],
+        "action has no Pytheas release in it (only: firmware)"
+    );
 }
 
 /// A small file system that a test may fill.
@@ -399,6 +401,18 @@ fn a_full_disk_is_named_with_its_numbers_and_the_device_goes_on() {
     device.runs("1.0.0");
     assert_eq!(device.current(), Some(first.tree));
 
+    // Started without a byte of room: the app runs all the same, once.
+    device.kill();
+    fs::remove_file(device.state.join("data/running")).unwrap();
+    let _what_was_free = Command::new("dd")
+        .args(["if=/dev/zero", "bs=4k", "count=10000"])
+        .arg(format!("of={}.2", hog.display()))
+        .output();
+    assert!(pytheas_durable::replace(&disk.0.join("probe"), &[1; 9000]).is_err());
+    device.start();
+    until("the app runs", || device.status()["app"]["pid"].as_u64());
+    fs::remove_file(disk.0.join("hog.2")).unwrap();
+
     // With room again, the next action works.
     fs::remove_file(hog).unwrap();
     world.hub.talk().slow = std::time::Duration::ZERO;
@@ -407,6 +421,47 @@ fn a_full_disk_is_named_with_its_numbers_and_the_device_goes_on() {
     assert_eq!(world.hub.closed(&action), Ok(()));
     assert_eq!(device.current(), Some(third.tree));
     device.kill();
+}
+
+#[test]
+fn on_a_disk_that_went_read_only_the_app_runs_on() {
+    let world = World::new();
+    let Some(disk) = SmallDisk::mount(world.path("disk"), "6M") else {
+        testkit::skip("a read-only disk needs the right to mount a tmpfs");
+        return;
+    };
+    let first = world.publish(&App::good("1.0.0"));
+    let mut device = Device::new(&world, disk.0.clone());
+    device.start();
+    let action = world.hub.offer(&first.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+    device.stop();
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,ro"])
+        .arg(&disk.0)
+        .status();
+    assert!(remounted.unwrap().success());
+
+    // An update cannot be begun there, however often it is offered; the app is not touched.
+    device.start();
+    let agent = device.child.as_ref().unwrap().id();
+    let app = until("the app runs", || child_of(agent));
+    let second = world.publish(&App::good("1.1.0"));
+    world.hub.offer(&second.target);
+    world.hub.polled(5);
+    assert!(device.ended().is_none());
+    assert_eq!(child_of(agent), Some(app));
+    device.kill();
+}
+
+/// A process that one of the threads of `pid` has started.
+fn child_of(pid: u32) -> Option<u32> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).ok()?;
+    threads.flatten().find_map(|thread| {
+        let children = fs::read_to_string(thread.path().join("children")).ok()?;
+        children.split_whitespace().next()?.parse().ok()
+    })
 }
 
 use crate::support::noise;

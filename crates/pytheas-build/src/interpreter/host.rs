@@ -14,7 +14,7 @@ use pytheas_release::{Platform, RelPath};
 use walkdir::WalkDir;
 
 use super::{
-    Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted,
+    HEADERS, Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted,
     elf::{self, Search},
     io_error,
     ld_cache::LdCache,
@@ -223,6 +223,14 @@ fn copy(probe: &Probe, cache: &Path) -> Result<(Raw, RelPath), InterpreterError>
     let dynload = stdlib.join("lib-dynload");
     if !dynload.is_dir() && probe.dynload.is_dir() {
         copy_stdlib(&probe.dynload, &dynload, &probe.prefix)?;
+    }
+    // Where `sysconfig` of the copy will look for them.
+    if let (true, Ok(inside)) = (
+        probe.include.is_dir(),
+        probe.include.strip_prefix(probe.prefix.join(HEADERS)),
+    ) {
+        scratch::copy_tree(&probe.include, &root.join(HEADERS).join(inside))
+            .map_err(io_error("copy", &probe.include))?;
     }
     let missing = copy_libraries(probe, &root, &python, &dynload)?;
     let raw = Raw {

@@ -13,7 +13,7 @@ use pytheas_release::{Platform, RelPath, Sha256};
 use url::Url;
 
 use super::{
-    Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted, elf, io_error,
+    HEADERS, Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted, elf, io_error,
     pins::{PINS, RELEASE},
     prepare::{self, Known, Raw},
     prune::is_left_out,
@@ -145,16 +145,24 @@ fn foreign(
 fn newest_cached(provider: &str, wanted: &Wanted<'_>) -> Option<Interpreter> {
     let cache = wanted.cache();
     let children = std::fs::read_dir(&cache).ok()?.flatten();
-    children
-        .filter_map(|child| prepare::cached(&cache, child.file_name().to_str()?))
-        .filter(|interpreter| {
-            interpreter.provider == provider && arch_of(interpreter) == wanted.platform.arch()
+    let mut fitting: Vec<(Version, String)> = children
+        .filter_map(|child| {
+            let key = child.file_name().into_string().ok()?;
+            Some((prepare::described(&cache, &key)?, key))
         })
-        .filter(|interpreter| interpreter.glibc.is_none() == wanted.platform.is_musl())
-        .filter_map(|interpreter| Some((interpreter.version.parse::<Version>().ok()?, interpreter)))
+        .filter(|(interpreter, _)| {
+            interpreter.provider == provider
+                && arch_of(interpreter) == wanted.platform.arch()
+                && interpreter.glibc.is_none() == wanted.platform.is_musl()
+        })
+        .filter_map(|(interpreter, key)| Some((interpreter.version.parse().ok()?, key)))
         .filter(|(version, _)| wanted.accepts(version))
-        .max_by(|(a, _), (b, _)| a.cmp(b))
-        .map(|(_, interpreter)| interpreter)
+        .collect();
+    fitting.sort();
+    fitting
+        .iter()
+        .rev()
+        .find_map(|(_, key)| prepare::cached(&cache, key))
 }
 
 fn arch_of(interpreter: &Interpreter) -> &str {
@@ -220,7 +228,10 @@ impl Mirror {
                 }
                 Self::Address(url)
             }
-            Ok(url) if url.scheme() == "file" => Self::Folder(PathBuf::from(url.path())),
+            Ok(url) if url.scheme() == "file" => Self::Folder(
+                url.to_file_path()
+                    .unwrap_or_else(|()| PathBuf::from(url.path())),
+            ),
             _ => Self::Folder(PathBuf::from(text)),
         }
     }
@@ -418,6 +429,9 @@ fn wanted_part(path: &str) -> Part {
             Part::Out
         };
     }
+    if path.split('/').next() == Some(HEADERS) {
+        return Part::In;
+    }
     let Some(inside) = path.strip_prefix("lib/") else {
         return Part::Out;
     };
@@ -505,7 +519,7 @@ mod tests {
             ("lib/python3.11/site-packages/pip/__init__.py", Part::Out),
             ("lib/libpython3.11.so.1.0", Part::In),
             ("lib/tcl8.6/init.tcl", Part::Out),
-            ("include/python3.11/Python.h", Part::Out),
+            ("include/python3.11/Python.h", Part::In),
             ("share/man/x", Part::Out),
         ] {
             assert_eq!(wanted_part(path), expected, "{path}");

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pep440_rs::Version;
-use pytheas_release::{Platform, RelPath, Sha256};
+use pytheas_release::{Platform, RelPath, Sha256, TreeId};
 
 use super::{DebianPackage, Interpreter, InterpreterError, Loader, Wanted, io_error, probe::Probe};
 use crate::{
@@ -36,23 +36,31 @@ pub(super) fn key(parts: &[&str]) -> String {
     Sha256::of(joined.as_bytes()).to_string()[..32].to_owned()
 }
 
-/// The interpreter `key` from the cache; none when it is not there (or was left half, which a
-/// rename at the end makes impossible but for a damaged disk).
+/// The interpreter `key` from the cache; none when it is not there or not as it was made: a
+/// damaged disk or a curious hand must not get into releases.
 pub(super) fn cached(cache: &Path, key: &str) -> Option<Interpreter> {
+    let interpreter = described(cache, key)?;
+    let tree = pytheas_durable::trees::scan(&interpreter.dir).ok()?;
+    if tree.id() == interpreter.tree {
+        return Some(interpreter);
+    }
+    tracing::info!(path = %interpreter.dir.display(), "the cached interpreter is damaged; it is made again");
+    None
+}
+
+/// The interpreter `key` as the cache describes it, not looked into.
+pub(super) fn described(cache: &Path, key: &str) -> Option<Interpreter> {
     let home = cache.join(key);
     let text = std::fs::read(home.join(DESCRIPTION)).ok()?;
     let mut interpreter: Interpreter = serde_json::from_slice(&text).ok()?;
     interpreter.dir = home.join("python");
-    interpreter.python().is_file().then_some(interpreter)
+    Some(interpreter)
 }
 
 /// A new scratch folder in the cache.
 pub(super) fn scratch(cache: &Path) -> Result<tempfile::TempDir, InterpreterError> {
     std::fs::create_dir_all(cache).map_err(io_error("make", cache))?;
-    tempfile::Builder::new()
-        .prefix(".new-")
-        .tempdir_in(cache)
-        .map_err(io_error("make a folder in", cache))
+    scratch::folder(cache, ".new-").map_err(io_error("make a folder in", cache))
 }
 
 /// What is known of an interpreter without starting it.
@@ -122,6 +130,7 @@ pub(super) fn seal(
         loader: known.loader,
         packages: known.packages,
         missing: raw.missing.clone(),
+        tree: TreeId(Sha256::of(b"")),
         dir,
         runs_here,
         tool,
@@ -139,6 +148,14 @@ pub(super) fn seal(
             );
         }
     }
+    let dir = &interpreter.dir;
+    pytheas_durable::trees::set_modes(dir, 0).map_err(io_error("set modes in", dir))?;
+    let tree = pytheas_durable::trees::scan(dir)
+        .map_err(|error| io_error("read", dir)(io::Error::other(error)))?;
+    let interpreter = Interpreter {
+        tree: tree.id(),
+        ..interpreter
+    };
     put(raw, &interpreter, key, wanted)
 }
 
@@ -209,8 +226,6 @@ fn put(
     scratch::write(&description, &bytes, Kind::Data).map_err(io_error("write", &description))?;
     let cache = wanted.cache();
     let home = cache.join(key);
-    pytheas_durable::trees::set_modes(raw.scratch.path(), 0)
-        .map_err(io_error("set modes in", raw.scratch.path()))?;
     pytheas_durable::trees::sync(raw.scratch.path())
         .map_err(io_error("sync", raw.scratch.path()))?;
     if home.exists() && cached(&cache, key).is_none() {

@@ -24,6 +24,7 @@ print(json.dumps({
     "dynload": sysconfig.get_config_var("DESTSHARED") or "",
     "multiarch": sysconfig.get_config_var("MULTIARCH") or "",
     "libdir": sysconfig.get_config_var("LIBDIR") or "",
+    "include": sysconfig.get_path("include") or "",
     "site_packages": site.getsitepackages([sys.prefix]),
     "path": sys.path,
     "glibc": libc_version if libc == "glibc" else "",

@@ -27,6 +27,8 @@ pub(super) struct Probe {
     pub(super) dynload: PathBuf,
     pub(super) multiarch: String,
     pub(super) libdir: PathBuf,
+    /// Folder of the C headers, which need not be there.
+    pub(super) include: PathBuf,
     pub(super) site_packages: Vec<PathBuf>,
     pub(super) path: Vec<PathBuf>,
     glibc: String,
@@ -45,7 +47,13 @@ impl Probe {
             .output()?;
         if !output.status.success() {
             let text = String::from_utf8_lossy(&output.stderr);
-            let last = text.lines().last().unwrap_or("no message");
+            let last: String = text
+                .lines()
+                .last()
+                .unwrap_or("no message")
+                .chars()
+                .take(200)
+                .collect();
             return Err(io::Error::other(format!(
                 "it ended with {}: {last}",
                 output.status

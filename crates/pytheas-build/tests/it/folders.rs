@@ -230,6 +230,8 @@ fn hidden_files_tests_and_environments_stay_out_unless_they_are_included() {
         ("dist/keep/a.txt", ""),
         ("notes/n.txt", ""),
         ("node_modules/x/y.js", ""),
+        ("fleet/gw/agent.lock", ""),
+        ("fleet/gw/identity.json", "{}"),
     ]);
     std::os::unix::fs::symlink("package/data.json", workspace.project().join("link.json")).unwrap();
     let built = workspace.build();
@@ -252,5 +254,59 @@ fn hidden_files_tests_and_environments_stay_out_unless_they_are_included() {
             "pyproject.toml",
             "requirements.txt",
         ]
+    );
+}
+
+#[test]
+fn a_package_in_a_folder_is_taken_as_it_is_now_and_never_by_a_path_of_this_machine() {
+    let workspace = Workspace::new(&[
+        ("requirements.txt", "-e ./lib\n"),
+        ("main.py", "import mine\nprint(mine.__file__, mine.VALUE)\n"),
+        ("lib/mine.py", "\"\"\"Mine.\"\"\"\nVALUE = 1\n"),
+        (
+            "lib/pyproject.toml",
+            "[project]\nname = \"mine\"\nversion = \"1\"\ndescription = \"\"\n\
+             [build-system]\nrequires = [\"flit_core\"]\nbuild-backend = \"flit_core.buildapi\"\n",
+        ),
+    ]);
+    for value in ["1", "2"] {
+        let module = format!("\"\"\"Mine.\"\"\"\nVALUE = {value}\n");
+        workspace.write("lib/mine.py", &module);
+        let built = workspace.build();
+        let told = stdout(&run(&built.dir.join("bin/project"), &[]));
+        let (file, found) = told.trim().rsplit_once(' ').unwrap();
+        assert!(file.starts_with(built.dir.to_str().unwrap()), "{file}");
+        assert_eq!(found, value);
+    }
+}
+
+#[test]
+fn including_everything_does_not_include_the_build_itself() {
+    let workspace = Workspace::new(&[
+        ("requirements.txt", ""),
+        ("main.py", "print('runs')\n"),
+        ("pyproject.toml", "[tool.pytheas]\ninclude = [\"**\"]\n"),
+    ]);
+    let mut request = workspace.request();
+    request.out = None;
+    let built = crate::support::built(&request);
+    let twice: Vec<_> = built
+        .tree
+        .files()
+        .filter(|(path, ..)| path.as_str().starts_with("app/dist/"))
+        .collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}
+
+#[test]
+fn a_namespace_package_with_a_main_is_run() {
+    let workspace = Workspace::new(&[
+        ("requirements.txt", ""),
+        ("station/__main__.py", "print('station runs')\n"),
+    ]);
+    let built = workspace.build();
+    assert_eq!(
+        stdout(&run(&built.dir.join("bin/project"), &[])),
+        "station runs\n"
     );
 }

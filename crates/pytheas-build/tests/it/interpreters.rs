@@ -256,3 +256,38 @@ fn python_build_standalone_without_a_mirror_says_what_to_configure() {
       help: set `PYTHEAS_PYTHON_MIRROR` to the address of its releases or to a folder with its `install_only` archives
     ");
 }
+
+#[test]
+fn a_damaged_interpreter_in_the_cache_is_made_again() {
+    let workspace = workspace();
+    let mut request = workspace.request();
+    let cache = workspace.root().join("cache");
+    request.environment = with_uv(request.environment).with("PYTHEAS_CACHE_DIR", &cache);
+    let first = built(&request);
+    let killed = cache.join("interpreters/.new-4194304999-x");
+    std::fs::create_dir(&killed).unwrap();
+    let stdlib = first.interpreter.stdlib.under(&first.interpreter.dir);
+    let module = stdlib.join("json/__init__.py");
+    pytheas_durable::replace(&module, b"").unwrap();
+    let second = built(&request);
+    assert_eq!(first.tree_id, second.tree_id);
+    assert!(
+        !killed.exists(),
+        "what a killed build left in the cache stays"
+    );
+}
+
+#[test]
+fn a_lock_made_for_the_python_that_was_found_gives_way_to_one_that_is_wanted() {
+    let Some(other) = host_python("/root/.pyenv/versions/3.9.18/bin/python3") else {
+        return;
+    };
+    let workspace = workspace();
+    workspace.build();
+    let mut request = workspace.request();
+    request.interpreter = InterpreterChoice::Path(other);
+    runs(&built(&request), "3.9");
+    let again = workspace.build();
+    assert_ne!(again.interpreter.version, "3.9.18");
+    assert!(again.locked.is_none(), "a lock for 3.9 and newer holds");
+}

@@ -148,3 +148,71 @@ fn a_target_overrides_the_project() {
         "`python -m weather.cli` calls nothing: {output:?}"
     );
 }
+
+#[test]
+fn modules_called_target_are_packed_and_leftovers_of_setuptools_are_not() {
+    let workspace = Workspace::new(&[
+        (
+            "pyproject.toml",
+            "[project]\nname = \"app\"\nversion = \"1\"\nscripts = { app = \"app.target:main\" }\n\
+             [build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta\"\n",
+        ),
+        ("src/app/__init__.py", ""),
+        (
+            "src/app/target/__init__.py",
+            "import os\ndef main(): print(sorted(os.listdir(os.path.dirname(__file__) + '/..')))\n",
+        ),
+        (
+            "build/lib/app/gone.py",
+            "raise SystemExit('of an earlier build')\n",
+        ),
+    ]);
+    let built = workspace.build();
+    assert_eq!(
+        stdout(&run(&built.dir.join("bin/app"), &[])),
+        "['__init__.py', '__pycache__', 'target']\n"
+    );
+}
+
+#[test]
+fn data_of_wheels_lies_where_programs_look_for_it() {
+    let workspace = Workspace::new(&[
+        ("requirements.txt", "httpie==3.2.4\n"),
+        (
+            "main.py",
+            "import sys\nfrom importlib.metadata import files\n\
+             page = [f for f in files('httpie') if f.name == 'http.1'][0].locate().resolve()\n\
+             print(page.is_file(), page.relative_to(sys.prefix))\n",
+        ),
+    ]);
+    let built = workspace.build();
+    assert_eq!(
+        stdout(&run(&built.dir.join("bin/project"), &[])),
+        "True share/man/man1/http.1\n"
+    );
+}
+
+#[test]
+fn a_source_distribution_in_c_is_compiled_the_same_with_every_cache() {
+    let workspace = Workspace::new(&[
+        ("requirements.txt", "netifaces==0.11.0\n"),
+        (
+            "main.py",
+            "import netifaces\nprint('lo' in netifaces.interfaces())\n",
+        ),
+    ]);
+    let ids: Vec<_> = ["a", "b"]
+        .into_iter()
+        .map(|cache| {
+            let mut request = workspace.request();
+            request.environment = request
+                .environment
+                .with("UV_CACHE_DIR", workspace.root().join(cache));
+            let built = built(&request);
+            assert_eq!(stdout(&run(&built.dir.join("bin/project"), &[])), "True\n");
+            assert!(!built.dir.join("python/include").exists());
+            built.tree_id
+        })
+        .collect();
+    assert_eq!(ids[0], ids[1]);
+}

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use pytheas_api::{ActionStatus, DeviceId, EventKind};
-use pytheas_rollout::{Effect, Event, Rollout, Standing};
+use pytheas_rollout::{Effect, Event, Rollout, Standing, State};
 use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
@@ -51,7 +51,7 @@ impl<'a> Change<'a> {
     }
 
     /// Makes sure that the machine is at hand; false when there is no such rollout.
-    pub(super) async fn take(&mut self, id: i64) -> store::Result<bool> {
+    async fn take(&mut self, id: i64) -> store::Result<bool> {
         if !self.taken.contains_key(&id) {
             let machine = match self.machines.remove(&id) {
                 Some(machine) => Some(machine),
@@ -65,10 +65,21 @@ impl<'a> Change<'a> {
         Ok(true)
     }
 
+    /// Where a rollout stands.
+    pub(super) async fn state(&mut self, id: i64) -> store::Result<Option<State>> {
+        self.take(id).await?;
+        Ok(self.taken.get(&id).map(|it| it.progress().state.clone()))
+    }
+
     /// Feeds one event to one machine, and what follows from it to others.
     pub(super) async fn feed(&mut self, rollout: i64, event: Event<DeviceId>) -> store::Result<()> {
         let mut queue = VecDeque::from([(rollout, event)]);
         while let Some((id, event)) = queue.pop_front() {
+            // What ended hears no more; reading its members for every late report would be slow.
+            let at_hand = self.taken.contains_key(&id) || self.machines.contains_key(&id);
+            if !at_hand && rollouts::is_over(&mut self.tx, id).await? {
+                continue;
+            }
             if !self.take(id).await? {
                 continue;
             }
@@ -141,7 +152,12 @@ impl<'a> Change<'a> {
             queue.push_back((id, Event::Cancelled { device })); // it was removed meanwhile
             return Ok(());
         }
-        for action in actions::open(&mut *self.tx, &device).await? {
+        let open = actions::open(&mut *self.tx, &device).await?;
+        if open.iter().any(|action| action.rollout > id) {
+            queue.push_back((id, Event::Cancelled { device })); // a newer rollout has it
+            return Ok(());
+        }
+        for action in open {
             self.withdraw(&action, &format!("replaced by rollout {id}"))
                 .await?;
         }

@@ -8,9 +8,11 @@ use pytheas_api::{
 use super::Base;
 use crate::secret::{self, Hash};
 
-/// Lines kept of one report, and characters of one line.
+/// Lines kept of one report, characters of one line, and bytes of all: with the limit of reports
+/// per action, what a device that went wild can make the hub store.
 const LINES_MAX: usize = 200;
 const LINE_CHARS_MAX: usize = 2000;
+const BYTES_MAX: usize = 32 << 10;
 
 /// What a report means apart from its time: a repeat may carry a new one.
 pub(super) fn digest(base: Base, feedback: &Feedback) -> Hash {
@@ -59,16 +61,21 @@ pub(super) fn after_cancel_report(feedback: &Feedback) -> ActionStatus {
 
 /// The report's lines, bounded; never empty, the first one short enough for a table.
 pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
+    let mut bytes = 0;
     let mut lines: Vec<String> = feedback
         .status
         .details
         .iter()
         .take(LINES_MAX)
-        .map(|line| {
+        .map(|line| -> String {
             line.chars()
                 .filter(|c| !c.is_control() || *c == '\t')
                 .take(LINE_CHARS_MAX)
                 .collect()
+        })
+        .take_while(|line| {
+            bytes += line.len();
+            bytes <= BYTES_MAX
         })
         .collect();
     if lines.iter().all(String::is_empty) {
@@ -140,7 +147,12 @@ mod tests {
             .clone()
             .details((0..500).map(|_| "x\u{7}".repeat(5000)));
         let kept = lines(&long, ActionStatus::Failed);
-        assert_eq!((kept.len(), kept[0].len()), (LINES_MAX, LINE_CHARS_MAX));
+        assert_eq!(
+            (kept.len(), kept[0].len()),
+            (BYTES_MAX / LINE_CHARS_MAX, LINE_CHARS_MAX)
+        );
+        let many = silent.clone().details((0..500).map(|_| "x"));
+        assert_eq!(lines(&many, ActionStatus::Failed).len(), LINES_MAX);
         assert!(!kept[0].contains('\u{7}'));
     }
 }

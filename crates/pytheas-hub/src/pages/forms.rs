@@ -102,13 +102,6 @@ async fn command(
     id: &str,
     command: Command,
 ) -> ApiResult<Redirect> {
-    let number = rollouts::id(id)?;
-    if !app
-        .engine
-        .command(number, command, &session.token.name)
-        .await?
-    {
-        return Err(rollouts::unknown(id));
-    }
+    let number = rollouts::command::carry_out(app, id, command, &session.token.name).await?;
     Ok(Redirect::to(&format!("/rollouts/{number}")))
 }

@@ -1,13 +1,15 @@
 //! `GET /api/v1/audit`.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use pytheas_api::AuditEntry;
 use serde::Deserialize;
 
-use crate::{app::App, auth::Admin, reply::ApiResult, store::audit};
+use crate::{
+    app::App,
+    auth::Admin,
+    reply::{ApiResult, Query},
+    store::audit,
+};
 
 /// Which entries.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

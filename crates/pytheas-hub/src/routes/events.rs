@@ -35,14 +35,20 @@ pub(crate) async fn for_session(
     answer(app)
 }
 
+/// How long one answer goes on. Browsers and clients ask again by themselves, and have to show
+/// anew that they still may.
+const LIFETIME: Duration = Duration::from_secs(600);
+
 fn answer(app: App) -> Sse<impl Stream<Item = Result<Frame, Infallible>>> {
     let receiver = app.bus.subscribe();
     let stopping = app.stopping.clone();
+    let ends = tokio::time::Instant::now() + LIFETIME;
     let stream = stream::unfold(
         (app, receiver, stopping),
-        |(app, mut receiver, mut stopping)| async {
+        move |(app, mut receiver, mut stopping)| async move {
             let event = tokio::select! {
                 () = stopped(&mut stopping) => return None,
+                () = tokio::time::sleep_until(ends) => return None,
                 event = receiver.recv() => event,
             };
             let event = match event {

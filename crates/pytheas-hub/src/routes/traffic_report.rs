@@ -1,13 +1,14 @@
 //! `GET /api/v1/traffic`.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use pytheas_api::TrafficReport;
 use serde::Deserialize;
 
-use crate::{app::App, auth::Viewer, reply::ApiResult};
+use crate::{
+    app::App,
+    auth::Viewer,
+    reply::{ApiResult, Query},
+};
 
 /// Whose traffic.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

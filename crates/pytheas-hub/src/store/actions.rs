@@ -171,13 +171,18 @@ pub(crate) async fn report(
     Ok(())
 }
 
-/// What was said about an action, oldest first.
+/// Reports of one action that are shown: a device can write a thousand long ones.
+const MESSAGES_MAX: u32 = 100;
+
+/// What was said last about an action, oldest first.
 pub(crate) async fn messages(db: &SqlitePool, id: i64) -> Result<Vec<ActionMessage>> {
-    sqlx::query("SELECT * FROM action_messages WHERE action = ? ORDER BY id")
+    sqlx::query("SELECT * FROM action_messages WHERE action = ? ORDER BY id DESC LIMIT ?")
         .bind(id)
+        .bind(MESSAGES_MAX)
         .fetch_all(db)
         .await?
         .iter()
+        .rev()
         .map(|row| {
             Ok(ActionMessage {
                 at_ms: row.try_get("at_ms")?,
@@ -188,7 +193,7 @@ pub(crate) async fn messages(db: &SqlitePool, id: i64) -> Result<Vec<ActionMessa
         .collect()
 }
 
-/// The device's newest actions with all messages, newest first.
+/// The device's newest actions with what was said about them, newest first.
 pub(crate) async fn history(
     db: &SqlitePool,
     device: &DeviceId,

@@ -25,6 +25,15 @@ pub(crate) async fn note(
     Ok(())
 }
 
+/// Forgets all but the newest `kept` entries; how many those were.
+pub(crate) async fn prune(db: &mut SqliteConnection, kept: i64) -> Result<u64> {
+    let done = sqlx::query("DELETE FROM audit WHERE id <= (SELECT max(id) FROM audit) - ?")
+        .bind(kept)
+        .execute(db)
+        .await?;
+    Ok(done.rows_affected())
+}
+
 /// The newest changes before `before` (an id), newest first.
 pub(crate) async fn list(db: &SqlitePool, before: i64, limit: u32) -> Result<Vec<AuditEntry>> {
     sqlx::query("SELECT * FROM audit WHERE id < ? ORDER BY id DESC LIMIT ?")
@@ -44,4 +53,26 @@ pub(crate) async fn list(db: &SqlitePool, before: i64, limit: u32) -> Result<Vec
             })
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn pruning_keeps_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("hub.db")).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        assert_eq!(prune(&mut tx, 2).await.unwrap(), 0);
+        for at_ms in 0..5 {
+            note(&mut tx, at_ms, "ada", "a", "b", "").await.unwrap();
+        }
+        assert_eq!(prune(&mut tx, 2).await.unwrap(), 3);
+        tx.commit().await.unwrap();
+        let left = list(&store.read, i64::MAX, 10).await.unwrap();
+        let times: Vec<i64> = left.iter().map(|entry| entry.at_ms).collect();
+        assert_eq!(times, [4, 3]);
+    }
 }

@@ -212,6 +212,17 @@ pub(crate) async fn older_with(
     .collect()
 }
 
+/// Whether the rollout is finished or aborted.
+pub(crate) async fn is_over(db: &mut SqliteConnection, id: i64) -> Result<bool> {
+    Ok(
+        sqlx::query("SELECT 1 FROM rollouts WHERE id = ? AND state IN ('finished', 'aborted')")
+            .bind(id)
+            .fetch_optional(db)
+            .await?
+            .is_some(),
+    )
+}
+
 /// Rollouts that are running or paused.
 pub(crate) async fn open(db: impl SqliteExecutor<'_>) -> Result<Vec<i64>> {
     sqlx::query("SELECT id FROM rollouts WHERE state IN ('running', 'paused') ORDER BY id")

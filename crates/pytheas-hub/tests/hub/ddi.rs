@@ -342,6 +342,13 @@ fn a_gateway_may_act_as_any_device_only_when_it_is_switched_on() {
         world.get("/api/v1/devices/new1").json()["device"]["state"],
         "online"
     );
+    // Guessing is slowed, also for whoever guesses right after many wrong tries.
+    for _ in 0..10 {
+        assert_eq!(poll("new1", "wrong").status, 401);
+    }
+    assert_eq!(poll("new1", "s3cret").status, 401);
+    world.pass(60);
+    assert_eq!(poll("new1", "s3cret").status, 200);
     let without = World::with(|config| config.gateway_token = Some(String::new()));
     let call = without.call("GET", "/default/controller/v1/new1");
     assert_eq!(

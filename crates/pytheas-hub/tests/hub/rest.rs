@@ -428,3 +428,27 @@ fn the_api_is_described_as_it_was_last_time() {
     assert_eq!(served, described);
     insta::assert_snapshot!("openapi", pytheas_hub::openapi_json());
 }
+
+#[test]
+fn names_that_would_move_a_terminals_cursor_are_refused() {
+    let world = World::new();
+    let evil = "ev\u{1b}[31mil";
+    for (path, body) in [
+        ("devices", json!({"device_id": "dev1", "name": evil})),
+        ("tokens", json!({"name": evil, "role": "viewer"})),
+        ("enrolment-keys", json!({"name": evil})),
+        ("enrolment-keys", json!({"name": "x".repeat(129)})),
+    ] {
+        let reply = world.post(&format!("/api/v1/{path}"), &body).expect(422);
+        assert_eq!(reply.json()["error"]["code"], "invalid", "{path}");
+    }
+}
+
+#[test]
+fn a_query_that_does_not_parse_is_told_as_all_errors_are() {
+    let world = World::new();
+    for path in ["devices?limit=-1", "devices?state=x", "rollouts?before=x"] {
+        let reply = world.get(&format!("/api/v1/{path}")).expect(400);
+        assert_eq!(reply.json()["error"]["code"], "malformed", "{path}");
+    }
+}

@@ -473,6 +473,12 @@ fn a_removed_device_leaves_its_rollouts() {
         .send()
         .expect(204);
     assert_eq!(devices[0].get("").status, 401);
+    // It was the canary: nothing is proved, and a person has to say whether to go on.
+    assert_eq!(world.rollout_state(id).0, "paused");
+    assert_eq!(devices[1].link("deploymentBase"), None);
+    world
+        .post(&format!("/api/v1/rollouts/{id}/resume"), &json!({}))
+        .expect(200);
     devices[1].succeed();
     assert_eq!(world.rollout_state(id).0, "finished");
 }
@@ -486,4 +492,51 @@ fn chosen_devices_are_taken_in_their_order() {
     assert!(devices[2].link("deploymentBase").is_some());
     assert_eq!(devices[0].link("deploymentBase"), None);
     assert_eq!(devices[1].link("deploymentBase"), None);
+}
+
+#[test]
+fn an_older_rollout_never_takes_devices_from_a_newer_one() {
+    let world = World::new();
+    let fleet = fleet(&world, &["d1", "d2", "d3"]);
+    let old = world.rollout(&canary());
+    // Everybody at once: the canary of the old rollout among them.
+    let new = world.rollout(&json!({"artifact": "fw@2.0"}));
+    let (state, reason) = world.rollout_state(old);
+    assert_eq!(state, "paused", "{reason}");
+    for device in &fleet {
+        let action = device.action();
+        let base = device.get(&format!("/deploymentBase/{action}")).json();
+        assert_eq!(base["deployment"]["chunks"][0]["version"], "2.0");
+    }
+    // Also when a person lets the old one go on.
+    world
+        .post(&format!("/api/v1/rollouts/{old}/resume"), &json!({}))
+        .expect(200);
+    for device in &fleet {
+        device.succeed();
+        assert_eq!(device.link("deploymentBase"), None, "one assignment only");
+    }
+    assert_eq!(world.rollout_state(new).0, "finished");
+    assert_eq!(world.rollout_state(old).0, "finished");
+}
+
+#[test]
+fn what_has_ended_takes_no_commands() {
+    let world = World::new();
+    let fleet = fleet(&world, &["d1", "d2"]);
+    let aborted = world.rollout(&json!({"artifact": "fw@1.0", "devices": ["d1"]}));
+    let command =
+        |id: i64, verb: &str| world.post(&format!("/api/v1/rollouts/{id}/{verb}"), &json!({}));
+    command(aborted, "abort").expect(200);
+    command(aborted, "abort").expect(200); // the answer may have been lost
+    let finished = world.rollout(&json!({"artifact": "fw@1.0", "devices": ["d2"]}));
+    fleet[1].succeed();
+    for (id, verb) in [
+        (aborted, "resume"),
+        (finished, "pause"),
+        (finished, "abort"),
+    ] {
+        let reply = command(id, verb).expect(409);
+        assert_eq!(reply.json()["error"]["code"], "rollout-over", "{verb}");
+    }
 }

@@ -180,7 +180,7 @@ fn with_absolute_path(text: &str, dir: &Path) -> String {
     if !path.starts_with('.') {
         return text.to_owned();
     }
-    let whole = crate::lock::normalised(&dir.join(path));
+    let whole = crate::lock_file::normalised(&dir.join(path));
     let Ok(url) = url::Url::from_file_path(&whole) else {
         return text.to_owned();
     };

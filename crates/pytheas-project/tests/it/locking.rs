@@ -185,5 +185,43 @@ fn a_lock_of_another_tool_and_one_of_the_future_are_told_apart() {
       help: install a newer pytheas, or run `pytheas lock` to write it again
     ");
     workspace.write("pylock.toml", "lock-version = \n");
-    insta::assert_snapshot!(workspace.filtered(&shown(&lock::check(&workspace.project()).unwrap_err())), @"error: `DIR/pylock.toml` line 1, column 16: string values must be quoted, expected literal string");
+    insta::assert_snapshot!(workspace.filtered(&shown(&lock::check(&workspace.project()).unwrap_err())), @"
+    error: `DIR/pylock.toml` line 1, column 16: string values must be quoted, expected literal string
+      help: correct it, or remove it and run `pytheas lock`
+    ");
+}
+
+#[test]
+fn hashes_in_a_requirements_file_hold() {
+    let workspace = Workspace::new(&[("requirements.txt", "six==1.16.0\n")]);
+    let free = locked(&workspace);
+    let hash = |file: &str| -> String {
+        let line = free.lines().find(|line| line.contains(file)).unwrap();
+        let rest = line.split_once("sha256 = \"").unwrap().1;
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let wheel = hash("six-1.16.0-py2.py3-none-any.whl");
+    workspace.write(
+        "requirements.txt",
+        &format!("six==1.16.0 \\\n    --hash=sha256:{wheel}\n"),
+    );
+    insta::assert_snapshot!(workspace.filtered(&shown(&lock::check(&workspace.project()).unwrap_err())), @"
+    error: `DIR/pylock.toml` is stale: changed hashes of `six`
+      help: run `pytheas lock`
+    ");
+    let pinned = locked(&workspace);
+    assert!(
+        pinned.contains(".whl") && !pinned.contains(".tar.gz"),
+        "{pinned}"
+    );
+
+    workspace.write(
+        "requirements.txt",
+        &format!("six==1.16.0 --hash=sha256:{}\n", "0".repeat(64)),
+    );
+    insta::assert_snapshot!(workspace.filtered(&shown(&lock(&workspace).unwrap_err())), @"
+    error: no file of `six` 1.16.0 has a hash that `DIR/requirements.txt` demands
+      help: the index may serve a forged file; if its file is the right one, correct `--hash` (SHA-256 is compared)
+    ");
+    assert_eq!(workspace.read("pylock.toml"), pinned);
 }

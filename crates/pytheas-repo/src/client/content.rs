@@ -34,7 +34,7 @@ pub enum ContentError {
     Download(#[from] DownloadError),
     /// No such target.
     #[error("the repository has no release `{target}`")]
-    #[diagnostic(help("{have}"))]
+    #[diagnostic(code(pytheas::content::no_target), help("{have}"))]
     NoTarget {
         /// The target asked for.
         target: String,
@@ -43,9 +43,12 @@ pub enum ContentError {
     },
     /// For another kind of device.
     #[error("`{target}` is for platform `{found}`, this device is `{wanted}`")]
-    #[diagnostic(help(
-        "build and publish the release for `{wanted}` too, or leave this device out of the rollout"
-    ))]
+    #[diagnostic(
+        code(pytheas::content::refused::wrong_platform),
+        help(
+            "build and publish the release for `{wanted}` too, or leave this device out of the rollout"
+        )
+    )]
     WrongPlatform {
         /// The target.
         target: String,
@@ -56,7 +59,10 @@ pub enum ContentError {
     },
     /// The signed document is not a release document.
     #[error("`{file}` cannot be used")]
-    #[diagnostic(help("it was published by another version of pytheas; update the agent"))]
+    #[diagnostic(
+        code(pytheas::content::document),
+        help("it was published by another version of pytheas; update the agent")
+    )]
     Document {
         /// The file.
         file: String,
@@ -65,7 +71,10 @@ pub enum ContentError {
     },
     /// The tree document does not unpack.
     #[error("the tree document `{file}` cannot be used")]
-    #[diagnostic(help("it was published by a faulty program; publish the release again"))]
+    #[diagnostic(
+        code(pytheas::content::refused::unpack),
+        help("it was published by a faulty program; publish the release again")
+    )]
     Unpack {
         /// The file.
         file: String,
@@ -74,7 +83,10 @@ pub enum ContentError {
     },
     /// The tree document is no tree.
     #[error("the tree document `{file}` cannot be used")]
-    #[diagnostic(help("it was published by a faulty program; publish the release again"))]
+    #[diagnostic(
+        code(pytheas::content::refused::tree),
+        help("it was published by a faulty program; publish the release again")
+    )]
     Tree {
         /// The file.
         file: String,
@@ -83,7 +95,10 @@ pub enum ContentError {
     },
     /// The tree document is another tree.
     #[error("the tree document `{file}` is tree {found}, the release promises tree {expected}")]
-    #[diagnostic(help("it was published by a faulty program; publish the release again"))]
+    #[diagnostic(
+        code(pytheas::content::refused::other_tree),
+        help("it was published by a faulty program; publish the release again")
+    )]
     OtherTree {
         /// The file.
         file: String,
@@ -94,7 +109,10 @@ pub enum ContentError {
     },
     /// The content index cannot be used.
     #[error("the content index `{file}` cannot be used")]
-    #[diagnostic(help("it was published by a faulty program; publish the release again"))]
+    #[diagnostic(
+        code(pytheas::content::refused::index),
+        help("it was published by a faulty program; publish the release again")
+    )]
     Index {
         /// The file.
         file: String,
@@ -103,9 +121,12 @@ pub enum ContentError {
     },
     /// A blob was wrong twice.
     #[error("`{path}` is not what was signed, also when fetched again from the start")]
-    #[diagnostic(help(
-        "the copy on the server is damaged or was changed; nothing of it was used. Restore this file from a copy of the repository, and find out who changed it"
-    ))]
+    #[diagnostic(
+        code(pytheas::content::refused::blob_mismatch),
+        help(
+            "the copy on the server is damaged or was changed; nothing of it was used. Restore this file from a copy of the repository, and find out who changed it"
+        )
+    )]
     BlobMismatch {
         /// The file of the repository.
         path: String,
@@ -114,9 +135,12 @@ pub enum ContentError {
     },
     /// An object in a pack was wrong twice.
     #[error("object {object} in `{path}` is not what was signed, also when fetched again: {why}")]
-    #[diagnostic(help(
-        "the copy on the server is damaged or was changed; nothing of it was used. Restore this file from a copy of the repository, and find out who changed it"
-    ))]
+    #[diagnostic(
+        code(pytheas::content::refused::object_mismatch),
+        help(
+            "the copy on the server is damaged or was changed; nothing of it was used. Restore this file from a copy of the repository, and find out who changed it"
+        )
+    )]
     ObjectMismatch {
         /// The pack.
         path: String,
@@ -127,7 +151,10 @@ pub enum ContentError {
     },
     /// The sink cannot take the content.
     #[error("cannot store object {object}")]
-    #[diagnostic(help("is the disk full, or the folder not writable for this user?"))]
+    #[diagnostic(
+        code(pytheas::content::io::sink),
+        help("is the disk full, or the folder not writable for this user?")
+    )]
     Sink {
         /// The object.
         object: Sha256,

@@ -25,9 +25,12 @@ pub enum MetadataError {
     Download(#[from] DownloadError),
     /// It is not metadata.
     #[error("`{file}` is not TUF metadata")]
-    #[diagnostic(help(
-        "what the server sends is damaged or something else (a login page?); nothing of it was kept"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::parse),
+        help(
+            "what the server sends is damaged or something else (a login page?); nothing of it was kept"
+        )
+    )]
     Parse {
         /// The file.
         file: String,
@@ -36,9 +39,12 @@ pub enum MetadataError {
     },
     /// Nobody who may sign it has signed it.
     #[error("`{file}` is signed by an unknown key ({keys}), not by a key of the role `{role}`")]
-    #[diagnostic(help(
-        "someone without the keys of this repository made it; it was refused. If the keys were replaced on purpose, publish the new root metadata signed with the old root keys too"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::unknown_key),
+        help(
+            "someone without the keys of this repository made it; it was refused. If the keys were replaced on purpose, publish the new root metadata signed with the old root keys too"
+        )
+    )]
     UnknownKey {
         /// The file.
         file: String,
@@ -49,9 +55,12 @@ pub enum MetadataError {
     },
     /// Too few good signatures.
     #[error("`{file}` has {valid} valid signatures of the role `{role}`, {threshold} are needed")]
-    #[diagnostic(help(
-        "it was changed after it was signed, or not all needed keys signed it; it was refused"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::signature),
+        help(
+            "it was changed after it was signed, or not all needed keys signed it; it was refused"
+        )
+    )]
     Signature {
         /// The file.
         file: String,
@@ -64,9 +73,12 @@ pub enum MetadataError {
     },
     /// Too old.
     #[error("`{file}` expired at {expired} and it is {now}")]
-    #[diagnostic(help(
-        "is the device's clock right? If so, the hub (or `pytheas publish`) has stopped renewing the role `{role}`, or someone keeps newer metadata away"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::expired),
+        help(
+            "is the device's clock right? If so, the hub (or `pytheas publish`) has stopped renewing the role `{role}`, or someone keeps newer metadata away"
+        )
+    )]
     Expired {
         /// The file.
         file: String,
@@ -81,9 +93,12 @@ pub enum MetadataError {
     #[error(
         "`{file}` has version {offered} of the role `{role}`, older than version {trusted}, which is trusted"
     )]
-    #[diagnostic(help(
-        "someone replays old metadata, or the repository was restored from a backup: then publish again until its versions are higher"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::older),
+        help(
+            "someone replays old metadata, or the repository was restored from a backup: then publish again until its versions are higher"
+        )
+    )]
     Older {
         /// The file.
         file: String,
@@ -96,7 +111,10 @@ pub enum MetadataError {
     },
     /// Files of different states of the repository.
     #[error("`{file}` has version {found}, {by} promises version {expected}")]
-    #[diagnostic(help("the repository mixes files of different states; publish again"))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::other_version),
+        help("the repository mixes files of different states; publish again")
+    )]
     OtherVersion {
         /// The file.
         file: String,
@@ -109,7 +127,10 @@ pub enum MetadataError {
     },
     /// A needed entry is missing.
     #[error("`{file}` does not list `{missing}`")]
-    #[diagnostic(help("the repository was made by a faulty program; publish again"))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::not_listed),
+        help("the repository was made by a faulty program; publish again")
+    )]
     NotListed {
         /// The file.
         file: String,
@@ -118,9 +139,12 @@ pub enum MetadataError {
     },
     /// The root given is not the one that was announced.
     #[error("the root metadata has SHA-256 {found}, {expected} was expected")]
-    #[diagnostic(help(
-        "compare with `pytheas keys show` on the machine that holds the keys; do not go on if they differ"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::wrong_root),
+        help(
+            "compare with `pytheas keys show` on the machine that holds the keys; do not go on if they differ"
+        )
+    )]
     WrongRoot {
         /// What was announced.
         expected: Sha256,
@@ -129,25 +153,34 @@ pub enum MetadataError {
     },
     /// The device belongs to another repository.
     #[error("`{}` is the root of another repository", path.display())]
-    #[diagnostic(help(
-        "this device trusts other keys; to hand it over, remove its state directory and enrol it again"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::other_root),
+        help(
+            "this device trusts other keys; to hand it over, remove its state directory and enrol it again"
+        )
+    )]
     OtherRoot {
         /// The stored root.
         path: PathBuf,
     },
     /// There is no trusted root.
     #[error("there is no trusted root metadata in `{}`", dir.display())]
-    #[diagnostic(help("enrol the device first: `pytheas agent enrol --hub URL --root FILE`"))]
+    #[diagnostic(
+        code(pytheas::metadata::not_initialised),
+        help("enrol the device first: `pytheas agent enrol --hub URL --root FILE`")
+    )]
     NotInitialised {
         /// The folder.
         dir: PathBuf,
     },
     /// Stored metadata that cannot be relied on.
     #[error("trusted metadata `{}` is damaged: {why}", path.display())]
-    #[diagnostic(help(
-        "the disk lost it or someone changed it. Without it old metadata could not be told from new, so nothing is updated; the running release is not affected. Compare with the repository, then remove this file to trust what the repository offers next"
-    ))]
+    #[diagnostic(
+        code(pytheas::metadata::refused::damaged),
+        help(
+            "the disk lost it or someone changed it. Without it old metadata could not be told from new, so nothing is updated; the running release is not affected. Compare with the repository, then remove this file to trust what the repository offers next"
+        )
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -156,7 +189,10 @@ pub enum MetadataError {
     },
     /// Stored metadata cannot be read.
     #[error("cannot read trusted metadata `{}`", path.display())]
-    #[diagnostic(help("is the folder readable for this user?"))]
+    #[diagnostic(
+        code(pytheas::metadata::io::read),
+        help("is the folder readable for this user?")
+    )]
     Read {
         /// The file.
         path: PathBuf,
@@ -165,7 +201,10 @@ pub enum MetadataError {
     },
     /// Stored metadata cannot be written.
     #[error("cannot keep trusted metadata in `{}`", path.display())]
-    #[diagnostic(help("is the disk full, or the folder not writable for this user?"))]
+    #[diagnostic(
+        code(pytheas::metadata::io::write),
+        help("is the disk full, or the folder not writable for this user?")
+    )]
     Write {
         /// The file.
         path: PathBuf,

@@ -57,6 +57,19 @@ impl Base {
         }
     }
 
+    /// Whether the targets metadata has used up half of its time.
+    pub(super) fn targets_grow_old(&self, options: &Options) -> bool {
+        self.repository.as_ref().is_some_and(|repository| {
+            let left = repository
+                .tuf()
+                .targets()
+                .signed
+                .expires
+                .duration_since(options.now);
+            left <= options.validity.targets / 2
+        })
+    }
+
     /// Publishes `target`. The bytes written.
     pub(super) async fn commit(
         mut self,
@@ -133,7 +146,11 @@ impl Base {
             targets.delegations.clone_from(&old.delegations);
         }
         let name = TargetName::new(target.name.as_str()).map_err(signing("targets"))?;
-        targets.targets.insert(name, described(target, options));
+        // Signed again, a release keeps the day it was published on.
+        targets
+            .targets
+            .entry(name)
+            .or_insert_with(|| described(target, options));
         let targets = sign::sign(targets, root, &keys.targets)
             .await
             .map_err(signing("targets"))?;

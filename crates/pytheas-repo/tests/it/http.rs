@@ -95,7 +95,8 @@ async fn answer(
 fn a_hub_is_published_to_by_http() {
     let world = World::new();
     let url = serve(world.repo());
-    let store = Store::open(&url, Some("right")).unwrap();
+    // With a final slash, as people copy it.
+    let store = Store::open(&format!("{url}/"), Some("right")).unwrap();
     let library = noise(3, 100_000);
     for version in ["1.0.0", "1.1.0"] {
         let dir = world.tree(

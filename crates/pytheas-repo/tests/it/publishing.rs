@@ -160,6 +160,34 @@ fn publishing_the_same_again_changes_nothing() {
 }
 
 #[test]
+fn publishing_the_same_again_keeps_the_releases_from_expiring() {
+    let world = World::new();
+    world.publish("1.0.0", &[("a", b"a")]).unwrap();
+    let first = world.publish("1.1.0", &[("a", b"b")]).unwrap();
+    let dir = world.tree("1.1.0", PLATFORM, &[("a", b"b")]);
+    for later in [60, 200] {
+        let options = Options::at(now() + days(later));
+        let again = world.publish_dir(&world.store(), &dir, &options).unwrap();
+        assert!(
+            again.already && again.uploaded_bytes > 0,
+            "after {later} days"
+        );
+        assert_eq!(again.tree, first.tree);
+    }
+    let now = now() + days(201);
+    let store = world.store();
+    let keys = world.keys();
+    let open = pytheas_repo::repository::Repository::open(&store, &keys.root.bytes, now);
+    let repository = crate::world::runtime().block_on(open).unwrap();
+    assert_eq!(repository.releases().len(), 2);
+    assert_eq!(
+        repository.versions()[1],
+        4,
+        "targets were signed four times"
+    );
+}
+
+#[test]
 fn a_published_version_never_changes() {
     let world = World::new();
     world.publish("1.0.0", &[("a", b"a")]).unwrap();

@@ -186,6 +186,22 @@ fn a_device_that_a_newer_rollout_takes_counts_neither_way() {
 }
 
 #[test]
+fn a_group_whose_devices_were_all_taken_out_proves_nothing() {
+    let (paused, effects) = canary().step(Event::Cancelled { device: "a" }, 5);
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Start { .. })),
+        "{effects:?}"
+    );
+    insta::assert_snapshot!(reason(&paused), @"group 1 ended with 0 of 1 succeeded, 100% needed");
+    // A person may go on without it, and is not asked twice.
+    let (resumed, effects) = paused.step(Event::Resume, 6);
+    assert_eq!(resumed.progress().state, State::Running);
+    assert!(effects.contains(&Effect::Start { device: "b" }));
+}
+
+#[test]
 fn strangers_and_doubles_change_nothing() {
     let rollout = canary();
     for event in [
@@ -205,7 +221,7 @@ fn strangers_and_doubles_change_nothing() {
 fn what_is_written_down_restores_the_same_rollout() {
     let (rollout, _) = canary().step(failed("a"), 5);
     let stored = serde_json::to_string(rollout.progress()).unwrap();
-    insta::assert_snapshot!(stored, @r#"{"state":"paused","because":{"kind":"failures","group":0,"device":"a","error":"boom","failed":1,"total":1,"allowed_percent":0},"opened":1,"accepted":[0,0]}"#);
+    insta::assert_snapshot!(stored, @r#"{"state":"paused","because":{"kind":"failures","group":0,"device":"a","error":"boom","failed":1,"total":1,"allowed_percent":0},"opened":1,"accepted":[0,0],"waived":0}"#);
     let restored = Rollout::restore(
         rollout.plan().clone(),
         serde_json::from_str(&stored).unwrap(),

@@ -63,6 +63,7 @@ pub(crate) fn run(args: &DemoArgs, context: &Context) -> miette::Result<ExitCode
     let told = story::tell(args, &dir, context);
     // Slots are read-only; a temporary folder's own removal would stumble over them.
     if args.dir.is_none() {
+        context.note(format!("removing {}", dir.display()));
         let _best_effort = pytheas_durable::remove_tree(&dir);
     }
     told

@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     context::Context,
     hub_client::{HubArgs, HubClient},
-    output::{Paint, Show, ago, now_ms},
+    output::{Paint, Show, ago, now_ms, span},
 };
 
 /// Verbs on enrolment keys.
@@ -84,10 +84,20 @@ impl Show for Keys {
                     key.name.clone(),
                     key.uses_left.map_or("no limit".into(), |n| n.to_string()),
                     ago(key.created_ms, now),
+                    expiry(key.expires_ms, now),
                 ]
             })
             .collect();
-        out.table(["ID", "NAME", "USES LEFT", "MADE"], &rows)
+        out.table(["ID", "NAME", "USES LEFT", "MADE", "EXPIRES"], &rows)
+    }
+}
+
+/// `never`, `in 3 h`, `12 s ago`.
+fn expiry(at_ms: Option<i64>, now_ms: i64) -> String {
+    match at_ms {
+        None => "never".into(),
+        Some(at_ms) if at_ms <= now_ms => ago(at_ms, now_ms),
+        Some(at_ms) => format!("in {}", span(at_ms - now_ms)),
     }
 }
 

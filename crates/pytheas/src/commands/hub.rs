@@ -118,6 +118,7 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
     let runtime = tokio::runtime::Runtime::new()
         .into_diagnostic()
         .wrap_err("cannot start the hub's runtime")?;
+    allow_many_files();
     runtime.block_on(async {
         let hub = Hub::start(config).await?;
         let started = Started {
@@ -134,6 +135,20 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
         hub.shutdown().await;
         Ok(())
     })
+}
+
+/// Takes as many open files as the system lets us: each device's connection is one, and the usual
+/// limit of 1024 would also starve the database.
+fn allow_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let wanted = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 fn tell(path: &Path, started: &Started) -> miette::Result<()> {

@@ -8,7 +8,7 @@ use pytheas_api::DeviceView;
 use crate::{
     context::Context,
     credentials,
-    hub_client::{HubArgs, HubClient},
+    hub_client::{HubArgs, HubClient, HubError},
 };
 
 /// Store a hub's token for later commands
@@ -36,8 +36,12 @@ pub(crate) fn run(args: &LoginArgs, context: &Context) -> miette::Result<()> {
         None => ask(&hub)?,
     };
     hub.token = Some(token.clone());
-    let _tried: Vec<DeviceView> = HubClient::new(&hub)?.get("devices")?;
-    let path = credentials::store(&hub.hub, Some(&token)).into_diagnostic()?;
+    match HubClient::new(&hub)?.get::<Vec<DeviceView>>("devices?limit=1") {
+        // A publisher's token may not look at devices, but it is known.
+        Ok(_) | Err(HubError::SaysNo { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let path = credentials::store(&hub.hub, Some(&token))?;
     context.note(format!(
         "stored the token for {} in {}",
         hub.hub,
@@ -48,7 +52,7 @@ pub(crate) fn run(args: &LoginArgs, context: &Context) -> miette::Result<()> {
 
 /// Forgets the token.
 pub(crate) fn forget(args: &LogoutArgs, context: &Context) -> miette::Result<()> {
-    credentials::store(&args.hub.hub, None).into_diagnostic()?;
+    credentials::store(&args.hub.hub, None)?;
     context.note(format!("forgot the token for {}", args.hub.hub));
     Ok(())
 }

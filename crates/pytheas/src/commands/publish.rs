@@ -53,6 +53,9 @@ pub(crate) struct PublishArgs {
         value_name = "TOKEN"
     )]
     token: Option<String>,
+    /// Trust this certificate authority (PEM) of a hub besides the well-known ones
+    #[arg(long, env = "PYTHEAS_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     #[command(flatten)]
     keys: KeysArgs,
     /// From how many earlier releases to make deltas
@@ -168,20 +171,28 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     validity.targets = args.targets_valid.unwrap_or(validity.targets);
     validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
     validity.timestamp = args.timestamp_valid.unwrap_or(validity.timestamp);
-    let token = args.token.clone().or_else(|| {
-        // A hub's repository is at `/repo` below the address one logs in to.
-        let hub = repo.trim_end_matches('/').strip_suffix("/repo")?;
-        crate::credentials::token_for(&hub.parse().ok()?)
+    let token = match &args.token {
+        Some(token) => Some(token.clone()),
+        None => stored_token(repo)?,
+    };
+    let ca = args.ca.as_deref().map(|path| {
+        std::fs::read(path)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot read the certificates in `{}`", path.display()))
     });
-    let published = publish_with(
-        dir,
-        repo,
-        token.as_deref(),
-        &args.keys.dir(),
-        &options,
-        context,
-    )?;
+    let store = Store::open_trusting(repo, token.as_deref(), ca.transpose()?.as_deref())?;
+    let published = publish_with(dir, &store, &args.keys.dir(), &options, context)?;
     context.show(&Shown::of(&published))
+}
+
+/// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
+/// the address one logs in to.
+fn stored_token(repo: &str) -> Result<Option<String>, crate::credentials::CredentialsError> {
+    let hub = repo.trim_end_matches('/').strip_suffix("/repo");
+    match hub.and_then(|hub| hub.parse().ok()) {
+        Some(hub) => crate::credentials::token_for(&hub),
+        None => Ok(None),
+    }
 }
 
 /// Publishes `dir` to `repo` with the usual options.
@@ -193,8 +204,7 @@ pub(crate) fn publish(
 ) -> miette::Result<Published> {
     publish_with(
         dir,
-        repo,
-        None,
+        &Store::open(repo, None)?,
         keys,
         &Options::at(Timestamp::now()),
         context,
@@ -203,8 +213,7 @@ pub(crate) fn publish(
 
 fn publish_with(
     dir: &Path,
-    repo: &str,
-    token: Option<&str>,
+    store: &Store,
     keys: &Path,
     options: &Options,
     context: &Context,
@@ -214,7 +223,6 @@ fn publish_with(
             .ok()
             .map(Zeroizing::new)
     })?;
-    let store = Store::open(repo, token)?;
     let progress = context.progress();
     progress.step("reading the tree");
     let events = Events::new(move |event| match event {
@@ -230,7 +238,7 @@ fn publish_with(
         Event::NoDelta { from, why } => {
             progress.note(&format!("no delta from {from}: {why}"));
         }
-        Event::Uploaded { path, .. } => progress.step(format!("uploaded {path}")),
+        Event::Uploaded { path, .. } => progress.detail(format!("uploaded {path}")),
         Event::Committed { targets_version } => {
             progress.step(format!("signed targets version {targets_version}"));
         }
@@ -239,7 +247,7 @@ fn publish_with(
         .into_diagnostic()
         .wrap_err("cannot start the runtime for uploads")?;
     Ok(runtime.block_on(pytheas_repo::publish::publish(
-        &store, &keys, dir, options, &events,
+        store, &keys, dir, options, &events,
     ))?)
 }
 

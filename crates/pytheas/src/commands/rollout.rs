@@ -4,6 +4,8 @@ mod change;
 mod start;
 mod status;
 
+use std::process::ExitCode;
+
 use clap::Subcommand;
 pub(crate) use status::failed;
 
@@ -23,12 +25,13 @@ pub(crate) enum RolloutCommand {
 }
 
 /// Runs the verb.
-pub(crate) fn run(command: &RolloutCommand, context: &Context) -> miette::Result<()> {
+pub(crate) fn run(command: &RolloutCommand, context: &Context) -> miette::Result<ExitCode> {
     match command {
-        RolloutCommand::Start(args) => start::run(args, context),
-        RolloutCommand::Status(args) => status::run(args, context),
+        RolloutCommand::Start(args) => return start::run(args, context),
+        RolloutCommand::Status(args) => return status::run(args, context),
         RolloutCommand::Pause(args) => change::run(args, "pause", context),
         RolloutCommand::Resume(args) => change::run(args, "resume", context),
         RolloutCommand::Abort(args) => change::run(args, "abort", context),
     }
+    .map(|()| ExitCode::SUCCESS)
 }

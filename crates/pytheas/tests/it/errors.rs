@@ -259,7 +259,7 @@ fn a_full_disk_leaves_what_was_there() {
     let left: Vec<_> = fs::read_dir(&small).unwrap().collect();
     let _unmounted = Command::new("umount").arg(&small).status();
     let text = shown(&output);
-    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
     assert!(
         text.contains("No space left") || text.contains("disk is full"),
         "{text}"
@@ -336,14 +336,14 @@ fn no_token_and_a_wrong_one() {
       help: the first token was printed when the hub first started; an admin makes new ones with `pytheas token create`
     ");
     check!(dir.path(), hub.pytheas(&["rollout", "start", "nothing@1.0"]), @"
-    exit 3
+    exit 1
     --- stdout
     --- stderr
     error: no release `nothing@1.0`
       help: nothing called `nothing` was published
     ");
     check!(dir.path(), hub.pytheas(&["device", "show", "nobody"]), @"
-    exit 3
+    exit 1
     --- stdout
     --- stderr
     error: no device `nobody`
@@ -394,4 +394,69 @@ fn keys_are_never_overwritten() {
     error: there are keys in `[DIR]/keys` already: `[DIR]/keys/root.pem` exists
       help: keys are never overwritten, devices would stop trusting you; choose another folder, or use the keys that are there
     ");
+}
+
+#[test]
+fn exit_codes_tell_a_refusal_from_a_failing_world() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name);
+    for keys in ["ours", "theirs"] {
+        let mut init = pytheas(dir.path());
+        crate::common::ok(init.args(["keys", "init", "--keys"]).arg(path(keys)));
+    }
+    let publish = |keys: &str, repo: &str| {
+        let mut command = pytheas(dir.path());
+        command.args(["publish", "-q", "--repo", repo, "--keys"]);
+        command.arg(path(keys)).arg(path("app")).output().unwrap()
+    };
+    crate::common::script_tree(&path("app"), "1.0.0", crate::common::GOOD);
+    let repo = path("repo").display().to_string();
+    assert_eq!(publish("ours", &repo).status.code(), Some(0));
+    let refused = publish("theirs", &repo);
+    assert_eq!(refused.status.code(), Some(4), "{}", shown(&refused));
+    let away = publish("ours", "http://127.0.0.1:9/repo");
+    assert_eq!(away.status.code(), Some(3), "{}", shown(&away));
+    let changed = path("app").join("lib/module_0.txt");
+    fs::write(changed, "changed").unwrap();
+    let taken = publish("ours", &repo);
+    assert_eq!(taken.status.code(), Some(1), "{}", shown(&taken));
+}
+
+#[test]
+fn damaged_stored_tokens_are_told_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    project(dir.path(), &[("config/pytheas/credentials.json", "{")]);
+    for verb in [&["device", "list"][..], &["logout"]] {
+        let output = pytheas(dir.path()).args(verb).output().unwrap();
+        let text = shown(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("are damaged"), "{text}");
+    }
+    let left = fs::read_to_string(dir.path().join("config/pytheas/credentials.json"));
+    assert_eq!(left.unwrap(), "{");
+}
+
+#[test]
+fn waiting_for_a_rollout_that_does_not_finish_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let hub = Hub::start(dir.path());
+    crate::common::ok(&mut hub.pytheas(&["device", "add", "dev1"]));
+    project(dir.path(), &[("fw.swu", "firmware")]);
+    let file = dir.path().join("fw.swu").display().to_string();
+    crate::common::ok(&mut hub.pytheas(&[
+        "artifact",
+        "upload",
+        &file,
+        "--name",
+        "fw",
+        "--version",
+        "1",
+    ]));
+    crate::common::ok(&mut hub.pytheas(&["rollout", "start", "--artifact", "fw@1"]));
+    crate::common::ok(&mut hub.pytheas(&["rollout", "abort", "1"]));
+    let output = hub
+        .pytheas(&["rollout", "status", "1", "--wait", "-q"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
 }

@@ -44,6 +44,10 @@ pub(crate) struct Talk {
     pub(crate) busy: Option<u64>,
     /// Bytes of files sent.
     pub(crate) sent_bytes: usize,
+    /// How often devices are to poll.
+    pub(crate) sleep: String,
+    /// There is no enrolment, as on other DDI servers.
+    pub(crate) accepts_nobody: bool,
     /// Closing reports get no answer, so often.
     pub(crate) lose_answers: u32,
 }
@@ -59,6 +63,7 @@ impl TestHub {
         let address = listener.local_addr().unwrap().to_string();
         let talk = Arc::new(Mutex::new(Talk {
             token: "token-1".into(),
+            sleep: "00:05:00".into(),
             ..Talk::default()
         }));
         let shared = Arc::clone(&talk);
@@ -248,7 +253,9 @@ fn answer(
     let ok = |json| Some((200, String::new(), json));
     if path == "/api/v1/enrolment" {
         talk.enrolments.push(body);
-        return if talk.pending {
+        return if talk.accepts_nobody {
+            Some((404, String::new(), Value::Null))
+        } else if talk.pending {
             Some((202, String::new(), json!({"state": "pending"})))
         } else {
             ok(json!({"state": "accepted", "token": talk.token, "tenant": "default"}))
@@ -277,13 +284,20 @@ fn answer(
                 };
                 links.insert(rel.into(), json!({"href": href}));
             }
-            ok(json!({"config": {"polling": {"sleep": "00:05:00"}}, "_links": links}))
+            ok(json!({"config": {"polling": {"sleep": talk.sleep}}, "_links": links}))
         }
         ("PUT", ["configData"]) => {
             talk.attributes.push(body);
             ok(Value::Null)
         }
         ("GET", ["deploymentBase", action]) => match &talk.offer {
+            // An action with plain artifacts only.
+            Some((id, target, _)) if id == action && target == "firmware" => ok(json!({
+                "id": id,
+                "deployment": {"download": "forced", "update": "forced", "chunks": [{
+                    "part": "os", "name": "firmware", "version": "7", "artifacts": [],
+                }]},
+            })),
             Some((id, target, _)) if id == action => ok(json!({
                 "id": id,
                 "deployment": {"download": "forced", "update": "forced", "chunks": [{

@@ -3,7 +3,7 @@
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Query, State},
+    extract::{Path, State},
     http::StatusCode,
 };
 use pytheas_api::{ArtifactFile, ErrorBody, EventKind};
@@ -14,7 +14,7 @@ use crate::{
     app::App,
     artifacts::{self, full},
     auth::Operator,
-    reply::{ApiError, ApiResult},
+    reply::{ApiError, ApiResult, Query},
     store::{audit, modules},
 };
 

@@ -12,11 +12,15 @@ use pytheas_api::{
 };
 
 use super::{failed, parse};
-use crate::{app::App, auth::Device, reply::ApiError, store::devices};
+use crate::{
+    app::App,
+    auth::Device,
+    reply::{ApiError, is_printable},
+    store::devices,
+};
 
-/// hawkBit's limits: attributes per device, characters of a key and of a value.
+/// hawkBit's limit of attributes per device.
 const ATTRIBUTES_MAX: usize = 100;
-const CHARS_MAX: usize = 128;
 
 /// Merges the attributes; the hub wants them no more.
 pub(crate) async fn handle(
@@ -33,12 +37,10 @@ pub(crate) async fn handle(
         return Ok(bad("`data` is empty".into()));
     }
     for (key, value) in &config.data {
-        let wrong =
-            |text: &str| text.chars().count() > CHARS_MAX || text.chars().any(char::is_control);
-        if key.is_empty() || wrong(key) || wrong(value) {
+        if key.is_empty() || !is_printable(key) || !is_printable(value) {
             let key: String = key.chars().take(40).collect();
             return Ok(bad(format!(
-                "attribute `{key}`: at most {CHARS_MAX} printable characters"
+                "attribute `{key}`: at most 128 printable characters"
             )));
         }
     }

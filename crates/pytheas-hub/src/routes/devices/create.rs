@@ -7,7 +7,7 @@ use pytheas_release::Platform;
 use crate::{
     app::App,
     auth::Operator,
-    reply::{ApiError, ApiResult, Body},
+    reply::{ApiError, ApiResult, Body, printable},
     secret,
     store::{audit, devices},
 };
@@ -38,7 +38,10 @@ pub(crate) async fn handle(
             message,
         ));
     }
-    let name = request.name.as_deref().unwrap_or(id.as_str());
+    let name = match request.name.as_deref().unwrap_or_default() {
+        "" => id.as_str(),
+        name => printable("device", name)?,
+    };
     let platform = request.platform.as_deref();
     devices::add(&mut tx, id, name, platform, None, Some(now_ms), now_ms).await?;
     devices::set_token(&mut tx, id, Some(secret::hash(&token)), None).await?;

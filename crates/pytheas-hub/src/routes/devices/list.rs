@@ -1,13 +1,14 @@
 //! `GET /api/v1/devices`.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use pytheas_api::{DeviceState, DeviceView};
 use serde::Deserialize;
 
-use crate::{app::App, auth::Viewer, reply::ApiResult};
+use crate::{
+    app::App,
+    auth::Viewer,
+    reply::{ApiResult, Query},
+};
 
 /// Which devices.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

@@ -14,7 +14,7 @@ use pytheas_release::Platform;
 use crate::{
     app::{App, Shared},
     origin::Origin,
-    reply::{ApiError, ApiResult, Body},
+    reply::{ApiError, ApiResult, Body, is_printable},
     secret,
     store::{Tx, audit, devices, enrolment_keys},
 };
@@ -73,14 +73,13 @@ fn check(request: &EnrolmentRequest) -> ApiResult<()> {
     if !hex {
         return Err(ApiError::invalid("`claim` is not 32 bytes in hex"));
     }
-    let short = |text: &str| text.chars().count() <= 128 && !text.chars().any(char::is_control);
     let name = request.name.as_deref().unwrap_or_default();
     let attributes = &request.attributes;
-    if !short(name)
+    if !is_printable(name)
         || attributes.len() > 100
         || attributes
             .iter()
-            .any(|(key, value)| key.is_empty() || !short(key) || !short(value))
+            .any(|(key, value)| key.is_empty() || !is_printable(key) || !is_printable(value))
     {
         return Err(ApiError::invalid(
             "`name` and attributes have at most 128 printable characters, a device 100 attributes",

@@ -6,7 +6,7 @@ use pytheas_api::{EnrolmentKey, EnrolmentKeyRequest, ErrorBody};
 use crate::{
     app::App,
     auth::Admin,
-    reply::{ApiError, ApiResult, Body},
+    reply::{ApiError, ApiResult, Body, printable},
     secret,
     store::{audit, enrolment_keys},
 };
@@ -26,6 +26,7 @@ pub(crate) async fn handle(
             "a key of no uses or no time accepts nobody",
         ));
     }
+    let name = printable("key", &request.name)?;
     let key = secret::new("enr_").map_err(|error| ApiError::internal(&error))?;
     let now_ms = app.now_ms();
     let expires_ms = request
@@ -33,15 +34,7 @@ pub(crate) async fn handle(
         .map(|seconds| now_ms + i64::from(seconds) * 1000);
     let hash = secret::hash(&key);
     let mut tx = app.store.begin().await?;
-    let info = enrolment_keys::add(
-        &mut tx,
-        &request.name,
-        hash,
-        request.uses,
-        expires_ms,
-        now_ms,
-    )
-    .await?;
+    let info = enrolment_keys::add(&mut tx, name, hash, request.uses, expires_ms, now_ms).await?;
     let subject = info.id.to_string();
     audit::note(
         &mut tx,

@@ -1,13 +1,15 @@
 //! `GET /api/v1/rollouts`.
 
-use axum::{
-    Json,
-    extract::{Query, State},
-};
+use axum::{Json, extract::State};
 use pytheas_api::RolloutView;
 use serde::Deserialize;
 
-use crate::{app::App, auth::Viewer, reply::ApiResult, store::rollouts};
+use crate::{
+    app::App,
+    auth::Viewer,
+    reply::{ApiResult, Query},
+    store::rollouts,
+};
 
 /// Which rollouts.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]

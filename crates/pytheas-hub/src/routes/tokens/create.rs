@@ -6,7 +6,7 @@ use pytheas_api::{ErrorBody, NewToken, TOKEN_PREFIX, TokenRequest};
 use crate::{
     app::App,
     auth::Admin,
-    reply::{ApiError, ApiResult, Body},
+    reply::{ApiError, ApiResult, Body, printable},
     secret,
     store::{audit, tokens},
 };
@@ -20,11 +20,9 @@ pub(crate) async fn handle(
     Admin(person): Admin,
     Body(request): Body<TokenRequest>,
 ) -> ApiResult<(StatusCode, Json<NewToken>)> {
-    let name = request.name.trim();
-    if name.is_empty() || name.chars().count() > 128 || name.chars().any(char::is_control) {
-        return Err(ApiError::invalid(
-            "a token's name has 1 to 128 printable characters",
-        ));
+    let name = printable("token", &request.name)?;
+    if name.is_empty() {
+        return Err(ApiError::invalid("a token has a name"));
     }
     let token = secret::new(TOKEN_PREFIX).map_err(|error| ApiError::internal(&error))?;
     let now_ms = app.now_ms();

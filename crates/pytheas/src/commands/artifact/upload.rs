@@ -58,6 +58,10 @@ pub(super) fn run(args: &UploadArgs, context: &Context) -> miette::Result<()> {
             )
         })?;
     let file = File::open(&args.file)
+        .and_then(|file| match file.metadata()?.is_dir() {
+            true => Err(io::ErrorKind::IsADirectory.into()),
+            false => Ok(file),
+        })
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", args.file.display()))?;
     let path = format!(

@@ -109,21 +109,21 @@ impl Story<'_> {
         self.context
             .note(format!("working in {}", self.dir.display()));
 
-        self.chapter("lock and build greenhouse 1.0.0 with its own interpreter");
+        self.chapter("lock and build greenhouse 1.0.0 with its own interpreter")?;
         versions::unpack(&source)?;
         let first = self.build(&source, "1.0.0")?;
 
-        self.chapter("make signing keys; start the hub and the devices");
+        self.chapter("make signing keys; start the hub and the devices")?;
         let mut stage = self.set_up()?;
 
-        self.chapter("sign and publish 1.0.0, roll it out to every device");
+        self.chapter("sign and publish 1.0.0, roll it out to every device")?;
         self.publish(&stage, &first)?;
         let before = traffic(&stage.hub)?;
         let rollout = self.roll_out(&mut stage, "greenhouse@1.0.0", &["100%"])?;
         expect(&rollout, RolloutState::Finished)?;
         let install = self.told_bytes(&stage, &before)?;
 
-        self.chapter("publish 1.1.0 and update by delta: one canary first, then the rest");
+        self.chapter("publish 1.1.0 and update by delta: one canary first, then the rest")?;
         self.next_version(&source, "1.1.0")?;
         let second = self.build(&source, "1.1.0")?;
         self.publish(&stage, &second)?;
@@ -132,7 +132,7 @@ impl Story<'_> {
         expect(&rollout, RolloutState::Finished)?;
         let update = self.told_bytes(&stage, &before)?;
 
-        self.chapter("publish the broken 1.2.0: the canary rolls back, the rollout pauses");
+        self.chapter("publish the broken 1.2.0: the canary rolls back, the rollout pauses")?;
         self.next_version(&source, "1.2.0")?;
         let third = self.build(&source, "1.2.0")?;
         self.publish(&stage, &third)?;
@@ -166,9 +166,11 @@ impl Story<'_> {
         })
     }
 
-    fn chapter(&mut self, title: &str) {
+    fn chapter(&mut self, title: &str) -> miette::Result<()> {
+        self.check_stop()?;
         self.number += 1;
         self.context.note(format!("\n{}. {title}", self.number));
+        Ok(())
     }
 
     fn say(&self, text: impl std::fmt::Display) {

@@ -26,11 +26,8 @@ pub(super) fn run(args: &AcceptArgs, context: &Context) -> miette::Result<()> {
     let hub = HubClient::new(&args.hub)?;
     let mut ids = args.ids.clone();
     if args.all {
-        let devices: Vec<DeviceView> = hub.get("devices")?;
-        let pending = devices
-            .into_iter()
-            .filter(|device| device.state == DeviceState::Pending);
-        ids = pending.map(|device| device.id.to_string()).collect();
+        let pending = hub.devices(Some(DeviceState::Pending))?;
+        ids = pending.iter().map(|device| device.id.to_string()).collect();
     }
     let accepted = ids
         .iter()

@@ -52,5 +52,5 @@ impl Show for Devices {
 
 /// Lists them.
 pub(super) fn run(args: &ListArgs, context: &Context) -> miette::Result<()> {
-    context.show(&Devices(HubClient::new(&args.hub)?.get("devices")?))
+    context.show(&Devices(HubClient::new(&args.hub)?.devices(None)?))
 }

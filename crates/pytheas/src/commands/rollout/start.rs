@@ -1,9 +1,11 @@
 //! `pytheas rollout start`: bring a release to devices, group by group.
 
+use std::process::ExitCode;
+
 use pytheas_api::{DeviceId, GroupSize, RolloutDetail, RolloutRequest};
 use pytheas_release::ReleaseRef;
 
-use super::status::{Detail, watch};
+use super::status::{Detail, wait};
 use crate::{
     context::Context,
     hub_client::{HubArgs, HubClient},
@@ -43,7 +45,7 @@ pub(crate) struct StartArgs {
     /// A device that is silent for so long counts as failed
     #[arg(long, default_value = "1d", value_parser = seconds, value_name = "DURATION")]
     silence_deadline: u64,
-    /// Wait until the rollout ends or pauses
+    /// Wait until the rollout ends or pauses; exit code 1 unless it finished
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -58,7 +60,7 @@ fn seconds(text: &str) -> Result<u64, String> {
 }
 
 /// Starts it.
-pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<ExitCode> {
     let hub = HubClient::new(&args.hub)?;
     let request = RolloutRequest {
         release: args.release.clone(),
@@ -69,9 +71,10 @@ pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<()> {
         error_threshold: args.error_threshold,
         silence_deadline_s: args.silence_deadline,
     };
-    let mut detail: RolloutDetail = hub.post("rollouts", &request)?;
+    let begun: RolloutDetail = hub.post("rollouts", &request)?;
     if args.wait {
-        detail = watch(&hub, detail.rollout.id, context)?;
+        return wait(&hub, begun.rollout.id, context);
     }
-    context.show(&Detail(detail))
+    context.show(&Detail(begun))?;
+    Ok(ExitCode::SUCCESS)
 }

@@ -1,6 +1,6 @@
 //! `pytheas rollout status`: how far rollouts are, and what went wrong where.
 
-use std::{io, time::Duration};
+use std::{io, process::ExitCode, time::Duration};
 
 use pytheas_api::{ActionStatus, RolloutDetail, RolloutState, RolloutView};
 use serde::Serialize;
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) struct StatusArgs {
     /// One rollout, with its devices [default: all, newest first]
     id: Option<i64>,
-    /// Wait until it ends or pauses
+    /// Wait until it ends or pauses; exit code 1 unless it finished
     #[arg(long, requires = "id")]
     wait: bool,
     #[command(flatten)]
@@ -90,21 +90,29 @@ impl Show for Detail {
 }
 
 /// Shows them.
-pub(super) fn run(args: &StatusArgs, context: &Context) -> miette::Result<()> {
+pub(super) fn run(args: &StatusArgs, context: &Context) -> miette::Result<ExitCode> {
     let hub = HubClient::new(&args.hub)?;
     match args.id {
-        None => context.show(&Rollouts(hub.get("rollouts")?)),
-        Some(id) if args.wait => context.show(&Detail(watch(&hub, id, context)?)),
-        Some(id) => context.show(&Detail(hub.get(&format!("rollouts/{id}"))?)),
+        None => context.show(&Rollouts(hub.get("rollouts")?))?,
+        Some(id) if args.wait => return wait(&hub, id, context),
+        Some(id) => context.show(&Detail(hub.get(&format!("rollouts/{id}"))?))?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Waits for a rollout and shows it; a failure unless it finished.
+pub(super) fn wait(hub: &HubClient, id: i64, context: &Context) -> miette::Result<ExitCode> {
+    let detail = watch(hub, id, context)?;
+    let code = match detail.rollout.state {
+        RolloutState::Finished => ExitCode::SUCCESS,
+        _ => ExitCode::from(crate::exit::USER),
+    };
+    context.show(&Detail(detail))?;
+    Ok(code)
 }
 
 /// Waits until a rollout ends or pauses with nothing under way, showing its progress.
-pub(super) fn watch(
-    hub: &HubClient,
-    id: i64,
-    context: &Context,
-) -> Result<RolloutDetail, HubError> {
+fn watch(hub: &HubClient, id: i64, context: &Context) -> Result<RolloutDetail, HubError> {
     let progress = context.progress();
     let mut told = String::new();
     loop {

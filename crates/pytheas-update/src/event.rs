@@ -1,0 +1,157 @@
+//! What the machine is told ([`Event`]) and what it asks for ([`Effect`]).
+
+use pytheas_release::TreeId;
+use serde::{Deserialize, Serialize};
+
+use crate::{ActionId, Failure, Installed, Job, Report};
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// The agent process began; what it did before may be half done.
+    Restarted,
+    /// The hub (or an operator at the device: no action) wants this release.
+    Wanted {
+        /// The hub's action.
+        action: Option<ActionId>,
+        /// The TUF target.
+        target: String,
+    },
+    /// The hub wants an action given up.
+    CancelWanted {
+        /// The action.
+        action: ActionId,
+    },
+    /// An operator at the device wants the previous release back.
+    RollbackWanted,
+    /// What was offered is genuine and fits.
+    Checked {
+        /// The TUF target.
+        target: String,
+        /// The release it describes.
+        to: Installed,
+    },
+    /// It is not, or does not.
+    CheckFailed {
+        /// The TUF target.
+        target: String,
+        /// Why.
+        because: Failure,
+    },
+    /// All content is on the device.
+    Fetched {
+        /// The tree.
+        to: TreeId,
+    },
+    /// The content cannot be had, and trying again would not help.
+    FetchFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
+        because: Failure,
+    },
+    /// The tree is put together.
+    Staged {
+        /// The tree.
+        to: TreeId,
+    },
+    /// It could not be put together.
+    StageFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
+        because: Failure,
+    },
+    /// The tree is whole and lies in its slot.
+    Verified {
+        /// The tree.
+        to: TreeId,
+    },
+    /// The tree is not whole.
+    Damaged {
+        /// The tree.
+        to: TreeId,
+        /// What is wrong.
+        because: Failure,
+    },
+    /// `current` leads to the new slot.
+    Switched {
+        /// The tree.
+        to: TreeId,
+    },
+    /// `current` could not be moved.
+    SwitchFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
+        because: Failure,
+    },
+    /// The new release proved that it works.
+    Healthy {
+        /// The tree.
+        to: TreeId,
+    },
+    /// It ended before that.
+    Died {
+        /// The tree.
+        to: TreeId,
+        /// `tries_left` of the start this is about.
+        tries_left: u8,
+        /// How it ended.
+        because: Failure,
+    },
+    /// It did not prove in time that it works.
+    NotReady {
+        /// The tree.
+        to: TreeId,
+        /// What was waited for.
+        because: Failure,
+    },
+    /// `current` leads to the release before, or to nothing when there was none.
+    RolledBack {
+        /// The tree that failed.
+        from: TreeId,
+    },
+    /// What is no longer needed is gone.
+    Tidied {
+        /// The tree that is current.
+        current: TreeId,
+    },
+    /// The hub has acknowledged a report (or no longer knows the action).
+    Delivered {
+        /// The report.
+        report: Report,
+    },
+}
+
+/// What is to be done in a state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Effect<'a> {
+    /// Wait for the hub.
+    Rest,
+    /// Refresh the TUF metadata, read the release, check that it fits.
+    Check {
+        /// The TUF target.
+        target: &'a str,
+    },
+    /// Download what is missing.
+    Fetch(&'a Job),
+    /// Put the tree together.
+    Stage(&'a Job),
+    /// Check every byte and make it a slot.
+    Verify(&'a Job),
+    /// Stop the app, move `current`.
+    Switch(&'a Job),
+    /// Start the app and judge it.
+    Prove {
+        /// The update.
+        job: &'a Job,
+        /// Starts left after this one.
+        tries_left: u8,
+    },
+    /// Remove what is no longer needed.
+    Tidy(&'a Job),
+    /// Stop the app, move `current` back, start what ran before.
+    RollBack(&'a Job),
+}
