@@ -150,7 +150,7 @@ fn greenhouse(root: &Path, options: &Options, tally: &mut Tally) {
             Command::new(&python)
                 .args(["-m", "pip", "install", "-q", "-e"])
                 .arg(&example)
-                .args(["pytest", "pytest-asyncio"]),
+                .arg("pytest>=8"),
         );
     }
     let mut command = Command::new(&python);
