@@ -3,8 +3,7 @@
 //! What goes: modules that nothing reaches (with their byte code), distributions without a reached
 //! module, tests, type stubs, headers and C sources, and shared libraries that only dropped
 //! modules needed. What stays: the app whole, data files of every package with a reached module,
-//! whatever `keep` names. Each import that cannot be decided is a warning, and `pytheas test`
-//! proves the result.
+//! whatever `keep` names. Each import that cannot be decided is a warning.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -318,7 +317,7 @@ fn warn_of_undecided(graph: &Graph, dir: &Path, observer: Observer<'_>) {
     };
     observer(Event::Warning {
         text: format!(
-            "{count} imports in packages cannot be decided without running them: {}{more}; prove the result with `pytheas test`",
+            "{count} imports in packages cannot be decided without running them: {}{more}; run your own tests against the result",
             of_packages.join(", ")
         ),
     });
