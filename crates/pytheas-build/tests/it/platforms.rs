@@ -355,14 +355,16 @@ fn what_is_installed_is_what_uv_installs() {
         .interpreter
         .site_packages
         .under(&built.dir.join("python"));
-    let (ours, theirs) = (files(&site), files(&theirs));
+    let (ours, mut theirs) = (files(&site), files(&theirs));
+    // Data goes to the interpreter's prefix, where programs look for it; uv leaves it here.
+    theirs.retain(|name, _| !name.starts_with("share/") && !name.starts_with("etc/"));
     let names: Vec<_> = ours.keys().collect();
     assert_eq!(names, theirs.keys().collect::<Vec<_>>());
     assert!(names.len() > 100, "{}", names.len());
     for (name, content) in &ours {
         if name.ends_with("/RECORD") {
             let lines: Vec<&str> = theirs[name].lines().collect();
-            for line in content.lines() {
+            for line in content.lines().filter(|line| !line.starts_with("../")) {
                 assert!(lines.contains(&line), "{name}: {line}");
             }
         } else {

@@ -354,8 +354,8 @@ fn a_hash_that_no_file_has_and_a_misspelt_requirement_stop_the_lock() {
         &format!("idna==3.7 --hash=sha256:{zeros}\n"),
     )]);
     insta::assert_snapshot!(lock_failure(&workspace), @"
-    error: `idna` 3.7 has no file with a hash that `DIR/requirements.txt` names
-      help: the index has other files than those the hashes were made from: do not use them, or correct the `--hash` of `idna`
+    error: no file of `idna` 3.7 has a hash that `DIR/requirements.txt` demands
+      help: the index may serve a forged file; if its file is the right one, correct `--hash` (SHA-256 is compared)
     ");
     workspace.write("requirements.txt", "idna=3.7\n");
     insta::assert_snapshot!(lock_failure(&workspace), @r#"
