@@ -12,6 +12,13 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("cpio", "cpio", "packs the image swupdate installs"),
     ("chromium", "chromium", "a real browser on the dashboard"),
     ("chromium-driver", "chromedriver", "drives that browser"),
+    (
+        "qemu-user-static",
+        "qemu-aarch64-static",
+        "runs Arm bundles",
+    ),
+    ("busybox-static", "busybox", "a machine without glibc"),
+    ("gpgv", "gpgv", "verifies Debian's archive"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.
