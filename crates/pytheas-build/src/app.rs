@@ -378,6 +378,7 @@ fn is_never_taken(path: &Path, name: &str) -> bool {
         ".git" | ".hg" | ".svn" | ".jj" | "__pycache__" | "node_modules"
     ) || is_somebodys_state(path)
         || name.ends_with(".pyc")
+        || name.ends_with(".provenance.json") // of an earlier build, beside its result
         || name.contains(SCRATCH) // what is being built: a copy into itself would not end
 }
 
@@ -424,6 +425,7 @@ pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<()
         ) || path == output
             || name.ends_with(".egg-info")
             || name.contains(SCRATCH)
+            || name.ends_with(".provenance.json")
             || path.join("CACHEDIR.TAG").is_file()
             || is_setuptools_result(from, &name)
             || is_somebodys_state(&path);

@@ -108,6 +108,8 @@ pub struct Built {
     pub file_count: u64,
     /// The interpreter that was used.
     pub interpreter: Interpreter,
+    /// The version of the uv that was used.
+    pub uv_version: String,
     /// What locking did; none when the lock file held.
     pub locked: Option<LockReport>,
     /// What should be known.
@@ -158,6 +160,11 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         }
     };
     let name = request.name.as_ref().unwrap_or(&project.name);
+    let derived = match request.version {
+        Some(_) => None,
+        None => pytheas_project::resolve_version(project, &request.environment)?,
+    };
+    let version = request.version.as_ref().or(derived.as_ref());
     let entry = match project.entry(request.entry.as_ref().or(target.entry.as_ref())) {
         Ok(entry) => Some(entry),
         Err(_) if project.has_entry_in_metadata() => None,
@@ -194,7 +201,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let job = Job {
         project,
         name,
-        version: request.version.as_ref().or(project.version.as_ref()),
+        version: version.or(project.version.as_ref()),
         entry: &entry,
         platform: &platform,
         lock: &lock.content,
@@ -254,6 +261,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         file_count: tree.file_count(),
         tree,
         interpreter,
+        uv_version: uv.version.to_string(),
         locked: lock.report,
         warnings: warnings.take(),
         elapsed: start.elapsed(),

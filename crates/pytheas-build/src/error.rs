@@ -23,6 +23,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Project(#[from] ProjectError),
+    /// The version that the project names a source for.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Version(#[from] pytheas_project::VersionError),
     /// Nothing says what starts the app.
     #[error(transparent)]
     #[diagnostic(transparent)]

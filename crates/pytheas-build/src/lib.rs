@@ -50,13 +50,18 @@ pub use install::InstallError;
 pub use installed_entry::InstalledEntryError;
 pub use interpreter::{DebianPackage, Interpreter, InterpreterChoice, InterpreterError, Loader};
 pub use known::{
+    Audit, AuditSubject, Database, DatabaseError, Finding, Ignore, OSV_API, ParseSeverityError,
+    Part, PartKind, Severity, SubjectError, audit,
+};
+pub use known::{BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance};
+pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
 pub use upload::{
-    Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,
-    Uploaded,
+    AttestationError, Credentials, Distribution as UploadFile, Given, Sending,
+    Target as UploadTarget, UploadError, Uploaded, attestations_of,
 };
 pub use wheel_form::{Distributions, WheelFormError, distributions, is_wheel_form};

@@ -4,6 +4,7 @@
 //! Before a file is sent, the index's simple API (PEP 503/691) is asked whether it is there; an
 //! index that says so only when it refuses the upload is understood, too.
 
+mod attestation;
 mod credentials;
 mod distribution;
 
@@ -17,6 +18,7 @@ use pytheas_project::{
 use pytheas_release::Sha256;
 use url::Url;
 
+pub use attestation::{AttestationError, attestations_of};
 pub use credentials::{Credentials, Given};
 pub use distribution::Distribution;
 

@@ -146,6 +146,15 @@ fn here(path: &str) -> String {
     }
 }
 
+/// Whether a package with this marker may be needed on `platform`, on whatever Python; one that
+/// cannot be parsed may.
+pub fn may_need(marker: &str, platform: &Platform) -> bool {
+    match (marker.parse::<MarkerTree>(), marker_of(platform).parse()) {
+        (Ok(marker), Ok(there)) => !marker.is_disjoint(&there),
+        _ => true,
+    }
+}
+
 /// What is true of a platform whatever its Python.
 fn marker_of(platform: &Platform) -> String {
     let machine = match platform.as_str() {

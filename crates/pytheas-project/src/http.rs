@@ -182,6 +182,49 @@ impl Http {
     }
 }
 
+impl Http {
+    /// The answer to the JSON document `body`, at most `limit_bytes`.
+    ///
+    /// # Errors
+    /// When there is no answer, an error status, or more than `limit_bytes`.
+    pub fn post_json(
+        &self,
+        url: &Url,
+        body: &[u8],
+        limit_bytes: u64,
+    ) -> Result<Vec<u8>, HttpError> {
+        let (address, authorization) = split_credentials(url);
+        let mut request = self
+            .agent
+            .post(&address)
+            .header("content-type", "application/json");
+        if let Some(authorization) = authorization {
+            request = request.header("authorization", authorization);
+        }
+        let mut response = request.send(body).map_err(|source| HttpError::Request {
+            url: address.clone(),
+            source: Box::new(source),
+        })?;
+        let mut answer = Vec::new();
+        response
+            .body_mut()
+            .as_reader()
+            .take(limit_bytes + 1)
+            .read_to_end(&mut answer)
+            .map_err(|source| HttpError::Body {
+                url: address.clone(),
+                source,
+            })?;
+        if answer.len() as u64 > limit_bytes {
+            return Err(HttpError::TooLarge {
+                url: address,
+                limit_bytes,
+            });
+        }
+        Ok(answer)
+    }
+}
+
 /// The address without credentials, and the header that carries them.
 fn split_credentials(url: &Url) -> (String, Option<String>) {
     let mut plain = url.clone();

@@ -35,6 +35,7 @@ mod source;
 pub mod sync;
 mod uv;
 mod uv_fetch;
+mod version;
 
 pub use entry::{Entry, EntryError, ParseEntryError};
 pub use environment::Environment;
@@ -47,8 +48,10 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+    AuditSpec, ConfigKind, ConfigSpec, Day, HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec,
+    Settings, Target, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};
 pub use uv_fetch::FetchError;
+pub use version::{VersionError, resolve as resolve_version};

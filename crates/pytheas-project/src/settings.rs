@@ -59,6 +59,86 @@ pub struct Settings {
     pub health: HealthSpec,
     /// Which licences may be shipped.
     pub licences: LicenceSpec,
+    /// What `pytheas audit` asks, and what it passes over.
+    pub audit: AuditSpec,
+    /// Where the version comes from, when `project.version` does not say.
+    pub version: Option<VersionSpec>,
+}
+
+/// The table `[tool.pytheas.audit]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct AuditSpec {
+    /// A folder or zip file of OSV documents, or the address of a server with OSV's API.
+    pub database: Option<String>,
+    /// The mildest severity that fails: `low`, `medium`, `high` or `critical`.
+    pub fail_on: Option<String>,
+    /// Advisories that were looked at.
+    pub ignore: Vec<IgnoreSpec>,
+}
+
+/// One entry of `ignore` in `[tool.pytheas.audit]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct IgnoreSpec {
+    /// The advisory, by any of its names: `CVE-…`, `GHSA-…`, `PYSEC-…`.
+    pub id: String,
+    /// The last day it is passed over, `YYYY-MM-DD`; for ever when absent.
+    pub until: Option<Day>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A day, `2026-11-21` as text or as TOML's date; days sort as their text does.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "toml::Value")]
+pub struct Day(pub String);
+
+impl TryFrom<toml::Value> for Day {
+    type Error = String;
+
+    fn try_from(value: toml::Value) -> Result<Self, String> {
+        let text = match &value {
+            toml::Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let date = text.parse::<toml::value::Datetime>().ok();
+        match date {
+            Some(toml::value::Datetime {
+                date: Some(_),
+                time: None,
+                offset: None,
+            }) => Ok(Self(text)),
+            _ => Err(format!("`{text}` is no day; write e.g. `2027-01-31`")),
+        }
+    }
+}
+
+/// The table `version` of `[tool.pytheas]`: where the version of an app without a build back end
+/// comes from.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct VersionSpec {
+    /// `git`, `file` or `attr`; told by the other keys when absent.
+    pub from: Option<VersionFrom>,
+    /// With `git`: the tags that count, with one `*` for the version; `v*` when absent.
+    pub tag: Option<String>,
+    /// With `file`: a text file that holds the version, or a Python file with `__version__`.
+    pub file: Option<String>,
+    /// With `attr`: `package.module.NAME`, a string assigned at the top of the module.
+    pub attr: Option<String>,
+}
+
+/// Where a version comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum VersionFrom {
+    /// The nearest tag of the repository.
+    Git,
+    /// A file.
+    File,
+    /// A string in a module, which is read and not run.
+    Attr,
 }
 
 /// The table `[tool.pytheas.licences]`: SPDX identifiers.

@@ -75,6 +75,10 @@ pub(crate) enum Command {
     Build(commands::build::BuildArgs),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
+    Audit(commands::audit::AuditArgs),
+    /// See where a built artifact came from
+    #[command(subcommand)]
+    Provenance(commands::provenance::ProvenanceCommand),
     Why(commands::why::WhyArgs),
     Check(commands::check::CheckArgs),
     /// Make and show signing keys

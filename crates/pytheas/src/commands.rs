@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod artifact;
+pub(crate) mod audit;
 pub(crate) mod build;
 pub(crate) mod build_forms;
 pub(crate) mod check;
@@ -15,6 +16,7 @@ pub(crate) mod keys;
 pub(crate) mod licences;
 pub(crate) mod lock;
 pub(crate) mod login;
+pub(crate) mod provenance;
 pub(crate) mod publish;
 pub(crate) mod publish_index;
 pub(crate) mod releases;
@@ -34,6 +36,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
     match command {
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),
+        Command::Audit(args) => return audit::run(&args, context),
         Command::Licences(args) => return licences::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),
         Command::Rollout(command) => return rollout::run(&command, context),
@@ -41,6 +44,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),
+        Command::Provenance(command) => provenance::run(&command, context),
         Command::Why(args) => why::run(&args, context),
         Command::Keys(command) => keys::run(&command, context),
         Command::Publish(args) => publish::run(&args, context),

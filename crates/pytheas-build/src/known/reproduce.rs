@@ -81,7 +81,12 @@ pub fn check_reproducible(
     } else {
         environment.with("PYTHEAS_CACHE_DIR", request.environment.cache_dir())
     };
+    // A version from the git tag: the copy need not be a repository.
+    let derives = request.project.settings.version.is_some();
     let again = BuildRequest {
+        version: derives
+            .then(|| built.record.version.clone())
+            .or(request.version.clone()),
         project,
         name: Some(built.record.name.clone()),
         out: Some(root.join("result of the second build")),

@@ -42,6 +42,14 @@ pub struct Distribution {
 }
 
 impl Distribution {
+    /// Sends these attestations (PEP 740) with it; see [`attestations_of`](super::attestations_of).
+    pub fn attest(&mut self, attestations: &[serde_json::Value]) {
+        let text = serde_json::Value::from(attestations.to_vec()).to_string();
+        self.fields.push(("attestations".to_owned(), text));
+    }
+}
+
+impl Distribution {
     /// Reads the file and its metadata.
     ///
     /// # Errors

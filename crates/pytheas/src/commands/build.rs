@@ -178,7 +178,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
             ..request
         };
         let built = build(&request, context)?;
-        return build_forms::pack(&built, &file, context);
+        return build_forms::pack(&request, &built, &file, context);
     }
     let built = build(&request, context)?;
     if args.check_reproducible {
@@ -189,6 +189,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         })?;
         context.note("a second build elsewhere gave the same bytes");
     }
+    pytheas_build::write_provenance(&request, &built, None)?;
     context.show(&Shown {
         input: &input,
         dir: &built.dir,

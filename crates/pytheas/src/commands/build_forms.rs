@@ -87,10 +87,16 @@ pub(crate) fn one_file_places(
 }
 
 /// Packs the built bundle into `file` and shows it.
-pub(crate) fn pack(built: &Built, file: &Path, context: &Context) -> miette::Result<()> {
+pub(crate) fn pack(
+    request: &BuildRequest,
+    built: &Built,
+    file: &Path,
+    context: &Context,
+) -> miette::Result<()> {
     let progress = context.progress();
     progress.step("compressing");
     let made: OneFile = pytheas_build::one_file(&built.dir, &built.tree, &built.record, file)?;
+    pytheas_build::write_provenance(request, built, Some(&made.path))?;
     drop(progress);
     context.show(&ShownFile {
         name: built.record.name.to_string(),

@@ -37,6 +37,9 @@ pub(crate) struct IndexArgs {
         value_name = "PASSWORD"
     )]
     password: Option<String>,
+    /// Send the attestations (PEP 740) that lie beside each file as `FILE.*.attestation`
+    #[arg(long, requires = "index")]
+    attestations: bool,
     /// Say what would be uploaded, and upload nothing
     #[arg(long)]
     dry_run: bool,
@@ -94,10 +97,18 @@ pub(crate) fn run(
     if paths.is_empty() {
         return Err(Nothing.into());
     }
-    let files = paths
+    // With `dist/*`, attestations are named beside what they are for.
+    paths.retain(|path| path.extension().is_none_or(|end| end != "attestation"));
+    let mut files = paths
         .iter()
         .map(|path| UploadFile::read(path))
         .collect::<Result<Vec<_>, _>>()?;
+    if args.attestations {
+        for file in &mut files {
+            let found = pytheas_build::attestations_of(&file.path, &file.sha256)?;
+            file.attest(&found);
+        }
+    }
     let environment = Environment::current();
     // A hub's token in the environment is not for package indexes.
     let hub_token = environment.get("PYTHEAS_TOKEN");

@@ -11,5 +11,6 @@ mod dashboard;
 mod demo;
 mod errors;
 mod fleet;
+mod known;
 mod packaging;
 mod swupdate;
