@@ -39,6 +39,8 @@ pub enum SyncMode {
     Apply,
     /// As [`SyncMode::Apply`], but the lock must hold as it is.
     Locked,
+    /// As [`SyncMode::Locked`], but a stale lock is used as it is.
+    Frozen,
     /// Change nothing; say what would be.
     Check,
 }
@@ -48,6 +50,8 @@ pub enum SyncMode {
 pub struct SyncOptions {
     /// Groups besides the app's own.
     pub groups: Vec<String>,
+    /// Extras besides the app's own.
+    pub extras: Vec<String>,
     /// Leave out the group `dev`.
     pub no_dev: bool,
     /// Whether anything may be changed.
@@ -162,10 +166,11 @@ pub fn sync(
     let (wider, groups) = with_groups(project, options)?;
     let mut locked = Vec::new();
     let main = current_lock(project, uv, options, &mut locked, observer)?;
-    let lock_file = if groups.is_empty() {
+    let added_extras = &wider.settings.extras[project.settings.extras.len()..];
+    let lock_file = if groups.is_empty() && added_extras.is_empty() {
         project.dir.join(PYLOCK_FILE)
     } else {
-        let path = project.dir.join(groups_file(&groups));
+        let path = project.dir.join(groups_file(&groups, added_extras));
         lock_groups(&wider, &main, &path, uv, options, &mut locked, observer)?;
         path
     };
@@ -232,12 +237,24 @@ fn with_groups(
     }
     added.sort();
     wider.settings.groups.extend(added.iter().cloned());
+    let mut extras: Vec<String> = Vec::new();
+    for name in &options.extras {
+        let is_in = |names: &[String]| names.iter().any(|other| same_name(other, name));
+        if !is_in(&project.settings.extras) && !is_in(&extras) {
+            extras.push(normalised_name(name));
+        }
+    }
+    extras.sort();
+    wider.settings.extras.extend(extras);
     wider.check_groups()?;
     Ok((wider, added))
 }
 
-fn groups_file(groups: &[String]) -> String {
-    format!("pylock.{}.toml", groups.join("-"))
+/// The lock beside the app's, e.g. `pylock.dev-extra-web.toml`.
+fn groups_file(groups: &[String], extras: &[String]) -> String {
+    let extras = extras.iter().map(|name| format!("extra-{name}"));
+    let parts: Vec<String> = groups.iter().cloned().chain(extras).collect();
+    format!("pylock.{}.toml", parts.join("-"))
 }
 
 /// `pylock.toml`, locked now if that is needed and allowed.
@@ -251,6 +268,11 @@ fn current_lock(
     let status = lock::status(project)?;
     match status {
         LockStatus::Current(lock) | LockStatus::Foreign(lock) => return Ok(lock),
+        LockStatus::Stale(_) if options.mode == SyncMode::Frozen => {
+            if let Some(lock) = Pylock::read(&project.lock_path()).map_err(LockError::from)? {
+                return Ok(lock);
+            }
+        }
         _ if options.mode == SyncMode::Apply => {}
         _ => return Ok(lock::check(project)?),
     }
@@ -286,6 +308,9 @@ fn lock_groups(
         Some(_) => None,
     };
     if changes.as_ref().is_some_and(Vec::is_empty) {
+        return Ok(());
+    }
+    if options.mode == SyncMode::Frozen && existing.is_some() {
         return Ok(());
     }
     if options.mode != SyncMode::Apply {

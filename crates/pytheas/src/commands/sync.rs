@@ -32,6 +32,9 @@ pub(crate) struct SyncArgs {
     /// Take this dependency group along
     #[arg(long, value_name = "NAME")]
     group: Vec<String>,
+    /// Take this extra (optional dependencies) along
+    #[arg(long, value_name = "NAME")]
+    extra: Vec<String>,
     /// Leave out the group `dev`
     #[arg(long)]
     no_dev: bool,
@@ -39,8 +42,11 @@ pub(crate) struct SyncArgs {
     #[arg(long)]
     check: bool,
     /// Fail when a lock file is missing or stale instead of writing it
-    #[arg(long)]
+    #[arg(long, conflicts_with = "frozen")]
     locked: bool,
+    /// Use the lock files as they are, stale or not
+    #[arg(long, conflicts_with = "check")]
+    frozen: bool,
     /// The Python, e.g. `3.11` [default: the project's, else the newest found]
     #[arg(long, value_name = "VERSION")]
     python: Option<PythonRequest>,
@@ -92,11 +98,13 @@ pub(crate) fn run(args: &SyncArgs, context: &Context) -> miette::Result<()> {
     let uv = Uv::find(&environment, connectivity, &observer)?;
     let options = SyncOptions {
         groups: args.group.clone(),
+        extras: args.extra.clone(),
         no_dev: args.no_dev,
-        mode: match (args.check, args.locked) {
-            (true, _) => SyncMode::Check,
-            (false, true) => SyncMode::Locked,
-            (false, false) => SyncMode::Apply,
+        mode: match (args.check, args.locked, args.frozen) {
+            (true, ..) => SyncMode::Check,
+            (_, true, _) => SyncMode::Locked,
+            (_, _, true) => SyncMode::Frozen,
+            _ => SyncMode::Apply,
         },
         python: args.python.clone(),
     };

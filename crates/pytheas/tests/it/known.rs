@@ -385,3 +385,36 @@ fn attestations_go_to_the_index_with_their_file() {
     exit(&publish().output().unwrap(), 1);
     assert!(!dir.path().join("body").exists());
 }
+
+#[test]
+fn extras_are_synced_beside_the_app_and_frozen_locks_are_used_as_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |requirement: &str| {
+        put(
+            &dir.path().join("pyproject.toml"),
+            &format!(
+                "[project]\nname = 'demo'\nversion = '1'\nrequires-python = '>=3.11'\ndependencies = ['{requirement}']\n\
+                 [project.optional-dependencies]\nWeb = ['iniconfig==2.0.0']\n"
+            ),
+        );
+    };
+    write("idna==3.7");
+    let sync = |args: &[&str]| {
+        let mut command = pytheas(dir.path());
+        command.current_dir(dir.path()).arg("sync").args(args);
+        command
+    };
+    let with = run_json(&mut sync(&["--extra", "web"]));
+    assert_eq!(
+        with["changes"],
+        json!(["+ idna==3.7", "+ iniconfig==2.0.0"])
+    );
+    assert!(dir.path().join("pylock.extra-web.toml").is_file());
+    let without = run_json(&mut sync(&[]));
+    assert_eq!(without["changes"], json!(["- iniconfig==2.0.0"]));
+    write("idna==3.10");
+    let locked = sync(&["--locked"]).output().unwrap();
+    assert!(!locked.status.success());
+    let frozen = run_json(&mut sync(&["--frozen", "--extra", "Web", "--offline"]));
+    assert_eq!(frozen["changes"], json!(["+ iniconfig==2.0.0"]));
+}
