@@ -29,6 +29,7 @@ mod installed_entry;
 mod interpreter;
 mod known;
 mod launcher;
+mod native;
 mod one_file;
 mod output;
 mod scratch;
@@ -53,6 +54,7 @@ pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
+pub use native::NativeError;
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
 pub use upload::{

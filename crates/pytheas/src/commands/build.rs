@@ -263,6 +263,9 @@ fn show(event: &Event, progress: &Progress, context: &Context) {
             progress.phase(number, Phase::ALL.len(), what);
         }
         Event::Fetching { what, from } => progress.step(format!("fetching {what} from {from}")),
+        Event::Compiling { what, platform } => {
+            progress.step(format!("compiling {what} for {platform}"))
+        }
         Event::Interpreter {
             provider, version, ..
         } => {
