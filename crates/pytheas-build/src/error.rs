@@ -54,6 +54,10 @@ pub enum BuildError {
     /// The app's own files.
     #[error(transparent)]
     #[diagnostic(transparent)]
+    Native(#[from] crate::native::NativeError),
+    /// The app itself cannot be added.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
     App(#[from] AppError),
     /// The place of the result.
     #[error(transparent)]

@@ -54,7 +54,7 @@ pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
-pub use native::NativeError;
+pub use native::{ModulesError, NativeError, Said};
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
 pub use upload::{

@@ -13,8 +13,10 @@
 //! ```
 
 pub(crate) mod backend;
+pub(crate) mod compile;
 mod cross;
 mod error;
+mod known;
 mod sdist;
 mod verify;
 mod zig;
@@ -24,7 +26,7 @@ use std::path::{Path, PathBuf};
 use pytheas_project::{Environment, LockedPackage};
 use pytheas_release::Sha256;
 
-pub use self::error::NativeError;
+pub use self::error::{ModulesError, NativeError, Said};
 use self::{
     cross::Target,
     error::{Subject, io_error},
@@ -109,6 +111,7 @@ pub(crate) fn wheel_of(
     let scratch = new_scratch(installer.environment)?;
     let dir = scratch.path();
     let unpacked = source(&dir.join("source"))?;
+    known::put_right(&subject.package, &unpacked)?;
     let system = sdist::build_system(&unpacked)?;
     let environment = backend::Builder {
         installer,

@@ -149,6 +149,10 @@ pub enum NativeError {
         /// What is wrong.
         reason: String,
     },
+    /// Modules of the app cannot be compiled.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Modules(#[from] ModulesError),
     /// The interpreter's headers cannot be fetched.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -166,6 +170,67 @@ pub enum NativeError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+}
+
+/// What `[tool.pytheas.compile]` names cannot be compiled.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ModulesError {
+    /// No such module.
+    #[error("`modules` in `[tool.pytheas.compile]` names `{name}`, which is no module of the app")]
+    #[diagnostic(code(pytheas::compile::none))]
+    None {
+        /// As written.
+        name: String,
+        /// What to do.
+        #[help]
+        help: String,
+    },
+    /// A package, not a module.
+    #[error("`modules` in `[tool.pytheas.compile]` names `{name}`, which is a package")]
+    #[diagnostic(
+        code(pytheas::compile::package),
+        help("write `{name}.*` for all modules below it")
+    )]
+    Package {
+        /// As written.
+        name: String,
+    },
+    /// It is started as a program.
+    #[error("`{name}` starts the app, so it cannot be compiled")]
+    #[diagnostic(
+        code(pytheas::compile::entry),
+        help("Python starts programs from source only: move what takes time into another module, or start the app by `module:callable`")
+    )]
+    Entry {
+        /// The module.
+        name: String,
+    },
+    /// The compiler complains.
+    #[error("{with} cannot compile the app's modules for `{platform}`")]
+    #[diagnostic(
+        code(pytheas::compile::failed),
+        help("correct what it says, or leave the module out of `modules` in `[tool.pytheas.compile]`")
+    )]
+    Failed {
+        /// What compiles.
+        with: &'static str,
+        /// The target.
+        platform: Platform,
+        /// What it says.
+        source: Said,
+    },
+    /// A module was not made.
+    #[error("{with} made no extension module of `{name}`")]
+    #[diagnostic(
+        code(pytheas::compile::missing),
+        help("the package around it may have no `__init__.py`")
+    )]
+    Missing {
+        /// What compiles.
+        with: &'static str,
+        /// The module.
+        name: String,
     },
 }
 
@@ -334,14 +399,25 @@ pub(super) fn first_complaint(said: &str) -> Option<&str> {
 /// The lines of a build's output that say what is wrong: complaints, else its end.
 fn excerpt(said: &str) -> String {
     let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
-    let is_complaint =
-        |line: &&&str| line.contains("error: ") || line.contains("Error: ") || line.starts_with("error");
+    let is_complaint = |line: &&&str| {
+        line.contains("error: ")
+            || line.contains("Error: ")
+            || line.starts_with("error")
+            || names_line(line)
+    };
     let mut picked: Vec<&str> = lines.iter().filter(is_complaint).take(6).copied().collect();
     if picked.len() < 2 {
         picked = lines[lines.len().saturating_sub(12)..].to_vec();
     }
     let line = |line: &&str| line.trim_end().chars().take(300).collect::<String>();
     picked.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// Whether a line begins with a place in a Python file: `package/module.py:3:`.
+fn names_line(line: &str) -> bool {
+    line.split_once(".py:").is_some_and(|(file, rest)| {
+        !file.contains(' ') && rest.starts_with(|c: char| c.is_ascii_digit())
+    })
 }
 
 impl NativeError {

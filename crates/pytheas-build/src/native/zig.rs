@@ -18,7 +18,7 @@ const HASHES: &[&str] = &[
 ];
 const SCRIPT: &str = include_str!("cc.sh");
 /// Old sources rely on what C compilers let pass until 2023.
-const LENIENT: &str = "-Wno-error=implicit-function-declaration -Wno-error=int-conversion -Wno-error=incompatible-pointer-types -Wno-error=implicit-int";
+const LENIENT: &str = "-fcommon -Wno-error=implicit-function-declaration -Wno-error=int-conversion -Wno-error=incompatible-pointer-types -Wno-error=implicit-int";
 
 /// The program `zig`, fetched first when it is not there. `python` is any Python of this machine.
 pub(super) fn program(installer: &Installer<'_>, python: &Path) -> Result<PathBuf, NativeError> {
