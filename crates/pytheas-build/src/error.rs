@@ -51,11 +51,15 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Dependencies(#[from] DependencyError),
-    /// The app's own files.
+    /// Something cannot be compiled for the target.
     #[error(transparent)]
     #[diagnostic(transparent)]
     Native(#[from] crate::native::NativeError),
-    /// The app itself cannot be added.
+    /// Nothing was measured.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Bench(#[from] crate::native::bench::BenchError),
+    /// The app's own files.
     #[error(transparent)]
     #[diagnostic(transparent)]
     App(#[from] AppError),

@@ -246,6 +246,15 @@ impl Interpreter {
         })
     }
 
+    /// How the copy of it in the folder `python` is started on this machine, in an emulator if need
+    /// be.
+    pub(crate) fn runner_at(&self, python: &Path, environment: &Environment) -> Option<Runner> {
+        let mut copy = self.clone();
+        copy.dir = python.to_owned();
+        copy.tool = None;
+        copy.compiler(environment)
+    }
+
     /// Adds to a bundle's `lib` what the packages in `site` need of the system; gives what this
     /// machine does not have.
     pub(crate) fn add_libraries(

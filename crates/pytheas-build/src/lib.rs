@@ -54,6 +54,7 @@ pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
+pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;

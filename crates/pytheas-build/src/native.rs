@@ -13,6 +13,7 @@
 //! ```
 
 pub(crate) mod backend;
+pub(crate) mod bench;
 pub(crate) mod compile;
 mod cross;
 mod error;
@@ -82,9 +83,8 @@ pub(crate) fn wheel_of_sdist(
     let source = |into: &Path| sdist::unpack(path, &bytes, into);
     let key = Sha256::of(&bytes).to_string();
     let expects_code = sdist::has_compiled_code(path);
-    wheel_of(installer, &subject, &key, expects_code, &source).map_err(|error| {
-        error.with_wheels(|| error::newest_with_wheel(installer, &subject))
-    })
+    wheel_of(installer, &subject, &key, expects_code, &source)
+        .map_err(|error| error.with_wheels(|| error::newest_with_wheel(installer, &subject)))
 }
 
 /// Builds what `source` unpacks (and gives the top folder of) for the installer's platform; `key`

@@ -46,8 +46,9 @@ pub use project::{Project, ProjectError, RequirementSource, normalised_name};
 pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
-pub use settings::{CompileSpec, CompileWith, 
-    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+pub use settings::{
+    CompileSpec, CompileWith, ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec,
+    Settings, Target,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

@@ -77,16 +77,17 @@ impl Builder<'_> {
             .arg(self.dir.join("env"));
         self.uv(command, &[])?;
         self.install(&self.system.requires)?;
+        // Some projects run the compiler when they are only asked what they need.
+        let zig = zig::program(self.installer, &self.target.python)?;
+        let host_include = self.host_include()?;
+        let tools = self.dir.join("tools");
+        zig::write_scripts(&tools, &zig, self.target, &host_include)?;
         write(&self.dir.join("backend.py"), SCRIPT, Kind::Data)?;
         let more = self.hook("requires", &self.dir.join("wheels"))?.0;
         let more: Vec<String> = serde_json::from_value(more).unwrap_or_default();
         error::check_tools(&more, self.target.bits(), self.subject)?;
         self.install(&more)?;
 
-        let zig = zig::program(self.installer, &self.target.python)?;
-        let host_include = self.host_include()?;
-        let tools = self.dir.join("tools");
-        zig::write_scripts(&tools, &zig, self.target, &host_include)?;
         self.target.impose(&self.site_packages()?, &tools)?;
         let wheels = self.dir.join("wheels");
         std::fs::create_dir_all(&wheels).map_err(io_error("make", &wheels))?;
@@ -94,7 +95,10 @@ impl Builder<'_> {
         let name = name.as_str().unwrap_or_default();
         let path = wheels.join(name);
         if !name.ends_with(".whl") || name.contains('/') || !path.is_file() {
-            return Err(error::failed("the build back end made no wheel", self.subject));
+            return Err(error::failed(
+                "the build back end made no wheel",
+                self.subject,
+            ));
         }
         Ok(Wheel { path, said })
     }
@@ -115,10 +119,16 @@ impl Builder<'_> {
             .installer
             .environment
             .python(&python)
-            .args(["-I", "-c", &format!("import sysconfig; print({expression})")])
+            .args([
+                "-I",
+                "-c",
+                &format!("import sysconfig; print({expression})"),
+            ])
             .output()
             .map_err(io_error("start", &python))?;
-        Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+        Ok(String::from_utf8_lossy(&output.stdout)
+            .trim_end()
+            .to_owned())
     }
 
     /// Installs requirements into the environment.
@@ -168,8 +178,17 @@ impl Builder<'_> {
         let environment = self.installer.environment;
         let mut command = environment.python(&python);
         for name in [
-            "CFLAGS", "CXXFLAGS", "CPPFLAGS", "LDFLAGS", "CPATH", "C_INCLUDE_PATH", "LIBRARY_PATH",
-            "PKG_CONFIG_PATH", "ARCHFLAGS", "LD_LIBRARY_PATH", "UV_PYTHON",
+            "CFLAGS",
+            "CXXFLAGS",
+            "CPPFLAGS",
+            "LDFLAGS",
+            "CPATH",
+            "C_INCLUDE_PATH",
+            "LIBRARY_PATH",
+            "PKG_CONFIG_PATH",
+            "ARCHFLAGS",
+            "LD_LIBRARY_PATH",
+            "UV_PYTHON",
         ] {
             command.env_remove(name);
         }

@@ -43,14 +43,12 @@ fn find(spec: &CompileSpec, roots: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<Modul
         .map(|root| (root.clone(), BTreeSet::new()))
         .collect();
     for pattern in &spec.modules {
-        let matched = found
-            .iter_mut()
-            .any(|(root, modules)| {
-                let new = matching(root, pattern);
-                let any = !new.is_empty();
-                modules.extend(new);
-                any
-            });
+        let matched = found.iter_mut().any(|(root, modules)| {
+            let new = matching(root, pattern);
+            let any = !new.is_empty();
+            modules.extend(new);
+            any
+        });
         if !matched {
             return Err(not_found(pattern, roots).into());
         }
@@ -63,9 +61,8 @@ fn find(spec: &CompileSpec, roots: &[PathBuf]) -> Result<Vec<(PathBuf, Vec<Modul
 
 /// The modules below `root` that `pattern` names.
 fn matching(root: &Path, pattern: &str) -> Vec<Module> {
-    let is_name = |part: &str| {
-        !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_')
-    };
+    let is_name =
+        |part: &str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
     let (base, all) = match pattern.strip_suffix(".*") {
         Some(base) => (base, true),
         None => (pattern, false),
@@ -86,7 +83,11 @@ fn matching(root: &Path, pattern: &str) -> Vec<Module> {
         };
     }
     let mut modules = Vec::new();
-    for entry in WalkDir::new(root.join(&path)).sort_by_file_name().into_iter().flatten() {
+    for entry in WalkDir::new(root.join(&path))
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+    {
         let file = entry.file_name().to_string_lossy();
         let Some(stem) = file.strip_suffix(".py") else {
             continue;
@@ -182,19 +183,23 @@ pub(crate) fn compile(
             write(&into.join("pyproject.toml"), &project, Kind::Data)?;
             Ok(into.to_owned())
         };
-        let made = super::wheel_of(installer, &subject, &key, true, &unpack).map_err(|error| {
-            match error {
-                NativeError::Build { source, .. } => ModulesError::Failed {
-                    with: spec.with.as_str(),
-                    platform: installer.platform.clone(),
-                    source,
-                }
-                .into(),
-                other => other,
-            }
-        })?;
+        let made =
+            super::wheel_of(installer, &subject, &key, true, &unpack).map_err(
+                |error| match error {
+                    NativeError::Build { source, .. } => ModulesError::Failed {
+                        with: spec.with.as_str(),
+                        platform: installer.platform.clone(),
+                        source,
+                    }
+                    .into(),
+                    other => other,
+                },
+            )?;
         count += place(&made.bytes, &root)?;
-        if let Some(module) = modules.iter().find(|module| compiled(&root, module).is_none()) {
+        if let Some(module) = modules
+            .iter()
+            .find(|module| compiled(&root, module).is_none())
+        {
             return Err(ModulesError::Missing {
                 with: spec.with.as_str(),
                 name: module.name.clone(),
@@ -208,9 +213,7 @@ pub(crate) fn compile(
 /// Whether the interpreter starts the module as a program, which it cannot with compiled ones.
 fn is_started(module: &Module, entry: &Entry) -> bool {
     match entry {
-        Entry::Module(name) => {
-            *name == module.name || format!("{name}.__main__") == module.name
-        }
+        Entry::Module(name) => *name == module.name || format!("{name}.__main__") == module.name,
         Entry::Script(path) => {
             let path = path.as_str();
             path == module.path || path.strip_prefix("src/") == Some(module.path.as_str())
@@ -269,7 +272,12 @@ fn setup(with: CompileWith, modules: &[Module]) -> String {
         CompileWith::Cython => {
             let list: String = modules
                 .iter()
-                .map(|module| format!("    Extension(\"{}\", [\"{}\"]),\n", module.name, module.path))
+                .map(|module| {
+                    format!(
+                        "    Extension(\"{}\", [\"{}\"]),\n",
+                        module.name, module.path
+                    )
+                })
                 .collect();
             format!(
                 "from setuptools import Extension\nfrom Cython.Build import cythonize\n\nextensions = cythonize([\n{list}], language_level=3, quiet=True)\n"
@@ -293,7 +301,10 @@ fn setup(with: CompileWith, modules: &[Module]) -> String {
 
 /// The name of mypyc's shared module, by what is in it: two apps' must not be one.
 fn group(modules: &[Module]) -> String {
-    let names: String = modules.iter().map(|module| format!("{}\n", module.name)).collect();
+    let names: String = modules
+        .iter()
+        .map(|module| format!("{}\n", module.name))
+        .collect();
     Sha256::of(names.as_bytes()).to_string()[..12].to_owned()
 }
 

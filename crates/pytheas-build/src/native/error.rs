@@ -18,7 +18,9 @@ pub enum NativeError {
     #[error("cannot fetch the C compiler `ziglang` from the package index")]
     #[diagnostic(
         code(pytheas::native::toolchain),
-        help("what uv says is above; check the network and index settings, or add `ziglang` to the index")
+        help(
+            "what uv says is above; check the network and index settings, or add `ziglang` to the index"
+        )
     )]
     Toolchain {
         /// What uv says.
@@ -28,14 +30,18 @@ pub enum NativeError {
     #[error("what compiling needs is not in the cache, and the network is not to be used")]
     #[diagnostic(
         code(pytheas::native::offline),
-        help("build once without `--offline`: the C compiler, headers and build requirements stay in the caches")
+        help(
+            "build once without `--offline`: the C compiler, headers and build requirements stay in the caches"
+        )
     )]
     Offline,
     /// The CPU is not known to the compiler's wrapper.
     #[error("nothing can be compiled for `{platform}`")]
     #[diagnostic(
         code(pytheas::native::platform),
-        help("Linux on x86_64, aarch64, armv7 and riscv64 is known; require packages that have wheels")
+        help(
+            "Linux on x86_64, aarch64, armv7 and riscv64 is known; require packages that have wheels"
+        )
     )]
     Platform {
         /// What is built for.
@@ -45,7 +51,9 @@ pub enum NativeError {
     #[error("compiling for Python {short} on `{platform}` needs a Python {short} on this machine")]
     #[diagnostic(
         code(pytheas::native::no_python),
-        help("install Python {short} (e.g. with pyenv, uv or the system's packages), or choose another with `--python`")
+        help(
+            "install Python {short} (e.g. with pyenv, uv or the system's packages), or choose another with `--python`"
+        )
     )]
     NoPython {
         /// Major and minor version.
@@ -57,7 +65,9 @@ pub enum NativeError {
     #[error("the C headers of Python {version} from `{}` are not to be had", origin.display())]
     #[diagnostic(
         code(pytheas::native::no_headers),
-        help("use an interpreter that has them (`--interpreter debian` or `--interpreter pbs`), or install this one's (`python3-dev`, `python3-devel`)")
+        help(
+            "use an interpreter that has them (`--interpreter debian` or `--interpreter pbs`), or install this one's (`python3-dev`, `python3-devel`)"
+        )
     )]
     NoHeaders {
         /// Where the interpreter comes from.
@@ -66,7 +76,9 @@ pub enum NativeError {
         version: String,
     },
     /// It is built by a tool that does not cross-compile here.
-    #[error("`{package}` {version} has no wheel for `{platform}`, and its source is built by {tool}, which is not supported")]
+    #[error(
+        "`{package}` {version} has no wheel for `{platform}`, and its source is built by {tool}, which is not supported"
+    )]
     #[diagnostic(code(pytheas::native::tool))]
     Tool {
         /// The package.
@@ -82,7 +94,9 @@ pub enum NativeError {
         help: String,
     },
     /// A header of a library is missing.
-    #[error("`{package}` {version} has no wheel for `{platform}`, and its source needs the header `{header}`")]
+    #[error(
+        "`{package}` {version} has no wheel for `{platform}`, and its source needs the header `{header}`"
+    )]
     #[diagnostic(code(pytheas::native::header))]
     Header {
         /// The package.
@@ -135,7 +149,9 @@ pub enum NativeError {
     #[error("`{file}` of `{package}` {version} does not fit `{platform}`: {reason}")]
     #[diagnostic(
         code(pytheas::native::unfit),
-        help("its build does not honour the compiler it is given; require a version that has a wheel, or report it to its authors")
+        help(
+            "its build does not honour the compiler it is given; require a version that has a wheel, or report it to its authors"
+        )
     )]
     Unfit {
         /// The package.
@@ -200,7 +216,9 @@ pub enum ModulesError {
     #[error("`{name}` starts the app, so it cannot be compiled")]
     #[diagnostic(
         code(pytheas::compile::entry),
-        help("Python starts programs from source only: move what takes time into another module, or start the app by `module:callable`")
+        help(
+            "Python starts programs from source only: move what takes time into another module, or start the app by `module:callable`"
+        )
     )]
     Entry {
         /// The module.
@@ -210,7 +228,9 @@ pub enum ModulesError {
     #[error("{with} cannot compile the app's modules for `{platform}`")]
     #[diagnostic(
         code(pytheas::compile::failed),
-        help("correct what it says, or leave the module out of `modules` in `[tool.pytheas.compile]`")
+        help(
+            "correct what it says, or leave the module out of `modules` in `[tool.pytheas.compile]`"
+        )
     )]
     Failed {
         /// What compiles.
@@ -290,7 +310,8 @@ pub(super) fn check_tools(
     for requirement in requires {
         let name = requirement_name(requirement);
         // Its headers say the sizes of the machine it was made for.
-        let numpy = (name == "numpy" && bits == 32).then_some("numpy's headers for 64-bit machines");
+        let numpy =
+            (name == "numpy" && bits == 32).then_some("numpy's headers for 64-bit machines");
         let tool = TOOLS.iter().find(|(known, _)| *known == name);
         if let Some(tool) = tool.map(|(_, tool)| *tool).or(numpy) {
             return Err(NativeError::Tool {
@@ -398,7 +419,10 @@ pub(super) fn first_complaint(said: &str) -> Option<&str> {
 
 /// The lines of a build's output that say what is wrong: complaints, else its end.
 fn excerpt(said: &str) -> String {
-    let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
+    let lines: Vec<&str> = said
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let is_complaint = |line: &&&str| {
         line.contains("error: ")
             || line.contains("Error: ")
@@ -450,10 +474,22 @@ pub(super) fn newest_with_wheel(installer: &Installer<'_>, subject: &Subject) ->
     }
     let scratch = tempfile::tempdir().ok()?;
     let file = scratch.path().join("requirements.in");
-    super::write(&file, &format!("{}\n", subject.package), crate::scratch::Kind::Data).ok()?;
+    super::write(
+        &file,
+        &format!("{}\n", subject.package),
+        crate::scratch::Kind::Data,
+    )
+    .ok()?;
     let mut command = installer.uv.command();
     command
-        .args(["pip", "compile", "--no-deps", "--no-header", "--no-annotate", "--quiet"])
+        .args([
+            "pip",
+            "compile",
+            "--no-deps",
+            "--no-header",
+            "--no-annotate",
+            "--quiet",
+        ])
         .args(["--only-binary", ":all:", "--python-platform", platform])
         .args(["--python-version", &installer.interpreter.version])
         .arg(&file);
@@ -486,7 +522,14 @@ mod tests {
     fn rust_is_refused_by_name() {
         let error = check_tools(&["maturin>=1.9,<2".to_owned()], 64, &subject()).unwrap_err();
         insta::assert_snapshot!(error.to_string(), @"");
-        assert!(check_tools(&["setuptools".to_owned(), "Cython".to_owned()], 64, &subject()).is_ok());
+        assert!(
+            check_tools(
+                &["setuptools".to_owned(), "Cython".to_owned()],
+                64,
+                &subject()
+            )
+            .is_ok()
+        );
         assert!(check_tools(&["numpy".to_owned()], 64, &subject()).is_ok());
         assert!(check_tools(&["numpy>=2".to_owned()], 32, &subject()).is_err());
     }

@@ -62,7 +62,11 @@ pub(super) fn put_right(package: &str, source: &Path) -> Result<(), NativeError>
             continue;
         };
         if let Some(text) = moved_out(&text, nested) {
-            tracing::debug!(package, function = nested.around, "moved a nested function out");
+            tracing::debug!(
+                package,
+                function = nested.around,
+                "moved a nested function out"
+            );
             write(&path, &text, Kind::Data)?;
         }
     }

@@ -77,8 +77,11 @@ pub(super) fn has_compiled_code(path: &Path) -> bool {
     };
     let counts = |name: &str| is_code(name) && !aside(name);
     if path.extension().is_some_and(|end| end == "zip") {
-        return zip::ZipArchive::new(io::Cursor::new(&bytes))
-            .is_ok_and(|archive| archive.file_names().any(|name| name.is_ok_and(|name| counts(&name))));
+        return zip::ZipArchive::new(io::Cursor::new(&bytes)).is_ok_and(|archive| {
+            archive
+                .file_names()
+                .any(|name| name.is_ok_and(|name| counts(&name)))
+        });
     }
     let mut archive = tar::Archive::new(GzDecoder::new(&*bytes).take(TOTAL_MAX));
     let Ok(entries) = archive.entries() else {
@@ -137,9 +140,9 @@ fn unpack_zip(bytes: &[u8], into: &Path) -> io::Result<()> {
             continue;
         }
         let name = entry.name().map_err(io::Error::other)?.into_owned();
-        let path: pytheas_release::RelPath = name
-            .parse()
-            .map_err(|reason| io::Error::other(format!("the name `{}` {reason}", name.escape_debug())))?;
+        let path: pytheas_release::RelPath = name.parse().map_err(|reason| {
+            io::Error::other(format!("the name `{}` {reason}", name.escape_debug()))
+        })?;
         let mut content = Vec::new();
         entry.take(left + 1).read_to_end(&mut content)?;
         left = left

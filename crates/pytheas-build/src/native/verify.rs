@@ -80,7 +80,10 @@ pub(super) fn checked(
     let mut parts: Vec<&str> = name.trim_end_matches(".whl").split('-').collect();
     if parts.last() == Some(&"any") {
         if modules > 0 {
-            return Err(wrong(name, "it is compiled, but its tag says `any`".to_owned()));
+            return Err(wrong(
+                name,
+                "it is compiled, but its tag says `any`".to_owned(),
+            ));
         }
         return Ok(Checked {
             name: name.to_owned(),
@@ -125,7 +128,11 @@ fn check_elf(
     }
     if let Some(library) = interpreter::needed_libraries(content)
         .into_iter()
-        .find(|library| !interpreter::is_c_library(library) && !is_compilers(library) && !bundled.contains(library))
+        .find(|library| {
+            !interpreter::is_c_library(library)
+                && !is_compilers(library)
+                && !bundled.contains(library)
+        })
     {
         return Err(format!("it needs `{library}`, which is not in the wheel"));
     }
@@ -231,8 +238,8 @@ fn retagged(mut members: Vec<(String, bool, Vec<u8>)>, platform: &str) -> io::Re
     }
     let mut writer = ZipWriter::new(io::Cursor::new(Vec::new()));
     for (path, is_program, content) in members {
-        let options = SimpleFileOptions::default()
-            .unix_permissions(if is_program { 0o755 } else { 0o644 });
+        let options =
+            SimpleFileOptions::default().unix_permissions(if is_program { 0o755 } else { 0o644 });
         writer.start_file(path, options).map_err(io::Error::other)?;
         writer.write_all(&content)?;
     }
@@ -241,7 +248,7 @@ fn retagged(mut members: Vec<(String, bool, Vec<u8>)>, platform: &str) -> io::Re
 
 /// A line of `RECORD` (PEP 376).
 pub(crate) fn record_line(path: &str, content: &[u8]) -> String {
-    let hash = base64::engine::general_purpose::URL_SAFE_NO_PAD
-        .encode(Sha256::of(content).as_bytes());
+    let hash =
+        base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::of(content).as_bytes());
     format!("{path},sha256={hash},{}", content.len())
 }

@@ -52,7 +52,13 @@ pub(super) fn program(installer: &Installer<'_>, python: &Path) -> Result<PathBu
     let fresh = scratch.path().join("fresh");
     let mut command = installer.uv.command();
     command
-        .args(["pip", "install", "--no-deps", "--require-hashes", "--python"])
+        .args([
+            "pip",
+            "install",
+            "--no-deps",
+            "--require-hashes",
+            "--python",
+        ])
         .arg(python)
         .arg("--target")
         .arg(&fresh)
@@ -90,7 +96,10 @@ pub(super) fn write_scripts(
             .replace("@LANGUAGE@", language)
             .replace("@TARGET@", &target.zig)
             .replace("@HOST_INCLUDE@", &format!("-I{host_include}*"))
-            .replace("@INCLUDE_MAP@", &format!("{}=include", quoted(&target.include)))
+            .replace(
+                "@INCLUDE_MAP@",
+                &format!("{}=include", quoted(&target.include)),
+            )
             .replace("@INCLUDE_ARG@", &quoted(&target.include))
     };
     let triple = &target.multiarch;

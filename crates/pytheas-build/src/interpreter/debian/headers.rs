@@ -31,7 +31,9 @@ pub(in super::super) fn headers(
     let standard = interpreter
         .packages
         .iter()
-        .find(|package| package.name.starts_with("libpython3.") && package.name.ends_with("-stdlib"))
+        .find(|package| {
+            package.name.starts_with("libpython3.") && package.name.ends_with("-stdlib")
+        })
         .ok_or_else(|| missing("it has no standard library package"))?;
     let short = standard
         .name
@@ -106,9 +108,10 @@ fn dev_package(
         .filter(|package| package.upstream() == standard.upstream());
     let Some(package) = found else {
         let reason = format!("the archive has no {name} {} any more", standard.version);
-        return Err(io_error("find the headers of", &PathBuf::from(&standard.name))(
-            io::Error::other(reason),
-        ));
+        return Err(io_error(
+            "find the headers of",
+            &PathBuf::from(&standard.name),
+        )(io::Error::other(reason)));
     };
     let bytes = serde_json::to_vec_pretty(package)
         .map_err(|error| io_error("write", &file)(error.into()))?;
