@@ -240,6 +240,20 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     if target.slim && form.name() == "bundle" {
         crate::slim::cut(&tree_dir, &record, &target.keep, observer)?;
     }
+    if let Some(spec) = &project.settings.compile {
+        if form.name() == "bundle" {
+            let site = interpreter.site_packages.under(&tree_dir.join("python"));
+            crate::native::compile::drop_sources(
+                spec,
+                &crate::bundle::app_roots(&tree_dir, &site),
+            )?;
+        } else {
+            observer(Event::Warning {
+                text: "only bundles hold compiled modules: `[tool.pytheas.compile]` is passed over"
+                    .to_owned(),
+            });
+        }
+    }
     let mut tree = read_back(&tree_dir)?;
     if form.name() == "bundle" {
         crate::known::add_sbom(&tree_dir, &mut tree, &record, &lock.content)?;

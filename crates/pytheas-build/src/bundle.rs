@@ -24,6 +24,7 @@ use crate::{
     form::{Form, Job, Made},
     install::Installer,
     launcher::{LAUNCH_FILE, Record, encode, machine_code},
+    native,
     scratch::{self, Kind},
 };
 
@@ -67,6 +68,10 @@ impl Form for Bundle {
         job.phase(Phase::App);
         let app = into.join(APP);
         let built = self.add_app(job, &installer, &site, &app)?;
+        if let Some(spec) = &job.project.settings.compile {
+            let roots = app_roots(into, &site);
+            native::compile::compile(&installer, spec, job.name.as_str(), job.entry, &roots)?;
+        }
         dependencies::normalise(&site, &home)?;
         for library in job.interpreter.add_libraries(&site, &home.join("lib"))? {
             job.warn(format!(
@@ -246,6 +251,12 @@ fn app_folders(app: &Path) -> Vec<&'static str> {
         }
     }
     folders
+}
+
+/// Where the app's own modules lie in the bundle `tree`, whose packages are in `site`.
+pub(crate) fn app_roots(tree: &Path, site: &Path) -> Vec<PathBuf> {
+    let app = tree.join(APP);
+    vec![app.join("src"), app, site.to_owned()]
 }
 
 /// Where modules are looked for.

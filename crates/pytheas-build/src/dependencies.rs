@@ -48,6 +48,10 @@ pub enum DependencyError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Install(#[from] crate::install::InstallError),
+    /// A source that cannot be compiled for the target.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Native(#[from] crate::native::NativeError),
     /// A marker that is not understood.
     #[error("the marker `{marker}` of `{package}` in the lock file is not understood")]
     #[diagnostic(

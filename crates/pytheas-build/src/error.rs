@@ -55,6 +55,14 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Dependencies(#[from] DependencyError),
+    /// Something cannot be compiled for the target.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Native(#[from] crate::native::NativeError),
+    /// Nothing was measured.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Bench(#[from] crate::native::bench::BenchError),
     /// The app's own files.
     #[error(transparent)]
     #[diagnostic(transparent)]

@@ -26,6 +26,13 @@ pub enum Event {
         /// Where from, without credentials.
         from: String,
     },
+    /// C code is being compiled for the target.
+    Compiling {
+        /// The package or modules.
+        what: String,
+        /// The target.
+        platform: pytheas_release::Platform,
+    },
     /// Something that does not stop the build but should be known.
     Warning {
         /// The text, without `warning:`.

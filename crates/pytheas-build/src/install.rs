@@ -181,8 +181,14 @@ impl Installer<'_> {
         let all_wheels = chosen
             .iter()
             .all(|(_, choice)| matches!(choice, Chosen::Wheel(..)));
+        // uv builds sources for this machine, unless they need a compiler that it does not have.
         if !all_wheels && self.interpreter.runs_here() {
-            return Ok(false);
+            let has_other = chosen
+                .iter()
+                .any(|(_, choice)| matches!(choice, Chosen::Other(_)));
+            if has_other || crate::native::host_compiles(self) {
+                return Ok(false);
+            }
         }
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
@@ -235,13 +241,21 @@ impl Installer<'_> {
         self.place(&store, &[contents], site)
     }
 
-    /// Builds a source distribution for a foreign platform: only a pure wheel will do.
+    /// Builds a source distribution for a platform that uv cannot build for: with the target's
+    /// compiler when it holds code for one, else by uv, and then only a pure wheel will do.
     fn build_source(
         &self,
         package: &LockedPackage,
         sdist: &Path,
         store: &Store,
     ) -> Result<Contents, DependencyError> {
+        let compiled = || -> Result<Contents, DependencyError> {
+            let made = crate::native::wheel_of_sdist(self, package, sdist)?;
+            Ok(store.add(&made.name, &made.bytes, Sha256::of(&made.bytes))?)
+        };
+        if crate::native::has_compiled_code(sdist) {
+            return compiled();
+        }
         let scratch = store.scratch()?;
         let mut command = self.uv.command();
         command
@@ -265,13 +279,7 @@ impl Installer<'_> {
             .and_then(|path| Some(path.file_name()?.to_string_lossy().into_owned()))
             .unwrap_or_default();
         let (Some(made), true) = (made, name.ends_with("-none-any.whl")) else {
-            return Err(InstallError::CompiledSource {
-                package: package.name.clone(),
-                version: package.version.clone().unwrap_or_default(),
-                platform: self.platform.clone(),
-                made: name,
-            }
-            .into());
+            return compiled();
         };
         let bytes = std::fs::read(&made).map_err(io_error("read", &made))?;
         Ok(store.add(&name, &bytes, Sha256::of(&bytes))?)

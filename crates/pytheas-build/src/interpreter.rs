@@ -46,6 +46,54 @@ pub(crate) fn needed_libraries(bytes: &[u8]) -> Vec<String> {
     runtime::needed(bytes)
 }
 
+/// Whether a shared library is a part of the C library.
+pub(crate) fn is_c_library(name: &str) -> bool {
+    elf::is_c_library(name)
+}
+
+/// A Python of this machine, with this machine's C library, that has the interpreter's minor
+/// version: what builds of packages run on.
+pub(crate) fn host_tool(environment: &Environment, interpreter: &Interpreter) -> Option<PathBuf> {
+    if interpreter.runs_here && interpreter.loader.is_none() {
+        return Some(interpreter.python());
+    }
+    interpreter
+        .tool
+        .clone()
+        .or_else(|| tool_for(environment, &interpreter.version))
+}
+
+/// The folder with the interpreter's `Python.h`: its own, else from the distribution it is made
+/// of; none when it comes without.
+pub(crate) fn headers(
+    interpreter: &Interpreter,
+    platform: &Platform,
+    connectivity: Connectivity,
+    environment: &Environment,
+    observer: Observer<'_>,
+) -> Result<Option<PathBuf>, InterpreterError> {
+    let include = interpreter.dir.join(HEADERS);
+    let inside = std::fs::read_dir(&include).into_iter().flatten().flatten();
+    let own = [include.clone()]
+        .into_iter()
+        .chain(inside.map(|child| child.path()))
+        .find(|dir| dir.join("Python.h").is_file());
+    if own.is_some() || interpreter.packages.is_empty() {
+        return Ok(own);
+    }
+    let wanted = Wanted {
+        python: None,
+        locked: None,
+        platform,
+        choice: &InterpreterChoice::Debian,
+        mirror: None,
+        connectivity,
+        environment,
+        observer,
+    };
+    debian::headers(&wanted, interpreter).map(Some)
+}
+
 /// The folder with the C headers, relative to `python`.
 const HEADERS: &str = "include";
 
@@ -196,6 +244,15 @@ impl Interpreter {
             program,
             arguments: arguments.to_vec(),
         })
+    }
+
+    /// How the copy of it in the folder `python` is started on this machine, in an emulator if need
+    /// be.
+    pub(crate) fn runner_at(&self, python: &Path, environment: &Environment) -> Option<Runner> {
+        let mut copy = self.clone();
+        copy.dir = python.to_owned();
+        copy.tool = None;
+        copy.compiler(environment)
     }
 
     /// Adds to a bundle's `lib` what the packages in `site` need of the system; gives what this

@@ -29,6 +29,7 @@ mod installed_entry;
 mod interpreter;
 mod known;
 mod launcher;
+mod native;
 mod one_file;
 mod output;
 mod scratch;
@@ -58,6 +59,8 @@ pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
+pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
+pub use native::{ModulesError, NativeError, Said};
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
 pub use upload::{

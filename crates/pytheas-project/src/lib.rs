@@ -48,8 +48,8 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    AuditSpec, ConfigKind, ConfigSpec, Day, HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec,
-    Settings, Target, VersionFrom, VersionSpec,
+    AuditSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day, HealthSpec, IgnoreSpec,
+    LicenceSpec, Millis, ReadySpec, Settings, Target, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

@@ -63,6 +63,8 @@ pub struct Settings {
     pub audit: AuditSpec,
     /// Where the version comes from, when `project.version` does not say.
     pub version: Option<VersionSpec>,
+    /// Which modules of the app become compiled ones.
+    pub compile: Option<CompileSpec>,
 }
 
 /// The table `[tool.pytheas.audit]`.
@@ -139,6 +141,45 @@ pub enum VersionFrom {
     File,
     /// A string in a module, which is read and not run.
     Attr,
+}
+
+/// The table `[tool.pytheas.compile]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct CompileSpec {
+    /// Modules by their dotted names; `package.*` is every module below a package.
+    pub modules: Vec<String>,
+    /// What compiles them.
+    #[serde(default)]
+    pub with: CompileWith,
+    /// Another version of Cython or mypy than the one Pytheas knows.
+    pub version: Option<String>,
+    /// Whether the sources stay beside the compiled modules, for the lines in tracebacks.
+    #[serde(default)]
+    pub keep_sources: bool,
+    /// What `pytheas bench` calls: `package.module:callable`.
+    pub bench: Option<String>,
+}
+
+/// What turns Python modules into C.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompileWith {
+    /// Cython: any Python, types by annotations of its own.
+    #[default]
+    Cython,
+    /// mypyc: type-checked Python.
+    Mypyc,
+}
+
+impl CompileWith {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cython => "cython",
+            Self::Mypyc => "mypyc",
+        }
+    }
 }
 
 /// The table `[tool.pytheas.licences]`: SPDX identifiers.

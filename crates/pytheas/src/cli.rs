@@ -73,6 +73,7 @@ pub(crate) enum Command {
     Lock(commands::lock::LockArgs),
     Sync(commands::sync::SyncArgs),
     Build(commands::build::BuildArgs),
+    Bench(commands::bench::BenchArgs),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
     Audit(commands::audit::AuditArgs),

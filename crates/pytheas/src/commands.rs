@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod audit;
+pub(crate) mod bench;
 pub(crate) mod build;
 pub(crate) mod build_forms;
 pub(crate) mod check;
@@ -41,6 +42,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Agent(args) => return agent::run(args, context),
         Command::Rollout(command) => return rollout::run(&command, context),
         Command::Demo(args) => return demo::run(&args, context),
+        Command::Bench(args) => bench::run(&args, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),

@@ -54,13 +54,23 @@ impl Installer<'_> {
         Ok(wheels)
     }
 
-    /// Builds a source distribution; compiled code is for this machine only.
+    /// Builds a source distribution, with this machine's compiler or the target's.
     fn wheel_of_source(
         &self,
         package: &LockedPackage,
         sdist: &Path,
         store: &Store,
     ) -> Result<WheelFile, DependencyError> {
+        let compiled = || -> Result<WheelFile, DependencyError> {
+            let made = crate::native::wheel_of_sdist(self, package, sdist)?;
+            Ok(WheelFile {
+                name: made.name,
+                bytes: made.bytes,
+            })
+        };
+        if crate::native::has_compiled_code(sdist) && !crate::native::host_compiles(self) {
+            return compiled();
+        }
         let scratch = store.scratch()?;
         let dir = scratch.path();
         let mut command = self.uv.command();
@@ -82,13 +92,7 @@ impl Installer<'_> {
             .unwrap_or_default();
         let fits = name.ends_with("-none-any.whl") || self.interpreter.runs_here();
         if name.is_empty() || !fits {
-            return Err(InstallError::CompiledSource {
-                package: package.name.clone(),
-                version: package.version.clone().unwrap_or_default(),
-                platform: self.platform.clone(),
-                made: name,
-            }
-            .into());
+            return compiled();
         }
         let path = dir.join(&name);
         let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;

@@ -11,6 +11,7 @@
 //! `libraries/` beside `python/` in the cache holds what packages may need on top (libstdc++ …).
 
 mod archive;
+mod headers;
 mod layout;
 mod package;
 mod release;
@@ -23,6 +24,7 @@ use pytheas_project::{Connectivity, http::HttpError};
 use pytheas_release::{Platform, Sha256};
 use serde::{Deserialize, Serialize};
 
+pub(super) use self::headers::headers;
 pub use self::package::Package;
 use self::release::Mirror;
 use super::{

@@ -5,6 +5,7 @@ mod errors;
 mod folders;
 mod inputs;
 mod interpreters;
+mod native;
 mod packages;
 mod platforms;
 mod support;

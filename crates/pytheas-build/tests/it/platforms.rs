@@ -48,7 +48,7 @@ fn workspace() -> Workspace {
 }
 
 /// Whether Debian's packages can be had: apt's own sources and the archive's keys are there.
-fn has_debian() -> bool {
+pub(crate) fn has_debian() -> bool {
     let is_debian = std::fs::read_to_string("/etc/os-release")
         .is_ok_and(|text| text.lines().any(|line| line == "ID=debian"));
     let has_keys = Path::new("/usr/share/keyrings/debian-archive-keyring.gpg").is_file();
@@ -74,7 +74,7 @@ fn program(name: &str) -> Option<PathBuf> {
 
 /// A command that runs where the kernel starts Arm programs by qemu-user: in a user namespace with
 /// its own `binfmt_misc` (Linux 6.7), so nothing changes for the machine. None, visibly, without.
-fn emulated(cpu: &str, command: &[&OsStr]) -> Option<Command> {
+pub(crate) fn emulated(cpu: &str, command: &[&OsStr]) -> Option<Command> {
     let Some(qemu) = program(&format!("qemu-{cpu}-static")) else {
         skipped(&format!(
             "there is no `qemu-{cpu}-static` (qemu-user-static)"

@@ -224,7 +224,7 @@ pub(crate) fn bundle(
     build(&request, context)
 }
 
-fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
+pub(crate) fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
     BuildRequest {
         python: tools.python.clone(),
         interpreter: tools.interpreter.clone(),
@@ -244,7 +244,7 @@ fn build(request: &BuildRequest, context: &Context) -> miette::Result<Built> {
     Ok(pytheas_build::build(request, &observer)?)
 }
 
-fn show(event: &Event, progress: &Progress, context: &Context) {
+pub(crate) fn show(event: &Event, progress: &Progress, context: &Context) {
     match event {
         Event::Project(event) => lock::show(event, progress, context),
         Event::Phase(phase) => {
@@ -264,6 +264,9 @@ fn show(event: &Event, progress: &Progress, context: &Context) {
             progress.phase(number, Phase::ALL.len(), what);
         }
         Event::Fetching { what, from } => progress.step(format!("fetching {what} from {from}")),
+        Event::Compiling { what, platform } => {
+            progress.step(format!("compiling {what} for {platform}"))
+        }
         Event::Interpreter {
             provider, version, ..
         } => {

@@ -53,9 +53,10 @@ fn merged(path: &str) -> &str {
     path.strip_prefix("usr/").unwrap_or(path)
 }
 
-/// What of a package is of use: programs, libraries, certificates, licences.
+/// What of a package is of use: programs, libraries, headers, certificates, licences.
 fn is_of_use(path: &str) -> bool {
     path.starts_with("bin/python3.")
+        || path.starts_with("include/")
         || path.starts_with("lib/")
         || (path.starts_with("share/ca-certificates/") && path.ends_with(".crt"))
         || (path.starts_with("share/doc/") && path.ends_with("/copyright"))
