@@ -252,6 +252,9 @@ impl Installer<'_> {
         }
         command.arg(sdist).env("SOURCE_DATE_EPOCH", "315532800");
         self.uv
+            .isolation()
+            .describe(&mut command, &package.name, scratch.path());
+        self.uv
             .run(command)
             .map_err(|error| crate::dependencies::uv_error(self.uv, error))?;
         let dir = scratch.path();

@@ -23,6 +23,7 @@ pub mod graph;
 pub mod http;
 mod index;
 mod inputs;
+pub mod isolate;
 pub mod lock;
 mod lock_file;
 mod manifest;
@@ -41,13 +42,15 @@ pub use environment::Environment;
 pub use event::{Event, Observer};
 pub use index::Index;
 pub use inputs::{Change, LockInputs};
+pub use isolate::Isolation;
 pub use manifest::{ManifestError, closest};
 pub use project::{Project, ProjectError, RequirementSource, normalised_name};
 pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+    BuildNetwork, BuildSpec, ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec,
+    Settings, Target,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

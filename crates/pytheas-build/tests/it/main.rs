@@ -5,6 +5,7 @@ mod errors;
 mod folders;
 mod inputs;
 mod interpreters;
+mod isolation;
 mod packages;
 mod platforms;
 mod support;

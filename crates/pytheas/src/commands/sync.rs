@@ -47,6 +47,9 @@ pub(crate) struct SyncArgs {
     /// Use no network
     #[arg(long)]
     offline: bool,
+    /// Let the code that runs to build packages use the network, all of it [default: only what `[tool.pytheas.build]` names]
+    #[arg(long)]
+    allow_build_network: bool,
 }
 
 #[derive(Serialize)]
@@ -81,7 +84,7 @@ impl Show for Shown<'_> {
 /// Syncs or checks.
 pub(crate) fn run(args: &SyncArgs, context: &Context) -> miette::Result<()> {
     let project = Project::load(&args.project)?;
-    let environment = Environment::current();
+    let environment = super::build::environment(args.allow_build_network);
     let progress = context.progress();
     let observer = |event| lock::show(&event, &progress, context);
     let connectivity = if args.offline {
