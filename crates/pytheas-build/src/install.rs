@@ -11,7 +11,6 @@
 //! builds at once, a power cut or a damaged disk cannot bring a wrong byte into a bundle.
 
 mod choose;
-mod credentials;
 mod fetch;
 mod store;
 #[cfg(test)]

@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod credentials;
 mod entry;
 mod environment;
 mod event;
@@ -37,6 +38,7 @@ pub mod sync;
 mod uv;
 mod uv_fetch;
 
+pub use credentials::{IndexCredentials, login, netrc};
 pub use entry::{Entry, EntryError, ParseEntryError};
 pub use environment::Environment;
 pub use event::{Event, Observer};

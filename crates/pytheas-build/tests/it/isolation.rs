@@ -32,7 +32,7 @@ report = {
     "network": tried(connect),
     "netrc": tried(lambda: open("@HOME@/.netrc").read()),
     "ssh": tried(lambda: os.listdir("@HOME@/.ssh")),
-    "outside": tried(lambda: open("@ROOT@/written", "w").close()),
+    "outside": tried(lambda: open("@OUTSIDE@", "w").close()),
     "home": tried(lambda: open(os.path.expanduser("~/made"), "w").close()),
     "secrets": sorted(name for name in os.environ if "SECRET" in name or "TOKEN" in name),
     "parent": tried(lambda: [open(f"/proc/{pid}/environ").read() for pid in [os.getppid()]]),
@@ -67,7 +67,7 @@ fn trap(settings: &str, strict: &str) -> Trap {
     let setup = SETUP
         .replace("@PORT@", &port)
         .replace("@HOME@", &home.display().to_string())
-        .replace("@ROOT@", &root.display().to_string())
+        .replace("@OUTSIDE@", &outside(&workspace).display().to_string())
         .replace("@STRICT@", strict);
     let nosy = root.join("nosy");
     std::fs::create_dir(&nosy).unwrap();
@@ -101,6 +101,14 @@ fn sdist(dir: &Path) -> String {
         .unwrap();
     assert!(made.success());
     format!("file://{}", file.display())
+}
+
+/// A file that no build may make, in a folder that anyone of this machine's user may write.
+fn outside(workspace: &Workspace) -> PathBuf {
+    let name = workspace.root().file_name().unwrap().to_owned();
+    Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .join(name)
+        .with_extension("written")
 }
 
 /// A cache of uv's that the tests share: what they build lies elsewhere each time.
@@ -148,7 +156,7 @@ fn a_dependency_that_executes_code_is_built_without_network_home_and_secrets() {
     assert!(report.contains("'network': 'cut off: "), "{report}");
     assert_eq!(trap.calls.load(Ordering::SeqCst), 0);
     let root = trap.workspace.root();
-    assert!(!root.join("written").exists() && !root.join("home/made").exists());
+    assert!(!outside(&trap.workspace).exists() && !root.join("home/made").exists());
 }
 
 #[test]
@@ -160,7 +168,7 @@ fn without_namespaces_landlock_and_seccomp_cut_it_off_as_well() {
     is_cut_off(&report);
     assert!(report.contains("'network': 'cut off: "), "{report}");
     assert_eq!(trap.calls.load(Ordering::SeqCst), 0);
-    assert!(!trap.workspace.root().join("written").exists());
+    assert!(!outside(&trap.workspace).exists());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Builds that really happen: packages from the index through uv, Pythons of this machine.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod errors;
 mod folders;
 mod inputs;
