@@ -9,7 +9,7 @@ use std::{
 use miette::{Context as _, IntoDiagnostic};
 
 use pytheas_project::{
-    Connectivity, Environment, Event, Project, Uv,
+    Connectivity, Event, Project, Uv,
     lock::{self, LockOptions, LockStatus, Upgrade},
 };
 use pytheas_release::Platform;

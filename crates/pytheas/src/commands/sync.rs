@@ -6,7 +6,7 @@ use std::{
 };
 
 use pytheas_project::{
-    Connectivity, Environment, Project, PythonRequest, Uv,
+    Connectivity, Project, PythonRequest, Uv,
     sync::{self, SyncMode, SyncOptions, SyncReport},
 };
 use serde::Serialize;
