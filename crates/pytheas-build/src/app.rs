@@ -173,6 +173,7 @@ pub(crate) fn build_wheel(
         .arg(&source)
         .env("SOURCE_DATE_EPOCH", "315532800");
     let name = project.name.to_string();
+    uv.isolation().describe(&mut command, &name, &wheels);
     uv.run(command).map_err(|error| match error {
         UvCallError::Failed(
             UvFailure::Build | UvFailure::Unresolvable | UvFailure::Other,

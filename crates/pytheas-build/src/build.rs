@@ -176,7 +176,8 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let python = project.python(request.python.as_ref().or(target.python.as_ref()));
     let uv = Uv::find(&request.environment, request.connectivity, &|event| {
         observer(Event::Project(event))
-    })?;
+    })?
+    .for_project(project);
     let (interpreter, lock) =
         lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
 

@@ -117,7 +117,7 @@ pub enum DependencyError {
     #[diagnostic(
         code(pytheas::dependencies::build),
         help(
-            "install what its build needs (a C compiler, headers), or require a version that has a wheel"
+            "install what its build needs (a C compiler, headers), or require a version that has a wheel; builds run without a network and with an empty home folder: `[tool.pytheas.build] network = [\"NAME\"]` or `--allow-build-network` allows it"
         )
     )]
     Build {

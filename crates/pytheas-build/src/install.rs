@@ -11,7 +11,6 @@
 //! builds at once, a power cut or a damaged disk cannot bring a wrong byte into a bundle.
 
 mod choose;
-mod credentials;
 mod fetch;
 mod store;
 #[cfg(test)]
@@ -265,6 +264,9 @@ impl Installer<'_> {
             command.arg("--python").arg(python);
         }
         command.arg(sdist).env("SOURCE_DATE_EPOCH", "315532800");
+        self.uv
+            .isolation()
+            .describe(&mut command, &package.name, scratch.path());
         self.uv
             .run(command)
             .map_err(|error| crate::dependencies::uv_error(self.uv, error))?;

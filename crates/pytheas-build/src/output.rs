@@ -96,12 +96,21 @@ impl Output {
         let fresh = self.scratch();
         let failed = io_error("replace", &self.target);
         pytheas_durable::trees::sync(&fresh).map_err(io_error("sync", &fresh))?;
-        check_replaceable(&self.target)?;
-        if is_empty_or_missing(&self.target) {
-            pytheas_durable::move_dir(&fresh, &self.target).map_err(&failed)?;
-        } else {
-            let aside = self.scratch.path().join("old");
-            pytheas_durable::exchange_dirs(&fresh, &self.target, &aside).map_err(&failed)?;
+        let mut tries = 0;
+        loop {
+            check_replaceable(&self.target)?;
+            let placed = if is_empty_or_missing(&self.target) {
+                pytheas_durable::move_dir(&fresh, &self.target)
+            } else {
+                let aside = self.scratch.path().join("old");
+                pytheas_durable::exchange_dirs(&fresh, &self.target, &aside)
+            };
+            match placed {
+                Ok(_) => break,
+                // Another build's result came, or was being replaced, just now: the last one wins.
+                Err(error) if tries < TRIES && fresh.is_dir() && is_race(&error) => tries += 1,
+                Err(error) => return Err(failed(error)),
+            }
         }
         Ok(self.target)
     }
@@ -109,6 +118,16 @@ impl Output {
 
 /// In the names of scratch folders, after the result's.
 pub(crate) const SCRATCH: &str = ".pytheas-build-";
+
+/// How often a place is looked at again that another build changes at the same time.
+const TRIES: usize = 20;
+
+fn is_race(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists | io::ErrorKind::NotFound
+    )
+}
 
 fn is_empty_or_missing(dir: &Path) -> bool {
     match fs::read_dir(dir) {
@@ -127,5 +146,42 @@ fn check_replaceable(dir: &Path) -> Result<(), OutputError> {
         _ => Err(OutputError::NotEmpty {
             dir: dir.to_owned(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_builds_that_end_at_once_in_one_folder_all_succeed_and_one_is_there() {
+        for round in 0..20 {
+            let dir = tempfile::tempdir().unwrap();
+            let target = dir.path().join("out");
+            let outputs: Vec<Output> = (0..4)
+                .map(|number| {
+                    let output = Output::prepare(&target, Path::new("/nowhere")).unwrap();
+                    fs::create_dir(output.scratch()).unwrap();
+                    let record = output.scratch().join(RECORD_FILE);
+                    pytheas_durable::replace(&record, format!("{number}").as_bytes()).unwrap();
+                    output
+                })
+                .collect();
+            let start = std::sync::Barrier::new(outputs.len());
+            std::thread::scope(|scope| {
+                for output in outputs {
+                    let start = &start;
+                    scope.spawn(move || {
+                        start.wait();
+                        output
+                            .finish()
+                            .unwrap_or_else(|error| panic!("{round}: {error:?}"));
+                    });
+                }
+            });
+            assert!(target.join(RECORD_FILE).is_file());
+            let names: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
+            assert_eq!(names.len(), 1, "{names:?}");
+        }
     }
 }

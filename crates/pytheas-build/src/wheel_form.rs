@@ -126,7 +126,8 @@ pub fn distributions(
         .into());
     }
     let tell = |event| observer(Event::Project(event));
-    let uv = Uv::find(&request.environment, request.connectivity, &tell)?;
+    let uv =
+        Uv::find(&request.environment, request.connectivity, &tell)?.for_project(&request.project);
     observer(Event::Phase(Phase::App));
     let scratch =
         tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
@@ -208,6 +209,8 @@ fn run_back_end(
         command.args(["--python", &python.to_string()]);
     }
     command.arg(&source);
+    let name = request.project.name.as_str();
+    uv.isolation().describe(&mut command, name, made);
     uv.run(command).map_err(|error| match error {
         UvCallError::Failed(
             UvFailure::Build | UvFailure::Unresolvable | UvFailure::Other,

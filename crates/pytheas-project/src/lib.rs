@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod credentials;
 mod entry;
 mod environment;
 mod event;
@@ -23,6 +24,7 @@ pub mod graph;
 pub mod http;
 mod index;
 mod inputs;
+pub mod isolate;
 pub mod lock;
 mod lock_file;
 mod manifest;
@@ -37,19 +39,22 @@ mod uv;
 mod uv_fetch;
 mod version;
 
+pub use credentials::{IndexCredentials, login, netrc};
 pub use entry::{Entry, EntryError, ParseEntryError};
 pub use environment::Environment;
 pub use event::{Event, Observer};
 pub use index::Index;
 pub use inputs::{Change, LockInputs};
+pub use isolate::Isolation;
 pub use manifest::{ManifestError, closest};
 pub use project::{Project, ProjectError, RequirementSource, normalised_name};
 pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    AuditSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day, HealthSpec, IgnoreSpec,
-    LicenceSpec, Millis, ReadySpec, Settings, Target, VersionFrom, VersionSpec,
+    AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day,
+    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, Target, VersionFrom,
+    VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

@@ -277,6 +277,7 @@ pub fn lock_into(
     options: &LockOptions,
     observer: Observer<'_>,
 ) -> Result<LockReport, LockError> {
+    let uv = &uv.for_project(project);
     let inputs = LockInputs::of(project)?;
     observer(Event::Resolving {
         requirements: inputs.requirements.len(),
@@ -362,6 +363,7 @@ fn compile(
     };
     command
         .current_dir(&prepared.dir)
+        .env(crate::isolate::OWN, &prepared.dir)
         .args(["pip", "compile"])
         .args(&prepared.arguments)
         .args(["--universal", "--format", "pylock.toml", "--no-header"])

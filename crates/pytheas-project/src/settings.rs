@@ -18,6 +18,9 @@
 //! [tool.pytheas.config]
 //! interval = { type = "duration", default = "30s", env = "GREENHOUSE_INTERVAL", help = "…" }
 //!
+//! [tool.pytheas.build]
+//! network = ["native-thing"]          # packages whose build may use it; true: the project's own
+//!
 //! [tool.pytheas.health]
 //! ready = "notify"                    # or "http://127.0.0.1:8080/healthz", or "stay-up"
 //! deadline = "60s"
@@ -65,6 +68,32 @@ pub struct Settings {
     pub version: Option<VersionSpec>,
     /// Which modules of the app become compiled ones.
     pub compile: Option<CompileSpec>,
+    /// What code that runs to build packages may do.
+    pub build: BuildSpec,
+}
+
+/// The table `[tool.pytheas.build]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct BuildSpec {
+    /// Whose builds may use the network.
+    pub network: BuildNetwork,
+}
+
+/// `true` (the project's own build), or the names of packages.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(untagged, expecting = "`true`, `false` or a list of package names")]
+pub enum BuildNetwork {
+    /// The project's own, or none.
+    Own(bool),
+    /// These packages'.
+    Packages(Vec<String>),
+}
+
+impl Default for BuildNetwork {
+    fn default() -> Self {
+        Self::Own(false)
+    }
 }
 
 /// The table `[tool.pytheas.audit]`.

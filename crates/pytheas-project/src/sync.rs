@@ -163,6 +163,7 @@ pub fn sync(
     options: &SyncOptions,
     observer: Observer<'_>,
 ) -> Result<SyncReport, SyncError> {
+    let uv = &uv.for_project(project);
     let (wider, groups) = with_groups(project, options)?;
     let mut locked = Vec::new();
     let main = current_lock(project, uv, options, &mut locked, observer)?;

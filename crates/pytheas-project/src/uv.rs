@@ -14,6 +14,8 @@ use crate::{
     environment::Environment,
     event::Observer,
     index::Index,
+    isolate::Isolation,
+    project::Project,
     source::redacted,
     uv_fetch::{self, FetchError},
 };
@@ -56,6 +58,7 @@ pub struct Uv {
     pub origin: UvOrigin,
     environment: Environment,
     connectivity: Connectivity,
+    isolation: Isolation,
 }
 
 /// No uv.
@@ -73,6 +76,13 @@ pub enum UvError {
         /// What the system says.
         source: io::Error,
     },
+    /// There is no room for what isolates builds.
+    #[error("cannot make a folder in `{}`", std::env::temp_dir().display())]
+    #[diagnostic(
+        code(pytheas::uv::temporary),
+        help("check its permissions and free space, or name another with `TMPDIR`")
+    )]
+    Temporary(#[source] io::Error),
     /// It cannot be fetched.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -123,12 +133,14 @@ impl Uv {
         connectivity: Connectivity,
         observer: Observer<'_>,
     ) -> Result<Self, UvError> {
+        let isolation = Isolation::new(environment).map_err(UvError::Temporary)?;
         let found = |path: PathBuf, version, origin| Self {
             path,
             version,
             origin,
             environment: environment.clone(),
             connectivity,
+            isolation: isolation.clone(),
         };
         if let Some(path) = environment.path("PYTHEAS_UV") {
             let version = version_of(environment, &path).map_err(|source| UvError::Variable {
@@ -159,7 +171,21 @@ impl Uv {
         Ok(found(path, version, UvOrigin::Cache))
     }
 
+    /// The same for work on `project`: builds may use the network as its settings say.
+    #[must_use]
+    pub fn for_project(&self, project: &Project) -> Self {
+        let mut uv = self.clone();
+        uv.isolation = self.isolation.for_project(project);
+        uv
+    }
+
+    /// What keeps the code of packages that are built apart.
+    pub fn isolation(&self) -> &Isolation {
+        &self.isolation
+    }
+
     /// A command that runs uv without progress bars, colours, prompts or downloads of Pythons.
+    /// Back ends that uv calls run isolated ([`Isolation`]).
     pub fn command(&self) -> Command {
         let mut command = self.command_without_pip_index();
         // uv does not read pip's settings; whoever has set an index for pip means this one, too.
@@ -196,6 +222,7 @@ impl Uv {
         if self.connectivity == Connectivity::Offline {
             command.env("UV_OFFLINE", "1");
         }
+        self.isolation.apply(&mut command);
         command.stdin(Stdio::null());
         command
     }

@@ -6,14 +6,12 @@ use std::{
     time::Duration,
 };
 
-use pytheas_project::{Connectivity, Environment, LockedFile, http::Http};
+use pytheas_project::{Connectivity, Environment, IndexCredentials, LockedFile, http::Http};
 use pytheas_release::Sha256;
 use url::Url;
 
 use super::{
-    InstallError,
-    credentials::Credentials,
-    io_error,
+    InstallError, io_error,
     store::{Contents, Store},
 };
 
@@ -25,7 +23,7 @@ const TRIES: u32 = 3;
 pub(super) struct Fetcher<'a> {
     store: &'a Store,
     http: Http,
-    credentials: Credentials,
+    credentials: IndexCredentials,
     connectivity: Connectivity,
     /// Paths in the lock are relative to this folder.
     folder: &'a Path,
@@ -41,7 +39,7 @@ impl<'a> Fetcher<'a> {
         Self {
             store,
             http: Http::new(environment),
-            credentials: Credentials::of(environment),
+            credentials: IndexCredentials::of(environment, folder),
             connectivity,
             folder,
         }

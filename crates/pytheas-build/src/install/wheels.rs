@@ -82,6 +82,9 @@ impl Installer<'_> {
         }
         command.arg(sdist).env("SOURCE_DATE_EPOCH", "315532800");
         self.uv
+            .isolation()
+            .describe(&mut command, &package.name, dir);
+        self.uv
             .run(command)
             .map_err(|error| crate::dependencies::uv_error(self.uv, error))?;
         let name = std::fs::read_dir(dir)

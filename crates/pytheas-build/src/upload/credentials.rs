@@ -2,7 +2,7 @@
 //! address itself, else `netrc`.
 
 use base64::Engine as _;
-use pytheas_project::Environment;
+use pytheas_project::{Environment, login, netrc};
 use url::Url;
 
 /// The user name that goes with a token.
@@ -69,10 +69,7 @@ impl Credentials {
             let password = decoded(url.password().unwrap_or_default());
             return Some(new(&user, &password, "the address"));
         }
-        let file = environment
-            .path("NETRC")
-            .or_else(|| environment.home().map(|home| home.join(".netrc")))?;
-        let text = std::fs::read_to_string(&file).ok()?;
+        let (file, text) = netrc(environment)?;
         let (user, password) = login(&text, url.host_str()?)?;
         Some(new(&user, &password, &format!("`{}`", file.display())))
     }
@@ -98,36 +95,6 @@ fn decoded(text: &str) -> String {
     pairs
         .next()
         .map_or(String::new(), |(_, value)| value.into_owned())
-}
-
-/// User and password of `host`, else those of `default` (netrc(5)).
-fn login(text: &str, host: &str) -> Option<(String, String)> {
-    let mut words = text
-        .lines()
-        .filter(|line| !line.trim_start().starts_with('#'))
-        .flat_map(str::split_whitespace);
-    let mut found: [Option<(String, String)>; 2] = [None, None];
-    let mut current = None;
-    while let Some(word) = words.next() {
-        match word {
-            "machine" => current = (words.next() == Some(host)).then_some(0),
-            "default" => current = Some(1),
-            "login" | "password" => {
-                let value = words.next().unwrap_or_default().to_owned();
-                if let Some(place) = current {
-                    let entry = found[place].get_or_insert_default();
-                    if word == "login" {
-                        entry.0 = value;
-                    } else {
-                        entry.1 = value;
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    let [own, default] = found;
-    own.or(default)
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::{
 };
 
 use pytheas_build::{BuildRequest, Built, Event, InterpreterChoice, LockMode, Phase};
-use pytheas_project::{Connectivity, Entry, Project, PythonRequest};
+use pytheas_project::{Connectivity, Entry, Environment, Project, PythonRequest};
 use pytheas_release::{BuildRecord, Name, Platform, Version};
 use serde::Serialize;
 
@@ -84,6 +84,9 @@ pub(crate) struct ToolArgs {
     /// Use no network
     #[arg(long)]
     offline: bool,
+    /// Let the code that runs to build packages use the network, all of it [default: only what `[tool.pytheas.build]` names]
+    #[arg(long)]
+    allow_build_network: bool,
 }
 
 /// What was built, as it is shown.
@@ -234,7 +237,18 @@ pub(crate) fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
         } else {
             Connectivity::Online
         },
+        environment: environment(tools.allow_build_network),
         ..BuildRequest::new(project)
+    }
+}
+
+/// This process's environment, with the builds of packages let to the network if asked for.
+pub(crate) fn environment(allow_build_network: bool) -> Environment {
+    let environment = Environment::current();
+    if allow_build_network {
+        environment.with(pytheas_project::isolate::NETWORK, "*")
+    } else {
+        environment
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 use miette::{Context as _, IntoDiagnostic};
 
 use pytheas_project::{
-    Connectivity, Environment, Event, Project, Uv,
+    Connectivity, Event, Project, Uv,
     lock::{self, LockOptions, LockStatus, Upgrade},
 };
 use pytheas_release::Platform;
@@ -49,6 +49,9 @@ pub(crate) struct LockArgs {
     /// Use no network: what is not in uv's cache is missing
     #[arg(long)]
     offline: bool,
+    /// Let the code that runs to build packages use the network, all of it [default: only what `[tool.pytheas.build]` names]
+    #[arg(long)]
+    allow_build_network: bool,
 }
 
 /// What locking did, or what checking found.
@@ -99,7 +102,11 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     } else {
         Connectivity::Online
     };
-    let uv = Uv::find(&Environment::current(), connectivity, &observer)?;
+    let uv = Uv::find(
+        &super::build::environment(args.allow_build_network),
+        connectivity,
+        &observer,
+    )?;
     let upgrade = match (&args.upgrade_package[..], args.upgrade) {
         (_, true) => Upgrade::Everything,
         ([], false) => Upgrade::Nothing,

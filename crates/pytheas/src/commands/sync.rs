@@ -6,7 +6,7 @@ use std::{
 };
 
 use pytheas_project::{
-    Connectivity, Environment, Project, PythonRequest, Uv,
+    Connectivity, Project, PythonRequest, Uv,
     sync::{self, SyncMode, SyncOptions, SyncReport},
 };
 use serde::Serialize;
@@ -53,6 +53,9 @@ pub(crate) struct SyncArgs {
     /// Use no network
     #[arg(long)]
     offline: bool,
+    /// Let the code that runs to build packages use the network, all of it [default: only what `[tool.pytheas.build]` names]
+    #[arg(long)]
+    allow_build_network: bool,
 }
 
 #[derive(Serialize)]
@@ -87,7 +90,7 @@ impl Show for Shown<'_> {
 /// Syncs or checks.
 pub(crate) fn run(args: &SyncArgs, context: &Context) -> miette::Result<()> {
     let project = Project::load(&args.project)?;
-    let environment = Environment::current();
+    let environment = super::build::environment(args.allow_build_network);
     let progress = context.progress();
     let observer = |event| lock::show(&event, &progress, context);
     let connectivity = if args.offline {
