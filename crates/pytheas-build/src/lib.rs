@@ -33,6 +33,7 @@ mod one_file;
 mod output;
 mod scratch;
 mod slim;
+mod startup;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -53,7 +54,7 @@ pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
 };
-pub use one_file::{OneFile, OneFileError, one_file};
+pub use one_file::{OneFile, OneFileError, one_file, one_file_cached};
 pub use output::OutputError;
 pub use upload::{
     Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,

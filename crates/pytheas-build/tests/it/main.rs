@@ -7,5 +7,6 @@ mod inputs;
 mod interpreters;
 mod packages;
 mod platforms;
+mod startup;
 mod support;
 mod updates;

@@ -90,7 +90,13 @@ pub(crate) fn one_file_places(
 pub(crate) fn pack(built: &Built, file: &Path, context: &Context) -> miette::Result<()> {
     let progress = context.progress();
     progress.step("compressing");
-    let made: OneFile = pytheas_build::one_file(&built.dir, &built.tree, &built.record, file)?;
+    let made: OneFile = pytheas_build::one_file_cached(
+        &built.dir,
+        &built.tree,
+        &built.record,
+        file,
+        Some(&pytheas_project::Environment::current().cache_dir()),
+    )?;
     drop(progress);
     context.show(&ShownFile {
         name: built.record.name.to_string(),
