@@ -421,11 +421,21 @@ fn a_frame_from_the_cache_is_the_frame_that_would_be_packed() {
     assert_eq!(std::fs::read(&file).unwrap(), packed);
     // Taken from there: another frame of the same content is found, a damaged one is not.
     let mut other = zstd::bulk::compress(&bytes, 1).unwrap();
-    let lengths = [(other.len() as u32).to_le_bytes(), packed[4..8].try_into().unwrap()];
+    let lengths = [
+        (other.len() as u32).to_le_bytes(),
+        packed[4..8].try_into().unwrap(),
+    ];
     other.splice(..0, lengths.concat());
-    for (content, expected) in [(&other, &other), (&packed[..20].to_vec(), &packed), (&Vec::new(), &packed)] {
+    for (content, expected) in [
+        (&other, &other),
+        (&packed[..20].to_vec(), &packed),
+        (&Vec::new(), &packed),
+    ] {
         pytheas_durable::replace(&file, content).unwrap();
         assert_eq!(&pack_once(&bytes, dir.path()).unwrap(), expected);
     }
-    assert_eq!(pack_once(&bytes, Path::new("/proc/nowhere")).unwrap(), packed);
+    assert_eq!(
+        pack_once(&bytes, Path::new("/proc/nowhere")).unwrap(),
+        packed
+    );
 }

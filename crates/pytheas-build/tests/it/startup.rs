@@ -49,9 +49,9 @@ def main():
     try:
         kit.part.fail()
     except ValueError:
-        print("traceback", traceback.format_exc().splitlines()[-2:])
+        print("traceback", traceback.format_exc().splitlines()[-3:])
     code = "import kit.part, idna; print(kit.part.double(21), type(idna.__loader__).__name__ == %r)" % loaders.copy().pop()
-    print("child", subprocess.run([sys.executable, "-c", code], capture_output=True, text=True))
+    print("child", subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
     print("isolated", subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True).stdout)
     print("no site", subprocess.run([sys.executable, "-S", "-c", "import json; print(json.dumps(1))"], capture_output=True, text=True).stdout)
     print("-m", subprocess.run([sys.executable, "-m", "kit", "a"], capture_output=True, text=True).stdout)
@@ -72,8 +72,7 @@ def main():
         write("idna_more.py", "VALUE = 2")
         import idna_more
         kit.__path__.append(folder)
-        import kit.late
-        print("late", late.VALUE, idna_more.VALUE, kit.late.VALUE)
+        print("late", late.VALUE, idna_more.VALUE, importlib.import_module("kit.late").VALUE)
         write("unread.py", "VALUE = 'mine'")
         sys.path.remove(folder)
         sys.path.insert(0, folder)
@@ -140,10 +139,11 @@ fn modules_say_the_same_of_themselves_as_without_the_quick_start() {
     for expected in [
         "file app/kit/part.py kit kit",
         "source def double(number): True",
-        "    raise ValueError('here')  # this line",
-        "namespace ['space'] inner NamespaceLoader",
+        "raise ValueError('here')  # this line",
+        "namespace ['space', 'space'] inner NamespaceLoader",
         "-m __main__ kit.__main__ ['a'] True",
         "spawn 4",
+        "child 42 True",
         "late 1 2 1",
         "first mine",
         "again bundled",
@@ -200,7 +200,7 @@ elif kind == "quiet":
 
 #[test]
 fn what_an_object_does_at_its_end_is_done() {
-    let workspace = Workspace::new(&[("main.py", END)]);
+    let workspace = Workspace::new(&[("requirements.txt", ""), ("main.py", END)]);
     workspace.build();
     let program = workspace.out().join("bin/project");
     let file = workspace.root().join("written");
@@ -220,6 +220,7 @@ fn what_an_object_does_at_its_end_is_done() {
 #[test]
 fn byte_code_that_was_changed_is_not_taken_for_what_was_built() {
     let workspace = Workspace::new(&[
+        ("requirements.txt", ""),
         ("main.py", "import part\nprint(part.VALUE)\n"),
         ("part.py", "VALUE = 'built'\n"),
     ]);
