@@ -131,7 +131,7 @@ class BundledFinder:
 
 # Extension modules outside the standard library whose objects only hold memory.
 QUIET = {
-    "_brotli", "_cffi_backend", "_ruamel_yaml", "_yaml", "charset_normalizer", "frozenlist", "greenlet", "httptools",
+    "_brotli", "_ruamel_yaml", "_yaml", "charset_normalizer", "frozenlist", "httptools",
     "jiter", "kiwisolver", "markupsafe", "msgpack", "msgspec", "multidict", "orjson", "propcache",
     "pydantic", "pydantic_core", "regex", "rpds", "simplejson", "tiktoken", "ujson", "wrapt", "yaml", "yarl",
 }  # fmt: skip
