@@ -255,6 +255,9 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             });
         }
     }
+    if form.name() == "bundle" {
+        crate::startup::add_index(&tree_dir, &interpreter)?;
+    }
     let mut tree = read_back(&tree_dir)?;
     if form.name() == "bundle" {
         crate::known::add_sbom(&tree_dir, &mut tree, &record, &lock.content)?;

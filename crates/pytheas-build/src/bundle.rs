@@ -26,6 +26,7 @@ use crate::{
     launcher::{LAUNCH_FILE, Record, encode, machine_code},
     native,
     scratch::{self, Kind},
+    startup,
 };
 
 const START_FILE: &str = "pytheas_start.py";
@@ -90,6 +91,7 @@ impl Form for Bundle {
         warn_of_clashes(job, &app, &site);
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
+        startup::add_module(&site)?;
 
         job.phase(Phase::ByteCode);
         let Some(compiler) = job.interpreter.compiler(job.environment) else {

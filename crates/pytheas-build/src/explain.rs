@@ -56,7 +56,7 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     };
     start
         .keep
-        .extend(["sitecustomize", "usercustomize"].map(str::to_owned));
+        .extend(["sitecustomize", "usercustomize", "_pytheas"].map(str::to_owned));
     let launch = std::fs::read(dir.join(LAUNCH_FILE)).unwrap_or_default();
     let records: Vec<String> = launch
         .split(|byte| *byte == 0)

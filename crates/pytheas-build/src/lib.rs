@@ -34,6 +34,7 @@ mod one_file;
 mod output;
 mod scratch;
 mod slim;
+mod startup;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -61,7 +62,7 @@ pub use known::{
 };
 pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};
-pub use one_file::{OneFile, OneFileError, one_file};
+pub use one_file::{OneFile, OneFileError, one_file, one_file_cached};
 pub use output::OutputError;
 pub use upload::{
     AttestationError, Credentials, Distribution as UploadFile, Given, Sending,

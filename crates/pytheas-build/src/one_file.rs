@@ -1,9 +1,11 @@
 //! A bundle as one program: a launcher in front of the compressed tree, which it unpacks once and
 //! starts. The file's format and where it is unpacked: `launcher/src/one_file.rs`.
 //!
-//! Contents are ordered by kind of file, so that what is alike shares a frame, and packed frame by
-//! frame on every core; frames do not depend on each other, so the result does not depend on the
-//! number of cores.
+//! Contents are ordered by kind of file, so that what is alike shares a frame, byte code behind its
+//! source, whose texts it repeats. They are packed frame by frame on every core; frames do not
+//! depend on each other, so the result does not depend on the number of cores. What changes with
+//! the app lies in frames of its own, and packed frames are kept in the cache: the next build of the
+//! app packs little.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +18,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use pytheas_release::{BuildRecord, Entry, Platform, RelPath, Tree, TreeId};
+use pytheas_release::{BuildRecord, Entry, Platform, RelPath, Sha256, Tree, TreeId};
 
 /// What a frame unpacks to: enough for matches to be found, little enough for a small device.
 const FRAME_BYTES: usize = 16 << 20;
@@ -115,6 +117,22 @@ pub fn one_file(
     record: &BuildRecord,
     to: &Path,
 ) -> Result<OneFile, OneFileError> {
+    one_file_cached(dir, tree, record, to, None)
+}
+
+/// As [`one_file`]; the packed interpreter and packages are kept below `cache`, the cache folder,
+/// and taken from there when they are the same again.
+///
+/// # Errors
+/// As [`one_file`].
+pub fn one_file_cached(
+    dir: &Path,
+    tree: &Tree,
+    record: &BuildRecord,
+    to: &Path,
+    cache: Option<&Path>,
+) -> Result<OneFile, OneFileError> {
+    let cache = cache.map(|cache| cache.join("frames"));
     if record.form != "bundle" {
         return Err(OneFileError::Form {
             form: record.form.clone(),
@@ -135,7 +153,7 @@ pub fn one_file(
     })?;
     let (index, files) = index(tree);
     let mut frames = vec![pack(&index).map_err(io_error("pack", dir))?];
-    frames.extend(pack_contents(dir, &files)?);
+    frames.extend(pack_contents(dir, &files, cache.as_deref())?);
     let trailer = trailer(
         launcher.len(),
         tree.size_bytes(),
@@ -196,9 +214,7 @@ fn index(tree: &Tree) -> (Vec<u8>, Vec<(RelPath, u64)>) {
                 executable,
                 ..
             } => {
-                let kind = text.rsplit('/').next().unwrap_or(text);
-                let kind = kind.rsplit_once('.').map_or("", |(_, extension)| extension);
-                files.insert((kind, text), (path, *size_bytes, *executable));
+                files.insert(place(text), (path, text, *size_bytes, *executable));
             }
         }
     }
@@ -217,11 +233,29 @@ fn index(tree: &Tree) -> (Vec<u8>, Vec<(RelPath, u64)>) {
         add(b'l', 0, &[path, target]);
     }
     let mut order = Vec::new();
-    for ((_, text), (path, size, executable)) in files {
+    for (path, text, size, executable) in files.into_values() {
         add(if executable { b'x' } else { b'f' }, size, &[text]);
         order.push((path.clone(), size));
     }
     (index, order)
+}
+
+/// Whether a file changes with the app. The interpreter and the packages do not.
+fn is_of_app(path: &str) -> bool {
+    !path.starts_with("python/") || path.ends_with("/_pytheas.index")
+}
+
+/// Where a file stands in the order: part, kind, name, and byte code behind its source.
+fn place(path: &str) -> (bool, &str, String, bool) {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let (stem, kind) = name.rsplit_once('.').unwrap_or((name, ""));
+    let part = is_of_app(path);
+    if kind != "pyc" {
+        return (part, kind, path.to_owned(), false);
+    }
+    let folder = folder.strip_suffix("__pycache__").unwrap_or(folder);
+    let stem = stem.split('.').next().unwrap_or(stem);
+    (part, "py", format!("{folder}{stem}.py"), true)
 }
 
 /// One frame with its two lengths before it.
@@ -246,11 +280,20 @@ struct Part<'a> {
 }
 
 /// The contents of `files`, joined and cut into frames.
-fn pack_contents(dir: &Path, files: &[(RelPath, u64)]) -> Result<Vec<Vec<u8>>, OneFileError> {
+fn pack_contents(
+    dir: &Path,
+    files: &[(RelPath, u64)],
+    cache: Option<&Path>,
+) -> Result<Vec<Vec<u8>>, OneFileError> {
     let mut plan: Vec<Vec<Part<'_>>> = Vec::new();
     let mut room = 0;
+    let mut was_of_app = false;
     for (path, size) in files {
         let mut offset = 0;
+        if is_of_app(path.as_str()) != was_of_app {
+            was_of_app = !was_of_app;
+            room = 0;
+        }
         while offset < *size {
             if room == 0 {
                 plan.push(Vec::new());
@@ -273,7 +316,7 @@ fn pack_contents(dir: &Path, files: &[(RelPath, u64)]) -> Result<Vec<Vec<u8>>, O
             let Some(parts) = plan.get(number) else {
                 break;
             };
-            match pack_parts(dir, parts) {
+            match pack_parts(dir, parts, cache) {
                 Ok(frame) => lock(&results)[number] = frame,
                 Err(error) => {
                     lock(&failure).get_or_insert(error);
@@ -299,7 +342,11 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }
 
-fn pack_parts(dir: &Path, parts: &[Part<'_>]) -> Result<Vec<u8>, OneFileError> {
+fn pack_parts(
+    dir: &Path,
+    parts: &[Part<'_>],
+    cache: Option<&Path>,
+) -> Result<Vec<u8>, OneFileError> {
     use std::os::unix::fs::FileExt;
     let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len).sum());
     for part in parts {
@@ -311,7 +358,34 @@ fn pack_parts(dir: &Path, parts: &[Part<'_>]) -> Result<Vec<u8>, OneFileError> {
         file.read_exact_at(&mut bytes[start..], part.offset)
             .map_err(&failed)?;
     }
-    pack(&bytes).map_err(io_error("pack", dir))
+    let is_of_app = parts.iter().any(|part| is_of_app(part.path.as_str()));
+    match cache.filter(|_| !is_of_app) {
+        Some(cache) => pack_once(&bytes, cache),
+        None => pack(&bytes),
+    }
+    .map_err(io_error("pack", dir))
+}
+
+/// As [`pack`], but a frame that was packed before is taken from `cache`, if it still unpacks to
+/// `bytes`. A cache that cannot be written or is damaged costs time only.
+fn pack_once(bytes: &[u8], cache: &Path) -> io::Result<Vec<u8>> {
+    let version = zstd::zstd_safe::version_number();
+    let file = cache.join(format!("{}-{version}-{LEVEL}", Sha256::of(bytes)));
+    if let Ok(frame) = std::fs::read(&file)
+        && frame.len() > 8
+        && zstd::bulk::decompress(&frame[8..], bytes.len()).is_ok_and(|found| found == bytes)
+        && frame[..4] == u32::try_from(frame.len() - 8).unwrap_or(0).to_le_bytes()
+        && frame[4..8] == u32::try_from(bytes.len()).unwrap_or(0).to_le_bytes()
+    {
+        return Ok(frame);
+    }
+    let frame = pack(bytes)?;
+    let kept = pytheas_durable::create_dir_all(cache)
+        .and_then(|()| pytheas_durable::replace(&file, &frame));
+    if let Err(error) = kept {
+        tracing::debug!(path = %file.display(), %error, "the packed frame is not kept");
+    }
+    Ok(frame)
 }
 
 /// The last 256 bytes.

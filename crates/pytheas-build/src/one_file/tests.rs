@@ -381,3 +381,61 @@ proptest! {
         let _either_way = decoded(&frame, len);
     }
 }
+
+#[test]
+fn byte_code_stands_behind_its_source_and_the_app_at_the_end() {
+    let mut paths = [
+        "app/main.py",
+        "python/lib/a/__pycache__/x.cpython-311.pyc",
+        "python/lib/site/_pytheas.index",
+        "python/lib/a/y.py",
+        "python/lib/a/x.py",
+        "python/lib/a.so",
+    ];
+    paths.sort_by_key(|path| place(path));
+    assert_eq!(
+        paths,
+        [
+            "python/lib/a/x.py",
+            "python/lib/a/__pycache__/x.cpython-311.pyc",
+            "python/lib/a/y.py",
+            "python/lib/a.so",
+            "python/lib/site/_pytheas.index",
+            "app/main.py",
+        ]
+    );
+}
+
+#[test]
+fn a_frame_from_the_cache_is_the_frame_that_would_be_packed() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = b"some text, some text".repeat(99);
+    let packed = pack(&bytes).unwrap();
+    assert_eq!(pack_once(&bytes, dir.path()).unwrap(), packed);
+    let file = std::fs::read_dir(dir.path())
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    assert_eq!(std::fs::read(&file).unwrap(), packed);
+    // Taken from there: another frame of the same content is found, a damaged one is not.
+    let mut other = zstd::bulk::compress(&bytes, 1).unwrap();
+    let lengths = [
+        (other.len() as u32).to_le_bytes(),
+        packed[4..8].try_into().unwrap(),
+    ];
+    other.splice(..0, lengths.concat());
+    for (content, expected) in [
+        (&other, &other),
+        (&packed[..20].to_vec(), &packed),
+        (&Vec::new(), &packed),
+    ] {
+        pytheas_durable::replace(&file, content).unwrap();
+        assert_eq!(&pack_once(&bytes, dir.path()).unwrap(), expected);
+    }
+    assert_eq!(
+        pack_once(&bytes, Path::new("/proc/nowhere")).unwrap(),
+        packed
+    );
+}

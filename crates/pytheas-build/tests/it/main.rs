@@ -10,5 +10,6 @@ mod isolation;
 mod native;
 mod packages;
 mod platforms;
+mod startup;
 mod support;
 mod updates;

@@ -392,6 +392,9 @@ fn files(dir: &Path) -> std::collections::BTreeMap<String, String> {
                 "bin",
                 "__pycache__",
                 "pytheas_app.pth",
+                "_pytheas.py",
+                "_pytheas.pth",
+                "_pytheas.index",
             ];
             if own.contains(&last) {
                 continue;

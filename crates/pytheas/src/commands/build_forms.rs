@@ -95,7 +95,13 @@ pub(crate) fn pack(
 ) -> miette::Result<()> {
     let progress = context.progress();
     progress.step("compressing");
-    let made: OneFile = pytheas_build::one_file(&built.dir, &built.tree, &built.record, file)?;
+    let made: OneFile = pytheas_build::one_file_cached(
+        &built.dir,
+        &built.tree,
+        &built.record,
+        file,
+        Some(&pytheas_project::Environment::current().cache_dir()),
+    )?;
     pytheas_build::write_provenance(request, built, Some(&made.path))?;
     drop(progress);
     context.show(&ShownFile {
