@@ -47,9 +47,9 @@ const NESTED: &[Nested] = &[
         file: "source/py_gpio.c",
         around: "static PyObject *py_output_gpio(",
         header: "   int output(void) {\n",
-        signature: "static int output(int channel, int value)\n{\n   unsigned int gpio;\n",
+        signature: "static int output_one(int channel, int value)\n{\n   unsigned int gpio;\n",
         inside: &[],
-        call: ("output()", "output(channel, value)"),
+        call: ("output()", "output_one(channel, value)"),
     },
 ];
 

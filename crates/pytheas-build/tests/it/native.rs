@@ -151,7 +151,8 @@ fn compiled_modules_run(with: &str, platform: &str, cpu: &str, machine: &str) {
     if !can_compile() {
         return;
     }
-    let built = for_platform(&app(with), platform);
+    let workspace = app(with);
+    let built = for_platform(&workspace, platform);
     let folder = built.dir.join("app/plant");
     assert!(folder.join("main.py").is_file());
     assert!(!folder.join("loop.py").exists() && !folder.join("deep/more.py").exists());
