@@ -515,13 +515,16 @@ mod tests {
     fn a_missing_header_is_named_with_its_library() {
         let said = "running build_ext\nsrc/c/_cffi_backend.c:15:10: fatal error: 'ffi.h' file not found\n   15 | #include <ffi.h>\n1 error generated.\nerror: command 'cc' failed with exit code 1\n";
         let error = failed(said, &subject());
-        insta::assert_snapshot!(format!("{error}\n{}", error.help().unwrap()), @"");
+        insta::assert_snapshot!(format!("{error}\n{}", error.help().unwrap()), @"
+        `cffi` 1.17.1 has no wheel for `linux-armv7`, and its source needs the header `ffi.h`
+        headers of libraries for `linux-armv7` are not brought along, only Python's and the C library's (of libffi); require a version that has a wheel for this platform, or put one into an index or `--find-links` folder
+        ");
     }
 
     #[test]
     fn rust_is_refused_by_name() {
         let error = check_tools(&["maturin>=1.9,<2".to_owned()], 64, &subject()).unwrap_err();
-        insta::assert_snapshot!(error.to_string(), @"");
+        insta::assert_snapshot!(error.to_string(), @"`cffi` 1.17.1 has no wheel for `linux-armv7`, and its source is built by maturin (Rust), which is not supported");
         assert!(
             check_tools(
                 &["setuptools".to_owned(), "Cython".to_owned()],

@@ -47,9 +47,9 @@ const NESTED: &[Nested] = &[
         file: "source/py_gpio.c",
         around: "static PyObject *py_output_gpio(",
         header: "   int output(void) {\n",
-        signature: "static int output(int channel, int value)\n{\n   unsigned int gpio;\n",
+        signature: "static int output_one(int channel, int value)\n{\n   unsigned int gpio;\n",
         inside: &[],
-        call: ("output()", "output(channel, value)"),
+        call: ("output()", "output_one(channel, value)"),
     },
 ];
 
@@ -102,7 +102,29 @@ mod tests {
     #[test]
     fn a_nested_function_becomes_one_of_its_own() {
         let text = "int a;\n\nstatic PyObject *py_output_gpio(PyObject *self)\n{\n   int channel = -1;\n   int value;\n\n   int output(void) {\n      if (x)\n      {\n         y();\n      }\n      return channel + value;\n   }\n\n   if (!output())\n      return NULL;\n}\n";
-        insta::assert_snapshot!(moved_out(text, &NESTED[2]).unwrap(), @"");
+        insta::assert_snapshot!(moved_out(text, &NESTED[2]).unwrap(), @"
+        int a;
+
+        static int output_one(int channel, int value)
+        {
+           unsigned int gpio;
+              if (x)
+              {
+                 y();
+              }
+              return channel + value;
+        }
+
+        static PyObject *py_output_gpio(PyObject *self)
+        {
+           int channel = -1;
+           int value;
+
+
+           if (!output_one(channel, value))
+              return NULL;
+        }
+        ");
         assert_eq!(moved_out("int main(void) {}\n", &NESTED[2]), None);
     }
 }

@@ -151,7 +151,8 @@ fn compiled_modules_run(with: &str, platform: &str, cpu: &str, machine: &str) {
     if !can_compile() {
         return;
     }
-    let built = for_platform(&app(with), platform);
+    let workspace = app(with);
+    let built = for_platform(&workspace, platform);
     let folder = built.dir.join("app/plant");
     assert!(folder.join("main.py").is_file());
     assert!(!folder.join("loop.py").exists() && !folder.join("deep/more.py").exists());
@@ -202,5 +203,8 @@ fn a_module_that_is_not_there_is_named_with_one_that_is() {
     let workspace = app("cython");
     let settings = "[project]\nname = \"hot\"\nversion = \"1\"\nrequires-python = \">=3.11,<3.12\"\n[tool.pytheas]\nentry = \"plant.main:run\"\n[tool.pytheas.compile]\nmodules = [\"plant.lop\"]\n";
     workspace.write("pyproject.toml", settings);
-    insta::assert_snapshot!(shown(&try_build(&workspace.request()).unwrap_err()), @"");
+    insta::assert_snapshot!(shown(&try_build(&workspace.request()).unwrap_err()), @"
+    error: `modules` in `[tool.pytheas.compile]` names `plant.lop`, which is no module of the app
+      help: did you mean `plant.loop`?
+    ");
 }
