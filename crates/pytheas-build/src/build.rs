@@ -204,6 +204,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         connectivity: request.connectivity,
         environment: &request.environment,
         output: output.target(),
+        slim: target.slim.then_some(target.keep.as_slice()),
         observer,
     };
     let tree_dir = output.scratch();
@@ -230,9 +231,6 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let record_file = tree_dir.join(RECORD_FILE);
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
-    if target.slim && form.name() == "bundle" {
-        crate::slim::cut(&tree_dir, &record, &target.keep, observer)?;
-    }
     let mut tree = read_back(&tree_dir)?;
     if form.name() == "bundle" {
         crate::known::add_sbom(&tree_dir, &mut tree, &record, &lock.content)?;

@@ -9,6 +9,7 @@ mod sbom;
 mod spdx;
 mod system_packages;
 
+pub(crate) use inventory::entry_points;
 pub use inventory::{Distribution, Inventory, InventoryError};
 pub use licence::{Licence, LicencePolicy, LicenceSource};
 pub use metadata::Metadata;

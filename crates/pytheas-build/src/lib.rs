@@ -33,6 +33,8 @@ mod one_file;
 mod output;
 mod scratch;
 mod slim;
+mod strip;
+mod tools;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -55,6 +57,7 @@ pub use known::{
 };
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
+pub use tools::ToolsError;
 pub use upload::{
     Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,
     Uploaded,

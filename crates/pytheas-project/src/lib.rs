@@ -47,7 +47,7 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

@@ -9,6 +9,7 @@
 //! groups = []                         # dependency groups that belong to the app
 //! include = ["data/*.csv"]            # files that would otherwise be left out
 //! exclude = ["notebooks"]
+//! scripts = ["alembic"]               # programs of dependencies to take along
 //! python-mirror = "https://mirror.example/python"
 //!
 //! [tool.pytheas.target.gateway]
@@ -59,6 +60,20 @@ pub struct Settings {
     pub health: HealthSpec,
     /// Which licences may be shipped.
     pub licences: LicenceSpec,
+    /// Programs (console scripts) of dependencies that belong to the app.
+    pub scripts: Vec<String>,
+    /// What the import graph cannot see.
+    pub rule: Vec<SlimRule>,
+}
+
+/// One `[[tool.pytheas.rule]]`: `when` this module is reached, `slim` keeps those as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SlimRule {
+    /// A module; `*` for always.
+    pub when: String,
+    /// Modules; `name.*` for everything below one.
+    pub keep: Vec<String>,
 }
 
 /// The table `[tool.pytheas.licences]`: SPDX identifiers.
