@@ -35,6 +35,7 @@ mod scratch;
 mod slim;
 mod strip;
 mod tools;
+mod treemap;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -58,6 +59,7 @@ pub use known::{
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
 pub use tools::ToolsError;
+pub use treemap::treemap;
 pub use upload::{
     Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,
     Uploaded,
