@@ -212,6 +212,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         connectivity: request.connectivity,
         environment: &request.environment,
         output: output.target(),
+        slim: target.slim.then_some(target.keep.as_slice()),
         observer,
     };
     let tree_dir = output.scratch();
@@ -238,9 +239,6 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let record_file = tree_dir.join(RECORD_FILE);
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
-    if target.slim && form.name() == "bundle" {
-        crate::slim::cut(&tree_dir, &record, &target.keep, observer)?;
-    }
     if let Some(spec) = &project.settings.compile {
         if form.name() == "bundle" {
             let site = interpreter.site_packages.under(&tree_dir.join("python"));

@@ -92,6 +92,12 @@ impl Form for Bundle {
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
         startup::add_module(&site)?;
+        crate::tools::add(job, into, &site)?;
+        // First what goes, then the work on what stays.
+        if let Some(keep) = job.slim {
+            crate::slim::cut(job, into, keep)?;
+        }
+        crate::strip::tree(&home)?;
 
         job.phase(Phase::ByteCode);
         let Some(compiler) = job.interpreter.compiler(job.environment) else {

@@ -191,7 +191,10 @@ fn no_module(module: &str, roots: &[PathBuf]) -> EntryCheckError {
         .rsplit_once('.')
         .map(|(parent, _)| parent)
         .filter(|parent| matches!(find(parent, roots), Some(Found::Package(_))));
-    for root in roots {
+    // The standard library is the last. Its names are near many others by chance, so only a slip of
+    // one letter is taken for one of them.
+    for (index, root) in roots.iter().enumerate() {
+        let is_stdlib = index + 1 == roots.len() && parent.is_none();
         let dir = parent.map_or(root.clone(), |parent| root.join(parent.replace('.', "/")));
         for child in std::fs::read_dir(dir).into_iter().flatten().flatten() {
             let Ok(name) = child.file_name().into_string() else {
@@ -201,6 +204,7 @@ fn no_module(module: &str, roots: &[PathBuf]) -> EntryCheckError {
             if let Some(stem) = name
                 .strip_suffix(".py")
                 .or(is_package.then_some(name.as_str()))
+                && (!is_stdlib || is_one_slip(stem, module))
             {
                 candidates
                     .push(parent.map_or(stem.to_owned(), |parent| format!("{parent}.{stem}")));
@@ -214,6 +218,27 @@ fn no_module(module: &str, roots: &[PathBuf]) -> EntryCheckError {
     EntryCheckError::Module {
         module: module.to_owned(),
         help,
+    }
+}
+
+/// Whether the names have one length, give or take a letter, and differ in one place (or in two
+/// neighbouring letters that changed places).
+fn is_one_slip(a: &str, b: &str) -> bool {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    let start = a.iter().zip(&b).take_while(|(a, b)| a == b).count();
+    let end = a[start..]
+        .iter()
+        .rev()
+        .zip(b[start..].iter().rev())
+        .take_while(|(a, b)| a == b)
+        .count();
+    let (a, b) = (&a[start..a.len() - end], &b[start..b.len() - end]);
+    match (a, b) {
+        ([_], [_]) | ([_], []) | ([], [_]) => true,
+        ([first, second], [other_first, other_second]) => {
+            first == other_second && second == other_first
+        }
+        _ => false,
     }
 }
 

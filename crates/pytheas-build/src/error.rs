@@ -39,6 +39,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     InstalledEntry(#[from] crate::installed_entry::InstalledEntryError),
+    /// Programs of dependencies.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tools(#[from] crate::tools::ToolsError),
     /// No uv.
     #[error(transparent)]
     #[diagnostic(transparent)]

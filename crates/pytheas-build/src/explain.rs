@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::{
     known::{Inventory, InventoryError},
     launcher::LAUNCH_FILE,
+    tools::TOOLS,
 };
 
 /// The import graph of the built tree in `dir`.
@@ -57,6 +58,90 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     start
         .keep
         .extend(["sitecustomize", "usercustomize", "_pytheas"].map(str::to_owned));
+    start_of_launch(dir, &mut start);
+    // The programs of dependencies that the project asked for have roots of their own.
+    let tools = std::fs::read_dir(dir.join(TOOLS)).into_iter().flatten();
+    let mut tools: Vec<PathBuf> = tools.flatten().map(|tool| tool.path()).collect();
+    tools.sort();
+    for tool in tools {
+        start_of_launch(&tool, &mut start);
+    }
+    start.requires = requires(inventory);
+    start.texts = texts(inventory);
+    for distribution in &inventory.distributions {
+        for (group, name, object) in &distribution.entry_points {
+            if group != "console_scripts" && group != "gui_scripts" {
+                start.plugins.push(Plugin {
+                    group: group.clone(),
+                    name: name.clone(),
+                    module: object.split(':').next().unwrap_or(object).trim().to_owned(),
+                    distribution: distribution.name.clone(),
+                });
+            }
+        }
+    }
+    start
+}
+
+/// Text files of the app that may name modules: a megabyte at most, by their ending.
+fn texts(inventory: &Inventory) -> Vec<PathBuf> {
+    const ENDINGS: &[&str] = &["yaml", "yml", "toml", "ini", "cfg", "conf", "json", "env"];
+    inventory
+        .files
+        .iter()
+        .filter(|(path, size)| path.starts_with("app/") && **size <= 1 << 20)
+        .map(|(path, _)| path)
+        .filter(|path| {
+            let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+            ENDINGS.contains(&ending) && !path.contains("/.venv/") && *path != "app/pylock.toml"
+        })
+        // These name what is installed, not what is imported.
+        .filter(|path| {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            !matches!(
+                name,
+                "pyproject.toml" | "setup.cfg" | "tox.ini" | "pytest.ini"
+            ) && !name.starts_with("pylock.")
+        })
+        .map(|path| inventory.dir.join(path))
+        .collect()
+}
+
+/// For the top-level modules of distributions with compiled parts: those of what they require.
+fn requires(inventory: &Inventory) -> BTreeMap<String, BTreeSet<String>> {
+    let mut tops: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (top, names) in module_owners(inventory) {
+        for name in names {
+            tops.entry(name).or_default().insert(top.clone());
+        }
+    }
+    let mut requires: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for distribution in &inventory.distributions {
+        if !distribution.files.iter().any(|file| file.ends_with(".so")) {
+            continue;
+        }
+        let required: BTreeSet<String> = distribution
+            .metadata
+            .requires_dist
+            .iter()
+            .filter(|text| !text.contains("extra =="))
+            .filter_map(|text| Requirement::<VerbatimUrl>::from_str(text).ok())
+            .filter_map(|requirement| tops.get(&normalised_name(requirement.name.as_ref())))
+            .flatten()
+            .cloned()
+            .collect();
+        for top in tops.get(&distribution.name).into_iter().flatten() {
+            requires
+                .entry(top.clone())
+                .or_default()
+                .extend(required.iter().cloned());
+        }
+    }
+    requires
+}
+
+/// What the launch file in `dir` starts.
+fn start_of_launch(dir: &Path, start: &mut Start) {
     let launch = std::fs::read(dir.join(LAUNCH_FILE)).unwrap_or_default();
     let records: Vec<String> = launch
         .split(|byte| *byte == 0)
@@ -73,19 +158,6 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
             }
         }
     }
-    for distribution in &inventory.distributions {
-        for (group, name, object) in &distribution.entry_points {
-            if group != "console_scripts" && group != "gui_scripts" {
-                start.plugins.push(Plugin {
-                    group: group.clone(),
-                    name: name.clone(),
-                    module: object.split(':').next().unwrap_or(object).trim().to_owned(),
-                    distribution: distribution.name.clone(),
-                });
-            }
-        }
-    }
-    start
 }
 
 /// The module that the start module of a bundle imports; none for another script.

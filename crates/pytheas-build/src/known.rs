@@ -15,6 +15,7 @@ pub use audit::{
     Audit, AuditSubject, Database, DatabaseError, Finding, Ignore, OSV_API, ParseSeverityError,
     Part, PartKind, Severity, SubjectError, audit,
 };
+pub(crate) use inventory::entry_points;
 pub use inventory::{Distribution, Inventory, InventoryError};
 pub use licence::{Licence, LicencePolicy, LicenceSource};
 pub use metadata::Metadata;

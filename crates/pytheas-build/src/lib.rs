@@ -35,6 +35,9 @@ mod output;
 mod scratch;
 mod slim;
 mod startup;
+mod strip;
+mod tools;
+mod treemap;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -64,6 +67,8 @@ pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};
 pub use one_file::{OneFile, OneFileError, one_file, one_file_cached};
 pub use output::OutputError;
+pub use tools::ToolsError;
+pub use treemap::treemap;
 pub use upload::{
     AttestationError, Credentials, Distribution as UploadFile, Given, Sending,
     Target as UploadTarget, UploadError, Uploaded, attestations_of,

@@ -19,6 +19,7 @@ use crate::{
     error::{BuildError, io_error},
     event::{Event, Observer},
     explain,
+    form::Job,
     interpreter::needed_libraries,
     known::Inventory,
     scratch,
@@ -27,16 +28,14 @@ use crate::{
 /// How many undecided imports of packages one warning names.
 const NAMED: usize = 5;
 
-/// Cuts the tree in `dir` down to what is reached.
-pub(crate) fn cut(
-    dir: &Path,
-    record: &BuildRecord,
-    keep: &[String],
-    observer: Observer<'_>,
-) -> Result<(), BuildError> {
-    let inventory = Inventory::with_record(dir, record.clone())?;
-    let graph = Graph::build(&explain::start(&inventory, keep));
-    warn_of_undecided(&graph, dir, observer);
+/// Cuts the tree in `dir` down to what is reached. It has everything but byte code, so that none
+/// is compiled for what goes.
+pub(crate) fn cut(job: &Job<'_>, dir: &Path, keep: &[String]) -> Result<(), BuildError> {
+    let inventory = Inventory::with_record(dir, record(job)?)?;
+    let mut start = explain::start(&inventory, keep);
+    start.rules = job.project.settings.rule.clone();
+    let graph = Graph::build(&start);
+    warn_of_undecided(&graph, dir, job.observer);
 
     let kept = kept_files(&inventory, &graph);
     let dropped: BTreeSet<&str> = inventory
@@ -59,6 +58,29 @@ pub(crate) fn cut(
         shorten_record(dir, &distribution.dist_info)?;
     }
     Ok(())
+}
+
+/// The build's record as far as it is known before the tree is finished.
+fn record(job: &Job<'_>) -> Result<BuildRecord, BuildError> {
+    let wrong = |text: &str| pytheas_project::ProjectError::Name {
+        text: text.to_owned(),
+    };
+    let entry = format!("bin/{}", job.name);
+    let version = match job.version {
+        Some(version) => version.clone(),
+        None => "0".parse().map_err(|_| wrong("0"))?,
+    };
+    Ok(BuildRecord {
+        format: 1,
+        name: job.name.clone(),
+        version,
+        form: "bundle".to_owned(),
+        platform: job.platform.clone(),
+        entry: entry.parse().map_err(|_| wrong(&entry))?,
+        health: job.project.settings.health(),
+        config: job.project.settings.config(job.name),
+        interpreter: Some(job.interpreter.record()),
+    })
 }
 
 /// The files that stay, relative to the tree.
@@ -100,6 +122,12 @@ fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
             kept_distributions.insert(&distribution.name);
         }
     }
+    let stubs = loaded_stubs(graph);
+    let stubs: BTreeSet<String> = stubs
+        .iter()
+        .filter_map(|path| path.strip_prefix(&inventory.dir).ok()?.to_str())
+        .map(str::to_owned)
+        .collect();
     let mut kept = BTreeSet::new();
     for path in inventory.files.keys() {
         let source = explain::source_of(path);
@@ -124,30 +152,65 @@ fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
             } else if inside.ends_with(".pth") && !inside.contains('/') {
                 path_file_works(&inventory.dir.join(path), inventory, &tops)
             } else {
-                is_module_kept(&source).unwrap_or_else(|| {
-                    is_data(inside)
-                        && (tops.contains(top)
-                            || top.contains('.')
-                                && owners
-                                    .get(path.as_str())
-                                    .is_some_and(|owner| kept_distributions.contains(owner)))
-                })
+                is_module_kept(&source)
+                    .filter(|is_kept| *is_kept || !is_template(inventory, path, &modules))
+                    .unwrap_or_else(|| {
+                        (is_data(inside)
+                            || is_template(inventory, path, &modules)
+                            || stubs.contains(path))
+                            && (tops.contains(top)
+                                || top.contains('.')
+                                    && owners
+                                        .get(path.as_str())
+                                        .is_some_and(|owner| kept_distributions.contains(owner)))
+                    })
             }
         } else if let Some(inside) = in_stdlib {
             let top = inside.split('/').next().unwrap_or(inside);
             is_module_kept(&source)
                 .unwrap_or_else(|| is_data(inside) && (!inside.contains('/') || tops.contains(top)))
         } else {
-            let is_extra = ["python/include/", "python/share/"]
-                .iter()
-                .any(|folder| path.starts_with(folder));
-            !is_extra
+            is_kept_elsewhere(
+                path,
+                owners
+                    .get(path.as_str())
+                    .map(|owner| kept_distributions.contains(owner)),
+            )
         };
         if is_kept {
             kept.insert(path.clone());
         }
     }
     kept
+}
+
+/// Whether a file outside the folders of modules stays; `owner` says whether the distribution it
+/// belongs to does. Jupyter's templates, for one, lie in `share` and are read there.
+fn is_kept_elsewhere(path: &str, owner: Option<bool>) -> bool {
+    const FOR_PEOPLE: &[&str] = &[
+        "python/include/",
+        "python/share/man/",
+        "python/share/doc/",
+        "python/share/info/",
+        "python/share/applications/",
+        "python/share/bash-completion/",
+        "python/share/zsh/",
+        "python/share/fish/",
+        "python/lib/pkgconfig/",
+        "python/lib/cmake/",
+    ];
+    if FOR_PEOPLE.iter().any(|folder| path.starts_with(folder)) || path.ends_with(".a") {
+        return false;
+    }
+    match owner {
+        Some(is_kept) => is_kept,
+        // Of the interpreter's own `share`, only certificates and terminals are read.
+        None => {
+            !path.starts_with("python/share/")
+                || path.contains("certificates")
+                || path.starts_with("python/share/terminfo/")
+        }
+    }
 }
 
 /// Whether a file that is no reachable module is data that the package may read. Sources that are
@@ -182,6 +245,62 @@ fn is_data(inside: &str) -> bool {
     let is_module_like =
         matches!(extension, "py" | "pyc") && folder.split('/').all(is_name) && is_name(stem);
     !is_of_tests && !is_of_compilers && !is_module_like
+}
+
+/// Whether a Python file that nothing reaches is copied out or run by its path rather than
+/// imported: its folder is no package (it has no `__init__.py`) though one lies around it, and
+/// other kinds of files or a well-known name show what it is for.
+fn is_template(inventory: &Inventory, path: &str, modules: &BTreeMap<&str, bool>) -> bool {
+    const NAMES: &[&str] = &[
+        "template",
+        "skeleton",
+        "cookiecutter",
+        "scaffold",
+        "_ansiballz",
+    ];
+    let Some((folder, _)) = path.rsplit_once('/') else {
+        return false;
+    };
+    if inventory
+        .files
+        .contains_key(&format!("{folder}/__init__.py"))
+        || !path.ends_with(".py")
+        || modules.get(path) == Some(&true)
+    {
+        return false;
+    }
+    let is_inside = std::iter::successors(folder.rsplit_once('/'), |(up, _)| up.rsplit_once('/'))
+        .any(|(up, _)| inventory.files.contains_key(&format!("{up}/__init__.py")));
+    let is_of_tests = folder
+        .split('/')
+        .any(|part| matches!(part, "tests" | "test" | "_tests"));
+    let has_others = || {
+        inventory
+            .files
+            .range(format!("{folder}/")..format!("{folder}0"))
+            .any(|(other, _)| {
+                ![".py", ".pyc", ".pyi", ".so", ".md", ".typed"]
+                    .iter()
+                    .any(|ending| other.ends_with(ending))
+            })
+    };
+    let is_named = || NAMES.iter().any(|name| folder.contains(name));
+    is_inside && !is_of_tests && (is_named() || has_others())
+}
+
+/// Type stubs that are read when the program runs (`lazy_loader.attach_stub`).
+fn loaded_stubs(graph: &Graph) -> BTreeSet<std::path::PathBuf> {
+    graph
+        .reached
+        .keys()
+        .filter_map(|name| graph.modules.get(name)?.file.as_ref())
+        .filter(|file| file.with_extension("pyi").is_file())
+        .filter(|file| {
+            let text = fs::read(file).unwrap_or_default();
+            text.windows(11).any(|window| window == b"attach_stub")
+        })
+        .map(|file| file.with_extension("pyi"))
+        .collect()
 }
 
 /// Whether every module that a `.pth` file imports at start-up is there.

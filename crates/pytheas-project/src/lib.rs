@@ -53,8 +53,8 @@ pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
     AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day,
-    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, Target, VersionFrom,
-    VersionSpec,
+    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target,
+    VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};

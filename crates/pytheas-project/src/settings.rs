@@ -9,6 +9,7 @@
 //! groups = []                         # dependency groups that belong to the app
 //! include = ["data/*.csv"]            # files that would otherwise be left out
 //! exclude = ["notebooks"]
+//! scripts = ["alembic"]               # programs of dependencies to take along
 //! python-mirror = "https://mirror.example/python"
 //!
 //! [tool.pytheas.target.gateway]
@@ -70,6 +71,10 @@ pub struct Settings {
     pub compile: Option<CompileSpec>,
     /// What code that runs to build packages may do.
     pub build: BuildSpec,
+    /// Programs (console scripts) of dependencies that belong to the app.
+    pub scripts: Vec<String>,
+    /// What the import graph cannot see.
+    pub rule: Vec<SlimRule>,
 }
 
 /// The table `[tool.pytheas.build]`.
@@ -209,6 +214,16 @@ impl CompileWith {
             Self::Mypyc => "mypyc",
         }
     }
+}
+
+/// One `[[tool.pytheas.rule]]`: `when` this module is reached, `slim` keeps those as well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SlimRule {
+    /// A module; `*` for always.
+    pub when: String,
+    /// Modules; `name.*` for everything below one.
+    pub keep: Vec<String>,
 }
 
 /// The table `[tool.pytheas.licences]`: SPDX identifiers.

@@ -8,6 +8,8 @@ use std::{
 
 use serde::Serialize;
 
+use crate::settings::SlimRule;
+
 use super::{
     imports::{self, Import, Source, What, When},
     modules::{Kind, Module, Modules, Origin, Root},
@@ -40,6 +42,13 @@ pub struct Start {
     pub keep: Vec<String>,
     /// Plug-ins; those of groups that some reached module names are reached.
     pub plugins: Vec<Plugin>,
+    /// The project's own rules, beside the built-in ones.
+    pub rules: Vec<SlimRule>,
+    /// For a top-level module with compiled parts: the top-level modules of what its distribution
+    /// requires.
+    pub requires: BTreeMap<String, BTreeSet<String>>,
+    /// Text files of the app (configuration, templates of it) whose words may name modules.
+    pub texts: Vec<PathBuf>,
 }
 
 /// Why a module is reached.
@@ -161,8 +170,15 @@ impl Graph {
             }
         }
         let modules = Modules::index(&roots);
+        let tops = modules
+            .iter()
+            .filter(|module| module.origin == Origin::Package && !module.name.contains('.'))
+            .map(|module| module.name.clone())
+            .collect();
         let mut walk = Walk {
             modules: &modules,
+            tops,
+            requires: &start.requires,
             graph: Self::default(),
             open: VecDeque::new(),
             sources: HashMap::new(),
@@ -182,16 +198,25 @@ impl Graph {
                 },
             );
         }
+        for text in &start.texts {
+            walk.text(text);
+        }
         walk.run();
         // What the program itself asks for comes first: it gives the better reasons.
         loop {
             let before = walk.graph.reached.len();
-            for rule in &RULES.rule {
-                if rule.when == "*" || walk.graph.reached.contains_key(&rule.when) {
-                    let when = rule.when.clone();
-                    for pattern in &rule.keep {
+            let own = start.rules.iter().map(|rule| (&rule.when, &rule.keep));
+            let built_in = RULES.rule.iter().map(|rule| (&rule.when, &rule.keep));
+            for (when, patterns) in own.chain(built_in) {
+                if when == "*" || walk.graph.reached.contains_key(when) {
+                    for pattern in patterns {
                         walk.keep(pattern, &Reason::Rule { when: when.clone() });
                     }
+                }
+            }
+            for rule in &RULES.rule {
+                if !rule.whole_with.is_empty() && walk.graph.reached.contains_key(&rule.when) {
+                    walk.whole(&rule.when, &rule.whole_with);
                 }
             }
             for plugin in &start.plugins {
@@ -244,6 +269,9 @@ impl Graph {
 
 struct Walk<'a> {
     modules: &'a Modules,
+    /// Top-level modules of installed packages.
+    tops: BTreeSet<String>,
+    requires: &'a BTreeMap<String, BTreeSet<String>>,
     graph: Graph,
     open: VecDeque<String>,
     sources: HashMap<String, Source>,
@@ -261,6 +289,7 @@ impl Walk<'_> {
                     let text = read_source(file);
                     let source = imports::read(&text);
                     self.follow(&module, &source);
+                    self.stub(&module, &source, file);
                     self.sources.insert(name, source);
                 }
                 (_, None) => {}
@@ -287,7 +316,8 @@ impl Walk<'_> {
         let is_entry = self.graph.reached.get(&module.name) == Some(&Reason::Entry);
         for import in &source.imports {
             match import.when {
-                When::TypeChecking => continue,
+                // What a lazy package imports for type checkers is what it loads on demand.
+                When::TypeChecking if !source.is_lazy => continue,
                 When::AsProgram if !is_program && !is_entry => continue,
                 _ => {}
             }
@@ -305,8 +335,104 @@ impl Walk<'_> {
                     call: call.clone(),
                 });
             }
+            // Mostly a module of the same package.
+            let package = package_of(module).to_owned();
+            if module.origin == Origin::Package && !package.is_empty() {
+                let reason = Reason::AnyOf {
+                    by: module.name.clone(),
+                    line: *line,
+                };
+                self.below(&package, &reason);
+            }
         }
         self.words(module, source);
+    }
+
+    /// The type stub of a lazy package says what it loads (`lazy_loader.attach_stub`).
+    fn stub(&mut self, module: &Module, source: &Source, file: &std::path::Path) {
+        let stub = file.with_extension("pyi");
+        if source.is_lazy && stub.is_file() {
+            let stub = imports::read(&read_source(&stub));
+            for import in &stub.imports {
+                self.import(module, import);
+            }
+        }
+    }
+
+    /// Everything below a package but its tests.
+    fn below(&mut self, package: &str, reason: &Reason) {
+        let names: Vec<String> = self
+            .modules
+            .below(package)
+            .filter(|module| !is_test(&module.name))
+            .map(|module| module.name.clone())
+            .collect();
+        for name in names {
+            self.reach_name(&name, reason);
+        }
+    }
+
+    /// Keeps each reached package whole that has one of these modules: what a framework looks for
+    /// in every package it is told of.
+    fn whole(&mut self, when: &str, children: &[String]) {
+        let packages: Vec<String> = self
+            .graph
+            .reached
+            .keys()
+            .filter(|name| {
+                self.modules.get(name).is_some_and(|module| {
+                    module.kind == Kind::Package && module.origin != Origin::Stdlib
+                }) && children
+                    .iter()
+                    .any(|child| self.modules.get(&format!("{name}.{child}")).is_some())
+            })
+            .cloned()
+            .collect();
+        for package in packages {
+            let when = when.to_owned();
+            self.below(&package, &Reason::Rule { when });
+        }
+    }
+
+    /// Dotted names of modules in a text file of the app, e.g. the class of a log handler in a
+    /// configuration, and the bare names of installed packages.
+    fn text(&mut self, path: &std::path::Path) {
+        let text = read_source(path);
+        let by = path.to_string_lossy().into_owned();
+        for (index, line) in text.lines().enumerate() {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+            for word in line.split(|c: char| !is_part(c)) {
+                let word = word.trim_matches('.');
+                let reason = Reason::Named {
+                    by: by.clone(),
+                    line: u32::try_from(index + 1).unwrap_or(u32::MAX),
+                };
+                if word.contains('.') && imports::is_module_name(word) {
+                    self.named(word, &reason);
+                } else if self.tops.contains(word) {
+                    self.reach_name(word, &reason);
+                }
+                if imports::is_module_name(word) {
+                    self.graph.words.insert(word.to_owned());
+                }
+            }
+        }
+    }
+
+    /// A dotted name of a module, or of something in one.
+    fn named(&mut self, name: &str, reason: &Reason) {
+        let mut name = name;
+        while name.contains('.') {
+            if self.modules.get(name).is_some() {
+                self.reach_name(name, reason);
+                return;
+            }
+            name = name.rsplit_once('.').map_or("", |(parent, _)| parent);
+        }
+        // `package.Class`: the package itself, when it is an installed one.
+        if self.tops.contains(name) {
+            self.reach_name(name, reason);
+        }
     }
 
     /// Strings that name a module: a dotted name that is one, `module:object`, and, in packages
@@ -321,19 +447,15 @@ impl Walk<'_> {
             let name = word.split(':').next().unwrap_or(word);
             if name.contains('.') && !name.starts_with('.') && imports::is_module_name(name) {
                 // `package.module.Object` names the module too.
-                let parent = name.rsplit_once('.').map(|(parent, _)| parent);
-                let target = [Some(name), parent]
-                    .into_iter()
-                    .flatten()
-                    .find(|name| name.contains('.') && self.modules.get(name).is_some());
-                if let Some(target) = target.map(str::to_owned) {
-                    self.reach_name(&target, &reason);
-                }
+                self.named(name, &reason);
             } else if word.contains(':') && imports::is_module_name(name) {
                 self.reach_name(name, &reason);
             } else if source.is_lazy && !package.is_empty() {
                 let own = format!("{package}.{}", name.trim_start_matches('.'));
                 self.reach_name(&own, &reason);
+            } else if module.origin == Origin::App && self.tops.contains(name) {
+                // As in Django's `INSTALLED_APPS`.
+                self.reach_name(name, &reason);
             }
             self.graph.words.insert(word.clone());
         }
@@ -453,13 +575,33 @@ impl Walk<'_> {
             .filter(|module| !is_test(&module.name))
             .map(|module| module.name.clone())
             .collect();
+        // Cython and mypyc leave the source beside what they made of it.
+        let mut has_source = false;
+        if let (Some(dir), Some(name)) = (file.parent(), file.file_name()) {
+            let name = name.to_string_lossy();
+            let stem = name.split('.').next().unwrap_or(&name);
+            for extension in ["py", "pyx"] {
+                let source = dir.join(format!("{stem}.{extension}"));
+                if source.is_file() {
+                    has_source = true;
+                    let source = imports::read(&read_source(&source));
+                    self.follow(module, &source);
+                }
+            }
+        }
+        if !has_source {
+            let required = self.requires.get(&top).into_iter().flatten();
+            names.extend(required.cloned());
+        }
         if let Ok(bytes) = std::fs::read(file) {
             let words = words_of(&bytes);
             let others = self.modules.iter().filter(|module| {
-                module.origin == Origin::Stdlib
-                    && !module.name.starts_with('_')
-                    && !module.name.contains('.')
-                    && words.contains(module.name.as_str())
+                let is_known = match module.origin {
+                    Origin::Stdlib => !module.name.starts_with('_') && !module.name.contains('.'),
+                    Origin::Package => true,
+                    Origin::App => false,
+                };
+                is_known && words.contains(module.name.as_str())
             });
             names.extend(others.map(|module| module.name.clone()));
             // Programs in Rust do not end their strings: names that are no common words.

@@ -14,10 +14,14 @@ pub(crate) struct Rules {
 
 /// `when` a module is reached (`*`: always), `keep` these.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Rule {
     pub(crate) when: String,
+    #[serde(default)]
     pub(crate) keep: Vec<String>,
+    /// Every reached package that has one of these modules is kept whole.
+    #[serde(default)]
+    pub(crate) whole_with: Vec<String>,
 }
 
 /// Imports that do not count.

@@ -6,7 +6,7 @@ use std::{
     process::ExitCode,
 };
 
-use pytheas_build::{Check, PartSize, check};
+use pytheas_build::{Check, PartSize, check, treemap};
 use pytheas_project::Project;
 use serde::Serialize;
 
@@ -33,6 +33,9 @@ pub(crate) struct CheckArgs {
     /// How many lines the table of sizes has
     #[arg(long, default_value_t = 15, value_name = "N")]
     top: usize,
+    /// Write a page with a map of the sizes, which needs no network
+    #[arg(long, value_name = "FILE.html")]
+    treemap: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -110,6 +113,16 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> miette::Result<ExitCod
     });
     let check = check(&project, &dir)?;
     let has_failed = check.has_failed();
+    if let Some(file) = &args.treemap {
+        let page = treemap(project.name.as_str(), &check);
+        pytheas_durable::replace(file, page.as_bytes()).map_err(|error| {
+            miette::miette!(
+                help = "check that its folder exists and may be written",
+                "cannot write `{}`: {error}",
+                file.display()
+            )
+        })?;
+    }
     context.show(&Shown {
         check,
         top: args.top,
