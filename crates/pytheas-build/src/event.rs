@@ -26,6 +26,11 @@ pub enum Event {
         /// Where from, without credentials.
         from: String,
     },
+    /// What is being done, in words.
+    Step {
+        /// The text.
+        text: String,
+    },
     /// Something that does not stop the build but should be known.
     Warning {
         /// The text, without `warning:`.

@@ -33,6 +33,7 @@ mod one_file;
 mod output;
 mod scratch;
 mod slim;
+mod testing;
 mod upload;
 mod wheel;
 mod wheel_form;
@@ -55,6 +56,9 @@ pub use known::{
 };
 pub use one_file::{OneFile, OneFileError, one_file};
 pub use output::OutputError;
+pub use testing::{
+    Emulation, Prepared, TestError, TestOutcome, TestReport, TestRequest, prepare_tests,
+};
 pub use upload::{
     Credentials, Distribution as UploadFile, Given, Sending, Target as UploadTarget, UploadError,
     Uploaded,

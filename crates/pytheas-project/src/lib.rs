@@ -33,6 +33,7 @@ mod requirements;
 mod settings;
 mod source;
 pub mod sync;
+mod test_requirements;
 mod uv;
 mod uv_fetch;
 
@@ -47,8 +48,9 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target,
+    ConfigKind, ConfigSpec, HealthSpec, LicenceSpec, Millis, ReadySpec, Settings, Target, TestSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
+pub use test_requirements::TestRequirements;
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};
 pub use uv_fetch::FetchError;

@@ -18,6 +18,10 @@
 //! [tool.pytheas.config]
 //! interval = { type = "duration", default = "30s", env = "GREENHOUSE_INTERVAL", help = "…" }
 //!
+//! [tool.pytheas.test]
+//! groups = ["test"]                   # dependency groups (and `extras`) that the tests need
+//! command = "pytest -q tests/unit"    # how they are run
+//!
 //! [tool.pytheas.health]
 //! ready = "notify"                    # or "http://127.0.0.1:8080/healthz", or "stay-up"
 //! deadline = "60s"
@@ -59,6 +63,20 @@ pub struct Settings {
     pub health: HealthSpec,
     /// Which licences may be shipped.
     pub licences: LicenceSpec,
+    /// How the project's tests are run.
+    pub test: TestSpec,
+}
+
+/// The table `[tool.pytheas.test]`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct TestSpec {
+    /// Dependency groups that the tests need.
+    pub groups: Vec<String>,
+    /// Extras that the tests need.
+    pub extras: Vec<String>,
+    /// What runs them, e.g. `pytest -q`; split as a shell would, but there is no shell.
+    pub command: Option<String>,
 }
 
 /// The table `[tool.pytheas.licences]`: SPDX identifiers.

@@ -77,6 +77,7 @@ pub(crate) enum Command {
     Licences(commands::licences::LicencesArgs),
     Why(commands::why::WhyArgs),
     Check(commands::check::CheckArgs),
+    Test(commands::test::TestArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

@@ -223,7 +223,7 @@ pub(crate) fn bundle(
     build(&request, context)
 }
 
-fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
+pub(crate) fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
     BuildRequest {
         python: tools.python.clone(),
         interpreter: tools.interpreter.clone(),
@@ -243,7 +243,7 @@ fn build(request: &BuildRequest, context: &Context) -> miette::Result<Built> {
     Ok(pytheas_build::build(request, &observer)?)
 }
 
-fn show(event: &Event, progress: &Progress, context: &Context) {
+pub(crate) fn show(event: &Event, progress: &Progress, context: &Context) {
     match event {
         Event::Project(event) => lock::show(event, progress, context),
         Event::Phase(phase) => {
@@ -268,6 +268,7 @@ fn show(event: &Event, progress: &Progress, context: &Context) {
         } => {
             progress.step(format!("CPython {version} ({provider})"));
         }
+        Event::Step { text } => progress.step(text),
         Event::Warning { text } => progress.suspend(|| context.warn(text)),
         _ => {}
     }

@@ -13,3 +13,4 @@ mod errors;
 mod fleet;
 mod packaging;
 mod swupdate;
+mod test_verb;
