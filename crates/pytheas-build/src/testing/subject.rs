@@ -233,7 +233,12 @@ fn of_record(
         python: dir.join("python/bin/python3"),
         prefix: dir.join("python"),
         roots: vec![dir.clone()],
-        path: Vec::new(),
+        // As a started script has it; a slim bundle may have no path file.
+        path: ["app", "app/src"]
+            .map(|name| dir.join(name))
+            .into_iter()
+            .filter(|path| path.is_dir() && !path.join("__init__.py").exists())
+            .collect(),
         is_slim: is_slim && form == "bundle",
         dir: Some(dir),
     })
