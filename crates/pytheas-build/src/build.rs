@@ -290,9 +290,9 @@ fn read_back(dir: &Path) -> Result<Tree, BuildError> {
     pytheas_durable::trees::scan(dir).map_err(|source| BuildError::Tree { source })
 }
 
-struct Lock {
-    content: Pylock,
-    path: PathBuf,
+pub(crate) struct Lock {
+    pub(crate) content: Pylock,
+    pub(crate) path: PathBuf,
     report: Option<LockReport>,
     /// Keeps a lock file that could not be written into the project.
     _scratch: Option<tempfile::TempDir>,
@@ -300,7 +300,7 @@ struct Lock {
 
 /// The interpreter and the lock. The lock comes first when it holds, since it limits the Pythons;
 /// else the interpreter, since it says for which Pythons to lock when the project does not.
-fn lock_and_interpreter(
+pub(crate) fn lock_and_interpreter(
     request: &BuildRequest,
     python: Option<&PythonRequest>,
     platform: &Platform,

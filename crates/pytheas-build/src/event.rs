@@ -33,6 +33,11 @@ pub enum Event {
         /// The target.
         platform: pytheas_release::Platform,
     },
+    /// What is being done, in words.
+    Step {
+        /// The text.
+        text: String,
+    },
     /// Something that does not stop the build but should be known.
     Warning {
         /// The text, without `warning:`.

@@ -36,6 +36,7 @@ mod scratch;
 mod slim;
 mod startup;
 mod strip;
+mod testing;
 mod tools;
 mod treemap;
 mod upload;
@@ -67,6 +68,9 @@ pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};
 pub use one_file::{OneFile, OneFileError, one_file, one_file_cached};
 pub use output::OutputError;
+pub use testing::{
+    Emulation, Prepared, TestError, TestOutcome, TestReport, TestRequest, prepare_tests,
+};
 pub use tools::ToolsError;
 pub use treemap::treemap;
 pub use upload::{

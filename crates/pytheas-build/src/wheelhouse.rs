@@ -31,7 +31,7 @@ use crate::{
     wheel_form,
 };
 
-const INSTALLER: &str = include_str!("wheelhouse/install.py");
+pub(crate) const INSTALLER: &str = include_str!("wheelhouse/install.py");
 const LAUNCHER: &str = include_str!("wheelhouse/launch.sh");
 
 /// The form `wheelhouse`.
@@ -131,7 +131,7 @@ fn add_app(
 }
 
 /// `requirements.txt` with one hash for each wheel.
-fn requirements(wheels: &[WheelFile]) -> String {
+pub(crate) fn requirements(wheels: &[WheelFile]) -> String {
     let line = |wheel: &WheelFile| {
         let mut parts = wheel.name.split('-');
         let name = pytheas_project::normalised_name(parts.next().unwrap_or_default());

@@ -35,6 +35,7 @@ mod requirements;
 mod settings;
 mod source;
 pub mod sync;
+mod test_requirements;
 mod uv;
 mod uv_fetch;
 mod version;
@@ -53,10 +54,11 @@ pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
     AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day,
-    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target,
+    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target, TestSpec,
     VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
+pub use test_requirements::TestRequirements;
 pub use uv::{Connectivity, UV_VERSION, Uv, UvCallError, UvError, UvFailure, UvOrigin, UvSaid};
 pub use uv_fetch::FetchError;
 pub use version::{VersionError, resolve as resolve_version};

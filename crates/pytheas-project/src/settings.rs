@@ -22,6 +22,10 @@
 //! [tool.pytheas.build]
 //! network = ["native-thing"]          # packages whose build may use it; true: the project's own
 //!
+//! [tool.pytheas.test]
+//! groups = ["test"]                   # dependency groups (and `extras`) that the tests need
+//! command = "pytest -q tests/unit"    # how they are run
+//!
 //! [tool.pytheas.health]
 //! ready = "notify"                    # or "http://127.0.0.1:8080/healthz", or "stay-up"
 //! deadline = "60s"
@@ -34,6 +38,13 @@ use pytheas_release::{ConfigOption, Health, Name, Platform, Ready, parse_duratio
 use serde::Deserialize;
 
 use crate::{entry::Entry, python::PythonRequest};
+
+mod tables;
+
+pub use tables::{
+    AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, Day, IgnoreSpec, LicenceSpec,
+    SlimRule, TestSpec, VersionFrom, VersionSpec,
+};
 
 /// The table `[tool.pytheas]`; absent parts have their defaults.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -75,167 +86,8 @@ pub struct Settings {
     pub scripts: Vec<String>,
     /// What the import graph cannot see.
     pub rule: Vec<SlimRule>,
-}
-
-/// The table `[tool.pytheas.build]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct BuildSpec {
-    /// Whose builds may use the network.
-    pub network: BuildNetwork,
-}
-
-/// `true` (the project's own build), or the names of packages.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(untagged, expecting = "`true`, `false` or a list of package names")]
-pub enum BuildNetwork {
-    /// The project's own, or none.
-    Own(bool),
-    /// These packages'.
-    Packages(Vec<String>),
-}
-
-impl Default for BuildNetwork {
-    fn default() -> Self {
-        Self::Own(false)
-    }
-}
-
-/// The table `[tool.pytheas.audit]`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct AuditSpec {
-    /// A folder or zip file of OSV documents, or the address of a server with OSV's API.
-    pub database: Option<String>,
-    /// The mildest severity that fails: `low`, `medium`, `high` or `critical`.
-    pub fail_on: Option<String>,
-    /// Advisories that were looked at.
-    pub ignore: Vec<IgnoreSpec>,
-}
-
-/// One entry of `ignore` in `[tool.pytheas.audit]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct IgnoreSpec {
-    /// The advisory, by any of its names: `CVE-…`, `GHSA-…`, `PYSEC-…`.
-    pub id: String,
-    /// The last day it is passed over, `YYYY-MM-DD`; for ever when absent.
-    pub until: Option<Day>,
-    /// Why.
-    pub reason: Option<String>,
-}
-
-/// A day, `2026-11-21` as text or as TOML's date; days sort as their text does.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
-#[serde(try_from = "toml::Value")]
-pub struct Day(pub String);
-
-impl TryFrom<toml::Value> for Day {
-    type Error = String;
-
-    fn try_from(value: toml::Value) -> Result<Self, String> {
-        let text = match &value {
-            toml::Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let date = text.parse::<toml::value::Datetime>().ok();
-        match date {
-            Some(toml::value::Datetime {
-                date: Some(_),
-                time: None,
-                offset: None,
-            }) => Ok(Self(text)),
-            _ => Err(format!("`{text}` is no day; write e.g. `2027-01-31`")),
-        }
-    }
-}
-
-/// The table `version` of `[tool.pytheas]`: where the version of an app without a build back end
-/// comes from.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct VersionSpec {
-    /// `git`, `file` or `attr`; told by the other keys when absent.
-    pub from: Option<VersionFrom>,
-    /// With `git`: the tags that count, with one `*` for the version; `v*` when absent.
-    pub tag: Option<String>,
-    /// With `file`: a text file that holds the version, or a Python file with `__version__`.
-    pub file: Option<String>,
-    /// With `attr`: `package.module.NAME`, a string assigned at the top of the module.
-    pub attr: Option<String>,
-}
-
-/// Where a version comes from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VersionFrom {
-    /// The nearest tag of the repository.
-    Git,
-    /// A file.
-    File,
-    /// A string in a module, which is read and not run.
-    Attr,
-}
-
-/// The table `[tool.pytheas.compile]`.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct CompileSpec {
-    /// Modules by their dotted names; `package.*` is every module below a package.
-    pub modules: Vec<String>,
-    /// What compiles them.
-    #[serde(default)]
-    pub with: CompileWith,
-    /// Another version of Cython or mypy than the one Pytheas knows.
-    pub version: Option<String>,
-    /// Whether the sources stay beside the compiled modules, for the lines in tracebacks.
-    #[serde(default)]
-    pub keep_sources: bool,
-    /// What `pytheas bench` calls: `package.module:callable`.
-    pub bench: Option<String>,
-}
-
-/// What turns Python modules into C.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CompileWith {
-    /// Cython: any Python, types by annotations of its own.
-    #[default]
-    Cython,
-    /// mypyc: type-checked Python.
-    Mypyc,
-}
-
-impl CompileWith {
-    /// Its name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Cython => "cython",
-            Self::Mypyc => "mypyc",
-        }
-    }
-}
-
-/// One `[[tool.pytheas.rule]]`: `when` this module is reached, `slim` keeps those as well.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct SlimRule {
-    /// A module; `*` for always.
-    pub when: String,
-    /// Modules; `name.*` for everything below one.
-    pub keep: Vec<String>,
-}
-
-/// The table `[tool.pytheas.licences]`: SPDX identifiers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
-pub struct LicenceSpec {
-    /// The only ones that may be; any, when empty.
-    pub allow: Vec<String>,
-    /// Those that may not be.
-    pub deny: Vec<String>,
-    /// Packages that were looked at and are fine.
-    pub except: Vec<String>,
+    /// How the project's tests are run.
+    pub test: TestSpec,
 }
 
 /// One table `[tool.pytheas.target.NAME]`.

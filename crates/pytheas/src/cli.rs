@@ -82,6 +82,7 @@ pub(crate) enum Command {
     Provenance(commands::provenance::ProvenanceCommand),
     Why(commands::why::WhyArgs),
     Check(commands::check::CheckArgs),
+    Test(commands::test::TestArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

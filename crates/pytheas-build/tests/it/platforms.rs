@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-use pytheas_build::{Built, InterpreterChoice};
+use pytheas_build::{Built, InterpreterChoice, TestError, TestOutcome, TestReport, TestRequest};
 use pytheas_release::Platform;
 
 use crate::support::{Workspace, built, can_unshare, skipped, stdout, try_build};
@@ -242,12 +242,49 @@ fn an_archive_that_is_not_signed_by_its_key_is_refused() {
     );
 }
 
-/// The example gateway: its program, one round of readings, and its own tests, each as on a device.
+/// Runs a project's own tests inside its bundle for `platform`; none, visibly, where that cannot be.
 #[track_caller]
-fn greenhouse_passes_on(platform: &str, cpu: &str) {
+fn tested_on(
+    workspace: &Workspace,
+    platform: &str,
+    slim_target: Option<&str>,
+    arguments: &[&str],
+) -> Option<TestReport> {
     if !has_debian() {
-        return;
+        return None;
     }
+    let mut build = workspace.request();
+    build.out = None;
+    build.target = slim_target.map(str::to_owned);
+    build.platform = Some(platform.parse().unwrap());
+    build.interpreter = InterpreterChoice::Debian;
+    let request = TestRequest {
+        build,
+        built: None,
+        one_file: false,
+        junit: None,
+        arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
+    };
+    match pytheas_build::prepare_tests(&request, &|_| {}) {
+        Ok(prepared) => Some(prepared.run(std::process::Stdio::inherit()).unwrap()),
+        Err(error @ (TestError::NoEmulator { .. } | TestError::NoBinfmt { .. })) => {
+            skipped(&error.to_string());
+            None
+        }
+        Err(error) => panic!("{}", crate::support::shown(&error)),
+    }
+}
+
+/// What of the example gateway does not depend on the speed of the CPU.
+const FILES: &[&str] = &[
+    "tests/test_rules.py",
+    "tests/test_settings.py",
+    "tests/test_storage.py",
+];
+
+/// The example gateway's own tests.
+#[track_caller]
+fn greenhouse_passes_on(platform: &str) {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/greenhouse");
     let workspace = Workspace::new(&[]);
     let copied = Command::new("cp")
@@ -255,69 +292,60 @@ fn greenhouse_passes_on(platform: &str, cpu: &str) {
         .args([&example, &workspace.project()])
         .status();
     assert!(copied.unwrap().success());
-    let built = debian(&workspace, platform);
-    let app = built.dir.join("bin/greenhouse");
-    let run = |arguments: &[&OsStr]| {
-        let mut command = emulated(cpu, arguments)?;
-        command.env("PYTHEAS_DATA_DIR", workspace.root());
-        Some(command.current_dir(workspace.root()).output().unwrap())
-    };
-    let Some(output) = run(&[app.as_os_str(), OsStr::new("--version")]) else {
+    let Some(report) = tested_on(&workspace, platform, None, FILES) else {
         return;
     };
-    assert_eq!(stdout(&output), "greenhouse 1.0.0\n");
-    let output = run(&[app.as_os_str(), OsStr::new("--once")]).unwrap();
-    assert!(output.status.success(), "{output:?}");
-
-    // pytest is pure Python: this machine's uv fetches it; the bundle's Python runs it.
-    let tools = workspace.root().join("tools");
-    let uv = pytheas_project::Uv::find(
-        &crate::support::environment(),
-        pytheas_project::Connectivity::Online,
-        &|_| {},
-    );
-    let mut command = uv.unwrap().command();
-    command.args([
-        "pip",
-        "install",
-        "--quiet",
-        "--python-version",
-        "3.11",
-        "--only-binary",
-        ":all:",
-    ]);
-    let status = command.arg("--target").arg(&tools).arg("pytest").status();
-    assert!(status.unwrap().success());
-    let python = built.dir.join("python/bin/python3");
-    let script = format!(
-        "import sys; sys.path.insert(0, {:?}); import pytest; sys.exit(pytest.main(sys.argv[1:]))",
-        tools.display().to_string()
-    );
-    let tests = workspace.project().join("tests");
-    let mut arguments: Vec<&OsStr> =
-        vec![python.as_os_str(), OsStr::new("-c"), OsStr::new(&script)];
-    arguments.extend(["-q", "-p", "no:cacheprovider", "-o", "pythonpath="].map(OsStr::new));
-    for file in ["test_rules.py", "test_settings.py", "test_storage.py"] {
-        arguments.push(OsStr::new(Box::leak(
-            tests.join(file).display().to_string().into_boxed_str(),
-        )));
+    assert!(report.passed, "{report:?}");
+    let passed = |file: &str| {
+        report
+            .tests
+            .iter()
+            .filter(|test| test.name.contains(file) && test.outcome == TestOutcome::Passed)
+            .count()
+    };
+    for file in FILES {
+        assert!(passed(file) > 0, "{file}: {report:?}");
     }
-    let output = run(&arguments).unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && text.contains(" passed"),
-        "{text}\n{output:?}"
-    );
+}
+
+#[test]
+fn a_slim_bundle_with_numpy_passes_its_tests_on_64_bit_arm() {
+    let workspace = Workspace::new(&[
+        (
+            "pyproject.toml",
+            "[project]\nname = \"meter\"\nversion = \"1\"\nrequires-python = \">=3.11\"\n\
+             dependencies = [\"numpy>=1.26,<2.3\"]\n[dependency-groups]\ntest = [\"pytest>=8\"]\n\
+             [tool.pytheas]\nentry = \"meter\"\n[tool.pytheas.target.small]\nslim = true\n",
+        ),
+        (
+            "meter.py",
+            "import numpy as np\ndef solve(matrix, right):\n    return np.linalg.solve(matrix, right)\n",
+        ),
+        (
+            "tests/test_meter.py",
+            "import platform\nimport meter\nimport numpy as np\n\
+             def test_it_solves():\n    \
+                 found = meter.solve(np.array([[2.0, 0], [0, 4]]), np.array([2.0, 8]))\n    \
+                 np.testing.assert_allclose(found, [1, 2])\n\
+             def test_where():\n    assert platform.machine() == 'aarch64' and '/app/' in meter.__file__\n",
+        ),
+    ]);
+    let Some(report) = tested_on(&workspace, "linux-aarch64", Some("small"), &[]) else {
+        return;
+    };
+    assert!(report.passed, "{report:?}");
+    assert_eq!(report.count(&TestOutcome::Passed), 2);
+    assert!(report.emulator.is_some() || std::env::consts::ARCH == "aarch64");
 }
 
 #[test]
 fn greenhouse_passes_its_tests_on_64_bit_arm() {
-    greenhouse_passes_on("linux-aarch64", "aarch64");
+    greenhouse_passes_on("linux-aarch64");
 }
 
 #[test]
 fn greenhouse_passes_its_tests_on_32_bit_arm() {
-    greenhouse_passes_on("linux-armv7", "arm");
+    greenhouse_passes_on("linux-armv7");
 }
 
 #[test]

@@ -286,6 +286,7 @@ pub(crate) fn show(event: &Event, progress: &Progress, context: &Context) {
         } => {
             progress.step(format!("CPython {version} ({provider})"));
         }
+        Event::Step { text } => progress.step(text),
         Event::Warning { text } => progress.suspend(|| context.warn(text)),
         _ => {}
     }

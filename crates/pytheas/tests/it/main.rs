@@ -14,3 +14,4 @@ mod fleet;
 mod known;
 mod packaging;
 mod swupdate;
+mod test_verb;

@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::Read,
     path::{Path, PathBuf},
+    time::{Duration, UNIX_EPOCH},
 };
 
 use pytheas_project::{Connectivity, http::Http};
@@ -106,6 +107,15 @@ pub(super) fn index(
         });
         let signed = mirror.get(wanted, &format!("{dists}/InRelease"), RELEASE_LIMIT_BYTES)?;
         let release = verified(wanted, &signed, mirror)?;
+        if let Some(until) = expired(&release) {
+            // Held back, on purpose or not; still newer than the release itself.
+            let text = format!(
+                "Debian's `{}` from {} should have been renewed by {until}; it may lack newer updates",
+                mirror.suite,
+                mirror.shown()
+            );
+            (wanted.observer)(Event::Warning { text });
+        }
         let path = format!("main/binary-{}/Packages.xz", cpu.debian);
         let Some(sha256) = listed(&release, &path) else {
             continue;
@@ -212,6 +222,38 @@ fn listed(release: &str, path: &str) -> Option<Sha256> {
     None
 }
 
+/// `Valid-Until` of a Release file, when that is over. Not every suite has one.
+fn expired(release: &str) -> Option<&str> {
+    let text = release
+        .lines()
+        .find_map(|line| line.strip_prefix("Valid-Until:"))?
+        .trim();
+    let time = UNIX_EPOCH + Duration::from_secs(seconds(text)?);
+    time.elapsed().is_ok().then_some(text)
+}
+
+/// Seconds since 1970 of a date as RFC 5322 writes it, in UTC: `Sat, 28 Nov 2026 14:02:33 UTC`.
+fn seconds(text: &str) -> Option<u64> {
+    const MONTHS: &str = "JanFebMarAprMayJunJulAugSepOctNovDec";
+    let mut words = text.split_whitespace().skip(1);
+    let day: u64 = words.next()?.parse().ok()?;
+    let name = words.next().filter(|name| name.len() == 3)?;
+    let month = MONTHS.find(name)? as u64 / 3;
+    let year: u64 = words.next()?.parse().ok().filter(|year| *year >= 1970)?;
+    let mut time = words.next()?.split(':').map(str::parse::<u64>);
+    let mut part = || time.next()?.ok();
+    let (hours, minutes, seconds) = (part()?, part()?, part()?);
+    // Days of a year that begins in March, so that the leap day is its last.
+    let (year, month) = if month < 2 {
+        (year - 1, month + 10)
+    } else {
+        (year, month - 2)
+    };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let days = days.checked_sub(719_468)?;
+    Some(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+}
+
 /// The text that the archive's key signed. `gpgv` checks: it comes with apt.
 fn verified(
     wanted: &Wanted<'_>,
@@ -271,6 +313,26 @@ fn verified(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_release_file_says_until_when_it_holds() {
+        for (text, expected) in [
+            ("Thu, 01 Jan 1970 00:00:00 UTC", Some(0)),
+            ("Tue, 29 Feb 2000 23:59:59 UTC", Some(951_868_799)),
+            ("Sat, 28 Nov 2026 14:02:33 UTC", Some(1_795_874_553)),
+            ("Sat, 28 Nov", None),
+            ("Sat, 28 November 2026 14:02:33 UTC", None),
+        ] {
+            assert_eq!(seconds(text), expected, "{text}");
+        }
+        let old = "Suite: x\nValid-Until: Tue, 29 Feb 2000 23:59:59 UTC\n";
+        assert_eq!(expired(old), Some("Tue, 29 Feb 2000 23:59:59 UTC"));
+        assert_eq!(
+            expired("Valid-Until: Fri, 01 Jan 2999 00:00:00 UTC\n"),
+            None
+        );
+        assert_eq!(expired("Suite: x\n"), None);
+    }
 
     #[test]
     fn only_the_sha256_section_counts() {
