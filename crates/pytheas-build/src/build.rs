@@ -61,6 +61,10 @@ pub struct BuildRequest {
     pub python_mirror: Option<String>,
     /// The folder of the result; `dist/NAME` in the project when absent.
     pub out: Option<PathBuf>,
+    /// Only what the import graph reaches, whatever the target says.
+    pub slim: bool,
+    /// Modules or packages that a slim build keeps, beside the target's.
+    pub keep: Vec<String>,
     /// What to do about the lock file.
     pub lock: LockMode,
     /// Whether the network may be used.
@@ -84,6 +88,8 @@ impl BuildRequest {
             interpreter: InterpreterChoice::default(),
             python_mirror: None,
             out: None,
+            slim: false,
+            keep: Vec::new(),
             lock: LockMode::default(),
             connectivity: Connectivity::default(),
             environment: Environment::current(),
@@ -230,8 +236,9 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let record_file = tree_dir.join(RECORD_FILE);
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
-    if target.slim && form.name() == "bundle" {
-        crate::slim::cut(&tree_dir, &record, &target.keep, observer)?;
+    if (target.slim || request.slim) && form.name() == "bundle" {
+        let keep: Vec<String> = target.keep.iter().chain(&request.keep).cloned().collect();
+        crate::slim::cut(&tree_dir, &record, &keep, observer)?;
     }
     let mut tree = read_back(&tree_dir)?;
     if form.name() == "bundle" {

@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod as_released;
 mod entry;
 mod environment;
 mod event;
@@ -31,6 +32,7 @@ mod pylock;
 mod python;
 mod requirements;
 mod settings;
+mod setuptools;
 mod source;
 pub mod sync;
 mod uv;

@@ -159,6 +159,11 @@ impl Uv {
         Ok(found(path, version, UvOrigin::Cache))
     }
 
+    /// A variable of the environment that uv is run in.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        self.environment.get(name)
+    }
+
     /// A command that runs uv without progress bars, colours, prompts or downloads of Pythons.
     pub fn command(&self) -> Command {
         let mut command = self.command_without_pip_index();
