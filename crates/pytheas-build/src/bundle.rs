@@ -67,6 +67,11 @@ impl Form for Bundle {
         job.phase(Phase::App);
         let app = into.join(APP);
         let built = self.add_app(job, &installer, &site, &app)?;
+        if let Entry::Script(script) = job.entry
+            && job.project.has_entry_in_metadata()
+        {
+            crate::installed_entry::bring_script(script, &site, &app)?;
+        }
         dependencies::normalise(&site, &home)?;
         for library in job.interpreter.add_libraries(&site, &home.join("lib"))? {
             job.warn(format!(

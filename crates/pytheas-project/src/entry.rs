@@ -70,7 +70,10 @@ impl FromStr for Entry {
                 let path = plain.strip_prefix("./").unwrap_or(plain);
                 path.parse().map(Self::Script).map_err(|_| wrong())
             }
-            None if is_dotted_name(plain) => Ok(Self::Module(plain.to_owned())),
+            // `-m` takes names with `-`, and programs of published packages have them.
+            None if is_dotted_name(&plain.replace('-', "_")) && !plain.starts_with('-') => {
+                Ok(Self::Module(plain.to_owned()))
+            }
             None => Err(wrong()),
         }
     }
