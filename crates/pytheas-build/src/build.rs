@@ -238,7 +238,9 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     scratch::write(&record_file, &record.encode(), Kind::Data)
         .map_err(io_error("write", &record_file))?;
     if (target.slim || request.slim) && form.name() == "bundle" {
-        let keep: Vec<String> = target.keep.iter().chain(&request.keep).cloned().collect();
+        let site = interpreter.site_packages.under(&tree_dir.join("python"));
+        let mut keep = crate::app_packages::keep(project, &site);
+        keep.extend(target.keep.iter().chain(&request.keep).cloned());
         crate::slim::cut(&tree_dir, &record, &keep, observer)?;
     }
     let mut tree = read_back(&tree_dir)?;

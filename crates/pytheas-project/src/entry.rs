@@ -261,6 +261,7 @@ mod tests {
         check("a.b : c [extra]", callable("a.b", "c"));
         check("httpie.__main__:main", callable("httpie.__main__", "main"));
         check("greenhouse", Some(Entry::Module("greenhouse".into())));
+        check("ansible-doc", Some(Entry::Module("ansible-doc".into())));
         check("main.py", Some(Entry::Script("main.py".parse().unwrap())));
         check(
             "./bin/run.py",
@@ -271,7 +272,8 @@ mod tests {
             ":",
             "a:",
             ":b",
-            "a-b",
+            "-a",
+            "a-b:c",
             "a:b()",
             "../main.py",
             "/main.py",

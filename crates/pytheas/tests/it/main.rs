@@ -12,4 +12,5 @@ mod demo;
 mod errors;
 mod fleet;
 mod packaging;
+mod published;
 mod swupdate;
