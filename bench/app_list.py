@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import http.server
 import json
+import re
 import socket
 import sqlite3
 import struct
@@ -89,7 +90,9 @@ def octoprint(bare, program, dir):
     with bare.start([program, "serve", "--iknowwhatimdoing", "--basedir", dir / "base", "--host", "127.0.0.1",
                      "--port", port], dir / "log") as server:
         server.until(get(f"http://127.0.0.1:{port}/", "OctoPrint"), seconds=150)
-        server.until(get(f"http://127.0.0.1:{port}/static/webassets/packed_core.js", "OctoPrint"), seconds=60)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
+            script = re.search(r'src="(/static/[^"]+[.]js[^"]*)"', page.read().decode()).group(1)
+        server.until(get(f"http://127.0.0.1:{port}{script}", "function"), seconds=60)
 
 
 def black(bare, program, dir):

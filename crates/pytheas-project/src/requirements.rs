@@ -287,7 +287,7 @@ mod tests {
             ("black==24.*", true),
             ("black>=23,!=24.1.*", true),
             ("black == 24.* ; python_version == '3.*'", true),
-            ("black; extra == '1.*'", false),
+            ("black; extra == '1.*'", true),
             ("a.*", false),
             ("a1.*", false),
             ("a.", false),
