@@ -321,11 +321,11 @@ impl Walk<'_> {
             let name = word.split(':').next().unwrap_or(word);
             if name.contains('.') && !name.starts_with('.') && imports::is_module_name(name) {
                 // `package.module.Object` names the module too.
-                let parent = name.rsplit_once('.').map(|(parent, _)| parent);
-                let target = [Some(name), parent]
-                    .into_iter()
-                    .flatten()
-                    .find(|name| name.contains('.') && self.modules.get(name).is_some());
+                let (parent, last) = name.rsplit_once('.').unwrap_or((name, ""));
+                let is_class = last.starts_with(|c: char| c.is_uppercase());
+                let target = [name, parent].into_iter().find(|name| {
+                    (is_class || name.contains('.')) && self.modules.get(name).is_some()
+                });
                 if let Some(target) = target.map(str::to_owned) {
                     self.reach_name(&target, &reason);
                 }
