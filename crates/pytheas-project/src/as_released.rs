@@ -30,7 +30,7 @@ pub(crate) fn pinned(project: &Project) -> Option<(String, Version)> {
     let mut parts = range.iter();
     match (parts.next(), parts.next()) {
         (Some(one), None) if matches!(one.operator(), Operator::Equal | Operator::ExactEqual) => {
-            let name = normalised_name(&requirement.name.to_string());
+            let name = normalised_name(requirement.name.as_ref());
             Some((name, one.version().clone()))
         }
         _ => None,
