@@ -89,10 +89,11 @@ def octoprint(bare, program, dir):
     (dir / "base").mkdir()
     with bare.start([program, "serve", "--iknowwhatimdoing", "--basedir", dir / "base", "--host", "127.0.0.1",
                      "--port", port], dir / "log") as server:
-        server.until(get(f"http://127.0.0.1:{port}/", "OctoPrint"), seconds=150)
+        # The first answers are those of a placeholder.
+        server.until(get(f"http://127.0.0.1:{port}/", "/static/webassets/"), seconds=150)
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=30) as page:
-            script = re.search(r'src="(/static/[^"]+[.]js[^"]*)"', page.read().decode()).group(1)
-        server.until(get(f"http://127.0.0.1:{port}{script}", "function"), seconds=60)
+            asset = re.search(r"[\"'](/static/webassets/[^\"']+)[\"']", page.read().decode()).group(1)
+        server.until(get(f"http://127.0.0.1:{port}{asset}", "{"), seconds=60)
 
 
 def black(bare, program, dir):
