@@ -61,6 +61,10 @@ pub struct BuildRequest {
     pub python_mirror: Option<String>,
     /// The folder of the result; `dist/NAME` in the project when absent.
     pub out: Option<PathBuf>,
+    /// Only what the import graph reaches, whatever the target says.
+    pub slim: bool,
+    /// Modules or packages that a slim build keeps, beside the target's.
+    pub keep: Vec<String>,
     /// What to do about the lock file.
     pub lock: LockMode,
     /// Whether the network may be used.
@@ -84,6 +88,8 @@ impl BuildRequest {
             interpreter: InterpreterChoice::default(),
             python_mirror: None,
             out: None,
+            slim: false,
+            keep: Vec::new(),
             lock: LockMode::default(),
             connectivity: Connectivity::default(),
             environment: Environment::current(),
@@ -182,9 +188,10 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
 
     let entry = match entry {
-        Some(entry) => entry,
-        None => crate::installed_entry::find(
+        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => entry,
+        asked => crate::installed_entry::find(
             project,
+            asked,
             &lock.content,
             &lock.path,
             &crate::install::Installer {
@@ -199,6 +206,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         )?,
     };
 
+    let keep: Vec<String> = target.keep.iter().chain(&request.keep).cloned().collect();
     let job = Job {
         project,
         name,
@@ -212,7 +220,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         connectivity: request.connectivity,
         environment: &request.environment,
         output: output.target(),
-        slim: target.slim.then_some(target.keep.as_slice()),
+        slim: (target.slim || request.slim).then_some(keep.as_slice()),
         observer,
     };
     let tree_dir = output.scratch();

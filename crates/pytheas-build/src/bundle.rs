@@ -73,6 +73,11 @@ impl Form for Bundle {
             let roots = app_roots(into, &site);
             native::compile::compile(&installer, spec, job.name.as_str(), job.entry, &roots)?;
         }
+        if let Entry::Script(script) = job.entry
+            && job.project.has_entry_in_metadata()
+        {
+            crate::installed_entry::bring_script(script, &site, &app)?;
+        }
         dependencies::normalise(&site, &home)?;
         for library in job.interpreter.add_libraries(&site, &home.join("lib"))? {
             job.warn(format!(
@@ -95,7 +100,9 @@ impl Form for Bundle {
         crate::tools::add(job, into, &site)?;
         // First what goes, then the work on what stays.
         if let Some(keep) = job.slim {
-            crate::slim::cut(job, into, keep)?;
+            let mut all = crate::app_packages::keep(job.project, &site);
+            all.extend_from_slice(keep);
+            crate::slim::cut(job, into, &all)?;
         }
         crate::strip::tree(&home)?;
 

@@ -4,17 +4,20 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::Read,
     path::{Path, PathBuf},
 };
 
 use miette::Diagnostic;
-use pytheas_project::{Entry, Project, Pylock, closest, normalised_name};
+use pytheas_project::{Entry, Project, Pylock, RequirementSource, closest, normalised_name};
+use pytheas_release::RelPath;
 
 use crate::{
     app,
     dependencies::uv_error,
     error::{BuildError, io_error},
     install::Installer,
+    scratch::{self, Kind},
 };
 
 /// A package that does not say what starts it.
@@ -72,10 +75,17 @@ pub enum InstalledEntryError {
     },
 }
 
-/// Finds the entry in the metadata of the app's package: its console script of that name, else
-/// its only one, else its only package that `python -m` can run.
+/// Whether the entry of a published package may be the name of a program of it.
+pub(crate) fn may_be_program(project: &Project, entry: &Entry) -> bool {
+    project.source == RequirementSource::Published
+        && matches!(entry, Entry::Module(name) if !name.contains('.'))
+}
+
+/// Finds the entry in the metadata of the app's package: the program that is `asked` for, else its
+/// console script of that name, else its only one, else its only package that `python -m` can run.
 pub(crate) fn find(
     project: &Project,
+    asked: Option<Entry>,
     lock: &Pylock,
     lock_path: &Path,
     installer: &Installer<'_>,
@@ -115,7 +125,81 @@ pub(crate) fn find(
             normalised_name(name.split('-').next().unwrap_or(&name))
         }
     };
-    Ok(choose(&site, &package, project.name.as_str())?)
+    if let Some(Entry::Module(name)) = &asked
+        && let Some(entry) = program(&site, &package, name)?
+    {
+        return Ok(entry);
+    }
+    match asked {
+        Some(entry) => Ok(entry),
+        None => Ok(choose(&site, &package, project.name.as_str())?),
+    }
+}
+
+/// The program `name` of the package; none when `python -m` can run a module of this name.
+fn program(site: &Path, package: &str, name: &str) -> Result<Option<Entry>, InstalledEntryError> {
+    let is_module =
+        site.join(name).join("__main__.py").is_file() || site.join(format!("{name}.py")).is_file();
+    if is_module {
+        return Ok(None);
+    }
+    if let Some(value) = scripts(site, package).get(name) {
+        return parsed(package, name, value).map(Some);
+    }
+    let file = plain_scripts(site)
+        .into_iter()
+        .find(|script| script == name);
+    Ok(file.and_then(|name| name.parse().ok()).map(Entry::Script))
+}
+
+fn parsed(package: &str, script: &str, value: &str) -> Result<Entry, InstalledEntryError> {
+    value.parse().map_err(|_| InstalledEntryError::Program {
+        package: package.to_owned(),
+        script: script.to_owned(),
+        value: value.to_owned(),
+    })
+}
+
+/// Programs that are Python files, not entry points (`scripts` of setuptools), by name.
+fn plain_scripts(site: &Path) -> Vec<String> {
+    let mut found: Vec<String> = fs::read_dir(site.join("bin"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|child| is_python(&child.path()))
+        .filter_map(|child| child.file_name().into_string().ok())
+        .collect();
+    found.sort();
+    found
+}
+
+fn is_python(path: &Path) -> bool {
+    let mut start = [0; 256];
+    let Ok(length) = fs::File::open(path).and_then(|mut file| file.read(&mut start)) else {
+        return false;
+    };
+    let line = start[..length].split(|byte| *byte == b'\n').next();
+    line.is_some_and(|line| {
+        line.starts_with(b"#!") && line.windows(6).any(|part| part == b"python")
+    })
+}
+
+/// Brings the program `script`, which an installed package has in `bin`, into the app: there it is
+/// started. Its first line names no interpreter of this machine afterwards.
+pub(crate) fn bring_script(script: &RelPath, site: &Path, app: &Path) -> Result<(), BuildError> {
+    let from = script.under(&site.join("bin"));
+    let to = script.under(app);
+    if to.exists() || !is_python(&from) {
+        return Ok(());
+    }
+    let bytes = fs::read(&from).map_err(io_error("read", &from))?;
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(bytes.len());
+    let mut text = b"#!python".to_vec();
+    text.extend(&bytes[end..]);
+    scratch::write(&to, &text, Kind::Data).map_err(io_error("write", &to))
 }
 
 /// Packages with C code and no wheel: uv builds them for this machine.
@@ -143,13 +227,17 @@ fn choose(site: &Path, package: &str, app: &str) -> Result<Entry, InstalledEntry
     });
     let only = scripts.iter().next().filter(|_| scripts.len() == 1);
     if let Some((script, value)) = named.or(only) {
-        return value.parse().map_err(|_| InstalledEntryError::Program {
-            package: package.to_owned(),
-            script: script.clone(),
-            value: value.clone(),
-        });
+        return parsed(package, script, value);
     }
     if scripts.is_empty() {
+        let plain = plain_scripts(site);
+        let named = plain
+            .iter()
+            .find(|name| normalised_name(name) == package)
+            .or(plain.first().filter(|_| plain.len() == 1));
+        if let Some(script) = named.and_then(|name| name.parse().ok()) {
+            return Ok(Entry::Script(script));
+        }
         let modules = runnable(site);
         let wanted = package.replace('-', "_");
         let module = match modules.as_slice() {
@@ -249,6 +337,38 @@ mod tests {
     }
 
     #[test]
+    fn a_program_is_asked_for_by_name_unless_a_module_of_this_name_can_be_run() {
+        let dir = site(&[
+            (
+                "tool_x-1.dist-info/entry_points.txt",
+                "[console_scripts]\ntool-dump = tool_x.dump:main\ntool_x = tool_x.cli:main\n",
+            ),
+            ("tool_x/__main__.py", ""),
+            ("bin/toolctl", "#!/usr/bin/env python\nprint(1)\n"),
+            ("bin/tool.sh", "#!/bin/sh\n"),
+        ]);
+        for (name, expected) in [
+            ("tool-dump", Some("tool_x.dump:main")),
+            ("tool_x", None),
+            ("toolctl", Some("toolctl")),
+            ("tool.sh", None),
+            ("absent", None),
+        ] {
+            let found = program(dir.path(), "tool-x", name).unwrap();
+            assert_eq!(
+                found.map(|entry| entry.to_string()).as_deref(),
+                expected,
+                "{name}"
+            );
+        }
+        let script = "toolctl".parse().unwrap();
+        let app = dir.path().join("app");
+        bring_script(&script, dir.path(), &app).unwrap();
+        let text = fs::read_to_string(app.join("toolctl")).unwrap();
+        assert_eq!(text, "#!python\nprint(1)\n");
+    }
+
+    #[test]
     fn a_packages_program_is_the_one_of_its_name_or_its_only_one() {
         let points = "tool_x-1.dist-info/entry_points.txt";
         check(
@@ -273,6 +393,11 @@ mod tests {
             "`tool-x` has several programs: `tx` (a:b), `txg` (a:g); choose one with `--entry`, e.g. `--entry a:b`",
         );
         check(&[("tool_x/__main__.py", "")], "tool-x", "tool_x");
+        check(
+            &[("bin/tx", "#!python\n"), ("tool_x/__init__.py", "")],
+            "tool-x",
+            "tx",
+        );
         check(
             &[("tool_x/__init__.py", "")],
             "tool-x",

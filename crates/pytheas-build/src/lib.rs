@@ -14,6 +14,7 @@
 //! what it does as [`Event`]s and never prints.
 
 mod app;
+mod app_packages;
 mod budget;
 mod build;
 mod bundle;

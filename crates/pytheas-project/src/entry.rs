@@ -70,7 +70,10 @@ impl FromStr for Entry {
                 let path = plain.strip_prefix("./").unwrap_or(plain);
                 path.parse().map(Self::Script).map_err(|_| wrong())
             }
-            None if is_dotted_name(plain) => Ok(Self::Module(plain.to_owned())),
+            // `-m` takes names with `-`, and programs of published packages have them.
+            None if is_dotted_name(&plain.replace('-', "_")) && !plain.starts_with('-') => {
+                Ok(Self::Module(plain.to_owned()))
+            }
             None => Err(wrong()),
         }
     }
@@ -258,6 +261,7 @@ mod tests {
         check("a.b : c [extra]", callable("a.b", "c"));
         check("httpie.__main__:main", callable("httpie.__main__", "main"));
         check("greenhouse", Some(Entry::Module("greenhouse".into())));
+        check("ansible-doc", Some(Entry::Module("ansible-doc".into())));
         check("main.py", Some(Entry::Script("main.py".parse().unwrap())));
         check(
             "./bin/run.py",
@@ -268,7 +272,8 @@ mod tests {
             ":",
             "a:",
             ":b",
-            "a-b",
+            "-a",
+            "a-b:c",
             "a:b()",
             "../main.py",
             "/main.py",

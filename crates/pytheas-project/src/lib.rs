@@ -15,6 +15,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod as_released;
 mod credentials;
 mod entry;
 mod environment;
@@ -33,6 +34,7 @@ mod pylock;
 mod python;
 mod requirements;
 mod settings;
+mod setuptools;
 mod source;
 pub mod sync;
 mod test_requirements;

@@ -184,6 +184,11 @@ impl Uv {
         &self.isolation
     }
 
+    /// A variable of the environment that uv is run in.
+    pub(crate) fn setting(&self, name: &str) -> Option<&str> {
+        self.environment.get(name)
+    }
+
     /// A command that runs uv without progress bars, colours, prompts or downloads of Pythons.
     /// Back ends that uv calls run isolated ([`Isolation`]).
     pub fn command(&self) -> Command {

@@ -259,3 +259,20 @@ fn a_circle_of_imports_ends() {
     check(&graph, &["a", "b"], &[]);
     assert_eq!(graph.chain("b").len(), 2);
 }
+
+#[test]
+fn a_string_that_names_a_class_reaches_its_module() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "config = {'()': 'colours.Formatter', 'x': 'green.Light.On', 'y': 'plain.word'}\n",
+            ),
+            ("site/colours/__init__.py", ""),
+            ("site/green.py", ""),
+            ("site/plain.py", ""),
+        ],
+        from("main"),
+    );
+    check(&graph, &["colours"], &["green", "plain"]);
+}

@@ -62,6 +62,12 @@ pub(crate) struct BuildArgs {
     /// Pack the bundle into one program, `-o FILE` [default: dist/APP.run]
     #[arg(long, conflicts_with = "check_reproducible")]
     one_file: bool,
+    /// Leave out what the import graph does not reach, as `slim = true` of a target does
+    #[arg(long)]
+    slim: bool,
+    /// With `--slim`: a module or package to keep though nothing is seen to import it
+    #[arg(long, value_name = "MODULE", requires = "slim")]
+    keep: Vec<String>,
     /// Build a second time elsewhere and fail when the bytes differ
     #[arg(long)]
     check_reproducible: bool,
@@ -160,6 +166,8 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         form: args.form.clone(),
         platform: args.platform.clone(),
         out: args.out.clone(),
+        slim: args.slim,
+        keep: args.keep.clone(),
         lock: match (args.locked, args.frozen) {
             (true, _) => LockMode::Locked,
             (_, true) => LockMode::Frozen,

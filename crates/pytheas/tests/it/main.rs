@@ -13,5 +13,6 @@ mod errors;
 mod fleet;
 mod known;
 mod packaging;
+mod published;
 mod swupdate;
 mod test_verb;

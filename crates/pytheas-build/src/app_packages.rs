@@ -1,0 +1,91 @@
+//! The packages that *are* the app when it is a published one (`--from`, `--with`): a slim build
+//! keeps all their modules, as it keeps all of a project's own.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use pytheas_project::{Project, RequirementSource, normalised_name};
+
+/// Lines for `keep` that mean every module of the app's packages in `site`; none for a project with
+/// sources of its own.
+pub(crate) fn keep(project: &Project, site: &Path) -> Vec<String> {
+    if project.source != RequirementSource::Published {
+        return Vec::new();
+    }
+    let wanted: BTreeSet<String> = project
+        .dependencies
+        .iter()
+        .map(|requirement| normalised_name(name_in(requirement)))
+        .collect();
+    let mut lines = BTreeSet::new();
+    for child in fs::read_dir(site).into_iter().flatten().flatten() {
+        let name = child.file_name().to_string_lossy().into_owned();
+        let Some((name, _)) = name
+            .strip_suffix(".dist-info")
+            .and_then(|stem| stem.rsplit_once('-'))
+        else {
+            continue;
+        };
+        if wanted.contains(&normalised_name(name)) {
+            let record = fs::read_to_string(child.path().join("RECORD")).unwrap_or_default();
+            lines.extend(record.lines().filter_map(module_of));
+        }
+    }
+    lines.into_iter().collect()
+}
+
+/// The name at the start of a requirement (PEP 508).
+fn name_in(requirement: &str) -> &str {
+    let end = requirement
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        .unwrap_or(requirement.len());
+    &requirement[..end]
+}
+
+/// The module that a line of `RECORD` is the file of: `tool.*` would also mean what other packages
+/// have in the same namespace.
+fn module_of(line: &str) -> Option<String> {
+    let path = line.split(',').next()?.trim_matches('"');
+    let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
+    let stem = match file.strip_suffix(".py") {
+        Some(stem) => stem,
+        None => file.strip_suffix(".so")?.split('.').next()?,
+    };
+    let is_test = |part: &str| matches!(part, "tests" | "test" | "testing" | "conftest");
+    let mut parts: Vec<&str> = folders.split('/').filter(|part| !part.is_empty()).collect();
+    if stem != "__init__" {
+        parts.push(stem);
+    }
+    let is_name =
+        |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
+    (!parts.is_empty() && parts.iter().all(is_name) && !parts.iter().any(|part| is_test(part)))
+        .then(|| parts.join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_app_keeps_its_own_modules_and_not_its_dependencies() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, record) in [
+            (
+                "Tool_X-1.0.dist-info",
+                "tool_x/__init__.py,,\ntool_x/late.py,sha256=x,3\ntool_x/fast.cpython-311-x86_64-linux-gnu.so,,\n\
+                 tool_x/data/a-b.py,,\ntool_x/tests/test_a.py,,\ntool_x/a.txt,,\n../../../bin/tx,,\n",
+            ),
+            ("plugin-2.dist-info", "plugins/green.py,,\n"),
+            ("other-1.dist-info", "other.py,,\n"),
+        ] {
+            let file = dir.path().join(name).join("RECORD");
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            pytheas_durable::replace(&file, record.as_bytes()).unwrap();
+        }
+        let project =
+            Project::published("tool-x[fast]==1.0", &["Plugin".to_owned()], dir.path()).unwrap();
+        assert_eq!(
+            keep(&project, dir.path()),
+            ["plugins.green", "tool_x", "tool_x.fast", "tool_x.late"]
+        );
+    }
+}
