@@ -4,8 +4,8 @@
 //! The layout is the ELF specification's (gABI, chapters 4 and 5), for both classes and both byte
 //! orders, so files of a foreign CPU are handled as the host's. Nothing that is loaded changes: the
 //! content of each segment stays byte for byte, the build id and the unwind tables with it. Dropped
-//! sections become empty entries, so that no index changes; what lies behind them in the file moves
-//! by whole pages. A file that is not understood, or that has data behind its last section (a
+//! sections leave the table when that changes no loaded section's number, else they become empty
+//! entries; what lies behind them in the file moves by whole pages. A file that is not understood, or that has data behind its last section (a
 //! self-extracting program), is left alone.
 
 use std::{
@@ -278,27 +278,47 @@ pub(crate) fn strip(bytes: &[u8]) -> Option<Vec<u8>> {
     }
     out.resize(out.len().next_multiple_of(8), 0);
     let table_at = out.len();
+    // Symbols name the sections they lie in by number: the numbers of loaded ones stay. Entries
+    // behind those close up, because not every reader of ELF takes empty ones.
+    let first_dropped = *dropped.first()?;
+    let may_close_up = sections
+        .iter()
+        .skip(first_dropped)
+        .all(|section| section.flags & ALLOCATED == 0);
+    let number = |index: usize| {
+        if may_close_up {
+            index - dropped.range(..index).count()
+        } else {
+            index
+        }
+    };
+    let mut kept = 0;
     for (index, section) in sections.iter().enumerate() {
         let at = sections_at + index * section_size;
         let mut entry = bytes.get(at..at + section_size)?.to_vec();
         if dropped.contains(&index) {
+            if may_close_up {
+                continue;
+            }
             entry.fill(0);
         } else {
             let to = moved(&ranges, section.offset)?;
             layout.set(&mut entry, layout.at(16, 24), layout.word(), to)?;
+            layout.set(&mut entry, layout.at(24, 40), 4, number(section.link))?;
+            if section.flags & INFO_IS_LINK != 0 {
+                layout.set(&mut entry, layout.at(28, 44), 4, number(section.info))?;
+            }
+            kept = number(index) + 1;
         }
         out.extend_from_slice(&entry);
     }
     // Empty entries at the end are none.
-    let kept = (0..section_count)
-        .rev()
-        .find(|index| !dropped.contains(index))?
-        + 1;
     out.truncate(table_at + kept * section_size);
     let to = moved(&ranges, segments_at)?;
     layout.set(&mut out, layout.at(28, 32), layout.word(), to)?;
     layout.set(&mut out, layout.at(32, 40), layout.word(), table_at)?;
     layout.set(&mut out, tail + 8, 2, kept)?;
+    layout.set(&mut out, tail + 10, 2, number(names_index))?;
     for (index, segment) in segments.iter().enumerate() {
         let place = to + index * segment_size + layout.at(4, 8);
         let offset = moved(&ranges, segment.offset)?;

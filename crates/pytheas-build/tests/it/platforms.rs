@@ -393,9 +393,16 @@ fn what_is_installed_is_what_uv_installs() {
         if name.ends_with("/RECORD") {
             let lines: Vec<&str> = theirs[name].lines().collect();
             for line in content.lines().filter(|line| !line.starts_with("../")) {
-                assert!(lines.contains(&line), "{name}: {line}");
+                // Stripped libraries are recorded without hash and size.
+                let is_there = match line.strip_suffix(",,") {
+                    Some(path) if path.ends_with(".so") => lines
+                        .iter()
+                        .any(|line| line.starts_with(&format!("{path},"))),
+                    _ => lines.contains(&line),
+                };
+                assert!(is_there, "{name}: {line}");
             }
-        } else {
+        } else if !name.ends_with(".so") {
             assert!(content == &theirs[name], "{name}");
         }
     }
