@@ -176,11 +176,16 @@ fn fill(
     std::fs::create_dir_all(home).map_err(io_error("make", home))?;
     let work = scratch::folder(home, ".new-").map_err(io_error("make a folder in", home))?;
     let dir = work.path();
-    let cache = dir.join("cache");
-    std::fs::create_dir(&cache).map_err(io_error("make", &cache))?;
-    if let Some(base) = base {
+    // Not in the scratch folder: a build that is stopped in these minutes has not wasted them. The
+    // compiler locks what it writes there.
+    let name = to.file_name().unwrap_or_default().to_string_lossy();
+    let cache = home.join(format!("{name}.part"));
+    if let Some(base) = base
+        && !cache.is_dir()
+    {
         scratch::copy_tree(base, &cache).map_err(io_error("copy", base))?;
     }
+    std::fs::create_dir_all(&cache).map_err(io_error("make", &cache))?;
     let source = dir.join(if tool == "cc" { "a.c" } else { "a.cc" });
     write(&source, text, Kind::Data)?;
     let compiler = tools.join(tool);
@@ -197,6 +202,9 @@ fn fill(
             .output()
             .map_err(io_error("start", &compiler))?;
         if !output.status.success() {
+            if to.is_dir() {
+                return Ok(()); // another build was first and moved the cache
+            }
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
             return Err(io_error("use", &compiler)(std::io::Error::other(said)));
         }
