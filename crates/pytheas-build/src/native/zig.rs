@@ -109,9 +109,25 @@ pub(super) fn write_scripts(
                 "@INCLUDE_MAP@",
                 &format!("{}=include", quoted(&target.include)),
             )
-            .replace("@INCLUDE_ARG@", &quoted(&target.include))
+            .replace(
+                "@INCLUDE_ARG@",
+                &format!(
+                    "{} -I{}",
+                    quoted(&target.include),
+                    quoted(&dir.join("include"))
+                ),
+            )
     };
     let triple = &target.multiarch;
+    // A Debian machine's own Python: its `pyconfig.h` includes another by this path.
+    let inside = format!("{triple}/python{}", target.short);
+    let wrapped = Path::new("/usr/include").join(&inside).join("pyconfig.h");
+    let names = std::fs::read_to_string(target.include.join("pyconfig.h"))
+        .is_ok_and(|text| text.contains(&format!("<{inside}/pyconfig.h>")));
+    if names && wrapped.is_file() {
+        let to = dir.join("include").join(&inside).join("pyconfig.h");
+        scratch::copy(&wrapped, &to).map_err(io_error("copy", &wrapped))?;
+    }
     for (names, text) in [
         (&["cc", "gcc", "clang"][..], compiler("cc")),
         (&["c++", "g++", "clang++"], compiler("c++")),
