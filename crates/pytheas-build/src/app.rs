@@ -146,12 +146,10 @@ pub(crate) fn copy_sources(
     Ok(copier.files)
 }
 
-/// Builds the project into a wheel with its build back end; gives the wheel. The sources are
-/// copied first: back ends leave files beside them.
-pub(crate) fn build_wheel(
+/// Copies the project into `scratch` to be built there: back ends leave files beside the sources.
+/// Gives the copy.
+pub(crate) fn copied_for_build(
     project: &Project,
-    uv: &Uv,
-    python: &Path,
     scratch: &Path,
     output: &Path,
 ) -> Result<PathBuf, BuildError> {
@@ -163,6 +161,17 @@ pub(crate) fn build_wheel(
         let text = b"from setuptools import setup\n\nsetup()\n";
         scratch::write(&setup, text, scratch::Kind::Data).map_err(io_error("write", &setup))?;
     }
+    Ok(source)
+}
+
+/// Builds the copy `source` of the project into a wheel with its build back end; gives the wheel.
+pub(crate) fn build_copied(
+    project: &Project,
+    uv: &Uv,
+    python: &Path,
+    scratch: &Path,
+    source: &Path,
+) -> Result<PathBuf, BuildError> {
     let wheels = scratch.join("wheels");
     let mut command = uv.command();
     command
@@ -170,7 +179,7 @@ pub(crate) fn build_wheel(
         .arg(&wheels)
         .arg("--python")
         .arg(python)
-        .arg(&source)
+        .arg(source)
         .env("SOURCE_DATE_EPOCH", "315532800");
     let name = project.name.to_string();
     uv.isolation().describe(&mut command, &name, &wheels);

@@ -159,7 +159,8 @@ impl Bundle {
         let scratch =
             tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
         let python = job.interpreter.tool().unwrap_or(job.interpreter.python());
-        let wheel = app::build_wheel(job.project, job.uv, &python, scratch.path(), job.output)?;
+        let wheel =
+            native::own::wheel(installer, job.project, &python, scratch.path(), job.output)?;
         installer
             .install_wheel(&wheel, site)
             .map_err(dependencies::DependencyError::from)?;

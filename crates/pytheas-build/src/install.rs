@@ -95,26 +95,6 @@ pub enum InstallError {
         /// What is wrong with it.
         reason: String,
     },
-    /// Only sources, and they hold C code.
-    #[error(
-        "`{package}` {version} has no wheel for `{platform}`, and its source builds to `{made}`, for this machine only"
-    )]
-    #[diagnostic(
-        code(pytheas::install::compiled_source),
-        help(
-            "require a version that has a wheel for `{platform}`, put one into an index or `--find-links` folder, or build on such a machine"
-        )
-    )]
-    CompiledSource {
-        /// The package.
-        package: String,
-        /// Its version.
-        version: String,
-        /// What is built for.
-        platform: Platform,
-        /// The wheel that its build made.
-        made: String,
-    },
     /// It comes from somewhere that only uv can install from, for this machine.
     #[error(
         "`{package}` comes from {place}, which cannot be installed for `{platform}` on this machine"
@@ -227,15 +207,6 @@ impl Installer<'_> {
         let store = Store::new(self.environment);
         let bytes = std::fs::read(path).map_err(io_error("read", path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if !self.interpreter.runs_here() && !name.ends_with("-none-any.whl") {
-            let mut parts = name.split('-');
-            return Err(InstallError::CompiledSource {
-                package: parts.next().unwrap_or_default().to_owned(),
-                version: parts.next().unwrap_or_default().to_owned(),
-                platform: self.platform.clone(),
-                made: name.into_owned(),
-            });
-        }
         let contents = store.add(&name, &bytes, Sha256::of(&bytes))?;
         self.place(&store, &[contents], site)
     }

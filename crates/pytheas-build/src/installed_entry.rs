@@ -13,7 +13,6 @@ use pytheas_project::{Entry, Project, Pylock, RequirementSource, closest, normal
 use pytheas_release::RelPath;
 
 use crate::{
-    app,
     dependencies::uv_error,
     error::{BuildError, io_error},
     install::Installer,
@@ -116,8 +115,10 @@ pub(crate) fn find(
             package.clone()
         }
         None => {
-            let python = installer.interpreter.python();
-            let wheel = app::build_wheel(project, installer.uv, &python, scratch.path(), output)?;
+            let interpreter = installer.interpreter;
+            let python = interpreter.tool().unwrap_or(interpreter.python());
+            let wheel =
+                crate::native::own::wheel(installer, project, &python, scratch.path(), output)?;
             installer
                 .install_wheel(&wheel, &site)
                 .map_err(crate::dependencies::DependencyError::from)?;

@@ -7,9 +7,10 @@
 //!       ─▶ checked: machine, C library, names (verify) ─▶ wheel in the cache
 //!
 //! CACHE/tools/ziglang-VERSION/      the compiler, from the package index, pinned by hash
-//!      /native/zig/                 its own cache
+//!      /native/zig-VERSION/         its own caches, by target: C and C++ libraries, compiled
 //!      /native/headers/             headers of Debian's Pythons
-//!      /native/wheels/KEY/NAME.whl  what was built; KEY hashes source, target, Python and tools
+//!      /native/wheels/KEY/NAME.whl  what was built; KEY hashes source, target, Python, tools and
+//!                                   build requirements with their versions (requirements)
 //! ```
 
 pub(crate) mod backend;
@@ -18,6 +19,8 @@ pub(crate) mod compile;
 mod cross;
 mod error;
 mod known;
+pub(crate) mod own;
+mod requirements;
 mod sdist;
 mod verify;
 mod zig;
@@ -31,6 +34,7 @@ pub use self::error::{ModulesError, NativeError, Said};
 use self::{
     cross::Target,
     error::{Subject, io_error},
+    requirements::Record,
 };
 use crate::{
     event::Event,
@@ -40,7 +44,7 @@ use crate::{
 };
 
 /// Changes with everything that changes what is built from the same source.
-const FORMAT: &str = "1";
+const FORMAT: &str = "2";
 
 /// A wheel that was built.
 #[derive(Debug)]
@@ -100,19 +104,32 @@ pub(crate) fn wheel_of(
     let home = installer.environment.cache_dir().join("native");
     let parts = [FORMAT, key, &target.key(), zig::VERSION, cross::FORMAT];
     let key = Sha256::of(parts.join("\0").as_bytes()).to_string();
-    let kept = home.join("wheels").join(&key);
-    if let Some(made) = cached(&kept) {
+    let scratch = new_scratch(installer.environment)?;
+    let dir = scratch.path();
+    let unpacked = source(&dir.join("source"))?;
+    let system = sdist::build_system(&unpacked)?;
+    error::check_tools(&system.requires, target.bits(), subject)?;
+    let known = Record::load(&home, &key);
+    let more = known.as_ref().map_or(&[][..], |known| &known.more);
+    let pinned = requirements::pinned(
+        installer,
+        &target.python,
+        subject,
+        &system.requires,
+        more,
+        known.as_ref(),
+        dir,
+    )?;
+    if known.is_some()
+        && let Some(made) = cached(&kept_in(&home, &key, &pinned))
+    {
         return Ok(made);
     }
     (installer.observer)(Event::Compiling {
         what: format!("{} {}", subject.package, subject.version),
         platform: installer.platform.clone(),
     });
-    let scratch = new_scratch(installer.environment)?;
-    let dir = scratch.path();
-    let unpacked = source(&dir.join("source"))?;
     known::put_right(&subject.package, &unpacked)?;
-    let system = sdist::build_system(&unpacked)?;
     let environment = backend::Builder {
         installer,
         target: &target,
@@ -121,7 +138,7 @@ pub(crate) fn wheel_of(
         source: &unpacked,
         system: &system,
     };
-    let wheel = environment.build()?;
+    let wheel = environment.build(&pinned, more)?;
     let said = wheel.said;
     let path = wheel.path;
     let file_name = path
@@ -131,7 +148,7 @@ pub(crate) fn wheel_of(
         .into_owned();
     let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
     let checked = verify::checked(&file_name, &bytes, &target, subject)?;
-    if expects_code && checked.modules == 0 {
+    if checked.modules == 0 && (expects_code || !checked.name.ends_with("-any.whl")) {
         let reason = error::first_complaint(&said)
             .map(|line| format!(": {line}"))
             .unwrap_or_default();
@@ -148,8 +165,15 @@ pub(crate) fn wheel_of(
         name: checked.name,
         bytes,
     };
-    keep(&kept, &made)?;
+    keep(&kept_in(&home, &key, &wheel.record.pinned), &made)?;
+    wheel.record.save(&home, &key)?;
     Ok(made)
+}
+
+/// Where what is built with the requirements `pinned` is kept.
+fn kept_in(home: &Path, key: &str, pinned: &str) -> PathBuf {
+    let key = Sha256::of(format!("{key}\0{pinned}").as_bytes());
+    home.join("wheels").join(key.to_string())
 }
 
 /// A folder for work in the cache.

@@ -22,6 +22,7 @@ use crate::{
     build::BuildRequest,
     error::{BuildError, io_error},
     event::{Event, Observer, Phase},
+    native::own,
 };
 
 /// 1980-01-01: the earliest time a zip can hold.
@@ -136,7 +137,21 @@ pub fn distributions(
         None => project.dir.join("dist"),
     };
     let made = scratch.path().join("made");
-    run_back_end(request, &uv, scratch.path(), &made, &out, epoch)?;
+    // For a platform that is named, code is compiled so that it runs on all machines of it.
+    let target = project.target(request.target.as_deref())?;
+    let platform = request.platform.as_ref().or(target.platform.as_ref());
+    let run = |what| run_back_end(request, &uv, scratch.path(), &made, &out, epoch, what);
+    match platform {
+        None => run(&[])?,
+        Some(platform) => {
+            run(&["--sdist"])?;
+            let compiled =
+                own::compiled_distribution(request, &target, &uv, platform, &made, observer)?;
+            if !compiled {
+                run(&["--wheel"])?;
+            }
+        }
+    }
     let find = |end: &str, what| {
         let children = std::fs::read_dir(&made).into_iter().flatten().flatten();
         let mut names = children.filter_map(|child| child.file_name().into_string().ok());
@@ -190,6 +205,7 @@ fn run_back_end(
     made: &Path,
     out: &Path,
     epoch: u64,
+    what: &[&str],
 ) -> Result<(), BuildError> {
     let Project { dir, .. } = &request.project;
     // Some back ends put the folder's name into what they make.
@@ -199,7 +215,9 @@ fn run_back_end(
     app::copy_for_build(dir, &source, out)?;
     let mut command = uv.command();
     command
-        .args(["build", "--no-create-gitignore", "--out-dir"])
+        .args(["build", "--no-create-gitignore"])
+        .args(what)
+        .arg("--out-dir")
         .arg(made)
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("PYTHONHASHSEED", "0")

@@ -58,7 +58,7 @@ impl Form for Wheelhouse {
         };
         let mut wheels = installer.wheels(job.lock, job.lock_path)?;
         job.phase(Phase::App);
-        let built = add_app(job, into, &mut wheels)?;
+        let built = add_app(job, &installer, into, &mut wheels)?;
         wheels.sort_by(|a, b| a.name.cmp(&b.name));
         for wheel in &wheels {
             put(
@@ -100,6 +100,7 @@ fn put(into: &Path, path: &str, bytes: &[u8], kind: Kind) -> Result<(), BuildErr
 /// Adds the app's own wheel, or its sources; gives the version its build tells.
 fn add_app(
     job: &Job<'_>,
+    installer: &Installer<'_>,
     into: &Path,
     wheels: &mut Vec<WheelFile>,
 ) -> Result<Option<String>, BuildError> {
@@ -111,7 +112,8 @@ fn add_app(
     let scratch =
         tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
     let python = job.interpreter.tool().unwrap_or(job.interpreter.python());
-    let path = app::build_wheel(job.project, job.uv, &python, scratch.path(), job.output)?;
+    let path =
+        crate::native::own::wheel(installer, job.project, &python, scratch.path(), job.output)?;
     let bytes = std::fs::read(&path).map_err(io_error("read", &path))?;
     let bytes = wheel_form::normalised_wheel(&bytes, wheel_form::EARLIEST)
         .map_err(io_error("read", &path))?;

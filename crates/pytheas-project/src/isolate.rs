@@ -27,6 +27,8 @@ pub const SWITCH: &str = "PYTHEAS_BUILD_ISOLATION";
 pub(crate) const OWN: &str = "PYTHEAS_ISOLATE_OWN";
 const NAME: &str = "PYTHEAS_ISOLATE_NAME";
 const WRITE: &str = "PYTHEAS_ISOLATE_WRITE";
+const ROOMS: &str = "PYTHEAS_ISOLATE_ROOMS";
+const SHOWN: &str = "PYTHEAS_ISOLATE_SHOWN";
 const LOG: &str = "PYTHEAS_ISOLATE_LOG";
 const ALLOWED: &str = "PYTHEAS_ISOLATE_NETWORK";
 
@@ -89,6 +91,8 @@ impl Isolation {
             .env(ALLOWED, self.allowed.join(","))
             .env_remove(WRITE)
             .env_remove(NAME)
+            .env_remove(ROOMS)
+            .env_remove(SHOWN)
             .env_remove(OWN);
         if let Some((name, dir)) = &self.own {
             command.env(NAME, name).env(OWN, dir);
@@ -101,6 +105,25 @@ impl Isolation {
         if self.room.is_some() {
             command.env(NAME, name).env(WRITE, out).env_remove(OWN);
         }
+    }
+
+    /// Isolates `command`, a Python that builds the package `name` without uv: it may write in the
+    /// folders `rooms` only, and sees `shown` even where its like is hidden.
+    pub fn enclose(&self, command: &mut Command, name: &str, rooms: &[PathBuf], shown: &[PathBuf]) {
+        if self.room.is_none() {
+            return;
+        }
+        self.apply(command);
+        command.env(NAME, name).env_remove(OWN);
+        for (variable, folders) in [(ROOMS, rooms), (SHOWN, shown)] {
+            // A folder with the separator in its name would be hidden, and the build say so.
+            command.env(variable, std::env::join_paths(folders).unwrap_or_default());
+        }
+    }
+
+    /// Whether builds are kept apart.
+    pub fn is_on(&self) -> bool {
+        self.room.is_some()
     }
 
     /// One line for each hook that ran: the package, `network` or `-`, how it was isolated.

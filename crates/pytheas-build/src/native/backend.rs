@@ -6,13 +6,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-use pytheas_project::{UvCallError, UvFailure};
 use serde_json::json;
 
 use super::{
     NativeError,
     cross::Target,
     error::{self, Subject, io_error},
+    requirements::{self, Record},
     sdist::BuildSystem,
     write, zig,
 };
@@ -37,22 +37,14 @@ pub(super) struct Wheel {
     pub(super) path: PathBuf,
     /// What the build wrote.
     pub(super) said: String,
+    /// What it was built with.
+    pub(super) record: Record,
 }
 
-/// One call into code of a package: everything that is run of it goes through [`run`].
-pub(crate) struct Call {
-    /// The command, with its environment and arguments.
-    pub(crate) command: Command,
-    /// Where it may write besides its temporary folder.
-    pub(crate) writable: Vec<PathBuf>,
-}
-
-/// Runs a call; gives whether it succeeded and all that it wrote. The one place where a package's
-/// own code is started: what it needs is installed before, so it needs no network.
-pub(crate) fn run(mut call: Call) -> std::io::Result<(bool, String)> {
-    tracing::debug!(writable = ?call.writable, "running a build back end");
-    let output = call
-        .command
+/// Runs a call into code of a package; gives whether it succeeded and all that it wrote. What it
+/// needs is installed before, and it is isolated ([`pytheas_project::Isolation`]).
+fn run(mut command: Command) -> std::io::Result<(bool, String)> {
+    let output = command
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -67,26 +59,40 @@ impl Builder<'_> {
         self.dir.join("env/bin/python")
     }
 
-    /// Environment, requirements, target, wheel.
-    pub(super) fn build(&self) -> Result<Wheel, NativeError> {
-        error::check_tools(&self.system.requires, self.target.bits(), self.subject)?;
+    /// Environment, requirements, target, wheel. `pinned` are the requirements' versions, those of
+    /// `known_more` included, which the back end asked for before.
+    pub(super) fn build(&self, pinned: &str, known_more: &[String]) -> Result<Wheel, NativeError> {
         let mut command = self.installer.uv.command();
         command
             .args(["venv", "--quiet", "--no-project", "--python"])
             .arg(&self.target.python)
             .arg(self.dir.join("env"));
-        self.uv(command, &[])?;
-        self.install(&self.system.requires)?;
+        requirements::run(self.installer, command, self.subject, &[])?;
+        self.install(pinned)?;
         // Some projects run the compiler when they are only asked what they need.
         let zig = zig::program(self.installer, &self.target.python)?;
         let host_include = self.host_include()?;
         let tools = self.dir.join("tools");
-        zig::write_scripts(&tools, &zig, self.target, &host_include)?;
+        zig::write_scripts(&tools, &zig, self.target, self.source, &host_include)?;
+        let cache = self.dir.join("zig");
+        zig::warm(self.installer, self.target, &tools, self.has_cxx(), &cache)?;
         write(&self.dir.join("backend.py"), SCRIPT, Kind::Data)?;
         let more = self.hook("requires", &self.dir.join("wheels"))?.0;
         let more: Vec<String> = serde_json::from_value(more).unwrap_or_default();
         error::check_tools(&more, self.target.bits(), self.subject)?;
-        self.install(&more)?;
+        let mut pinned = pinned.to_owned();
+        if more != known_more {
+            pinned = requirements::pinned(
+                self.installer,
+                &self.target.python,
+                self.subject,
+                &self.system.requires,
+                &more,
+                None,
+                self.dir,
+            )?;
+            self.install(&pinned)?;
+        }
 
         self.target.impose(&self.site_packages()?, &tools)?;
         let wheels = self.dir.join("wheels");
@@ -100,7 +106,24 @@ impl Builder<'_> {
                 self.subject,
             ));
         }
-        Ok(Wheel { path, said })
+        Ok(Wheel {
+            path,
+            said,
+            record: Record { more, pinned },
+        })
+    }
+
+    /// Whether the source has files in C++, or such as become it.
+    fn has_cxx(&self) -> bool {
+        let files = walkdir::WalkDir::new(self.source).into_iter().flatten();
+        files.map(walkdir::DirEntry::into_path).any(|path| {
+            let end = path.extension().and_then(|end| end.to_str());
+            matches!(end, Some("cc" | "cpp" | "cxx" | "C" | "c++"))
+                || (end == Some("pyx")
+                    && std::fs::read(&path).is_ok_and(|text| {
+                        String::from_utf8_lossy(&text).contains("language = c++")
+                    }))
+        })
     }
 
     /// The environment's folder for packages.
@@ -132,36 +155,20 @@ impl Builder<'_> {
     }
 
     /// Installs requirements into the environment.
-    fn install(&self, requires: &[String]) -> Result<(), NativeError> {
-        if requires.is_empty() {
+    fn install(&self, pinned: &str) -> Result<(), NativeError> {
+        if pinned.is_empty() {
             return Ok(());
         }
+        let list = self.dir.join("requirements.txt");
+        write(&list, pinned, Kind::Data)?;
         let mut command = self.installer.uv.command();
         command
-            .args(["pip", "install", "--quiet", "--python"])
+            .args(["pip", "install", "--quiet", "--no-deps", "--python"])
             .arg(self.python())
-            .arg("--")
-            .args(requires)
-            .current_dir(self.source);
-        self.uv(command, requires)
-    }
-
-    fn uv(&self, command: Command, requires: &[String]) -> Result<(), NativeError> {
-        let uv = self.installer.uv;
-        uv.run(command).map(drop).map_err(|error| match error {
-            UvCallError::Failed(UvFailure::Offline, _) => NativeError::Offline,
-            UvCallError::Failed(_, source) => NativeError::Requirements {
-                package: self.subject.package.clone(),
-                version: self.subject.version.clone(),
-                requires: requires
-                    .iter()
-                    .map(|text| format!("`{text}`"))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                source,
-            },
-            UvCallError::Start(source) => io_error("start", &uv.path)(source),
-        })
+            .arg("-r")
+            .arg(&list);
+        let requires: Vec<&str> = pinned.lines().collect();
+        requirements::run(self.installer, command, self.subject, &requires).map(drop)
     }
 
     /// Calls a hook; gives its answer and what it wrote.
@@ -198,8 +205,7 @@ impl Builder<'_> {
         let path = std::env::join_paths(path)
             .map_err(|error| io_error("use", self.dir)(std::io::Error::other(error)))?;
         let cc = tools.join("cc").display().to_string();
-        let cache = environment.cache_dir().join("native/zig");
-        std::fs::create_dir_all(&cache).map_err(io_error("make", &cache))?;
+        let cache = self.dir.join("zig");
         let temporary = self.dir.join("tmp");
         std::fs::create_dir_all(&temporary).map_err(io_error("make", &temporary))?;
         command
@@ -207,8 +213,6 @@ impl Builder<'_> {
             .args([&call, &answer])
             .current_dir(self.source)
             .env("PATH", path)
-            .env("HOME", &temporary)
-            .env("TMPDIR", &temporary)
             .env("VIRTUAL_ENV", self.dir.join("env"))
             .env("CC", &cc)
             .env("CXX", tools.join("c++"))
@@ -217,7 +221,6 @@ impl Builder<'_> {
             .env("STRIP", tools.join("strip"))
             .env("LDSHARED", format!("{cc} -shared"))
             .env("PKG_CONFIG", tools.join("pkg-config"))
-            .env("PYTHEAS_BUILD_ROOT", self.source)
             .env("ZIG_GLOBAL_CACHE_DIR", &cache)
             .env("ZIG_LOCAL_CACHE_DIR", &cache)
             .env("SOURCE_DATE_EPOCH", "315532800")
@@ -225,11 +228,20 @@ impl Builder<'_> {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("TZ", "UTC")
             .env("LC_ALL", "C.UTF-8");
-        let call = Call {
-            command,
-            writable: vec![self.dir.to_owned(), cache],
-        };
-        let (success, said) = run(call).map_err(io_error("start", &python))?;
+        let isolation = self.installer.uv.isolation();
+        if isolation.is_on() {
+            let home = zig::program(self.installer, &self.target.python)?;
+            let shown = [home.parent().unwrap_or(&home), &self.target.include];
+            isolation.enclose(
+                &mut command,
+                &self.subject.package,
+                &[self.dir.to_owned()],
+                &shown.map(Path::to_owned),
+            );
+        } else {
+            command.env("HOME", &temporary).env("TMPDIR", &temporary);
+        }
+        let (success, said) = run(command).map_err(io_error("start", &python))?;
         tracing::debug!(hook, success, said, "the back end ended");
         if !success {
             return Err(error::failed(&said, self.subject));

@@ -14,5 +14,5 @@ while [ "$count" -gt 0 ]; do
     esac
     set -- "$@" "$argument"
 done
-exec "@ZIG@" @LANGUAGE@ -target @TARGET@ -O2 -fno-sanitize=undefined -ffile-prefix-map="$PYTHEAS_BUILD_ROOT"=. \
+exec "@ZIG@" @LANGUAGE@ -target @TARGET@ -O2 -fno-sanitize=undefined -ffile-prefix-map=@ROOT_MAP@ \
     -ffile-prefix-map=@INCLUDE_MAP@ @LENIENT@ -Wno-unused-command-line-argument -I@INCLUDE_ARG@ "$@" -g0 -s

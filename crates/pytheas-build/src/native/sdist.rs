@@ -65,17 +65,18 @@ fn is_code(name: &str) -> bool {
     .any(|end| name.to_ascii_lowercase().ends_with(end))
 }
 
+/// Whether the file at this path is code of the package itself: no test, documentation or example.
+pub(super) fn counts(path: &str) -> bool {
+    let aside = |part| matches!(part, "tests" | "test" | "docs" | "doc" | "examples");
+    is_code(path) && !path.split('/').any(aside)
+}
+
 /// Whether the archive holds code for a compiler, tests and documentation aside; an unreadable one
 /// does not.
 pub(super) fn has_compiled_code(path: &Path) -> bool {
     let Ok(bytes) = std::fs::read(path) else {
         return false;
     };
-    let aside = |name: &str| {
-        name.split('/')
-            .any(|part| matches!(part, "tests" | "test" | "docs" | "doc" | "examples"))
-    };
-    let counts = |name: &str| is_code(name) && !aside(name);
     if path.extension().is_some_and(|end| end == "zip") {
         return zip::ZipArchive::new(io::Cursor::new(&bytes)).is_ok_and(|archive| {
             archive

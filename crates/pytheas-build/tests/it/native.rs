@@ -208,3 +208,117 @@ fn a_module_that_is_not_there_is_named_with_one_that_is() {
       help: did you mean `plant.loop`?
     ");
 }
+
+/// A package of its own C code whose `setup.py` tries the network and says in a module how it fared.
+fn own_package() -> Workspace {
+    Workspace::new(&[
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = [\"setuptools>=70\"]\nbuild-backend = \"setuptools.build_meta\"\n[project]\nname = \"sense\"\nversion = \"1.2\"\nrequires-python = \">=3.11,<3.12\"\n[tool.setuptools]\npackages = [\"sense\"]\n[tool.pytheas]\nentry = \"sense:main\"\n",
+        ),
+        (
+            "setup.py",
+            "import os, socket\ntry:\n    socket.create_connection((\"127.0.0.1\", int(open(\"port\").read())), 5).close()\n    said = \"reached\"\nexcept OSError:\n    said = \"cut off\"\nsaid += f\", {os.path.exists(os.path.expanduser('~/.cache'))}\"\nopen(\"sense/net.py\", \"w\").write(f\"said = {said!r}\\n\")\nfrom setuptools import Extension, setup\nsetup(ext_modules=[Extension(\"sense._fast\", [\"sense/fast.c\"])])\n",
+        ),
+        (
+            "sense/__init__.py",
+            "def main():\n    import platform\n    from . import _fast, net\n    print(platform.machine(), _fast.twice(21), net.said)\n",
+        ),
+        (
+            "sense/fast.c",
+            "#include <Python.h>\nstatic PyObject *twice(PyObject *self, PyObject *a) { return PyLong_FromLong(PyLong_AsLong(a) * 2); }\nstatic PyMethodDef methods[] = {{\"twice\", twice, METH_O, \"\"}, {0}};\nstatic struct PyModuleDef def = {PyModuleDef_HEAD_INIT, \"_fast\", 0, -1, methods};\nPyMODINIT_FUNC PyInit__fast(void) { return PyModule_Create(&def); }\n",
+        ),
+    ])
+}
+
+#[test]
+fn c_code_of_the_app_itself_is_compiled_for_another_cpu_without_the_network() {
+    if !can_compile() {
+        return;
+    }
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    listener.set_nonblocking(true).unwrap();
+    let workspace = own_package();
+    workspace.write("port", &port);
+    let built = for_platform(&workspace, "linux-aarch64");
+    assert!(listener.accept().is_err(), "the build reached the network");
+    let site = built
+        .interpreter
+        .site_packages
+        .under(&built.dir.join("python"));
+    let net = std::fs::read_to_string(site.join("sense/net.py")).unwrap();
+    assert_eq!(net, "said = 'cut off, False'\n");
+    let modules = ending(&site.join("sense"), ".so");
+    assert_eq!(modules, ["_fast.cpython-311-aarch64-linux-gnu.so"]);
+    let app = built.dir.join("bin/sense");
+    let Some(mut command) = emulated("aarch64", &[app.as_os_str()]) else {
+        return;
+    };
+    let text = stdout(&command.output().unwrap());
+    assert_eq!(text, "aarch64 42 cut off, False\n");
+}
+
+#[test]
+fn a_wheel_for_a_named_platform_says_so_in_its_name_and_tag() {
+    if !can_compile() {
+        return;
+    }
+    let workspace = own_package();
+    // As a manifest says it: it is not in a source distribution otherwise.
+    workspace.write("port", "1");
+    workspace.write("MANIFEST.in", "include port\ninclude sense/*.c\n");
+    let mut request = workspace.request();
+    request.platform = Some("linux-aarch64".parse().unwrap());
+    request.interpreter = InterpreterChoice::Debian;
+    request.out = Some(workspace.root().join("wheels"));
+    let made = pytheas_build::distributions(&request, &|_| {}).unwrap();
+    assert!(
+        made.wheel
+            .ends_with("sense-1.2-cp311-cp311-manylinux_2_17_aarch64.whl"),
+        "{:?}",
+        made.wheel
+    );
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&made.wheel).unwrap()).unwrap();
+    let mut text = String::new();
+    let mut entry = archive.by_name("sense-1.2.dist-info/WHEEL").unwrap();
+    std::io::Read::read_to_string(&mut entry, &mut text).unwrap();
+    assert!(
+        text.contains("Tag: cp311-cp311-manylinux_2_17_aarch64\n"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_the_network_and_with_an_empty_cache_it_says_what_to_do() {
+    if !can_compile() {
+        return;
+    }
+    let workspace = own_package();
+    workspace.write("port", "1");
+    let cache = workspace.root().join("cache");
+    let mut request = workspace.request();
+    request.platform = Some("linux-x86_64".parse().unwrap());
+    request.connectivity = Connectivity::Offline;
+    // No compiler of this machine's is found either.
+    let path = workspace.root().join("path");
+    std::fs::create_dir(&path).unwrap();
+    let uv = pytheas_project::Uv::find(&request.environment, Connectivity::Online, &|_| {});
+    let dirs = request.environment.search_path();
+    let python = dirs.iter().map(|dir| dir.join("python3.11"));
+    let python = python.into_iter().find(|path| path.is_file()).unwrap();
+    std::os::unix::fs::symlink(python, path.join("python3.11")).unwrap();
+    request.environment = request
+        .environment
+        .with("PATH", path)
+        .with("PYTHEAS_UV", uv.unwrap().path)
+        .with("UV_CACHE_DIR", cache.join("uv"))
+        .with("PYTHEAS_CACHE_DIR", &cache);
+    let text = shown(&try_build(&request).unwrap_err());
+    assert!(
+        text.starts_with(
+            "error: what compiling needs is not in the cache, and the network is not to be used\n"
+        ),
+        "{text}"
+    );
+}

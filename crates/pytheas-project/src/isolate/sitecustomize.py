@@ -5,7 +5,8 @@ environment. Where the kernel has no namespaces for users: Landlock and seccomp.
 
 Told by the environment: PYTHEAS_ISOLATE_NETWORK (names that may use the network, or *),
 PYTHEAS_ISOLATE_NAME (what is built), PYTHEAS_ISOLATE_OWN (the only folder that this name is for), PYTHEAS_ISOLATE_WRITE (a folder for results),
-PYTHEAS_ISOLATE_LOG (a file that gets a line for each hook).
+PYTHEAS_ISOLATE_ROOMS (folders that it may write, with a colon between two), PYTHEAS_ISOLATE_SHOWN
+(folders that it may read), PYTHEAS_ISOLATE_LOG (a file that gets a line for each hook).
 """
 
 import os
@@ -84,10 +85,15 @@ def name_of(cwd, cache):
     return os.path.basename(cwd)
 
 
+def told(variable):
+    """The folders that a variable names."""
+    return [os.path.realpath(path) for path in os.environ.get(variable, "").split(":") if path]
+
+
 def folders(script, cwd, cache):
     """What the hook may write, and what else of masked places it has to read."""
     import re
-    write = []
+    write = told("PYTHEAS_ISOLATE_ROOMS")
     allowed = [path for path in (cache, os.environ.get("PYTHEAS_ISOLATE_WRITE")) if path]
     for path in re.findall(r'"(/(?:[^"\\]|\\.)*)"', script):
         path = os.path.realpath(path)
@@ -101,6 +107,7 @@ def folders(script, cwd, cache):
     home = os.path.expanduser("~")
     read += [os.path.join(home, ".cargo/bin"), os.path.join(home, ".rustup"),
              "/run/systemd/resolve", "/run/resolvconf"]
+    read += told("PYTHEAS_ISOLATE_SHOWN")
     if cache:
         import glob
         read += glob.glob(os.path.join(cache, "archive-v*"))
@@ -232,10 +239,12 @@ def status_of(pid):
 
 def forbid_network(kernel):
     """seccomp: no socket but those between processes of this machine."""
+    # Not `os.uname`, which a cross build replaces.
+    import posix
     import struct
     numbers = {"x86_64": (0xC000003E, 41), "aarch64": (0xC00000B7, 198),
                "armv7l": (0x40000028, 281), "riscv64": (0xC00000F3, 198)}
-    arch, socket = numbers[os.uname().machine]
+    arch, socket = numbers[posix.uname().machine]
     ctypes = kernel.ctypes
     instruction = lambda code, yes, no, value: struct.pack("HBBI", code, yes, no, value)
     program = b"".join([
@@ -333,7 +342,7 @@ def apart(arguments, script):
     network = "*" in names or name in [normalised(one) for one in names if one]
     write, read, masks = folders(script, cwd, cache)
     is_own = any(under(cwd, os.path.realpath(top)) for top in (
-        cache, os.environ.get("PYTHEAS_ISOLATE_WRITE")) if top)
+        cache, os.environ.get("PYTHEAS_ISOLATE_WRITE"), *told("PYTHEAS_ISOLATE_ROOMS")) if top)
     in_place = is_own or "build_editable" in script
     if in_place:
         write = sorted(set(write + [cwd]))
