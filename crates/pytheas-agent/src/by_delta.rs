@@ -49,6 +49,16 @@ pub(crate) struct Place<'a> {
     pub(crate) files: &'a dyn Files,
 }
 
+/// What is known before the first segment.
+struct Begun {
+    head: Head,
+    /// What was done before, each with where the log ended then.
+    kept: Vec<(Progress, u64)>,
+    log: File,
+    /// The delta from a place on, if it is coming in already.
+    reader: Option<(u64, Watched)>,
+}
+
 impl Place<'_> {
     fn log(&self) -> PathBuf {
         self.folder.join("delta")
@@ -74,9 +84,9 @@ impl Place<'_> {
         blob: &BlobRef,
         ready: impl FnOnce(&Head) -> Result<(), E>,
     ) -> Result<Tree, E> {
-        let (head, kept, mut log) = self.begin(client, blob)?;
-        ready(&head)?;
-        let tree = self.go_on(client, blob, head, kept, &mut log)?;
+        let begun = self.begin(client, blob)?;
+        ready(&begun.head)?;
+        let tree = self.go_on(client, blob, begun)?;
         self.forget();
         Ok(tree)
     }
@@ -89,11 +99,7 @@ impl Place<'_> {
     }
 
     /// Head and plan, from the log or from the repository; what the log says was done.
-    fn begin(
-        &self,
-        client: &mut Client<'_>,
-        blob: &BlobRef,
-    ) -> Result<(Head, Vec<(Progress, u64)>, File), Error> {
+    fn begin(&self, client: &mut Client<'_>, blob: &BlobRef) -> Result<Begun, Error> {
         let mut log = OpenOptions::new()
             .read(true)
             .write(true)
@@ -122,22 +128,36 @@ impl Place<'_> {
                 end = to;
             }
             log.set_len(end).map_err(self.disk())?;
-            return Ok((head, kept, log));
+            return Ok(Begun {
+                head,
+                kept,
+                log,
+                reader: None,
+            });
         }
         log.set_len(0).map_err(self.disk())?;
-        let head = self.fetch_head(client, blob)?;
+        let (head, reader) = self.fetch_head(client, blob)?;
         let mut record = blob.sha256.as_bytes().to_vec();
         record.extend_from_slice(head.as_bytes());
         write_record(&mut log, 0, &record).map_err(self.disk())?;
-        Ok((head, Vec::new(), log))
+        Ok(Begun {
+            reader: Some((head.as_bytes().len() as u64, reader)),
+            head,
+            kept: Vec::new(),
+            log,
+        })
     }
 
-    fn fetch_head(&self, client: &mut Client<'_>, blob: &BlobRef) -> Result<Head, Error> {
+    fn fetch_head(
+        &self,
+        client: &mut Client<'_>,
+        blob: &BlobRef,
+    ) -> Result<(Head, Watched), Error> {
         let mut again = true;
         loop {
             let mut reader = Watched::new(client.blob_from(blob, 0).map_err(Error::Content)?);
             match Head::read(&mut reader) {
-                Ok(head) => return Ok(head),
+                Ok(head) => return Ok((head, reader)),
                 Err(DeltaError::Read(source)) if reader.failed => {
                     return Err(Error::Content(Client::broken_blob(blob, source)));
                 }
@@ -152,14 +172,14 @@ impl Place<'_> {
         }
     }
 
-    fn go_on(
-        &self,
-        client: &mut Client<'_>,
-        blob: &BlobRef,
-        head: Head,
-        kept: Vec<(Progress, u64)>,
-        log: &mut File,
-    ) -> Result<Tree, Error> {
+    fn go_on(&self, client: &mut Client<'_>, blob: &BlobRef, begun: Begun) -> Result<Tree, Error> {
+        let Begun {
+            head,
+            kept,
+            mut log,
+            mut reader,
+        } = begun;
+        let log = &mut log;
         let mut applier = Applier::new(head, self.old).map_err(Error::Unusable)?;
         for (progress, before) in kept {
             if !self.is_there(&progress) || !applier.skip(&progress, self.prefix(&progress)) {
@@ -173,7 +193,6 @@ impl Place<'_> {
             open: None,
         };
         let mut packed = self.kept_segment(&applier);
-        let mut reader: Option<(u64, Watched)> = None;
         let mut again = true;
         while let Some(place) = applier.place() {
             let from = place + packed.len() as u64;
