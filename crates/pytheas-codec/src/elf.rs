@@ -50,7 +50,7 @@ fn program(file: &[u8]) -> Option<Program> {
     let names = get(0, 50, 62, 2)?;
     let mut loads = Vec::new();
     for number in 0..programs {
-        let base = program_at + number * program_size;
+        let base = program_at.checked_add(number * program_size)?;
         if get(base, 0, 0, 4)? == 1 {
             loads.push((
                 get(base, 24, 4, 4)? as u32,
@@ -75,7 +75,7 @@ fn program(file: &[u8]) -> Option<Program> {
     let mut found = Vec::new();
     for number in 0..sections {
         let (name, kind, flags, offset, len) = section(number)?;
-        let name = file.get(usize::try_from(names_at + name).ok()?..)?;
+        let name = file.get(usize::try_from(names_at.checked_add(name)?).ok()?..)?;
         let name = name.split(|byte| *byte == 0).next()?.to_vec();
         if kind != 0 && kind != 8 && offset.checked_add(len)? <= file.len() as u64 {
             found.push((name, kind, flags, offset, len));
@@ -114,7 +114,8 @@ impl Layout {
                 bias: load.2.wrapping_sub(load.1) as i64,
             });
             if in_memory > in_file {
-                let (from, to) = (address + in_file, load.2 + load.3);
+                let from = address.wrapping_add(in_file);
+                let to = load.2.wrapping_add(load.3);
                 ranges.push(Range {
                     address: from,
                     len: in_memory - in_file,

@@ -37,7 +37,7 @@ pub(crate) enum Form {
     CodeArm64,
 }
 
-const FORMS: [Form; 7] = [
+pub(crate) const FORMS: [Form; 7] = [
     Form::Loose64,
     Form::Table64,
     Form::Table32,

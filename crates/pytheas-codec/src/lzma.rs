@@ -124,6 +124,14 @@ impl Length {
     }
 }
 
+/// Where a distance leads.
+#[inline(always)]
+fn back(len: usize, distance: usize) -> Result<usize, Damaged> {
+    len.checked_sub(distance)
+        .and_then(|at| at.checked_sub(1))
+        .ok_or(Damaged("it looks back beyond its beginning"))
+}
+
 /// Appends `len` decoded bytes to `buffer`, whose content is what the packer knew.
 ///
 /// # Errors
@@ -135,7 +143,6 @@ pub(crate) fn decode(
     lc: u32,
     pb: u32,
 ) -> Result<(), Damaged> {
-    const BAD: Damaged = Damaged("it looks back beyond its beginning");
     let known = buffer.len();
     let end = known + len;
     buffer.reserve_exact(len);
@@ -159,7 +166,7 @@ pub(crate) fn decode(
             let chances = &mut literals[0x300 * usize::from(before >> (8 - lc))..][..0x300];
             let mut symbol = 1_usize;
             if state >= 7 {
-                let at = buffer.len().checked_sub(reps[0] + 1).ok_or(BAD)?;
+                let at = back(buffer.len(), reps[0])?;
                 let mut like = usize::from(buffer[at]);
                 while symbol < 0x100 {
                     like <<= 1;
@@ -186,7 +193,7 @@ pub(crate) fn decode(
         let count = if input.bit(&mut is_rep[state]) {
             if !input.bit(&mut is_rep0[state]) {
                 if !input.bit(&mut is_rep0_long[state * 16 + position]) {
-                    let at = buffer.len().checked_sub(reps[0] + 1).ok_or(BAD)?;
+                    let at = back(buffer.len(), reps[0])?;
                     buffer.push(buffer[at]);
                     state = if state < 7 { 9 } else { 11 };
                     continue;
@@ -225,7 +232,7 @@ pub(crate) fn decode(
             };
             count
         };
-        let from = buffer.len().checked_sub(reps[0] + 1).ok_or(BAD)?;
+        let from = back(buffer.len(), reps[0])?;
         let count = count.min(end - buffer.len());
         if reps[0] + 1 >= count {
             buffer.extend_from_within(from..from + count);

@@ -341,3 +341,126 @@ impl Differences {
         before.wrapping_add(node as u8)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::{
+        elf::Layout,
+        fields::{FORMS, Field, Range},
+    };
+
+    fn layout(forms: &[usize], len: usize, bias: i64) -> Layout {
+        let step = len / forms.len().max(1);
+        let range = |address, offset, bias| Range {
+            address,
+            len: len as u64,
+            offset,
+            bias,
+        };
+        Layout {
+            ranges: vec![
+                range(0x1000, Some(0), 0x1000 + bias),
+                range(0x100_0000, None, bias),
+            ],
+            fields: forms
+                .iter()
+                .enumerate()
+                .map(|(number, form)| Field {
+                    form: FORMS[form % FORMS.len()],
+                    start: number * step,
+                    len: step,
+                })
+                .collect(),
+        }
+    }
+
+    #[test]
+    fn addresses_that_moved_with_what_they_point_to_cost_next_to_nothing() {
+        // A table of addresses of places behind an insertion.
+        let code: Vec<u8> = (0..40_000_u32)
+            .flat_map(|n| n.wrapping_mul(0x9e37_79b1).to_be_bytes())
+            .collect();
+        let table = |shift: u64| -> Vec<u8> {
+            (0..2000_u64)
+                .flat_map(|n| (0x1000 + 20_000 + (n * 7919) % 100_000 + shift).to_le_bytes())
+                .collect()
+        };
+        let (mut old, mut new) = (table(0), table(24));
+        old.extend(&code);
+        new.extend(&code[..1000]);
+        new.extend([0x77; 24]);
+        new.extend(&code[1000..]);
+        let layout = Layout {
+            ranges: vec![Range {
+                address: 0x1000,
+                len: old.len() as u64,
+                offset: Some(0),
+                bias: 0x1000,
+            }],
+            fields: vec![Field {
+                form: FORMS[1],
+                start: 0,
+                len: 16_000,
+            }],
+        };
+        let packed = pack(&old, &new, &layout, 0, 0).unwrap();
+        let plain = pack(&old, &new, &Layout::default(), 0, 0).unwrap();
+        let mut out = Vec::new();
+        unpack(&packed, &mut old.clone(), new.len(), &mut out).unwrap();
+        assert!(out == new);
+        assert!(packed.len() < 150, "{} bytes", packed.len());
+        assert!(
+            plain.len() > packed.len() * 2,
+            "{} bytes without",
+            plain.len()
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn what_goes_in_comes_out_and_damage_does_no_harm(
+            seed in any::<u32>(),
+            forms in prop::collection::vec(0..7_usize, 0..5),
+            bias in -0x3000..0x3000_i64,
+            edits in prop::collection::vec((any::<usize>(), 0..90_usize, prop::collection::vec(any::<u8>(), 0..40)), 0..12),
+            damage in prop::collection::vec((any::<usize>(), any::<u8>()), 0..6),
+        ) {
+            // Small numbers, calls and branches among noise, so that every form finds something.
+            let mut state = seed | 1;
+            let old: Vec<u8> = (0..3000)
+                .flat_map(|_| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    match state >> 30 {
+                        0 => [0xe8, (state >> 8) as u8 & 0xf, 0, 0],
+                        1 => (0x1000 + (state >> 12 & 0xfff)).to_le_bytes(),
+                        2 => (0x9400_0000 | state >> 20 & 0xff).to_le_bytes(),
+                        _ => [0; 4],
+                    }
+                })
+                .collect();
+            let mut new = old.clone();
+            for (at, gone, come) in edits {
+                let at = at % (new.len() + 1);
+                let to = (at + gone).min(new.len());
+                new.splice(at..to, come);
+            }
+            let layout = layout(&forms, old.len(), bias);
+            let mut packed = pack(&old, &new, &layout, 0, 0).unwrap();
+            let mut out = Vec::new();
+            unpack(&packed, &mut old.clone(), new.len(), &mut out).unwrap();
+            prop_assert_eq!(&out, &new);
+            for (at, value) in damage {
+                let len = packed.len();
+                packed[at % len] = value;
+            }
+            let mut out = Vec::new();
+            let _right_or_wrong = unpack(&packed, &mut old.clone(), new.len(), &mut out);
+            prop_assert!(out.len() <= new.len());
+        }
+    }
+}

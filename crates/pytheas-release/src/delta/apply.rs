@@ -18,6 +18,9 @@ use super::{
 };
 use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
+/// From this length on, in bytes, a content is hashed while it is written.
+const ASIDE: usize = 256 << 10;
+
 /// A delta that cannot be applied.
 #[derive(Debug, thiserror::Error)]
 pub enum DeltaError {
@@ -255,8 +258,15 @@ impl<'t> Applier<'t> {
                 None => Hasher::new(),
             };
             sink.begin(number, from).map_err(write)?;
-            hasher.update(bytes);
-            sink.write(bytes).map_err(write)?;
+            if bytes.len() < ASIDE {
+                hasher.update(bytes);
+                sink.write(bytes).map_err(write)?;
+            } else {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| hasher.update(bytes));
+                    sink.write(bytes).map_err(write)
+                })?;
+            }
             let end = from + len as u64;
             if end == size {
                 let sha256 = hasher.finish();

@@ -172,7 +172,7 @@ fn windows(bytes: &[u8]) -> Vec<u64> {
                 .wrapping_add(1)
                 .wrapping_mul(0x9e37_79b9_7f4a_7c15),
         );
-        if at >= 31 && (hash >> 40) % SAMPLE == 0 {
+        if at >= 31 && (hash >> 40).is_multiple_of(SAMPLE) {
             found.push(hash);
             if found.len() >= WINDOWS_MAX {
                 break;
