@@ -1,12 +1,14 @@
-//! Deltas against a fixed old tree: nothing wrong is ever handed on as finished.
+//! Deltas against a fixed old tree, and the two codes by themselves: nothing wrong is ever handed on
+//! as finished, and no more memory is taken than is allowed.
 #![no_main]
 
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
+use pytheas_codec::{patch, text::{self, Kind}};
 use pytheas_release::{
     Entry, RelPath, Sha256, Tree,
-    delta::{Delta, Files, ObjectSink},
+    delta::{Delta, Files, MadeSink, for_fuzzing},
 };
 
 const OLD: &[u8] = b"print('one')\nprint('two')\n";
@@ -22,36 +24,53 @@ impl Files for Old {
 }
 
 #[derive(Default)]
-struct Check(Option<(Sha256, Vec<u8>)>);
+struct Check(Vec<u8>);
 
-impl ObjectSink for Check {
-    fn begin(&mut self, sha256: Sha256, _: u64) -> io::Result<()> {
-        self.0 = Some((sha256, Vec::new()));
+impl MadeSink for Check {
+    fn begin(&mut self, _: usize, from: u64) -> io::Result<()> {
+        assert_eq!(from, self.0.len() as u64);
         Ok(())
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.0.as_mut().unwrap().1.extend_from_slice(bytes);
+        self.0.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn finish(&mut self) -> io::Result<()> {
-        let (sha256, bytes) = self.0.take().unwrap();
-        assert_eq!(Sha256::of(&bytes), sha256);
+    fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
+        assert_eq!(Sha256::of(&std::mem::take(&mut self.0)), sha256);
         Ok(())
     }
 }
 
 fuzz_target!(|bytes: &[u8]| {
+    let Some((kind, bytes)) = bytes.split_first() else { return };
+    let mut buffer = OLD.repeat(40);
+    let mut out = Vec::new();
+    match kind % 3 {
+        0 => {
+            let _refused_or_not = patch::unpack(bytes, &mut buffer, 1500, &mut out);
+            assert!(out.len() <= 1500);
+        }
+        1 => {
+            let before = buffer.len();
+            let _refused_or_not = text::unpack(bytes, &mut buffer, 1500, Kind::Text);
+            assert!(buffer.len() <= before + 1500);
+        }
+        _ => whole(bytes),
+    }
+});
+
+/// A delta whose plan is `bytes`: unpacked, because the fuzzer cannot guess what packs.
+fn whole(bytes: &[u8]) {
     let mut old = Tree::default();
-    let entry =
-        Entry::File { size_bytes: OLD.len() as u64, sha256: Sha256::of(OLD), executable: false };
-    old.insert("app/main.py".parse().unwrap(), entry).unwrap();
-    // Give the fuzzer the ids for nothing: they are hashes it cannot guess.
-    let mut delta = b"PYDELTA1".to_vec();
-    delta.extend_from_slice(old.id().0.as_bytes());
-    delta.extend_from_slice(bytes);
+    let entry = |executable| Entry::File { size_bytes: OLD.len() as u64, sha256: Sha256::of(OLD), executable };
+    for (path, executable) in [("app/main.py", false), ("lib/x-1.dist-info/RECORD", true)] {
+        old.insert(path.parse().unwrap(), entry(executable)).unwrap();
+    }
+    // Ids and checks are hashes that it cannot guess either.
+    let delta = for_fuzzing(&old, bytes);
     if let Ok(delta) = Delta::open(&delta[..]) {
         let _refused_or_not = delta.apply(&old, &Old, &mut Check::default());
     }
-});
+}

@@ -2,7 +2,7 @@
 //! object by object out of the packs.
 //!
 //! ```text
-//! downloads/<sha256>                     the delta, whole or begun (pytheas-repo)
+//! downloads/tree-<new>/delta             how far the delta has been applied (see `by_delta`)
 //! downloads/tree-<new>/release.json      the release document, kept from the check
 //! downloads/tree-<new>/tree              the new tree's document
 //! downloads/tree-<new>/objects/<sha256>  contents, verified; `.part` while one is written
@@ -13,20 +13,21 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
 };
 
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
     BlobRef, Entry, RelPath, Release, Sha256, Tree,
-    delta::{Delta, DeltaError, Files, ObjectSink},
+    delta::{DeltaError, Files, ObjectSink},
 };
 use pytheas_repo::{client::Client, fetch::Fetch, index::ContentIndex};
 use pytheas_update::{Failure, Job, Reason};
 use tracing::{info, warn};
 
 use crate::{
+    by_delta::{self, Place},
     failure::{Trouble, content_trouble, device_failure, metadata_trouble},
     paths::StateDir,
     slots,
@@ -146,9 +147,6 @@ impl Fetching<'_> {
                         warn!("the delta is of no use ({text}); fetching the content instead");
                     }
                 }
-                client
-                    .forget_blob(&delta)
-                    .map_err(|e| self.write_failure(&e))?;
             }
         }
         let tree = self.tree(client, &mut tree)?;
@@ -214,31 +212,30 @@ impl Fetching<'_> {
         let (Some(old), Some(from)) = (&self.old, &self.job.from) else {
             unreachable!("a delta is only used with an old tree");
         };
-        self.require_space(blob.size_bytes, 1)?;
         info!(
             size_bytes = blob.size_bytes,
-            "fetching the delta, {} bytes", blob.size_bytes
+            "applying the delta, {} bytes", blob.size_bytes
         );
-        // Wrong twice on the server is refused, although the packs may be right: somebody should
-        // look at that repository.
-        let local = client.blob(blob, &mut |_| {}).map_err(content_trouble)?;
-        let file = File::open(&local).map_err(|e| self.write_failure(&e))?;
-        let delta = Delta::open(BufReader::new(file)).map_err(DeltaTrouble::Unusable)?;
-        let new = delta.new_tree(old).map_err(DeltaTrouble::Unusable)?;
-        if new.id() != self.job.to.tree {
-            let damage = format!("it makes tree {}", new.id());
-            return Err(DeltaTrouble::Unusable(DeltaError::Damaged(damage)));
-        }
+        let to = self.job.to.tree;
+        let place = Place {
+            folder: self.dir.fetched(to),
+            objects: self.dir.objects(to),
+            old,
+            files: &SlotFiles(self.dir.slot(from.tree)),
+        };
+        let new = place.apply(client, blob, |head| -> Result<(), DeltaTrouble> {
+            if head.new_id() != to {
+                let damage = format!("it makes tree {}", head.new_id());
+                return Err(DeltaTrouble::Unusable(DeltaError::Damaged(damage)));
+            }
+            // The packed segment at hand may have to be kept when the network goes away.
+            let largest = blob
+                .size_bytes
+                .min(pytheas_release::delta::SEGMENT_MAX as u64);
+            Ok(self.require_space(head.content_bytes() + largest, head.contents())?)
+        })?;
         self.keep_tree(&new)?;
-        let missing = pytheas_release::delta::missing(old, &new);
-        self.require_space(missing.iter().map(|(_, size, _)| size).sum(), missing.len())?;
-        let files = SlotFiles(self.dir.slot(from.tree));
-        let mut sink = ObjectFiles::new(self.dir.objects(self.job.to.tree));
-        match delta.apply(old, &files, &mut sink) {
-            Ok(tree) => Ok(tree),
-            Err(DeltaError::Write { source, .. }) => Err(self.write_failure(&source).into()),
-            Err(error) => Err(DeltaTrouble::Unusable(error)),
-        }
+        Ok(new)
     }
 
     /// What `tree` has and the device has not: neither fetched already nor, whole, in the running
@@ -274,10 +271,6 @@ impl Fetching<'_> {
     fn require_space(&self, size_bytes: u64, files: usize) -> Result<(), Failure> {
         let needed = size_bytes + files as u64 * PER_FILE_BYTES + RESERVE_BYTES;
         require_space(self.dir, &self.job.to.release.to_string(), needed)
-    }
-
-    fn write_failure(&self, error: &io::Error) -> Trouble {
-        device_failure("write below", &self.dir.downloads(), error).into()
     }
 }
 
@@ -326,6 +319,20 @@ enum DeltaTrouble {
     Trouble(Trouble),
 }
 
+impl From<by_delta::Error> for DeltaTrouble {
+    fn from(error: by_delta::Error) -> Self {
+        match error {
+            by_delta::Error::Unusable(error) => Self::Unusable(error),
+            // Wrong twice on the server is refused, although the packs may be right: somebody
+            // should look at that repository.
+            by_delta::Error::Content(error) => Self::Trouble(content_trouble(error)),
+            by_delta::Error::Disk(path, error) => {
+                Self::Trouble(device_failure("write", &path, &error).into())
+            }
+        }
+    }
+}
+
 impl From<Trouble> for DeltaTrouble {
     fn from(trouble: Trouble) -> Self {
         Self::Trouble(trouble)
@@ -348,6 +355,20 @@ impl Files for SlotFiles {
         let mut bytes = vec![0; len];
         file.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+
+    fn read_into(
+        &self,
+        path: &RelPath,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let mut file = File::open(path.under(&self.0))?;
+        file.seek(SeekFrom::Start(offset))?;
+        let before = out.len();
+        out.resize(before + len, 0);
+        file.read_exact(&mut out[before..])
     }
 }
 

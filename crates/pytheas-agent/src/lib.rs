@@ -28,6 +28,7 @@
 
 pub mod attributes;
 mod backoff;
+mod by_delta;
 mod check;
 pub mod cli;
 mod clock;

@@ -1,50 +1,58 @@
 //! Deltas: one file that turns the tree a device has into the tree it should have.
 //!
 //! ```text
-//! "PYDELTA1"          8 bytes
+//! "PYDELTA2"          8 bytes
 //! old tree id        32 bytes
 //! new tree id        32 bytes
-//! plan, packed size   4 bytes, little endian
 //! plan, size          4 bytes, little endian
-//! plan                one zstd frame: text, see below
-//! blocks              zstd frames, one after the other, in the plan's order
+//! plan, packed size   4 bytes, little endian
+//! plan, check         8 bytes: the first of the SHA-256 of the packed plan
+//! plan                LZMA of the tables described in `plan`
+//! segments            one after the other, in the plan's order
 //! ```
-//! The plan patches the tree document and then says how each content that the old tree lacks is
-//! made, in the order in which the new tree first names it:
-//! ```text
-//! = 212                                keep the next 212 entries of the old tree
-//! - 1                                  leave out the next one
-//! + f 1034 9f86…0a08 app/main.py       an entry of the new tree (as in a tree document)
-//! @                                    end of the tree's part
-//! b 1034 17 0 990 61                   a block of 1034 bytes, packed into 61, made with the 990
-//!                                      bytes from 0 on of the old tree's entry number 17
-//! b 4194304 - 0 0 1298877              a block that needs nothing old
-//! ```
-//! A block is at most [`BLOCK_MAX`] bytes long and looks back at no more than [`REFERENCE_MAX`]
-//! bytes of one old file, so applying needs bounded memory whatever the file claims. Nothing is
-//! handed on before its hash is right: the new tree's id proves the plan, each file's SHA-256 its
-//! blocks. The old tree is read in place.
+//! The plan patches the tree document and says how each content that the old tree lacks is made.
+//! The hashes of those contents are not in it: the device computes them from what it makes, and the
+//! new tree's id, which is signed, proves them all. A segment makes one or many contents, or a part
+//! of a large one, from pieces of old files and its own bytes:
+//! - *text*, *binary*: LZMA that looks back at the old pieces;
+//! - *patch*: approximate copies of one old piece with the addresses moved (`pytheas-codec`);
+//! - *records*: as text, for the `RECORD` files of Python packages, whose lines' hashes are left
+//!   out where they are those of the tree.
 //!
-//! Readers of format 1 refuse other magic numbers; a later format gets a number of its own.
+//! A segment makes at most [`SEGMENT_MAX`] bytes and looks back at [`REFERENCE_MAX`], so applying
+//! needs bounded memory whatever the file claims. Segments need nothing of each other but the
+//! hashes: who was broken off goes on with the next segment, and reads on from its place. Each has
+//! a check of eight bytes, so that damage is found where it is. The old tree is read in place.
+//!
+//! Readers of format 2 refuse other magic numbers; a later format gets a number of its own.
 
 mod apply;
+#[cfg(any(feature = "make-deltas", test))]
+mod group;
+#[cfg(any(feature = "make-deltas", test))]
 mod make;
+#[cfg(any(feature = "make-deltas", test))]
+mod pair;
 mod plan;
+mod records;
+mod steps;
 
 use std::io;
 
-pub use apply::{Delta, DeltaError};
-pub use make::{MakeError, make};
+pub use apply::{Applier, Delta, DeltaError, Progress};
+#[cfg(any(feature = "make-deltas", test))]
+pub use make::{MakeError, Part, Summary, for_fuzzing, make, make_with_summary};
+pub use plan::Head;
 
 use crate::{RelPath, Sha256};
 
-/// Longest block, in bytes.
-pub const BLOCK_MAX: usize = 4 << 20;
-/// Longest piece of an old file that one block may look back at, in bytes.
+/// What one segment makes at most, in bytes.
+pub const SEGMENT_MAX: usize = 6 << 20;
+/// What one segment looks back at, at most, in bytes.
 pub const REFERENCE_MAX: usize = 8 << 20;
 /// Longest plan, in bytes.
-const PLAN_MAX: usize = 64 << 20;
-const MAGIC: &[u8; 8] = b"PYDELTA1";
+const PLAN_MAX: usize = 8 << 20;
+const MAGIC: &[u8; 8] = b"PYDELTA2";
 
 /// The files of a tree, to be read in pieces.
 pub trait Files: Sync {
@@ -53,9 +61,24 @@ pub trait Files: Sync {
     /// # Errors
     /// Whatever the file system says; fewer bytes than asked for are `UnexpectedEof`.
     fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>>;
+
+    /// Appends the same to `out`.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    fn read_into(
+        &self,
+        path: &RelPath,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        out.extend(self.read(path, offset, len)?);
+        Ok(())
+    }
 }
 
-/// Takes the contents a device lacks, one after the other.
+/// Takes contents whose hashes are known beforehand, one after the other.
 pub trait ObjectSink {
     /// An object begins.
     ///
@@ -74,6 +97,28 @@ pub trait ObjectSink {
     /// # Errors
     /// Whatever the file system says.
     fn finish(&mut self) -> io::Result<()>;
+}
+
+/// Takes the contents that a delta makes. Their hashes are computed, not promised: keep each under
+/// its hash, and believe none before [`Applier::finish`] has said that the tree is the right one.
+pub trait MadeSink {
+    /// The content with this number begins, or goes on at `from` bytes.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn begin(&mut self, number: usize, from: u64) -> io::Result<()>;
+
+    /// The next bytes of it.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// It is complete and has this hash.
+    ///
+    /// # Errors
+    /// Whatever the file system says.
+    fn finish(&mut self, sha256: Sha256) -> io::Result<()>;
 }
 
 /// The contents that `new` has and `old` has not, in the order of their first path in `new`.

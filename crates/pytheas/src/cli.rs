@@ -106,6 +106,9 @@ pub(crate) enum Command {
     Artifact(commands::artifact::ArtifactCommand),
     Releases(commands::releases::ReleasesArgs),
     Traffic(commands::traffic::TrafficArgs),
+    /// Make and apply deltas by hand
+    #[command(subcommand)]
+    Delta(commands::delta::DeltaCommand),
     Login(commands::login::LoginArgs),
     Logout(commands::login::LogoutArgs),
     Demo(commands::demo::DemoArgs),

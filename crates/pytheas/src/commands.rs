@@ -8,6 +8,7 @@ pub(crate) mod build;
 pub(crate) mod build_forms;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod enrolment_key;
@@ -59,6 +60,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Artifact(command) => artifact::run(&command, context),
         Command::Releases(args) => releases::run(&args, context),
         Command::Traffic(args) => traffic::run(&args, context),
+        Command::Delta(command) => delta::run(&command, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => login::forget(&args, context),
         Command::Completions(args) => completions::run(&args),

@@ -1,24 +1,25 @@
-//! Reads a delta as it comes in and hands on what it makes, each content verified.
+//! Reads a delta segment by segment and hands on what it makes.
 
-use std::io::{self, Read};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read},
+};
 
-use zstd::zstd_safe::DCtx;
+use pytheas_codec::{
+    Damaged, patch,
+    text::{self, Kind},
+};
 
 use super::{
-    Files, MAGIC, ObjectSink, PLAN_MAX, missing,
-    plan::{self, Block, Step},
+    Files, MadeSink, REFERENCE_MAX,
+    plan::{self, Head, Method, OldPiece, Segment},
+    records,
+    steps::{self, Content, NewEntry, NewTree},
 };
 use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
-/// A delta whose head and plan have been read, its blocks still to come.
-#[derive(Debug)]
-pub struct Delta<R> {
-    old: TreeId,
-    new: TreeId,
-    steps: Vec<Step>,
-    blocks: Vec<Block>,
-    rest: R,
-}
+/// From this length on, in bytes, a content is hashed while it is written.
+const ASIDE: usize = 256 << 10;
 
 /// A delta that cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +27,18 @@ pub enum DeltaError {
     /// The stream ends early or cannot be read.
     #[error("cannot read the delta")]
     Read(#[source] io::Error),
-    /// Not a delta of format 1.
-    #[error("not a delta of format 1 (it begins with other bytes)")]
+    /// Not a delta of format 2.
+    #[error("not a delta of format 2 (it begins with other bytes)")]
     NotADelta,
     /// Damaged or made by a faulty program.
     #[error("the delta is damaged: {0}")]
     Damaged(String),
+    /// A segment is not the one that the plan was made with: damaged on its way, mostly.
+    #[error("the delta is damaged: segment {segment} is not the one it was made with")]
+    DamagedSegment {
+        /// Its number, from 1.
+        segment: usize,
+    },
     /// For another tree than the device has.
     #[error("the delta is for tree {wanted}, not for tree {actual}")]
     OtherTree {
@@ -40,7 +47,7 @@ pub enum DeltaError {
         /// The tree that is there.
         actual: TreeId,
     },
-    /// The tree's part does not give the tree it promises.
+    /// What comes out is not the tree it promises.
     #[error("the delta makes tree {made} and promises tree {promised}")]
     WrongTree {
         /// What comes out.
@@ -51,12 +58,6 @@ pub enum DeltaError {
     /// An entry is no entry of a tree.
     #[error("the delta makes no valid tree")]
     Tree(#[from] TreeError),
-    /// What comes out for a file is not what the tree says.
-    #[error("the delta gives `{path}` a content that is not the one the release names")]
-    WrongContent {
-        /// The file.
-        path: RelPath,
-    },
     /// An old file cannot be read.
     #[error("cannot read `{path}` of the running release")]
     OldFile {
@@ -65,197 +66,434 @@ pub enum DeltaError {
         /// What the system says.
         source: io::Error,
     },
-    /// What was made cannot be written.
-    #[error("cannot write `{path}`")]
-    Write {
+    /// An old file is not what its tree says.
+    #[error("`{path}` of the running release is damaged")]
+    OldContent {
         /// The file.
         path: RelPath,
+    },
+    /// What was made cannot be written.
+    #[error("cannot write content number {number} of the delta")]
+    Write {
+        /// Which of the contents that the delta makes.
+        number: usize,
         /// What the system says.
         source: io::Error,
     },
 }
 
+/// A delta being applied.
+#[derive(Debug)]
+pub struct Applier<'t> {
+    head: Head,
+    old: Vec<(&'t RelPath, &'t Entry)>,
+    new: NewTree,
+    /// The first path of each content.
+    paths: Vec<RelPath>,
+    made: Vec<Option<Sha256>>,
+    /// Number and place of the segment that comes next.
+    next: usize,
+    place: u64,
+    /// The content of which a part is made: its number, its length so far.
+    open: Option<(usize, u64, Hasher)>,
+}
+
+/// How far one segment has brought it: to be kept by who wants to go on here after a break.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The hashes of the contents that it completed, in their order.
+    pub finished: Vec<Sha256>,
+    /// The content that it left half made: its number, the bytes there are, their hash.
+    pub open: Option<(usize, u64, Sha256)>,
+}
+
+impl<'t> Applier<'t> {
+    /// Gets ready to make the new tree of `old`.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when `old` is another tree than it was made for, or the plan does not fit.
+    pub fn new(head: Head, old: &'t Tree) -> Result<Self, DeltaError> {
+        let (wanted, actual) = (head.old, old.id());
+        if actual != wanted {
+            return Err(DeltaError::OtherTree { wanted, actual });
+        }
+        let new = steps::decode(&head.steps, old).map_err(plan_damaged)?;
+        if new.made != head.sizes.len() {
+            return Err(DeltaError::Damaged(
+                "its plan makes other contents than its tree has".into(),
+            ));
+        }
+        let mut paths: Vec<Option<RelPath>> = vec![None; head.sizes.len()];
+        for (path, entry) in &new.entries {
+            if let NewEntry::File {
+                content: Content::Made(number),
+                ..
+            } = entry
+            {
+                paths[*number].get_or_insert_with(|| path.clone());
+            }
+        }
+        Ok(Self {
+            made: vec![None; head.sizes.len()],
+            place: head.as_bytes().len() as u64,
+            old: old.iter().collect(),
+            paths: paths.into_iter().flatten().collect(),
+            head,
+            new,
+            next: 0,
+            open: None,
+        })
+    }
+
+    /// Size of the content with this number, in bytes.
+    pub fn size_bytes(&self, number: usize) -> Option<u64> {
+        self.head.sizes.get(number).copied()
+    }
+
+    /// What the delta says about itself.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Where in the delta the next segment begins; nothing when all are done.
+    pub fn place(&self) -> Option<u64> {
+        (self.next < self.head.segments.len()).then_some(self.place)
+    }
+
+    /// Takes it that the next segment was applied before and came to `progress`. `prefix` has
+    /// hashed the half-made content that it left, if any. Says whether that fits; if not, the
+    /// segment is still the next one.
+    pub fn skip(&mut self, progress: &Progress, prefix: Option<Hasher>) -> bool {
+        let Some(segment) = self.head.segments.get(self.next) else {
+            return false;
+        };
+        let mut finished = progress.finished.iter();
+        let mut results = Vec::new();
+        let mut open = None;
+        for piece in &segment.new {
+            let (from, len) = piece
+                .part
+                .unwrap_or((0, self.head.sizes[piece.content] as usize));
+            let end = from + len as u64;
+            if end == self.head.sizes[piece.content] {
+                let Some(sha256) = finished.next() else {
+                    return false;
+                };
+                results.push((piece.content, *sha256));
+            } else {
+                open = Some((piece.content, end));
+            }
+        }
+        let hashed = match (open, &progress.open, prefix) {
+            (None, None, _) => None,
+            (Some((number, end)), Some((kept, there, sha256)), Some(prefix))
+                if number == *kept && end == *there && prefix.clone().finish() == *sha256 =>
+            {
+                Some((number, end, prefix))
+            }
+            _ => return false,
+        };
+        if finished.next().is_some() {
+            return false;
+        }
+        for (content, sha256) in results {
+            self.made[content] = Some(sha256);
+        }
+        self.open = hashed;
+        self.place += segment.packed_len as u64;
+        self.next += 1;
+        true
+    }
+
+    /// How long the next segment is, packed, in bytes.
+    pub fn packed_len(&self) -> usize {
+        self.head
+            .segments
+            .get(self.next)
+            .map_or(0, |segment| segment.packed_len)
+    }
+
+    /// Applies the next segment, given as it is in the delta.
+    ///
+    /// # Errors
+    /// [`DeltaError`]; the segment is then still the next one, and the content that was half made
+    /// when it began is so still.
+    pub fn step(
+        &mut self,
+        packed: &[u8],
+        files: &dyn Files,
+        sink: &mut dyn MadeSink,
+    ) -> Result<Progress, DeltaError> {
+        let Some(segment) = self.head.segments.get(self.next) else {
+            return Err(DeltaError::Damaged("it has no more segments".into()));
+        };
+        if packed.len() != segment.packed_len || plan::check(packed) != segment.check {
+            let segment = self.next + 1;
+            return Err(DeltaError::DamagedSegment { segment });
+        }
+        let contents = self.contents(segment, packed, files)?;
+        let mut progress = Progress::default();
+        let mut open = self.open.clone();
+        let mut at = contents.1;
+        for piece in &segment.new {
+            let number = piece.content;
+            let size = self.head.sizes[number];
+            let (from, len) = piece.part.unwrap_or((0, size as usize));
+            let restored;
+            let bytes = if segment.method == Method::Records {
+                let short = part_of(&contents.0, at, piece.short)?;
+                at += piece.short;
+                let lookup = |path: &str| self.lookup(path);
+                restored = records::restore(&self.paths[number], short, &lookup, len)
+                    .ok_or_else(|| DeltaError::Damaged("a record is no record".into()))?;
+                &restored[..]
+            } else {
+                let bytes = part_of(&contents.0, at, len)?;
+                at += len;
+                bytes
+            };
+            let write = |source| DeltaError::Write { number, source };
+            let mut hasher = match open.take() {
+                Some((_, _, hasher)) => hasher,
+                None => Hasher::new(),
+            };
+            sink.begin(number, from).map_err(write)?;
+            if bytes.len() < ASIDE {
+                hasher.update(bytes);
+                sink.write(bytes).map_err(write)?;
+            } else {
+                std::thread::scope(|scope| {
+                    scope.spawn(|| hasher.update(bytes));
+                    sink.write(bytes).map_err(write)
+                })?;
+            }
+            let end = from + len as u64;
+            if end == size {
+                let sha256 = hasher.finish();
+                sink.finish(sha256).map_err(write)?;
+                self.made[number] = Some(sha256);
+                progress.finished.push(sha256);
+            } else {
+                progress.open = Some((number, end, hasher.clone().finish()));
+                open = Some((number, end, hasher));
+            }
+        }
+        self.open = open;
+        self.place += segment.packed_len as u64;
+        self.next += 1;
+        Ok(progress)
+    }
+
+    /// The new tree, when all segments are done.
+    ///
+    /// # Errors
+    /// [`DeltaError::WrongTree`] when what was made is not what the head promises.
+    pub fn finish(self) -> Result<Tree, DeltaError> {
+        let mut tree = Tree::default();
+        for (path, entry) in self.new.entries {
+            let entry = match entry {
+                NewEntry::Symlink { target } => Entry::Symlink { target },
+                NewEntry::Directory => Entry::Directory,
+                NewEntry::File {
+                    executable,
+                    content,
+                } => {
+                    let (size_bytes, sha256) = match content {
+                        Content::Known { size_bytes, sha256 } => (size_bytes, sha256),
+                        Content::Made(number) => {
+                            let unfinished =
+                                || DeltaError::Damaged("not all of it was applied".into());
+                            let sha256 = self.made[number].ok_or_else(unfinished)?;
+                            (self.head.sizes[number], sha256)
+                        }
+                    };
+                    Entry::File {
+                        size_bytes,
+                        sha256,
+                        executable,
+                    }
+                }
+            };
+            tree.insert(path, entry)?;
+        }
+        let made = tree.id();
+        if made == self.head.new {
+            Ok(tree)
+        } else {
+            let promised = self.head.new;
+            Err(DeltaError::WrongTree { made, promised })
+        }
+    }
+
+    /// Size and hash of a file of the new tree, as far as they are known.
+    fn lookup(&self, path: &str) -> Option<(u64, Sha256)> {
+        let found = self
+            .new
+            .entries
+            .binary_search_by(|(other, _)| other.as_str().cmp(path))
+            .ok()?;
+        match &self.new.entries[found].1 {
+            NewEntry::File { content, .. } => match content {
+                Content::Known { size_bytes, sha256 } => Some((*size_bytes, *sha256)),
+                Content::Made(number) => Some((self.head.sizes[*number], self.made[*number]?)),
+            },
+            _ => None,
+        }
+    }
+
+    /// What a segment makes, and where in the bytes it begins.
+    fn contents(
+        &self,
+        segment: &Segment,
+        packed: &[u8],
+        files: &dyn Files,
+    ) -> Result<(Vec<u8>, usize), DeltaError> {
+        let mut buffer = Vec::new();
+        for piece in &segment.old {
+            self.old_piece(*piece, segment.method, files, &mut buffer)?;
+            if buffer.len() > REFERENCE_MAX {
+                return Err(DeltaError::Damaged(
+                    "a segment looks back at more than is allowed".into(),
+                ));
+            }
+        }
+        let known = buffer.len();
+        let len: usize = segment
+            .new
+            .iter()
+            .map(|piece| match (segment.method, piece.part) {
+                (Method::Records, _) => piece.short,
+                (_, Some((_, len))) => len,
+                (_, None) => self.head.sizes[piece.content] as usize,
+            })
+            .sum();
+        match segment.method {
+            Method::Text | Method::Records => text::unpack(packed, &mut buffer, len, Kind::Text),
+            Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
+            Method::Patch => {
+                let mut out = Vec::new();
+                patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
+                return Ok((out, 0));
+            }
+        }
+        .map_err(damaged)?;
+        Ok((buffer, known))
+    }
+
+    fn old_piece(
+        &self,
+        piece: OldPiece,
+        method: Method,
+        files: &dyn Files,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), DeltaError> {
+        let damaged = || DeltaError::Damaged("a segment looks back at no old file".into());
+        let (path, entry) = self.old.get(piece.entry).ok_or_else(damaged)?;
+        let Entry::File {
+            size_bytes, sha256, ..
+        } = entry
+        else {
+            return Err(damaged());
+        };
+        let (offset, len) = match piece.part {
+            Some(part) => part,
+            None => (0, usize::try_from(*size_bytes).map_err(|_| damaged())?),
+        };
+        let fits = offset
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= *size_bytes);
+        if !fits || buffer.len() + len > REFERENCE_MAX {
+            return Err(damaged());
+        }
+        let from = buffer.len();
+        files
+            .read_into(path, offset, len, buffer)
+            .map_err(|source| DeltaError::OldFile {
+                path: (*path).clone(),
+                source,
+            })?;
+        if piece.part.is_none() && Sha256::of(&buffer[from..]) != *sha256 {
+            let path = (*path).clone();
+            return Err(DeltaError::OldContent { path });
+        }
+        if method == Method::Records {
+            let known: BTreeMap<&str, (u64, Sha256)> = self
+                .old
+                .iter()
+                .filter_map(|(path, entry)| match entry {
+                    Entry::File {
+                        size_bytes, sha256, ..
+                    } => Some((path.as_str(), (*size_bytes, *sha256))),
+                    _ => None,
+                })
+                .collect();
+            let lookup = |path: &str| known.get(path).copied();
+            if let Some(short) = records::shorten(path, &buffer[from..], &lookup) {
+                buffer.truncate(from);
+                buffer.extend(short);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn part_of(bytes: &[u8], at: usize, len: usize) -> Result<&[u8], DeltaError> {
+    bytes
+        .get(at..)
+        .and_then(|rest| rest.get(..len))
+        .ok_or_else(|| DeltaError::Damaged("a segment makes too little".into()))
+}
+
+fn damaged(error: Damaged) -> DeltaError {
+    DeltaError::Damaged(format!("a segment: {error}"))
+}
+
+fn plan_damaged(error: Damaged) -> DeltaError {
+    DeltaError::Damaged(format!("its plan: {error}"))
+}
+
+/// A delta that is read from beginning to end.
+#[derive(Debug)]
+pub struct Delta<R> {
+    head: Head,
+    rest: R,
+}
+
 impl<R: Read> Delta<R> {
-    /// Reads the head and the plan.
+    /// Reads head and plan.
     ///
     /// # Errors
     /// [`DeltaError`] when they are cut short or damaged.
     pub fn open(mut reader: R) -> Result<Self, DeltaError> {
-        let mut head = [0; 80];
-        reader.read_exact(&mut head).map_err(DeltaError::Read)?;
-        let (magic, rest) = head.split_at(8);
-        if magic != MAGIC {
-            return Err(DeltaError::NotADelta);
-        }
-        let word = |at: usize| {
-            u32::from_le_bytes([rest[at], rest[at + 1], rest[at + 2], rest[at + 3]]) as usize
-        };
-        let id = |at: usize| {
-            let mut bytes = [0; 32];
-            bytes.copy_from_slice(&rest[at..at + 32]);
-            TreeId(Sha256::from_bytes(bytes))
-        };
-        let (old, new, packed_len, len) = (id(0), id(32), word(64), word(68));
-        if packed_len > PLAN_MAX || len > PLAN_MAX {
-            return Err(DeltaError::Damaged(
-                "its plan is larger than allowed".into(),
-            ));
-        }
-        let packed = read_exactly(&mut reader, packed_len)?;
-        let text = unpack(&packed, &[], len, "plan")?;
-        let text = String::from_utf8(text)
-            .map_err(|_| DeltaError::Damaged("its plan is no text".into()))?;
-        let (steps, blocks) = plan::parse(&text).map_err(DeltaError::Damaged)?;
-        Ok(Self {
-            old,
-            new,
-            steps,
-            blocks,
-            rest: reader,
-        })
+        let head = Head::read(&mut reader)?;
+        Ok(Self { head, rest: reader })
     }
 
-    /// The tree it is for.
-    pub fn old(&self) -> TreeId {
-        self.old
+    /// What it says about itself.
+    pub fn head(&self) -> &Head {
+        &self.head
     }
 
-    /// The tree it makes.
-    pub fn new_id(&self) -> TreeId {
-        self.new
-    }
-
-    /// The tree it makes of `old`, its id checked.
+    /// Makes every content that `old` lacks and gives it to `sink`; returns the new tree.
     ///
     /// # Errors
-    /// [`DeltaError`] when `old` is another tree than it was made for, or the result is not the
-    /// promised one.
-    pub fn new_tree(&self, old: &Tree) -> Result<Tree, DeltaError> {
-        let actual = old.id();
-        if actual != self.old {
-            return Err(DeltaError::OtherTree {
-                wanted: self.old,
-                actual,
-            });
-        }
-        let tree = plan::patched(old, &self.steps)?
-            .ok_or_else(|| DeltaError::Damaged("its plan does not fit the old tree".into()))?;
-        let made = tree.id();
-        if made == self.new {
-            Ok(tree)
-        } else {
-            Err(DeltaError::WrongTree {
-                made,
-                promised: self.new,
-            })
-        }
-    }
-
-    /// Makes every content that `old` lacks, in the order of [`missing`], and gives it to `sink`;
-    /// returns the new tree.
-    ///
-    /// # Errors
-    /// [`DeltaError`]; `sink` has then been told `finish` only for contents that are right.
+    /// [`DeltaError`]; what `sink` has got is then worth nothing but what its hashes say.
     pub fn apply(
         mut self,
         old: &Tree,
-        old_files: &dyn Files,
-        sink: &mut dyn ObjectSink,
+        files: &dyn Files,
+        sink: &mut dyn MadeSink,
     ) -> Result<Tree, DeltaError> {
-        let new = self.new_tree(old)?;
-        let old_entries: Vec<(&RelPath, &Entry)> = old.iter().collect();
-        let mut blocks = std::mem::take(&mut self.blocks).into_iter();
-        for (path, size_bytes, sha256) in missing(old, &new) {
-            let write = |source| DeltaError::Write {
-                path: path.clone(),
-                source,
-            };
-            sink.begin(sha256, size_bytes).map_err(write)?;
-            let mut hasher = Hasher::new();
-            let mut left = size_bytes;
-            while left > 0 {
-                let block = blocks
-                    .next()
-                    .filter(|block| block.len as u64 <= left)
-                    .ok_or_else(|| DeltaError::Damaged(format!("no block for `{path}`")))?;
-                let bytes = self.block(block, &old_entries, old_files, &path)?;
-                hasher.update(&bytes);
-                sink.write(&bytes).map_err(write)?;
-                left -= block.len as u64;
-            }
-            if hasher.finish() != sha256 {
-                return Err(DeltaError::WrongContent { path });
-            }
-            sink.finish().map_err(write)?;
+        let mut applier = Applier::new(self.head, old)?;
+        while applier.place().is_some() {
+            let mut packed = Vec::new();
+            plan::read_more(&mut self.rest, applier.packed_len(), &mut packed)?;
+            applier.step(&packed, files, sink)?;
         }
-        if blocks.next().is_some() {
-            return Err(DeltaError::Damaged("it has more blocks than files".into()));
+        let mut rest = [0];
+        if self.rest.read(&mut rest).map_err(DeltaError::Read)? != 0 {
+            return Err(DeltaError::Damaged("it goes on after its end".into()));
         }
-        Ok(new)
-    }
-
-    fn block(
-        &mut self,
-        block: Block,
-        old_entries: &[(&RelPath, &Entry)],
-        old_files: &dyn Files,
-        path: &RelPath,
-    ) -> Result<Vec<u8>, DeltaError> {
-        let packed = read_exactly(&mut self.rest, block.packed_len)?;
-        let prefix = match block.reference {
-            None => Vec::new(),
-            Some(reference) => {
-                let damaged = || DeltaError::Damaged(format!("`{path}` looks back at no old file"));
-                let (old_path, entry) = old_entries.get(reference.entry).ok_or_else(damaged)?;
-                let Entry::File { size_bytes, .. } = entry else {
-                    return Err(damaged());
-                };
-                let end = reference.offset.checked_add(reference.len as u64);
-                if end.is_none_or(|end| end > *size_bytes) {
-                    return Err(damaged());
-                }
-                old_files
-                    .read(old_path, reference.offset, reference.len)
-                    .map_err(|source| DeltaError::OldFile {
-                        path: (*old_path).clone(),
-                        source,
-                    })?
-            }
-        };
-        unpack(&packed, &prefix, block.len, path.as_str())
-    }
-}
-
-/// Reads `len` bytes; memory grows with what really comes, not with what is claimed.
-fn read_exactly(reader: &mut impl Read, len: usize) -> Result<Vec<u8>, DeltaError> {
-    let mut bytes = Vec::with_capacity(len.min(1 << 20));
-    reader
-        .take(len as u64)
-        .read_to_end(&mut bytes)
-        .map_err(DeltaError::Read)?;
-    if bytes.len() == len {
-        Ok(bytes)
-    } else {
-        Err(DeltaError::Read(io::ErrorKind::UnexpectedEof.into()))
-    }
-}
-
-fn unpack(packed: &[u8], prefix: &[u8], len: usize, what: &str) -> Result<Vec<u8>, DeltaError> {
-    let damaged = |why: &str| DeltaError::Damaged(format!("`{what}` does not unpack ({why})"));
-    let name = zstd::zstd_safe::get_error_name;
-    let mut context = DCtx::create();
-    if !prefix.is_empty() {
-        context
-            .ref_prefix(prefix)
-            .map_err(|code| damaged(name(code)))?;
-    }
-    let mut out = Vec::with_capacity(len);
-    context
-        .decompress(&mut out, packed)
-        .map_err(|code| damaged(name(code)))?;
-    if out.len() == len {
-        Ok(out)
-    } else {
-        Err(damaged("another length than planned"))
+        applier.finish()
     }
 }

@@ -1,6 +1,7 @@
 //! Makes a delta from two trees, on every core.
 
 use std::{
+    collections::BTreeMap,
     io,
     sync::{
         Mutex,
@@ -8,16 +9,24 @@ use std::{
     },
 };
 
-use zstd::zstd_safe::{CCtx, CParameter, compress_bound};
+use pytheas_codec::{
+    elf::Layout,
+    patch,
+    text::{self, Kind},
+};
 
 use super::{
-    BLOCK_MAX, Files, MAGIC, PLAN_MAX, REFERENCE_MAX, missing,
-    plan::{self, Block, Likeness, Reference},
+    Files, PLAN_MAX, REFERENCE_MAX,
+    group::{self, Job},
+    missing,
+    pair::Pairs,
+    plan::{self, COUNT_MAX, Head, Method, OldPiece, Segment},
+    records, steps,
 };
-use crate::{RelPath, Tree};
+use crate::{Entry, RelPath, Sha256, Tree};
 
-/// zstd's level for blocks: deltas are made once and sent often.
-const LEVEL: i32 = 19;
+/// Longest program whose headers are read to find its addresses, in bytes.
+const PROGRAM_MAX: u64 = 256 << 20;
 
 /// A delta that cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -32,22 +41,39 @@ pub enum MakeError {
         /// What the reader says.
         source: io::Error,
     },
-    /// zstd refuses.
-    #[error("cannot compress `{path}`: {why}")]
-    Compress {
-        /// The file, or `plan`.
-        path: String,
-        /// What zstd says.
-        why: &'static str,
-    },
+    /// The packer refuses.
+    #[error("cannot pack a segment of the delta")]
+    Pack(#[source] io::Error),
     /// More entries than the format holds.
-    #[error(
-        "the trees are too large for one delta: the plan has {0} bytes, {PLAN_MAX} are allowed"
-    )]
-    TooLarge(usize),
+    #[error("the trees are too large for one delta: {0}")]
+    TooLarge(String),
 }
 
-/// The delta that turns `old` into `new` (format 1).
+/// What a delta is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Head and plan, in bytes.
+    pub plan_bytes: usize,
+    /// The segments in their order.
+    pub parts: Vec<Part>,
+}
+
+/// One segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// `text`, `binary`, `patch` or `records`.
+    pub method: &'static str,
+    /// The first path of the first content in it.
+    pub path: RelPath,
+    /// Number of contents, whole or in part.
+    pub contents: usize,
+    /// Bytes that it makes.
+    pub size_bytes: usize,
+    /// Bytes that it takes.
+    pub packed_bytes: usize,
+}
+
+/// The delta that turns `old` into `new` (format 2).
 ///
 /// # Errors
 /// [`MakeError`] when a file cannot be read.
@@ -57,87 +83,115 @@ pub fn make(
     old_files: &dyn Files,
     new_files: &dyn Files,
 ) -> Result<Vec<u8>, MakeError> {
-    let likeness = Likeness::new(old);
-    let jobs: Vec<Job<'_>> = missing(old, new)
-        .into_iter()
-        .flat_map(|(path, size_bytes, _)| {
-            let like = likeness.best(&path);
-            blocks_of(size_bytes).map(move |(offset, len)| Job {
-                path: path.clone(),
-                offset,
-                len,
-                size_bytes,
-                like,
-            })
-        })
-        .collect();
-
-    let packed = run_all(&jobs, old_files, new_files)?;
-    let blocks: Vec<Block> = packed.iter().map(|(block, _)| *block).collect();
-    let plan = plan::encode(&plan::steps(old, new), &blocks);
-    if plan.len() > PLAN_MAX {
-        return Err(MakeError::TooLarge(plan.len()));
-    }
-    let packed_plan = compress(plan.as_bytes(), &[]).map_err(|why| MakeError::Compress {
-        path: "plan".into(),
-        why,
-    })?;
-
-    let payload: usize = packed.iter().map(|(_, bytes)| bytes.len()).sum();
-    let mut out = Vec::with_capacity(80 + packed_plan.len() + payload);
-    out.extend_from_slice(MAGIC);
-    out.extend_from_slice(old.id().0.as_bytes());
-    out.extend_from_slice(new.id().0.as_bytes());
-    for len in [packed_plan.len(), plan.len()] {
-        let len = u32::try_from(len).map_err(|_| MakeError::TooLarge(len))?;
-        out.extend_from_slice(&len.to_le_bytes());
-    }
-    out.extend_from_slice(&packed_plan);
-    for (_, bytes) in &packed {
-        out.extend_from_slice(bytes);
-    }
-    Ok(out)
+    make_with_summary(old, new, old_files, new_files).map(|(delta, _)| delta)
 }
 
-/// One block to be packed.
-struct Job<'a> {
-    path: RelPath,
-    offset: u64,
-    len: usize,
-    size_bytes: u64,
-    like: Option<(&'a RelPath, usize, u64)>,
-}
-
-fn blocks_of(size_bytes: u64) -> impl Iterator<Item = (u64, usize)> {
-    (0..size_bytes.div_ceil(BLOCK_MAX as u64)).map(move |i| {
-        let offset = i * BLOCK_MAX as u64;
-        (offset, (size_bytes - offset).min(BLOCK_MAX as u64) as usize)
-    })
-}
-
-fn run_all(
-    jobs: &[Job<'_>],
+/// The same, and what it is made of.
+///
+/// # Errors
+/// [`MakeError`] when a file cannot be read.
+pub fn make_with_summary(
+    old: &Tree,
+    new: &Tree,
     old_files: &dyn Files,
     new_files: &dyn Files,
-) -> Result<Vec<(Block, Vec<u8>)>, MakeError> {
+) -> Result<(Vec<u8>, Summary), MakeError> {
+    let missing = missing(old, new);
+    if missing.len() > COUNT_MAX / 8 {
+        let count = missing.len();
+        return Err(MakeError::TooLarge(format!("{count} contents are new")));
+    }
+    let pairs = Pairs::new(old, old_files);
+    let jobs = group::jobs(&missing, &pairs, new_files)?;
+    let maker = Maker {
+        missing: &missing,
+        pairs: &pairs,
+        old_files,
+        new_files,
+        old_known: known(old),
+        new_known: known(new),
+    };
+    // The longest first, so that no core is left with one of them at the end.
+    let mut order: Vec<&Job> = jobs.iter().collect();
+    order.sort_by_key(|job| std::cmp::Reverse(job.len));
+    let mut packed: Vec<(usize, (Segment, Vec<u8>))> = in_parallel(&order, |job| maker.pack(job))?
+        .into_iter()
+        .zip(&order)
+        .map(|(done, job)| (position(&jobs, job), done))
+        .collect();
+    packed.sort_by_key(|(at, _)| *at);
+    let packed: Vec<(Segment, Vec<u8>)> = packed.into_iter().map(|(_, done)| done).collect();
+
+    let segments: Vec<Segment> = packed.iter().map(|(segment, _)| segment.clone()).collect();
+    let sizes: Vec<u64> = missing.iter().map(|(_, size, _)| *size).collect();
+    let plan = plan::encode(&steps::encode(old, new), &sizes, &segments);
+    if plan.len() > PLAN_MAX {
+        let len = plan.len();
+        return Err(MakeError::TooLarge(format!("its plan has {len} bytes")));
+    }
+    let mut out = Head::encode(old.id(), new.id(), &plan).map_err(MakeError::Pack)?;
+    let summary = Summary {
+        plan_bytes: out.len(),
+        parts: packed
+            .iter()
+            .map(|(segment, bytes)| maker.part(segment, bytes.len()))
+            .collect(),
+    };
+    for (_, bytes) in packed {
+        out.extend(bytes);
+    }
+    Ok((out, summary))
+}
+
+/// A delta for `old` whose plan and segments are what a fuzzer likes: the length of the plan (two
+/// bytes), the plan, the segments.
+#[doc(hidden)]
+pub fn for_fuzzing(old: &Tree, bytes: &[u8]) -> Vec<u8> {
+    let (len, rest) = bytes.split_at(bytes.len().min(2));
+    let len = len
+        .iter()
+        .fold(0_usize, |len, byte| len << 8 | usize::from(*byte));
+    let (plan, segments) = rest.split_at(len.min(rest.len()));
+    let mut out = Head::encode(old.id(), old.id(), plan).unwrap_or_default();
+    out.extend_from_slice(segments);
+    out
+}
+
+fn position(jobs: &[Job], job: &Job) -> usize {
+    jobs.iter()
+        .position(|other| std::ptr::eq(other, job))
+        .unwrap_or(usize::MAX)
+}
+
+fn known(tree: &Tree) -> BTreeMap<&str, (u64, Sha256)> {
+    tree.files()
+        .map(|(path, size, sha256)| (path.as_str(), (size, sha256)))
+        .collect()
+}
+
+/// Runs `work` for each of `items` on every core; results in their order.
+pub(super) fn in_parallel<I: Sync, T: Send>(
+    items: &[I],
+    work: impl Fn(&I) -> Result<T, MakeError> + Sync,
+) -> Result<Vec<T>, MakeError> {
     let next = AtomicUsize::new(0);
-    let done = Mutex::new(Vec::with_capacity(jobs.len()));
+    let done = Mutex::new(Vec::with_capacity(items.len()));
     let failure = Mutex::new(None);
-    let work = || {
+    let run = || {
         loop {
             let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(job) = jobs.get(at) else { break };
-            match job.run(old_files, new_files) {
-                Ok(packed) => done
+            let Some(item) = items.get(at) else { break };
+            match work(item) {
+                Ok(result) => done
                     .lock()
                     .unwrap_or_else(|e| e.into_inner())
-                    .push((at, packed)),
+                    .push((at, result)),
                 Err(error) => {
                     failure
                         .lock()
                         .unwrap_or_else(|e| e.into_inner())
                         .get_or_insert(error);
-                    next.store(jobs.len(), Ordering::Relaxed);
+                    next.store(items.len(), Ordering::Relaxed);
                 }
             }
         }
@@ -145,109 +199,220 @@ fn run_all(
     std::thread::scope(|scope| {
         let threads = std::thread::available_parallelism()
             .map_or(1, usize::from)
-            .min(8);
+            .min(8)
+            .min(items.len());
         for _ in 1..threads {
-            scope.spawn(work);
+            scope.spawn(run);
         }
-        work();
+        run();
     });
     if let Some(error) = failure.into_inner().unwrap_or_else(|e| e.into_inner()) {
         return Err(error);
     }
     let mut done = done.into_inner().unwrap_or_else(|e| e.into_inner());
     done.sort_by_key(|(at, _)| *at);
-    Ok(done.into_iter().map(|(_, packed)| packed).collect())
+    Ok(done.into_iter().map(|(_, result)| result).collect())
 }
 
-impl Job<'_> {
-    fn run(
-        &self,
-        old_files: &dyn Files,
-        new_files: &dyn Files,
-    ) -> Result<(Block, Vec<u8>), MakeError> {
-        let compress_here = |bytes: &[u8], prefix: &[u8]| {
-            compress(bytes, prefix).map_err(|why| MakeError::Compress {
-                path: self.path.to_string(),
-                why,
-            })
-        };
-        let bytes = new_files
-            .read(&self.path, self.offset, self.len)
-            .map_err(|source| MakeError::Read {
-                path: self.path.clone(),
-                which: "new",
-                source,
-            })?;
-        let mut best = None;
-        if let Some((path, entry, old_size)) = self.like {
-            let (offset, len) = self.window(old_size);
-            let prefix = old_files
-                .read(path, offset, len)
-                .map_err(|source| MakeError::Read {
-                    path: path.clone(),
-                    which: "old",
-                    source,
-                })?;
-            let packed = compress_here(&bytes, &prefix)?;
-            let reference = Some(Reference { entry, offset, len });
-            best = Some((
-                Block {
-                    len: self.len,
-                    reference,
-                    packed_len: packed.len(),
-                },
-                packed,
-            ));
-        }
-        // A block that the old file explains well need not be tried without it.
-        if let Some(best) = best.take_if(|(_, packed)| packed.len() < self.len / 8) {
-            return Ok(best);
-        }
-        let alone = compress_here(&bytes, &[])?;
-        let alone = (
-            Block {
-                len: self.len,
-                reference: None,
-                packed_len: alone.len(),
-            },
-            alone,
-        );
-        Ok(match best {
-            Some(best) if best.1.len() < alone.1.len() => best,
-            _ => alone,
+/// Reads a piece of a new file.
+pub(super) fn read_new(
+    files: &dyn Files,
+    path: &RelPath,
+    offset: u64,
+    len: usize,
+) -> Result<Vec<u8>, MakeError> {
+    files
+        .read(path, offset, len)
+        .map_err(|source| MakeError::Read {
+            path: path.clone(),
+            which: "new",
+            source,
         })
+}
+
+struct Maker<'a> {
+    missing: &'a [(RelPath, u64, Sha256)],
+    pairs: &'a Pairs<'a>,
+    old_files: &'a dyn Files,
+    new_files: &'a dyn Files,
+    old_known: BTreeMap<&'a str, (u64, Sha256)>,
+    new_known: BTreeMap<&'a str, (u64, Sha256)>,
+}
+
+impl Maker<'_> {
+    fn pack(&self, job: &Job) -> Result<(Segment, Vec<u8>), MakeError> {
+        let mut segment = Segment {
+            method: job.method,
+            old: job.old.clone(),
+            new: job.new.clone(),
+            packed_len: 0,
+            check: [0; 8],
+        };
+        let packed = match job.method {
+            Method::Text => self.pack_text(&segment, Kind::Text)?,
+            Method::Binary => self.pack_text(&segment, Kind::Binary)?,
+            Method::Records => self.pack_records(&mut segment)?,
+            Method::Patch => {
+                let whole = segment.clone();
+                segment.old.truncate(1);
+                let patched = self.pack_patch(&segment)?;
+                // What is hardly alike is no patch.
+                if patched.len() < job.len / 6 {
+                    patched
+                } else {
+                    let plain = self.pack_text(&whole, Kind::Binary)?;
+                    if plain.len() < patched.len() {
+                        segment = whole;
+                        segment.method = Method::Binary;
+                        plain
+                    } else {
+                        patched
+                    }
+                }
+            }
+        };
+        segment.packed_len = packed.len();
+        segment.check = plan::check(&packed);
+        Ok((segment, packed))
     }
 
-    /// The piece of the old file that most likely holds what this block holds: as far into the old
-    /// file as the block is into the new one, with the rest of [`REFERENCE_MAX`] on both sides.
-    fn window(&self, old_size: u64) -> (u64, usize) {
-        let len = old_size.min(REFERENCE_MAX as u64);
-        let middle = self.offset + self.len as u64 / 2;
-        let middle =
-            (u128::from(middle) * u128::from(old_size) / u128::from(self.size_bytes.max(1))) as u64;
-        (
-            middle.saturating_sub(len / 2).min(old_size - len),
-            len as usize,
+    fn old_bytes(&self, segment: &Segment) -> Result<Vec<u8>, MakeError> {
+        let mut bytes = Vec::new();
+        for piece in &segment.old {
+            let read = self.old_piece(*piece)?;
+            match segment.method {
+                Method::Records => {
+                    let path = self.pairs.entry(piece.entry).0;
+                    let lookup = |path: &str| self.old_known.get(path).copied();
+                    bytes.extend(records::shorten(path, &read, &lookup).unwrap_or(read));
+                }
+                _ => bytes.extend(read),
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn old_piece(&self, piece: OldPiece) -> Result<Vec<u8>, MakeError> {
+        let (path, entry) = self.pairs.entry(piece.entry);
+        let size = match entry {
+            Entry::File { size_bytes, .. } => *size_bytes as usize,
+            _ => 0,
+        };
+        let (offset, len) = piece.part.unwrap_or((0, size));
+        self.old_files
+            .read(path, offset, len)
+            .map_err(|source| MakeError::Read {
+                path: path.clone(),
+                which: "old",
+                source,
+            })
+    }
+
+    fn new_bytes(&self, segment: &Segment) -> Result<Vec<u8>, MakeError> {
+        let mut bytes = Vec::new();
+        for piece in &segment.new {
+            let (path, size, _) = &self.missing[piece.content];
+            let (offset, len) = piece.part.unwrap_or((0, *size as usize));
+            bytes.extend(read_new(self.new_files, path, offset, len)?);
+        }
+        Ok(bytes)
+    }
+
+    fn pack_text(&self, segment: &Segment, kind: Kind) -> Result<Vec<u8>, MakeError> {
+        let (old, new) = (self.old_bytes(segment)?, self.new_bytes(segment)?);
+        text::pack(&new, &old, kind).map_err(MakeError::Pack)
+    }
+
+    fn pack_records(&self, segment: &mut Segment) -> Result<Vec<u8>, MakeError> {
+        let mut new = Vec::new();
+        let lookup = |path: &str| self.new_known.get(path).copied();
+        let mut all = true;
+        let mut shorts = Vec::new();
+        for piece in &segment.new {
+            let (path, size, _) = &self.missing[piece.content];
+            let text = read_new(self.new_files, path, 0, *size as usize)?;
+            // A hash of a record that comes later is not known when it is needed.
+            let later = |name: &str| {
+                let record = name
+                    .parse::<RelPath>()
+                    .is_ok_and(|path| records::is_record(&path));
+                if record { None } else { lookup(name) }
+            };
+            let short = records::shorten(path, &text, &later);
+            let back = short
+                .as_ref()
+                .and_then(|short| records::restore(path, short, &later, text.len()));
+            all &= back.as_deref() == Some(&text[..]);
+            let short = short.unwrap_or(text);
+            shorts.push(short.len());
+            new.extend(short);
+        }
+        if !all {
+            segment.method = Method::Text;
+            return self.pack_text(segment, Kind::Text);
+        }
+        for (piece, short) in segment.new.iter_mut().zip(shorts) {
+            piece.short = short;
+        }
+        let old = self.old_bytes(segment)?;
+        text::pack(&new, &old, Kind::Text).map_err(MakeError::Pack)
+    }
+
+    fn pack_patch(&self, segment: &Segment) -> Result<Vec<u8>, MakeError> {
+        let (old, new) = (self.old_bytes(segment)?, self.new_bytes(segment)?);
+        let (old_piece, new_piece) = (segment.old[0], segment.new[0]);
+        let (new_path, new_size, _) = &self.missing[new_piece.content];
+        let old_size = match self.pairs.entry(old_piece.entry).1 {
+            Entry::File { size_bytes, .. } => *size_bytes,
+            _ => 0,
+        };
+        let elf = |bytes: &[u8], part: Option<(u64, usize)>| {
+            part.is_some_and(|(offset, _)| offset > 0) || bytes.starts_with(b"\x7fELF")
+        };
+        let program = elf(&old, old_piece.part)
+            && elf(&new, new_piece.part)
+            && old_size.max(*new_size) <= PROGRAM_MAX;
+        let layout = match (program, old_piece.part, new_piece.part) {
+            (false, ..) => Layout::default(),
+            (true, None, None) => Layout::of(&old, &new),
+            (true, ..) => {
+                let whole_old = self.old_piece(OldPiece {
+                    part: None,
+                    ..old_piece
+                })?;
+                let whole_new = read_new(self.new_files, new_path, 0, *new_size as usize)?;
+                Layout::of(&whole_old, &whole_new)
+            }
+        };
+        let from = |part: Option<(u64, usize)>| part.map_or(0, |(offset, _)| offset as usize);
+        patch::pack(
+            &old,
+            &new,
+            &layout,
+            from(old_piece.part),
+            from(new_piece.part),
         )
+        .map_err(MakeError::Pack)
+    }
+
+    fn part(&self, segment: &Segment, packed_bytes: usize) -> Part {
+        let size = |piece: &plan::NewPiece| match piece.part {
+            Some((_, len)) => len,
+            None => self.missing[piece.content].1 as usize,
+        };
+        Part {
+            method: match segment.method {
+                Method::Text => "text",
+                Method::Binary => "binary",
+                Method::Patch => "patch",
+                Method::Records => "records",
+            },
+            path: self.missing[segment.new[0].content].0.clone(),
+            contents: segment.new.len(),
+            size_bytes: segment.new.iter().map(size).sum(),
+            packed_bytes,
+        }
     }
 }
 
-fn compress(bytes: &[u8], prefix: &[u8]) -> Result<Vec<u8>, &'static str> {
-    let why = zstd::zstd_safe::get_error_name;
-    let mut context = CCtx::create();
-    let window_log = usize::BITS - (bytes.len() + prefix.len()).max(1024).leading_zeros();
-    for parameter in [
-        CParameter::CompressionLevel(LEVEL),
-        CParameter::WindowLog(window_log.clamp(10, 27)),
-        CParameter::EnableLongDistanceMatching(prefix.len() > (1 << 20)),
-        CParameter::ChecksumFlag(false),
-    ] {
-        context.set_parameter(parameter).map_err(why)?;
-    }
-    if !prefix.is_empty() {
-        context.ref_prefix(prefix).map_err(why)?;
-    }
-    let mut out = Vec::with_capacity(compress_bound(bytes.len()));
-    context.compress2(&mut out, bytes).map_err(why)?;
-    Ok(out)
-}
+const _: () = assert!(REFERENCE_MAX < u32::MAX as usize);

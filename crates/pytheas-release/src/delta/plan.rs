@@ -1,259 +1,352 @@
-//! The plan of a delta: its text, written and read with every number bounded.
+//! The plan of a delta: its tables, written and read with every number bounded.
+//!
+//! ```text
+//! number   length of the steps; the steps (see `steps`)
+//! number   contents that are made; the size of each
+//! number   segments
+//! each     number          kind
+//!          number          old pieces; each: entry (signed, from the one expected) and whether a
+//!                          part of it: offset, length
+//!          number          new pieces; each: content (signed, from the one expected) and whether a
+//!                          part of it: offset, length; in records: its short length
+//!          number          packed size
+//!          8 bytes         the first of the SHA-256 of the packed bytes
+//! ```
 
-use std::{collections::HashMap, fmt::Write as _};
+use std::io::Read;
 
-use super::{BLOCK_MAX, REFERENCE_MAX};
-use crate::{Entry, RelPath, Tree, TreeError};
+use pytheas_codec::{
+    Damaged, number,
+    text::{self, Kind},
+};
 
-/// One block of a new content.
+use super::{MAGIC, PLAN_MAX, REFERENCE_MAX, SEGMENT_MAX, apply::DeltaError};
+use crate::{Sha256, TreeId};
+
+/// Bytes before the packed plan.
+const HEAD_LEN: usize = 88;
+/// Most contents, and most pieces of all segments together.
+pub(super) const COUNT_MAX: usize = 1 << 18;
+/// Most segments.
+const SEGMENTS_MAX: usize = 1 << 16;
+/// Longest packed segment, in bytes.
+const PACKED_MAX: usize = SEGMENT_MAX + (SEGMENT_MAX >> 3) + 4096;
+
+/// How a segment is packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Block {
-    /// Its length when unpacked.
-    pub(super) len: usize,
-    /// What it looks back at.
-    pub(super) reference: Option<Reference>,
-    /// Its length in the delta.
-    pub(super) packed_len: usize,
+pub(super) enum Method {
+    Text,
+    Binary,
+    Patch,
+    Records,
 }
+
+const METHODS: [Method; 4] = [Method::Text, Method::Binary, Method::Patch, Method::Records];
 
 /// A piece of an old file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Reference {
+pub(super) struct OldPiece {
     /// Number of the entry in the old tree, from 0.
     pub(super) entry: usize,
-    pub(super) offset: u64,
-    pub(super) len: usize,
+    /// Offset and length; without: all of it.
+    pub(super) part: Option<(u64, usize)>,
 }
 
-/// One step of the tree's patch.
+/// A piece of a new content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct NewPiece {
+    /// Number of the content.
+    pub(super) content: usize,
+    /// Offset and length; without: all of it.
+    pub(super) part: Option<(u64, usize)>,
+    /// Length of a shortened record.
+    pub(super) short: usize,
+}
+
+/// One segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    Keep(usize),
-    Skip(usize),
-    Add(RelPath, Entry),
+pub(super) struct Segment {
+    pub(super) method: Method,
+    pub(super) old: Vec<OldPiece>,
+    pub(super) new: Vec<NewPiece>,
+    pub(super) packed_len: usize,
+    pub(super) check: [u8; 8],
 }
 
-/// What turns the old tree document into the new one.
-pub(super) fn steps(old: &Tree, new: &Tree) -> Vec<Step> {
-    let mut steps: Vec<Step> = Vec::new();
-    let (mut olds, mut news) = (old.iter().peekable(), new.iter().peekable());
-    loop {
-        let order = match (olds.peek(), news.peek()) {
-            (None, None) => return steps,
-            (Some(_), None) => std::cmp::Ordering::Less,
-            (None, Some(_)) => std::cmp::Ordering::Greater,
-            (Some((a, _)), Some((b, _))) => a.cmp(b),
+/// Head and plan of a delta.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    pub(super) old: TreeId,
+    pub(super) new: TreeId,
+    pub(super) steps: Vec<u8>,
+    pub(super) sizes: Vec<u64>,
+    pub(super) segments: Vec<Segment>,
+    /// As it was read.
+    bytes: Vec<u8>,
+}
+
+/// The check of packed bytes.
+pub(super) fn check(packed: &[u8]) -> [u8; 8] {
+    let mut check = [0; 8];
+    check.copy_from_slice(&Sha256::of(packed).as_bytes()[..8]);
+    check
+}
+
+impl Head {
+    /// The tree it is for.
+    pub fn old(&self) -> TreeId {
+        self.old
+    }
+
+    /// The tree it makes.
+    pub fn new_id(&self) -> TreeId {
+        self.new
+    }
+
+    /// Number of contents that it makes.
+    pub fn contents(&self) -> usize {
+        self.sizes.len()
+    }
+
+    /// Their sizes together, in bytes.
+    pub fn content_bytes(&self) -> u64 {
+        self.sizes
+            .iter()
+            .fold(0, |sum, size| sum.saturating_add(*size))
+    }
+
+    /// The bytes it was read from: what has to be kept to go on after a break.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Reads head and plan.
+    ///
+    /// # Errors
+    /// [`DeltaError`] when they are cut short or damaged.
+    pub fn read(reader: &mut impl Read) -> Result<Self, DeltaError> {
+        let mut bytes = vec![0; HEAD_LEN];
+        reader.read_exact(&mut bytes).map_err(DeltaError::Read)?;
+        if bytes[..8] != MAGIC[..] {
+            return Err(DeltaError::NotADelta);
+        }
+        let id = |at: usize| {
+            let mut id = [0; 32];
+            id.copy_from_slice(&bytes[at..at + 32]);
+            TreeId(Sha256::from_bytes(id))
         };
-        let (mut kept, mut skipped) = (0, 0);
-        match order {
-            std::cmp::Ordering::Less => skipped = olds.next().map_or(0, |_| 1),
-            std::cmp::Ordering::Greater => {
-                let Some((path, entry)) = news.next() else {
-                    continue;
-                };
-                steps.push(Step::Add(path.clone(), entry.clone()));
-            }
-            std::cmp::Ordering::Equal => {
-                let (Some((_, was)), Some((path, is))) = (olds.next(), news.next()) else {
-                    continue;
-                };
-                if was == is {
-                    kept = 1;
-                } else {
-                    skipped = 1;
-                    steps.push(Step::Add(path.clone(), is.clone()));
-                }
-            }
+        let word = |at: usize| {
+            u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]) as usize
+        };
+        let (old, new, len, packed_len) = (id(8), id(40), word(72), word(76));
+        if packed_len > PLAN_MAX || len > PLAN_MAX {
+            return Err(DeltaError::Damaged(
+                "its plan is larger than allowed".into(),
+            ));
         }
-        if kept == 1 {
-            match steps.last_mut() {
-                Some(Step::Keep(n)) => *n += 1,
-                _ => steps.push(Step::Keep(1)),
-            }
+        read_more(reader, packed_len, &mut bytes)?;
+        let packed = &bytes[HEAD_LEN..];
+        if bytes[80..88] != check(packed) {
+            return Err(DeltaError::Damaged(
+                "its plan is not the one it was made with".into(),
+            ));
         }
-        if skipped == 1 {
-            match steps.last_mut() {
-                Some(Step::Skip(n)) => *n += 1,
-                _ => steps.push(Step::Skip(1)),
-            }
+        let mut plan = Vec::new();
+        text::unpack(packed, &mut plan, len, Kind::Binary).map_err(damaged)?;
+        let (steps, sizes, segments) = parse(&plan).map_err(damaged)?;
+        Ok(Self {
+            old,
+            new,
+            steps,
+            sizes,
+            segments,
+            bytes,
+        })
+    }
+
+    /// Head and plan as they begin a delta.
+    #[cfg(any(feature = "make-deltas", test))]
+    pub(super) fn encode(old: TreeId, new: TreeId, plan: &[u8]) -> std::io::Result<Vec<u8>> {
+        let packed = text::pack(plan, &[], Kind::Binary)?;
+        let mut out = MAGIC.to_vec();
+        out.extend_from_slice(old.0.as_bytes());
+        out.extend_from_slice(new.0.as_bytes());
+        for len in [plan.len(), packed.len()] {
+            let len = u32::try_from(len).map_err(std::io::Error::other)?;
+            out.extend_from_slice(&len.to_le_bytes());
         }
+        out.extend_from_slice(&check(&packed));
+        out.extend(packed);
+        Ok(out)
     }
 }
 
-/// The tree that `steps` make of `old`; `None` when they do not fit it.
-pub(super) fn patched(old: &Tree, steps: &[Step]) -> Result<Option<Tree>, TreeError> {
-    let mut tree = Tree::default();
-    let mut olds = old.iter();
-    for step in steps {
-        match step {
-            Step::Keep(n) => {
-                for _ in 0..*n {
-                    let Some((path, entry)) = olds.next() else {
-                        return Ok(None);
-                    };
-                    tree.insert(path.clone(), entry.clone())?;
-                }
-            }
-            Step::Skip(n) => {
-                for _ in 0..*n {
-                    if olds.next().is_none() {
-                        return Ok(None);
-                    }
-                }
-            }
-            Step::Add(path, entry) => tree.insert(path.clone(), entry.clone())?,
-        }
-    }
-    Ok(olds.next().is_none().then_some(tree))
+fn damaged(error: Damaged) -> DeltaError {
+    DeltaError::Damaged(format!("its plan: {error}"))
 }
 
-/// The plan's text.
-pub(super) fn encode(steps: &[Step], blocks: &[Block]) -> String {
-    let mut out = String::new();
-    for step in steps {
-        match step {
-            Step::Keep(n) => writeln!(out, "= {n}"),
-            Step::Skip(n) => writeln!(out, "- {n}"),
-            Step::Add(path, entry) => writeln!(out, "+ {}", entry.line(path)),
-        }
-        .expect("writing to a string does not fail");
+/// Appends `len` bytes; memory grows with what really comes, not with what is claimed.
+pub(super) fn read_more(
+    reader: &mut impl Read,
+    len: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), DeltaError> {
+    let before = out.len();
+    out.reserve(len.min(1 << 20));
+    reader
+        .take(len as u64)
+        .read_to_end(out)
+        .map_err(DeltaError::Read)?;
+    if out.len() - before == len {
+        Ok(())
+    } else {
+        Err(DeltaError::Read(std::io::ErrorKind::UnexpectedEof.into()))
     }
-    out.push_str("@\n");
-    for Block {
-        len,
-        reference,
-        packed_len,
-    } in blocks
-    {
-        match reference {
-            Some(r) => writeln!(
-                out,
-                "b {len} {} {} {} {packed_len}",
-                r.entry, r.offset, r.len
-            ),
-            None => writeln!(out, "b {len} - 0 0 {packed_len}"),
+}
+
+/// The plan's tables.
+#[cfg(any(feature = "make-deltas", test))]
+pub(super) fn encode(steps: &[u8], sizes: &[u64], segments: &[Segment]) -> Vec<u8> {
+    let mut out = Vec::new();
+    number::put(&mut out, steps.len() as u64);
+    out.extend_from_slice(steps);
+    number::put(&mut out, sizes.len() as u64);
+    for size in sizes {
+        number::put(&mut out, *size);
+    }
+    number::put(&mut out, segments.len() as u64);
+    let (mut expected_old, mut expected_new) = (0, 0);
+    for segment in segments {
+        number::put(&mut out, segment.method as u64);
+        number::put(&mut out, segment.old.len() as u64);
+        for piece in &segment.old {
+            put_piece(&mut out, piece.entry, &mut expected_old, piece.part);
         }
-        .expect("writing to a string does not fail");
+        number::put(&mut out, segment.new.len() as u64);
+        for piece in &segment.new {
+            put_piece(&mut out, piece.content, &mut expected_new, piece.part);
+            if segment.method == Method::Records {
+                number::put(&mut out, piece.short as u64);
+            }
+        }
+        number::put(&mut out, segment.packed_len as u64);
+        out.extend_from_slice(&segment.check);
     }
     out
 }
 
-/// Reads a plan's text.
+#[cfg(any(feature = "make-deltas", test))]
+fn put_piece(out: &mut Vec<u8>, number: usize, expected: &mut i64, part: Option<(u64, usize)>) {
+    let step = number as i64 - *expected;
+    number::put_signed(out, step << 1 | i64::from(part.is_some()));
+    *expected = number as i64 + 1;
+    if let Some((offset, len)) = part {
+        number::put(out, offset);
+        number::put(out, len as u64);
+    }
+}
+
+fn get_piece(
+    bytes: &mut &[u8],
+    expected: &mut i64,
+    max: usize,
+) -> Result<(usize, Option<(u64, usize)>), Damaged> {
+    let step = number::get_signed(bytes)?;
+    let number = expected
+        .checked_add(step >> 1)
+        .and_then(|number| usize::try_from(number).ok())
+        .filter(|number| *number <= COUNT_MAX)
+        .ok_or(Damaged("a piece of no file"))?;
+    *expected = number as i64 + 1;
+    let part = match step & 1 {
+        0 => None,
+        _ => Some((number::get(bytes)?, number::get_up_to(bytes, max)?)),
+    };
+    Ok((number, part))
+}
+
+type Tables = (Vec<u8>, Vec<u64>, Vec<Segment>);
+
+/// Reads the plan's tables.
 ///
 /// # Errors
-/// What is wrong with which line.
-pub(super) fn parse(text: &str) -> Result<(Vec<Step>, Vec<Block>), String> {
-    let (mut steps, mut blocks) = (Vec::new(), Vec::new());
-    let mut in_tree = true;
-    for (number, line) in text.lines().enumerate() {
-        let wrong = |why: &str| format!("line {} of its plan {why}", number + 1);
-        if line == "@" && in_tree {
-            in_tree = false;
-        } else if in_tree {
-            let (kind, rest) = line.split_once(' ').ok_or_else(|| wrong("has one word"))?;
-            steps.push(match kind {
-                "=" => Step::Keep(rest.parse().map_err(|_| wrong("has no number"))?),
-                "-" => Step::Skip(rest.parse().map_err(|_| wrong("has no number"))?),
-                "+" => {
-                    let (path, entry) = Entry::parse_line(rest).map_err(|e| wrong(&e))?;
-                    Step::Add(path, entry)
-                }
-                _ => return Err(wrong("is of no known kind")),
+/// [`Damaged`]: numbers out of bounds, contents that are not made once from front to back.
+pub(super) fn parse(mut plan: &[u8]) -> Result<Tables, Damaged> {
+    let bytes = &mut plan;
+    let len = number::get_up_to(bytes, bytes.len())?;
+    let (steps, rest) = bytes
+        .split_at_checked(len)
+        .ok_or(Damaged("it is cut short"))?;
+    *bytes = rest;
+    let mut sizes = Vec::new();
+    for _ in 0..number::get_up_to(bytes, COUNT_MAX)? {
+        sizes.push(number::get(bytes)?);
+    }
+    let mut segments = Vec::new();
+    let (mut expected_old, mut expected_new) = (0, 0);
+    let mut made = vec![false; sizes.len()];
+    let mut open: Option<(usize, u64)> = None;
+    let mut pieces_left = COUNT_MAX;
+    for _ in 0..number::get_up_to(bytes, SEGMENTS_MAX)? {
+        let method = METHODS[number::get_up_to(bytes, METHODS.len() - 1)?];
+        let mut old = Vec::new();
+        let count = number::get_up_to(bytes, pieces_left)?;
+        pieces_left -= count;
+        for _ in 0..count {
+            let (entry, part) = get_piece(bytes, &mut expected_old, REFERENCE_MAX)?;
+            old.push(OldPiece { entry, part });
+        }
+        let (mut new, mut left) = (Vec::new(), SEGMENT_MAX);
+        let count = number::get_up_to(bytes, pieces_left)?;
+        pieces_left -= count;
+        for _ in 0..count {
+            let (content, part) = get_piece(bytes, &mut expected_new, SEGMENT_MAX)?;
+            let size = *sizes.get(content).ok_or(Damaged("a piece of no content"))?;
+            let (offset, len) = part.unwrap_or((0, usize::try_from(size).unwrap_or(usize::MAX)));
+            left = left
+                .checked_sub(len)
+                .ok_or(Damaged("a segment makes more than is allowed"))?;
+            let begins = match open.take() {
+                Some((number, done)) => number == content && done == offset && len > 0,
+                None => offset == 0 && !made[content],
+            };
+            let end = offset.saturating_add(len as u64);
+            if !begins || end > size || method == Method::Records && part.is_some() {
+                return Err(Damaged("a content is not made from front to back"));
+            }
+            if end < size {
+                open = Some((content, end));
+            } else {
+                made[content] = true;
+            }
+            let short = match method {
+                Method::Records => number::get_up_to(bytes, SEGMENT_MAX)?,
+                _ => 0,
+            };
+            new.push(NewPiece {
+                content,
+                part,
+                short,
             });
-        } else {
-            blocks.push(parse_block(line).ok_or_else(|| wrong("is no block"))?);
         }
-    }
-    if in_tree {
-        Err("its plan is cut short".into())
-    } else {
-        Ok((steps, blocks))
-    }
-}
-
-fn parse_block(line: &str) -> Option<Block> {
-    let mut words = line.strip_prefix("b ")?.split(' ');
-    let len: usize = words.next()?.parse().ok()?;
-    let entry = words.next()?;
-    let offset: u64 = words.next()?.parse().ok()?;
-    let reference_len: usize = words.next()?.parse().ok()?;
-    let packed_len: usize = words.next()?.parse().ok()?;
-    let bounded = (1..=BLOCK_MAX).contains(&len)
-        && reference_len <= REFERENCE_MAX
-        && packed_len <= BLOCK_MAX + (BLOCK_MAX >> 6) + 1024;
-    if words.next().is_some() || !bounded {
-        return None;
-    }
-    let reference = match entry {
-        "-" => None,
-        number => Some(Reference {
-            entry: number.parse().ok()?,
-            offset,
-            len: reference_len,
-        }),
-    };
-    Some(Block {
-        len,
-        reference,
-        packed_len,
-    })
-}
-
-/// The old file most like the new one at `path`: the same path, else the same file name in the
-/// most similar folder, versions in folder names (`x-1.2.dist-info`) forgiven.
-pub(super) struct Likeness<'a> {
-    numbers: HashMap<&'a str, usize>,
-    by_name: HashMap<&'a str, Vec<(&'a RelPath, u64)>>,
-}
-
-impl<'a> Likeness<'a> {
-    pub(super) fn new(old: &'a Tree) -> Self {
-        let numbers = old
-            .iter()
-            .enumerate()
-            .map(|(n, (path, _))| (path.as_str(), n))
-            .collect();
-        let mut by_name: HashMap<_, Vec<_>> = HashMap::new();
-        for (path, size, _) in old.files() {
-            by_name
-                .entry(path.file_name())
-                .or_default()
-                .push((path, size));
+        if method == Method::Patch && (old.len() != 1 || new.len() != 1) {
+            return Err(Damaged("a patch is not of one piece"));
         }
-        Self { numbers, by_name }
+        let packed_len = number::get_up_to(bytes, PACKED_MAX)?;
+        let (check, rest) = bytes
+            .split_first_chunk()
+            .ok_or(Damaged("a segment has no check"))?;
+        *bytes = rest;
+        segments.push(Segment {
+            method,
+            old,
+            new,
+            packed_len,
+            check: *check,
+        });
     }
-
-    /// Path, entry number and size of the old file to look back at.
-    pub(super) fn best(&self, path: &RelPath) -> Option<(&'a RelPath, usize, u64)> {
-        let (path, size) = self.same_path(path).or_else(|| self.same_name(path))?;
-        Some((path, *self.numbers.get(path.as_str())?, size)).filter(|(_, _, size)| *size > 0)
+    if open.is_some() || made.contains(&false) || !bytes.is_empty() {
+        return Err(Damaged("it does not make every content"));
     }
-
-    fn same_path(&self, path: &RelPath) -> Option<(&'a RelPath, u64)> {
-        let candidates = self.by_name.get(path.file_name())?;
-        candidates.iter().find(|(other, _)| *other == path).copied()
-    }
-
-    fn same_name(&self, path: &RelPath) -> Option<(&'a RelPath, u64)> {
-        let common = |other: &str| {
-            let ours = path.as_str();
-            let front = ours
-                .bytes()
-                .zip(other.bytes())
-                .take_while(|(a, b)| a == b)
-                .count();
-            let back = ours
-                .bytes()
-                .rev()
-                .zip(other.bytes().rev())
-                .take_while(|(a, b)| a == b)
-                .count();
-            front + back
-        };
-        let candidates = self.by_name.get(path.file_name())?;
-        candidates
-            .iter()
-            .max_by_key(|(other, _)| common(other.as_str()))
-            .copied()
-    }
+    Ok((steps.to_vec(), sizes, segments))
 }

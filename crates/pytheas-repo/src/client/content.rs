@@ -307,6 +307,35 @@ impl Client<'_> {
         }
     }
 
+    /// The bytes of `blob` from `from` on, as they come: unverified.
+    ///
+    /// # Errors
+    /// [`ContentError::Download`] when the network fails.
+    pub fn blob_from(&mut self, blob: &BlobRef, from: u64) -> Result<Box<dyn Read>, ContentError> {
+        let path = layout::blob(&blob.sha256);
+        let reader = fetch_range(self.fetch, &path, from..blob.size_bytes)?;
+        Ok(Box::new(reader))
+    }
+
+    /// What it means that `blob` was wrong, also when fetched again.
+    pub fn wrong_blob(
+        blob: &BlobRef,
+        why: impl std::error::Error + Send + Sync + 'static,
+    ) -> ContentError {
+        let path = layout::blob(&blob.sha256);
+        let source = DownloadError::Broken {
+            file: path.clone(),
+            source: io::Error::new(io::ErrorKind::InvalidData, why),
+        };
+        ContentError::BlobMismatch { path, source }
+    }
+
+    /// What it means that reading `blob` failed.
+    pub fn broken_blob(blob: &BlobRef, source: io::Error) -> ContentError {
+        let file = layout::blob(&blob.sha256);
+        DownloadError::Broken { file, source }.into()
+    }
+
     /// Removes what was downloaded of `blob`.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use jiff::SignedDuration;
 use pytheas_durable::trees;
 use pytheas_release::{
     RelPath, Sha256, Tree,
-    delta::{Delta, Files},
+    delta::{Delta, Files, MadeSink},
 };
 use pytheas_repo::{
     client::Client,
@@ -24,7 +24,7 @@ use pytheas_repo::{
 };
 
 use crate::world::{
-    Memory, PLATFORM, World, days, noise, now, platform, published_files, runtime, shown, target,
+    PLATFORM, World, days, noise, now, platform, published_files, runtime, shown, target,
 };
 
 #[test]
@@ -78,6 +78,25 @@ impl Files for Slot {
     }
 }
 
+/// The hashes of what was made.
+#[derive(Default)]
+struct Made(Vec<Sha256>);
+
+impl MadeSink for Made {
+    fn begin(&mut self, _: usize, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn write(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
+        self.0.push(sha256);
+        Ok(())
+    }
+}
+
 #[test]
 fn a_small_change_is_a_small_delta_that_needs_no_other_document() {
     let world = World::with_two_releases();
@@ -100,11 +119,16 @@ fn a_small_change_is_a_small_delta_that_needs_no_other_document() {
         (Some(&0), Some(&blob.size_bytes))
     );
     let delta = Delta::open(fs::File::open(path).unwrap()).unwrap();
-    let new: Tree = delta.new_tree(&old).unwrap();
+    assert_eq!(delta.head().contents(), 2, "app/main.py and pytheas.json");
+    let mut made = Made::default();
+    let new: Tree = delta.apply(&old, &Slot(old_dir), &mut made).unwrap();
     assert_eq!(new.id(), release.tree.id);
-    let mut objects = Memory::default();
-    delta.apply(&old, &Slot(old_dir), &mut objects).unwrap();
-    assert_eq!(objects.done.len(), 2, "app/main.py and pytheas.json");
+    assert_eq!(made.0.len(), 2);
+    assert!(
+        made.0
+            .iter()
+            .all(|sha256| new.objects().contains_key(sha256))
+    );
 }
 
 #[test]

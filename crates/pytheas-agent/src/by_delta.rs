@@ -1,0 +1,419 @@
+//! Makes the new contents by a delta that is applied while it comes in.
+//!
+//! ```text
+//! downloads/tree-<new>/delta             how far it is: head and plan, then what each segment made
+//! downloads/tree-<new>/segment           what had come of a segment when the network went away
+//! downloads/tree-<new>/objects/made-<n>  the content that is half made
+//! ```
+//! The delta itself is never stored. Each record in `delta` begins with its length and the first
+//! eight bytes of its SHA-256, so that a record that a power cut has torn, and all after it, count
+//! for nothing; what the records say was made is hashed before it is believed. Broken off at any
+//! point, it goes on with the segment at hand, and without a power cut in the middle of it.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Seek as _, SeekFrom, Write as _},
+    path::{Path, PathBuf},
+};
+
+use pytheas_durable::{faults, trees};
+use pytheas_release::{
+    BlobRef, Hasher, Sha256, Tree,
+    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress},
+};
+use pytheas_repo::client::{Client, ContentError};
+
+/// Longest record: head and plan, or what one segment made.
+const RECORD_MAX: usize = 64 << 20;
+
+/// Why the delta was not the way.
+#[derive(Debug)]
+pub(crate) enum Error {
+    /// It is of no use; another way may work.
+    Unusable(DeltaError),
+    /// It was not obtained.
+    Content(ContentError),
+    /// The disk.
+    Disk(PathBuf, io::Error),
+}
+
+/// Where a delta is applied.
+pub(crate) struct Place<'a> {
+    /// `downloads/tree-<new>`.
+    pub(crate) folder: PathBuf,
+    /// `downloads/tree-<new>/objects`.
+    pub(crate) objects: PathBuf,
+    /// The running tree.
+    pub(crate) old: &'a Tree,
+    /// Its files.
+    pub(crate) files: &'a dyn Files,
+}
+
+/// What is known before the first segment.
+struct Begun {
+    head: Head,
+    /// What was done before, each with where the log ended then.
+    kept: Vec<(Progress, u64)>,
+    log: File,
+    /// The delta from a place on, if it is coming in already.
+    reader: Option<(u64, Watched)>,
+}
+
+impl Place<'_> {
+    fn log(&self) -> PathBuf {
+        self.folder.join("delta")
+    }
+
+    fn segment(&self) -> PathBuf {
+        self.folder.join("segment")
+    }
+
+    fn disk(&self) -> impl FnOnce(io::Error) -> Error + use<> {
+        let log = self.log();
+        move |source| Error::Disk(log, source)
+    }
+
+    /// Applies the delta `blob`, or what is missing of it; `ready` is told about it before the
+    /// first segment. Afterwards every content lies in `objects`.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub(crate) fn apply<E: From<Error>>(
+        &self,
+        client: &mut Client<'_>,
+        blob: &BlobRef,
+        ready: impl FnOnce(&Head) -> Result<(), E>,
+    ) -> Result<Tree, E> {
+        let begun = self.begin(client, blob)?;
+        ready(&begun.head)?;
+        let tree = self.go_on(client, blob, begun)?;
+        self.forget();
+        Ok(tree)
+    }
+
+    /// Removes what only serves to go on.
+    pub(crate) fn forget(&self) {
+        for path in [self.log(), self.segment()] {
+            let _there_or_not = fs::remove_file(path);
+        }
+    }
+
+    /// Head and plan, from the log or from the repository; what the log says was done.
+    fn begin(&self, client: &mut Client<'_>, blob: &BlobRef) -> Result<Begun, Error> {
+        let mut log = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.log())
+            .map_err(self.disk())?;
+        let mut records = Vec::new();
+        let mut end = 0;
+        while let Some(record) = read_record(&mut log) {
+            end += 12 + record.len() as u64;
+            records.push((record, end));
+        }
+        let mut records = records.into_iter();
+        let head = records.next().and_then(|(record, end)| {
+            let rest = record.strip_prefix(&blob.sha256.as_bytes()[..])?;
+            Some((Head::read(&mut &*rest).ok()?, end))
+        });
+        if let Some((head, mut end)) = head {
+            let mut kept = Vec::new();
+            for (record, to) in records {
+                let Some(progress) = parse_progress(&record) else {
+                    break;
+                };
+                kept.push((progress, end));
+                end = to;
+            }
+            log.set_len(end).map_err(self.disk())?;
+            return Ok(Begun {
+                head,
+                kept,
+                log,
+                reader: None,
+            });
+        }
+        log.set_len(0).map_err(self.disk())?;
+        let (head, reader) = self.fetch_head(client, blob)?;
+        let mut record = blob.sha256.as_bytes().to_vec();
+        record.extend_from_slice(head.as_bytes());
+        write_record(&mut log, 0, &record).map_err(self.disk())?;
+        Ok(Begun {
+            reader: Some((head.as_bytes().len() as u64, reader)),
+            head,
+            kept: Vec::new(),
+            log,
+        })
+    }
+
+    fn fetch_head(
+        &self,
+        client: &mut Client<'_>,
+        blob: &BlobRef,
+    ) -> Result<(Head, Watched), Error> {
+        let mut again = true;
+        loop {
+            let mut reader = Watched::new(client.blob_from(blob, 0).map_err(Error::Content)?);
+            match Head::read(&mut reader) {
+                Ok(head) => return Ok((head, reader)),
+                Err(DeltaError::Read(source)) if reader.failed => {
+                    return Err(Error::Content(Client::broken_blob(blob, source)));
+                }
+                Err(error) if again => {
+                    tracing::warn!(
+                        "the delta does not begin as it should ({error}); fetching it again"
+                    );
+                    again = false;
+                }
+                Err(error) => return Err(Error::Content(Client::wrong_blob(blob, error))),
+            }
+        }
+    }
+
+    fn go_on(&self, client: &mut Client<'_>, blob: &BlobRef, begun: Begun) -> Result<Tree, Error> {
+        let Begun {
+            head,
+            kept,
+            mut log,
+            mut reader,
+        } = begun;
+        let log = &mut log;
+        let mut applier = Applier::new(head, self.old).map_err(Error::Unusable)?;
+        for (progress, before) in kept {
+            if !self.is_there(&progress) || !applier.skip(&progress, self.prefix(&progress)) {
+                log.set_len(before).map_err(self.disk())?;
+                break;
+            }
+        }
+        let mut end = log.seek(SeekFrom::End(0)).map_err(self.disk())?;
+        let mut sink = Sink {
+            objects: &self.objects,
+            open: None,
+        };
+        let mut packed = self.kept_segment(&applier);
+        let mut again = true;
+        while let Some(place) = applier.place() {
+            let from = place + packed.len() as u64;
+            let source = match &mut reader {
+                Some((at, source)) if *at == from => source,
+                _ => {
+                    let source = client.blob_from(blob, from).map_err(Error::Content);
+                    let source = source.inspect_err(|_| self.keep_segment(place, &packed))?;
+                    &mut reader.insert((from, Watched::new(source))).1
+                }
+            };
+            let missing = applier.packed_len().saturating_sub(packed.len());
+            if let Err(source) = source.take(missing as u64).read_to_end(&mut packed) {
+                self.keep_segment(place, &packed);
+                return Err(Error::Content(Client::broken_blob(blob, source)));
+            }
+            match applier.step(&packed, self.files, &mut sink) {
+                Ok(progress) => {
+                    let record = encode_progress(&progress);
+                    end = write_record(log, end, &record).map_err(self.disk())?;
+                    reader = reader.map(|(_, source)| (place + packed.len() as u64, source));
+                    again = true;
+                }
+                Err(error @ DeltaError::DamagedSegment { .. }) if again => {
+                    tracing::warn!("{error}; fetching it again");
+                    again = false;
+                    reader = None;
+                }
+                Err(error @ DeltaError::DamagedSegment { .. }) => {
+                    self.forget();
+                    return Err(Error::Content(Client::wrong_blob(blob, error)));
+                }
+                Err(DeltaError::Write { source, .. }) => {
+                    return Err(Error::Disk(self.objects.clone(), source));
+                }
+                Err(error) => {
+                    self.forget();
+                    return Err(Error::Unusable(error));
+                }
+            }
+            packed.clear();
+        }
+        applier.finish().map_err(|error| {
+            self.forget();
+            Error::Unusable(error)
+        })
+    }
+
+    /// Whether the contents that a segment made are still there.
+    fn is_there(&self, progress: &Progress) -> bool {
+        progress.finished.iter().all(|sha256| {
+            let path = self.objects.join(sha256.to_string());
+            trees::hash_file(&path).is_ok_and(|(_, found)| found == *sha256)
+        })
+    }
+
+    /// What hashes the beginning of the content that a segment left half made.
+    fn prefix(&self, progress: &Progress) -> Option<Hasher> {
+        let (number, len, _) = progress.open?;
+        let mut rest = File::open(made_path(&self.objects, number)).ok()?.take(len);
+        let mut hasher = Hasher::new();
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            match rest.read(&mut buffer).ok()? {
+                0 => return Some(hasher),
+                n => hasher.update(&buffer[..n]),
+            }
+        }
+    }
+
+    /// What had come of the next segment before.
+    fn kept_segment(&self, applier: &Applier<'_>) -> Vec<u8> {
+        let kept = fs::read(self.segment()).unwrap_or_default();
+        let _there_or_not = fs::remove_file(self.segment());
+        match (kept.split_first_chunk(), applier.place()) {
+            (Some((at, rest)), Some(place))
+                if u64::from_le_bytes(*at) == place && rest.len() <= applier.packed_len() =>
+            {
+                rest.to_vec()
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Keeps what has come of a segment; if that fails, it comes again.
+    fn keep_segment(&self, place: u64, packed: &[u8]) {
+        if !packed.is_empty() {
+            let bytes = [&place.to_le_bytes()[..], packed].concat();
+            let _or_not = File::create(self.segment()).and_then(|mut file| file.write_all(&bytes));
+        }
+    }
+}
+
+fn check(payload: &[u8]) -> [u8; 8] {
+    let mut check = [0; 8];
+    check.copy_from_slice(&Sha256::of(payload).as_bytes()[..8]);
+    check
+}
+
+fn read_record(log: &mut File) -> Option<Vec<u8>> {
+    let mut head = [0; 12];
+    log.read_exact(&mut head).ok()?;
+    let (len, expected) = head.split_first_chunk()?;
+    let len = u32::from_le_bytes(*len) as usize;
+    let mut payload = Vec::new();
+    log.take(len.min(RECORD_MAX) as u64)
+        .read_to_end(&mut payload)
+        .ok()?;
+    (payload.len() == len && check(&payload) == *expected).then_some(payload)
+}
+
+/// Writes a record at `at`; says where it ends.
+fn write_record(log: &mut File, at: u64, payload: &[u8]) -> io::Result<u64> {
+    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
+    let record = [&len.to_le_bytes()[..], &check(payload), payload].concat();
+    log.seek(SeekFrom::Start(at))?;
+    log.write_all(&record)?;
+    Ok(at + record.len() as u64)
+}
+
+fn encode_progress(progress: &Progress) -> Vec<u8> {
+    let mut out = Vec::new();
+    match &progress.open {
+        Some((number, len, sha256)) => {
+            out.extend_from_slice(&(*number as u64 + 1).to_le_bytes());
+            out.extend_from_slice(&len.to_le_bytes());
+            out.extend_from_slice(sha256.as_bytes());
+        }
+        None => out.extend_from_slice(&[0; 48]),
+    }
+    for sha256 in &progress.finished {
+        out.extend_from_slice(sha256.as_bytes());
+    }
+    out
+}
+
+fn parse_progress(bytes: &[u8]) -> Option<Progress> {
+    let (number, rest) = bytes.split_first_chunk()?;
+    let (len, rest) = rest.split_first_chunk()?;
+    let mut hashes = rest.chunks_exact(32).map(|chunk| {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(chunk);
+        Sha256::from_bytes(hash)
+    });
+    let half = hashes.next()?;
+    let number = u64::from_le_bytes(*number).checked_sub(1);
+    let open = number.map(|number| (number as usize, u64::from_le_bytes(*len), half));
+    Some(Progress {
+        finished: hashes.collect(),
+        open,
+    })
+}
+
+fn made_path(objects: &Path, number: usize) -> PathBuf {
+    objects.join(format!("made-{number}"))
+}
+
+/// Contents as files in a folder, named by their hash once they are whole.
+struct Sink<'a> {
+    objects: &'a Path,
+    open: Option<(File, PathBuf)>,
+}
+
+impl MadeSink for Sink<'_> {
+    fn begin(&mut self, number: usize, from: u64) -> io::Result<()> {
+        let path = made_path(self.objects, number);
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)?;
+        // What a segment wrote that did not come to its end is cut off.
+        file.set_len(from)?;
+        file.seek(SeekFrom::Start(from))?;
+        self.open = Some((file, path));
+        Ok(())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match &mut self.open {
+            Some((file, _)) => file.write_all(bytes),
+            None => Err(io::Error::other("no content was begun")),
+        }
+    }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a download: what a power cut tears is found by its hash and made again"
+    )]
+    fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
+        if let Some((_, path)) = self.open.take() {
+            fs::rename(path, self.objects.join(sha256.to_string()))?;
+        }
+        faults::point("agent:fetch:object");
+        Ok(())
+    }
+}
+
+/// Remembers whether reading failed, as opposed to coming to an end.
+struct Watched {
+    reader: Box<dyn Read>,
+    failed: bool,
+}
+
+impl Watched {
+    fn new(reader: Box<dyn Read>) -> Self {
+        Self {
+            reader,
+            failed: false,
+        }
+    }
+}
+
+impl Read for Watched {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.reader.read(buffer);
+        if let Err(error) = &result
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            self.failed = true;
+        }
+        result
+    }
+}
