@@ -42,7 +42,9 @@ pub enum RequirementsError {
     #[error("`{}` names itself: {}", path.display(), chain(path, through))]
     #[diagnostic(
         code(pytheas::project::requirements::circular),
-        help("take one of these lines out, or move what both files share to a third that both name")
+        help(
+            "take one of these lines out, or move what both files share to a third that both name"
+        )
     )]
     Circular {
         /// The file.
@@ -357,6 +359,16 @@ mod tests {
         );
         check("./libs/mine\n", &["./libs/mine"]);
         check("", &[]);
+    }
+
+    #[test]
+    fn hashes_of_a_bare_address_go_by_the_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requirements.txt");
+        let text = "https://h.example/six-1.whl --hash=sha256:AA\nb==1 --hash=sha256:bb\n";
+        pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        let keys: Vec<String> = read(&path).unwrap().hashes.into_keys().collect();
+        assert_eq!(keys, ["b", "https://h.example/six-1.whl"]);
     }
 
     #[test]

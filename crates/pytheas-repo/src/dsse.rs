@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use tough::{
     key_source::KeySource,
     schema::{
-        Root, RoleType,
+        RoleType, Root,
         decoded::{Decoded, Hex},
         key::Key,
     },
@@ -55,7 +55,9 @@ pub enum EnvelopeError {
     )]
     Format(String),
     /// Too few of the keys that may sign did.
-    #[error("the statement's envelope has {signed} of the {threshold} good signatures that the root metadata demands")]
+    #[error(
+        "the statement's envelope has {signed} of the {threshold} good signatures that the root metadata demands"
+    )]
     #[diagnostic(
         code(pytheas::dsse::refused::signature),
         help("it was changed after signing, or other keys signed it: do not trust it")
@@ -138,8 +140,9 @@ impl Envelope {
         let payload = self.payload()?;
         let message = encoding(&self.payload_type, &payload);
         let role = root.roles.get(&RoleType::Targets);
-        let (keyids, threshold) =
-            role.map_or((&[][..], 1), |role| (&role.keyids[..], role.threshold.get()));
+        let (keyids, threshold) = role.map_or((&[][..], 1), |role| {
+            (&role.keyids[..], role.threshold.get())
+        });
         let is_good = |id: &&Decoded<Hex>| {
             let Some(Key::Ed25519 { keyval, .. }) = root.keys.get(*id) else {
                 return false;
@@ -158,10 +161,7 @@ impl Envelope {
     }
 }
 
-async fn signature(
-    source: &dyn KeySource,
-    message: &[u8],
-) -> Result<Signature, SignError> {
+async fn signature(source: &dyn KeySource, message: &[u8]) -> Result<Signature, SignError> {
     let key = source.as_sign().await?;
     let sig = key.sign(message, &SystemRandom::new()).await?;
     let id = key.tuf_key().key_id()?;

@@ -256,7 +256,9 @@ pub enum PublishError {
     #[error("`{}` cannot be published beside the tree: {why}", path.display())]
     #[diagnostic(
         code(pytheas::publish::attached),
-        help("build again and publish what that build wrote; without a statement the release has no provenance")
+        help(
+            "build again and publish what that build wrote; without a statement the release has no provenance"
+        )
     )]
     Attached {
         /// The file.

@@ -59,7 +59,11 @@ pub(crate) fn read(
             })
             .transpose()?;
     }
-    let allows = |key: &str| table.get("pipenv").and_then(|pipenv| pipenv.get(key)?.as_bool());
+    let allows = |key: &str| {
+        table
+            .get("pipenv")
+            .and_then(|pipenv| pipenv.get(key)?.as_bool())
+    };
     if allows("allow_prereleases") == Some(true) {
         found.pip_options.push(PRE.to_owned());
     }

@@ -86,7 +86,11 @@ fn a_statement_on_another_tree_is_refused_and_nothing_is_published() {
     let world = World::new();
     let dir = world.tree("1.0.0", PLATFORM, &[("a", b"a")]);
     let statement = world.path("statement.json");
-    fs::write(&statement, br#"{"subject": [{"digest": {"sha256": "00"}}]}"#).unwrap();
+    fs::write(
+        &statement,
+        br#"{"subject": [{"digest": {"sha256": "00"}}]}"#,
+    )
+    .unwrap();
     let mut options = Options::at(now());
     options.attached.statement = Some(statement);
     let error = world.publish_dir(&world.store(), &dir, &options);

@@ -192,7 +192,9 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
 
 /// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
 /// the address one logs in to.
-pub(crate) fn stored_token(repo: &str) -> Result<Option<String>, crate::credentials::CredentialsError> {
+pub(crate) fn stored_token(
+    repo: &str,
+) -> Result<Option<String>, crate::credentials::CredentialsError> {
     let hub = repo.trim_end_matches('/').strip_suffix("/repo");
     match hub.and_then(|hub| hub.parse().ok()) {
         Some(hub) => crate::credentials::token_for(&hub),
