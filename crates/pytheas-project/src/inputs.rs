@@ -130,6 +130,7 @@ impl LockInputs {
             _ => {}
         }
         inputs.require(&wanted(project));
+        inputs.hashes.extend(project.found.hashes.clone());
         for index in &project.found.indexes {
             inputs
                 .options

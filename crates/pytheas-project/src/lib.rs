@@ -33,6 +33,7 @@ mod project;
 mod pylock;
 mod python;
 mod requirements;
+mod resolve;
 mod settings;
 mod setuptools;
 mod source;

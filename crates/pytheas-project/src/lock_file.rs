@@ -6,7 +6,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
-use crate::{inputs::LockInputs, lock::LockError, project::Project, source};
+use crate::{
+    inputs::LockInputs, lock::LockError, project::Project, requirements::normalise, source,
+};
 
 const HEADER: &str =
     "# Written by `pytheas lock` from {source}; run it again instead of editing.\n";
@@ -88,7 +90,12 @@ fn keep_demanded(
         value.unwrap_or_default().to_owned()
     };
     let (name, version) = (text("name"), text("version"));
-    let Some(demanded) = inputs.hashes.get(&name) else {
+    let address = package
+        .get("archive")
+        .and_then(|archive| archive.get("url")?.as_str())
+        .map(normalise);
+    let by_address = address.and_then(|address| inputs.hashes.get(&address));
+    let Some(demanded) = inputs.hashes.get(&name).or(by_address) else {
         return Ok(());
     };
     let fits = |file: Option<&dyn TableLike>| {

@@ -57,13 +57,25 @@ pub enum ManifestError {
     #[error("cannot read `{}`", path.display())]
     #[diagnostic(
         code(pytheas::project::read),
-        help("check that it is a UTF-8 text file that you may read")
+        help("check that it is a file that you may read")
     )]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// No UTF-8.
+    #[error("`{}` is not UTF-8 but {what}", file.display())]
+    #[diagnostic(
+        code(pytheas::input::encoding),
+        help("save it as UTF-8; PowerShell's `>` writes UTF-16")
+    )]
+    Encoding {
+        /// The file.
+        file: PathBuf,
+        /// What it seems to be.
+        what: String,
     },
     /// It is no TOML, or says something that is not understood.
     #[error("`{}` line {line}, column {column}: {message}", path.display())]
@@ -89,12 +101,34 @@ pub enum ManifestError {
     },
 }
 
-/// Reads and parses the file.
-pub(crate) fn read(path: &Path) -> Result<Manifest, ManifestError> {
-    let content = std::fs::read_to_string(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
+/// The file's text, without a byte order mark.
+pub(crate) fn text(file: &Path) -> Result<String, ManifestError> {
+    let bytes = std::fs::read(file).map_err(|source| ManifestError::Read {
+        path: file.to_owned(),
         source,
     })?;
+    let what = match bytes.as_slice() {
+        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16".to_owned(),
+        _ => match std::str::from_utf8(&bytes) {
+            Ok(text) => return Ok(text.trim_start_matches('\u{feff}').to_owned()),
+            Err(error) => {
+                let line = bytes[..error.valid_up_to()]
+                    .iter()
+                    .filter(|byte| **byte == b'\n')
+                    .count();
+                format!("another encoding, first in line {}", line + 1)
+            }
+        },
+    };
+    Err(ManifestError::Encoding {
+        file: file.to_owned(),
+        what,
+    })
+}
+
+/// Reads and parses the file.
+pub(crate) fn read(path: &Path) -> Result<Manifest, ManifestError> {
+    let content = text(path)?;
     toml::from_str(&content).map_err(|error| explain(path, &content, &error))
 }
 

@@ -20,7 +20,7 @@ pub(crate) struct Requirements {
     pub(crate) constraints: BTreeSet<String>,
     /// Options such as `--extra-index-url`, without credentials.
     pub(crate) options: BTreeSet<String>,
-    /// Hashes (`sha256:…`) that the files of a package may have, by its name.
+    /// Hashes (`sha256:…`) that the files of a package may have, by its name or its address.
     pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
 }
 
@@ -38,6 +38,20 @@ pub enum RequirementsError {
         /// What the system says.
         source: io::Error,
     },
+    /// It names itself, perhaps by way of other files; pip refuses that, too.
+    #[error("`{}` names itself: {}", path.display(), chain(path, through))]
+    #[diagnostic(
+        code(pytheas::project::requirements::circular),
+        help(
+            "take one of these lines out, or move what both files share to a third that both name"
+        )
+    )]
+    Circular {
+        /// The file.
+        path: PathBuf,
+        /// Each file on the way back to it, with the line that names the next one.
+        through: Vec<(PathBuf, usize)>,
+    },
     /// Its text is not UTF-8.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -52,6 +66,15 @@ fn help_for(error: &io::Error) -> &'static str {
     }
 }
 
+fn chain(path: &Path, through: &[(PathBuf, usize)]) -> String {
+    let mut parts: Vec<String> = through
+        .iter()
+        .map(|(file, line)| format!("`{}` line {line}", file.display()))
+        .collect();
+    parts.push(format!("`{}`", path.display()));
+    parts.join(" → ")
+}
+
 fn named_by(from: Option<&(PathBuf, usize)>) -> String {
     from.map_or(String::new(), |(file, line)| {
         format!(", named by `{}` line {line}", file.display())
@@ -61,9 +84,19 @@ fn named_by(from: Option<&(PathBuf, usize)>) -> String {
 /// Reads `path` and the files it names.
 pub(crate) fn read(path: &Path) -> Result<Requirements, RequirementsError> {
     let mut result = Requirements::default();
-    let mut seen = BTreeSet::new();
-    read_into(path, None, Kind::Requirement, &mut result, &mut seen)?;
+    let mut walk = Walk::default();
+    read_into(path, None, Kind::Requirement, &mut result, &mut walk)?;
     Ok(result)
+}
+
+/// Where the reader is.
+#[derive(Default)]
+struct Walk {
+    /// The files that were read.
+    seen: BTreeSet<(PathBuf, Kind)>,
+    /// The files that are being read, outermost first: which file it is, how it was named, and
+    /// the line that names the next.
+    open: Vec<(PathBuf, PathBuf, usize)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,7 +110,7 @@ fn read_into(
     from: Option<(PathBuf, usize)>,
     kind: Kind,
     result: &mut Requirements,
-    seen: &mut BTreeSet<(PathBuf, Kind)>,
+    walk: &mut Walk,
 ) -> Result<(), RequirementsError> {
     let text = crate::source::text(path).map_err(|error| match error {
         crate::source::InputError::File(crate::manifest::ManifestError::Read { path, source }) => {
@@ -85,12 +118,20 @@ fn read_into(
         }
         other => RequirementsError::Input(Box::new(other)),
     })?;
-    if !seen.insert((
-        path.canonicalize().unwrap_or_else(|_| path.to_owned()),
-        kind,
-    )) {
-        return Ok(()); // two files that name each other
+    let itself = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    if let Some(at) = walk.open.iter().position(|(file, ..)| *file == itself) {
+        return Err(RequirementsError::Circular {
+            path: walk.open[at].1.clone(),
+            through: walk.open[at..]
+                .iter()
+                .map(|(_, name, line)| (name.clone(), *line))
+                .collect(),
+        });
     }
+    if !walk.seen.insert((itself.clone(), kind)) {
+        return Ok(()); // two files name this one
+    }
+    walk.open.push((itself, path.to_owned(), 0));
     let dir = path.parent().unwrap_or(Path::new("."));
     for (line, text) in logical_lines(&text) {
         match parse_line(&text) {
@@ -111,12 +152,15 @@ fn read_into(
                         }
                     ));
                 } else {
+                    if let Some(open) = walk.open.last_mut() {
+                        open.2 = line;
+                    }
                     read_into(
                         &dir.join(name),
                         Some((path.to_owned(), line)),
                         nested,
                         result,
-                        seen,
+                        walk,
                     )?;
                 }
             }
@@ -124,9 +168,11 @@ fn read_into(
                 result.options.insert(option);
             }
             Line::Requirement(requirement, hashes) => {
-                if let (Some(parsed), false) = (parse(&requirement), hashes.is_empty()) {
-                    let name = parsed.name.to_string();
-                    result.hashes.entry(name).or_default().extend(hashes);
+                if !hashes.is_empty() {
+                    // An address alone has no name: its hashes go by the address.
+                    let key = parse(&requirement)
+                        .map_or_else(|| requirement.clone(), |parsed| parsed.name.to_string());
+                    result.hashes.entry(key).or_default().extend(hashes);
                 }
                 let set = match kind {
                     Kind::Requirement => &mut result.requirements,
@@ -136,6 +182,7 @@ fn read_into(
             }
         }
     }
+    walk.open.pop();
     Ok(())
 }
 
@@ -315,6 +362,16 @@ mod tests {
     }
 
     #[test]
+    fn hashes_of_a_bare_address_go_by_the_address() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requirements.txt");
+        let text = "https://h.example/six-1.whl --hash=sha256:AA\nb==1 --hash=sha256:bb\n";
+        pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        let keys: Vec<String> = read(&path).unwrap().hashes.into_keys().collect();
+        assert_eq!(keys, ["b", "https://h.example/six-1.whl"]);
+    }
+
+    #[test]
     fn nested_files_are_read_once_and_named_when_missing() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| {
@@ -322,9 +379,10 @@ mod tests {
         };
         write(
             "requirements.txt",
-            "-r base.txt\n-c limits.txt\n--extra-index-url https://u:p@mirror.example/simple\na\n",
+            "-r base.txt\n-r shared.txt\n-c limits.txt\n--extra-index-url https://u:p@mirror.example/simple\na\n",
         );
-        write("base.txt", "-r requirements.txt\nb\n");
+        write("base.txt", "-r shared.txt\nb\n");
+        write("shared.txt", "a\n");
         write("limits.txt", "B<3\n");
         let found = read(&dir.path().join("requirements.txt")).unwrap();
         assert_eq!(
@@ -336,6 +394,14 @@ mod tests {
             found.options,
             BTreeSet::from(["--extra-index-url https://mirror.example/simple".to_owned()])
         );
+
+        write("base.txt", "b\n-r ./more/../requirements.txt\n");
+        std::fs::create_dir(dir.path().join("more")).unwrap();
+        let error = read(&dir.path().join("requirements.txt")).unwrap_err();
+        let text = error
+            .to_string()
+            .replace(&dir.path().display().to_string(), "DIR");
+        insta::assert_snapshot!(text, @"`DIR/requirements.txt` names itself: `DIR/requirements.txt` line 1 → `DIR/base.txt` line 2 → `DIR/requirements.txt`");
 
         write("base.txt", "\n-r missing.txt\n");
         let error = read(&dir.path().join("requirements.txt")).unwrap_err();

@@ -33,7 +33,10 @@ pub(crate) use pins::{as_pylock as pins_as_pylock, of as pins_of};
 pub(crate) use redact::redacted;
 pub use script::ScriptError;
 
-use crate::{manifest::ManifestError, python::PythonRequest};
+use crate::{
+    manifest::{self, ManifestError},
+    python::PythonRequest,
+};
 
 /// The app's own files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -68,6 +71,8 @@ pub(crate) struct Found {
     pub(crate) conda: BTreeSet<String>,
     /// Options for pip, of conda's `pip:` part.
     pub(crate) pip_options: Vec<String>,
+    /// Hashes (`sha256:…`) that the files of a package may have, by its normalised name.
+    pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -91,18 +96,6 @@ pub enum InputError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Script(#[from] ScriptError),
-    /// No UTF-8.
-    #[error("`{}` is not UTF-8 but {what}", file.display())]
-    #[diagnostic(
-        code(pytheas::input::encoding),
-        help("save it as UTF-8; PowerShell's `>` writes UTF-16")
-    )]
-    Encoding {
-        /// The file.
-        file: PathBuf,
-        /// What it seems to be.
-        what: String,
-    },
     /// JSON or YAML that cannot be parsed.
     #[error("`{}` line {line}, column {column}: {message}", file.display())]
     #[diagnostic(code(pytheas::input::syntax))]
@@ -197,27 +190,7 @@ impl InputError {
 
 /// The file's text, without a byte order mark.
 pub(crate) fn text(file: &Path) -> Result<String, InputError> {
-    let bytes = std::fs::read(file).map_err(|source| ManifestError::Read {
-        path: file.to_owned(),
-        source,
-    })?;
-    let what = match bytes.as_slice() {
-        [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => "UTF-16".to_owned(),
-        _ => match std::str::from_utf8(&bytes) {
-            Ok(text) => return Ok(text.trim_start_matches('\u{feff}').to_owned()),
-            Err(error) => {
-                let line = bytes[..error.valid_up_to()]
-                    .iter()
-                    .filter(|byte| **byte == b'\n')
-                    .count();
-                format!("another encoding, first in line {}", line + 1)
-            }
-        },
-    };
-    Err(InputError::Encoding {
-        file: file.to_owned(),
-        what,
-    })
+    Ok(manifest::text(file)?)
 }
 
 /// JSON as a TOML value, so that one reader knows both; `null` is left out.

@@ -77,6 +77,13 @@ pub struct Release {
     /// The interpreter inside, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<InterpreterRecord>,
+    /// Where it was built from: a DSSE envelope around an in-toto statement. Readers from before
+    /// this field ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance: Option<BlobRef>,
+    /// Its bill of materials (CycloneDX, JSON). Readers from before this field ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sbom: Option<BlobRef>,
 }
 
 /// A release document that cannot be used.

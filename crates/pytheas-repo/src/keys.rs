@@ -341,7 +341,15 @@ impl RootFile {
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::BadRoot`].
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let path = dir.join(ROOT_JSON);
+        Self::read(&dir.join(ROOT_JSON))
+    }
+
+    /// The root metadata in the file `path`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn read(path: &Path) -> Result<Self, KeyError> {
+        let path = path.to_owned();
         let help =
             "make keys with `pytheas keys init`, or name the folder that has them with `--keys`";
         let bytes = match fs::read(&path) {

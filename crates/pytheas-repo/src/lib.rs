@@ -34,6 +34,8 @@ mod unpack;
 #[cfg(feature = "store")]
 mod base;
 #[cfg(feature = "store")]
+pub mod dsse;
+#[cfg(feature = "store")]
 pub mod keys;
 #[cfg(feature = "store")]
 pub mod publish;

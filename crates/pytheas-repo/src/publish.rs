@@ -7,6 +7,7 @@
 //! Nothing that is there is changed before the timestamp, so a publish that is cut off anywhere
 //! leaves the repository as it was; what it uploaded is used by the next attempt.
 
+mod attach;
 mod commit;
 mod delta;
 mod earlier;
@@ -53,6 +54,20 @@ pub struct Options {
     pub level: i32,
     /// A pack is closed once it is this long, in bytes.
     pub pack_bytes: u64,
+    /// What is published beside the tree.
+    pub attached: Attached,
+}
+
+/// Files that say something of a release, published beside its tree.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Attached {
+    /// An in-toto statement (JSON) that has the tree's id as SHA-256 of a subject. It is put into
+    /// a DSSE envelope, signed with the targets key.
+    pub statement: Option<PathBuf>,
+    /// Nobody named the statement, it lay there: one on another tree is left out, not refused.
+    pub statement_was_found: bool,
+    /// The bill of materials, as it is.
+    pub sbom: Option<PathBuf>,
 }
 
 impl Options {
@@ -64,6 +79,7 @@ impl Options {
             deltas: 3,
             level: 12,
             pack_bytes: 64 << 20,
+            attached: Attached::default(),
         }
     }
 }
@@ -236,6 +252,20 @@ pub enum PublishError {
         )
     )]
     Scratch(#[source] io::Error),
+    /// A statement or bill of materials that cannot be published.
+    #[error("`{}` cannot be published beside the tree: {why}", path.display())]
+    #[diagnostic(
+        code(pytheas::publish::attached),
+        help(
+            "build again and publish what that build wrote; without a statement the release has no provenance"
+        )
+    )]
+    Attached {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
     /// The signature failed.
     #[error("cannot sign the {role} metadata")]
     #[diagnostic(
@@ -408,6 +438,8 @@ pub async fn publish(
         }
     }
 
+    let (provenance, sbom) =
+        attach::read(keys, &options.attached, tree_id, &mut uploads, events).await?;
     let release = Release {
         format: 1,
         name: record.name,
@@ -427,6 +459,8 @@ pub async fn publish(
         health: record.health,
         config: record.config,
         interpreter: record.interpreter,
+        provenance,
+        sbom,
     };
     uploads.extend(
         packs

@@ -243,6 +243,21 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// The content of `blob`, which a verified release document names; none when the store does
+    /// not have it or has something else in its place.
+    ///
+    /// # Errors
+    /// [`StoreError`](crate::store::StoreError).
+    pub async fn blob(&self, blob: &BlobRef) -> Result<Option<Vec<u8>>, crate::store::StoreError> {
+        let path = crate::layout::blob(&blob.sha256);
+        let bytes = self.store.get(&path, blob.size_bytes).await?;
+        Ok(bytes
+            .filter(|bytes| Sha256::of(bytes) == blob.sha256)
+            .map(|bytes| bytes.to_vec()))
+    }
+}
+
 fn unverified(store: &Store, source: tough::error::Error) -> RepositoryError {
     RepositoryError::Unverified {
         store: store.to_string(),

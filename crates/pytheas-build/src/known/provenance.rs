@@ -309,12 +309,20 @@ impl Provenance {
     /// When it cannot be read, or is none.
     pub fn read(path: &Path) -> Result<Self, ProvenanceError> {
         let bytes = std::fs::read(path).map_err(read_error(path))?;
+        Self::parse(&bytes, path)
+    }
+
+    /// The statement in `bytes`, which came from `path`.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn parse(bytes: &[u8], path: &Path) -> Result<Self, ProvenanceError> {
         let wrong = |reason: String| ProvenanceError::NotAStatement {
             path: path.to_owned(),
             reason,
         };
         let statement: Value =
-            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+            serde_json::from_slice(bytes).map_err(|error| wrong(error.to_string()))?;
         for (key, expected) in [("_type", STATEMENT), ("predicateType", PREDICATE)] {
             if statement[key] != expected {
                 return Err(wrong(format!("its `{key}` is not `{expected}`")));
@@ -339,6 +347,14 @@ impl Provenance {
             let hashed = pytheas_durable::trees::hash_file(artifact);
             hashed.map_err(read_error(artifact))?.1
         };
+        self.check_sha256(sha256, artifact)
+    }
+
+    /// That a subject has this hash: the id of a tree, or that of a file. `artifact` is its name.
+    ///
+    /// # Errors
+    /// [`ProvenanceError::Other`] when none has.
+    pub fn check_sha256(&self, sha256: Sha256, artifact: &Path) -> Result<Sha256, ProvenanceError> {
         let subjects = self.statement["subject"].as_array().into_iter().flatten();
         let text = sha256.to_string();
         for subject in subjects {

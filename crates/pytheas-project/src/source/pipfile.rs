@@ -9,7 +9,7 @@ use super::{
     dependency::{Dependency, location, strings},
     is_public_index, json, text,
 };
-use crate::{manifest::explain, project::normalised_name};
+use crate::{manifest::explain, project::normalised_name, resolve::PRE};
 
 /// Tables that are no groups of packages.
 const NO_GROUPS: &[&str] = &["packages", "source", "requires", "scripts", "pipenv"];
@@ -58,6 +58,14 @@ pub(crate) fn read(
                     })
             })
             .transpose()?;
+    }
+    let allows = |key: &str| {
+        table
+            .get("pipenv")
+            .and_then(|pipenv| pipenv.get(key)?.as_bool())
+    };
+    if allows("allow_prereleases") == Some(true) {
+        found.pip_options.push(PRE.to_owned());
     }
     for (group, packages) in &table {
         let Some(packages) = packages.as_table() else {
@@ -112,6 +120,11 @@ pub(crate) fn read_lock(
         let mut list = Vec::new();
         for (name, value) in packages {
             list.extend(requirement(file, name, value, &mut found)?);
+            let hashes = strings(value.get("hashes"));
+            if !hashes.is_empty() {
+                let demanded = found.hashes.entry(normalised_name(name)).or_default();
+                demanded.extend(hashes.iter().map(|hash| hash.to_ascii_lowercase()));
+            }
         }
         match group {
             None => found.dependencies = list,
@@ -257,6 +270,32 @@ mod tests {
         check("https://me:$TOKEN@h/s", "https://me:secret@h/s");
         check("https://h/${NONE}/$NONE/$", "https://h/${NONE}/$NONE/$");
         check("https://h/${open", "https://h/${open");
+    }
+
+    #[test]
+    fn hashes_of_a_lock_and_leave_for_pre_releases_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("Pipfile.lock");
+        let content = br#"{"_meta": {"requires": {"python_version": "3.11"}, "sources": []},
+            "default": {"Some_Thing": {"version": "==1", "hashes": ["sha256:AA", "sha256:bb"]}},
+            "develop": {}}"#;
+        pytheas_durable::replace(&file, content).unwrap();
+        let found = read_lock(&file, &|_| None).unwrap();
+        insta::assert_debug_snapshot!(found.hashes, @r#"
+        {
+            "some-thing": {
+                "sha256:aa",
+                "sha256:bb",
+            },
+        }
+        "#);
+        assert_eq!(found.requires_python.unwrap().normalised(), "==3.11.*");
+
+        let file = dir.path().join("Pipfile");
+        let content = b"[packages]\nx = '*'\n[pipenv]\nallow_prereleases = true\n";
+        pytheas_durable::replace(&file, content).unwrap();
+        let found = read(&file, &|_| None).unwrap();
+        assert_eq!(found.pip_options, ["--pre"]);
     }
 
     #[test]

@@ -335,15 +335,36 @@ fn requirements_in_another_encoding_are_refused_and_a_byte_order_mark_is_not() {
 }
 
 #[test]
-fn files_that_name_each_other_are_read_once() {
+fn files_that_name_each_other_are_refused_as_pip_does() {
     let workspace = Workspace::new(&[
         ("requirements.txt", "-r more.txt\nidna==3.4\n"),
         ("more.txt", "-r requirements.txt\nmarkupsafe==2.1.5\n"),
     ]);
-    assert_eq!(
-        locked(&workspace, &workspace.project()),
-        ["idna==3.4", "markupsafe==2.1.5"]
+    insta::assert_snapshot!(lock_failure(&workspace), @"
+    error: `DIR/requirements.txt` names itself: `DIR/requirements.txt` line 1 → `DIR/more.txt` line 1 → `DIR/requirements.txt`
+      help: take one of these lines out, or move what both files share to a third that both name
+    ");
+}
+
+#[test]
+fn pre_releases_are_taken_where_the_file_says_so() {
+    // Every version that the second one allows is before its release.
+    let workspace = Workspace::new(&[("requirements.txt", "--pre\nhttpx==1.0.*\n")]);
+    let list = locked(&workspace, &workspace.project());
+    assert!(
+        list.iter().any(|one| one.starts_with("httpx==1.0.dev")),
+        "{list:?}"
     );
+}
+
+#[test]
+fn hashes_of_a_pipfile_lock_are_compared() {
+    let none = "0".repeat(64);
+    let text = format!(
+        r#"{{"_meta": {{}}, "default": {{"six": {{"version": "==1.17.0", "hashes": ["sha256:{none}"]}}}}}}"#
+    );
+    let workspace = Workspace::new(&[("Pipfile.lock", &text)]);
+    assert!(lock_failure(&workspace).contains("no file of `six` 1.17.0 has a hash"));
 }
 
 #[test]

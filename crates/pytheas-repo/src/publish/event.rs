@@ -1,6 +1,6 @@
 //! What a publish tells while it runs.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, path::PathBuf, sync::Arc};
 
 use pytheas_release::{ReleaseRef, TreeId};
 
@@ -34,6 +34,13 @@ pub enum Event {
     NoDelta {
         /// From this release.
         from: ReleaseRef,
+        /// The reason.
+        why: String,
+    },
+    /// The statement that lies there is left out.
+    NoStatement {
+        /// The file.
+        path: PathBuf,
         /// The reason.
         why: String,
     },

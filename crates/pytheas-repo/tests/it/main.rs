@@ -5,6 +5,7 @@
     reason = "helpers of tests: they write broken files on purpose, and what fails shall panic"
 )]
 
+mod attached;
 mod attacks;
 mod clocks;
 mod cuts;

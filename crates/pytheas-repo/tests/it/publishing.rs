@@ -333,6 +333,7 @@ fn progress_is_told_in_order() {
             Event::Packing { done, total } => format!("packing {done}/{total}"),
             Event::Delta { from, .. } => format!("delta from {from}"),
             Event::NoDelta { from, why } => format!("no delta from {from}: {why}"),
+            Event::NoStatement { why, .. } => format!("no statement: {why}"),
             Event::Uploaded { path, .. } => {
                 let kind = path.split('/').next().unwrap();
                 format!(

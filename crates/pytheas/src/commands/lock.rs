@@ -1,7 +1,7 @@
 //! `pytheas lock`: every package of the project, with versions and hashes, for every platform.
 
 use std::{
-    io,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -40,7 +40,7 @@ pub(crate) struct LockArgs {
     /// Take the newest version of this package
     #[arg(long, short = 'P', value_name = "NAME", conflicts_with = "upgrade")]
     upgrade_package: Vec<String>,
-    /// Write the lock as requirements with hashes, too, for pip and others
+    /// Write the lock as requirements with hashes, too, for pip and others; `-` is standard output
     #[arg(long, value_name = "FILE", conflicts_with = "check")]
     export: Option<PathBuf>,
     /// With `--export`: without what this platform never needs [default: every platform]
@@ -119,9 +119,12 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     let report = lock::lock(&project, &uv, &options, &observer)?;
     drop(progress);
     let exported = match &args.export {
-        Some(file) => Some(export(file, &report.path, args.platform.as_ref(), context)?),
+        Some(file) => export(file, &report.path, args.platform.as_ref(), context)?,
         None => None,
     };
+    if args.export.is_some() && exported.is_none() {
+        return Ok(ExitCode::SUCCESS); // standard output holds the requirements alone
+    }
     context.show(&Locked {
         exported,
         input: input::shown(&project),
@@ -134,23 +137,36 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-/// Writes the lock as requirements with hashes.
+/// Writes the lock as requirements with hashes; gives the file, none for standard output.
 fn export(
     file: &Path,
     lock: &Path,
     platform: Option<&Platform>,
     context: &Context,
-) -> miette::Result<PathBuf> {
+) -> miette::Result<Option<PathBuf>> {
     let exported = pytheas_project::export::requirements(lock, platform)?;
     for package in &exported.without_hash {
         context.warn(format!(
             "`{package}` comes from a folder or a repository and has no hash; `pip --require-hashes` refuses it"
         ));
     }
+    if file == Path::new("-") {
+        let mut out = io::stdout().lock();
+        let written = out
+            .write_all(exported.text.as_bytes())
+            .and_then(|()| out.flush());
+        // A reader that has seen enough, such as `head`, is no failure.
+        return match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error)
+                .into_diagnostic()
+                .wrap_err("cannot write to standard output"),
+            _ => Ok(None),
+        };
+    }
     pytheas_durable::replace(file, exported.text.as_bytes())
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot write `{}`", file.display()))?;
-    Ok(file.to_owned())
+    Ok(Some(file.to_owned()))
 }
 
 fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {

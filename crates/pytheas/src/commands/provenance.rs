@@ -1,12 +1,24 @@
 //! `pytheas provenance`: where a built artifact came from.
 
-use std::{io, path::PathBuf};
+mod released;
 
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use miette::{Context as _, IntoDiagnostic};
 use pytheas_build::{Provenance, provenance_path};
+use pytheas_release::{Platform, Sha256};
+use pytheas_repo::{
+    dsse::Envelope,
+    keys::{KeyError, RootFile},
+};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    commands::keys::KeysArgs,
     context::Context,
     output::{Paint, Show},
 };
@@ -16,26 +28,62 @@ use crate::{
 pub(crate) enum ProvenanceCommand {
     /// Show from which commit, lock and tools an artifact was built
     Show(ProvenanceArgs),
-    /// Check that a statement speaks of exactly this artifact
+    /// Check that a statement speaks of exactly this artifact or release
     ///
-    /// Compares the tree's id, or the file's SHA-256, with the statement. The
-    /// statement is not signed: this tells mix-ups, not forgeries.
+    /// Compares the tree's id, or the file's SHA-256, with the statement. What
+    /// `pytheas build` lays beside an artifact is not signed: that tells mix-ups,
+    /// not forgeries. What `pytheas publish` made of it is: with `--repo`, or where
+    /// the statement is a DSSE envelope, the targets key's signature is checked, too.
     Verify(ProvenanceArgs),
 }
 
 /// An artifact and its statement.
 #[derive(Debug, clap::Args)]
 pub(crate) struct ProvenanceArgs {
-    /// What `pytheas build` made: a folder, or a file of `--one-file`
+    /// What `pytheas build` made: a folder, or a file; with --repo, a release: `NAME@VERSION`
     artifact: PathBuf,
-    /// The statement [default: ARTIFACT.provenance.json]
-    #[arg(long, value_name = "FILE")]
+    /// The statement, or the signed envelope with it [default: ARTIFACT.provenance.json]
+    #[arg(long, value_name = "FILE", conflicts_with = "repo")]
     statement: Option<PathBuf>,
+    /// The repository of the release: a folder, an object store's URL, or a hub's `/repo`
+    #[arg(long, value_name = "DIR|URL")]
+    repo: Option<String>,
+    /// The platform of the release, where it has several
+    #[arg(long, value_name = "PLATFORM", requires = "repo")]
+    platform: Option<Platform>,
+    /// Write the signed envelope (DSSE) of the release to this file, for others to verify
+    #[arg(long, value_name = "FILE", requires = "repo")]
+    save: Option<PathBuf>,
+    /// The root metadata to trust [default: `root.json` in the folder of the keys]
+    #[arg(long, value_name = "FILE")]
+    root: Option<PathBuf>,
+    #[command(flatten)]
+    keys: KeysArgs,
+}
+
+impl ProvenanceArgs {
+    /// The root metadata that is trusted.
+    fn root(&self) -> Result<RootFile, KeyError> {
+        match &self.root {
+            Some(file) => RootFile::read(file),
+            None => RootFile::load(&self.keys.dir()),
+        }
+    }
+}
+
+/// A statement and how far it can be trusted.
+struct Found {
+    provenance: Provenance,
+    /// Whether the targets key's signature was checked.
+    signed: bool,
+    /// The id of the tree of the release that it is published with.
+    tree: Option<Sha256>,
 }
 
 #[derive(Serialize)]
 struct Shown {
     verified: bool,
+    signed: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     statement: Value,
@@ -89,6 +137,9 @@ impl Show for Shown {
         if let Some(sha256) = &self.sha256 {
             out.fact("speaks of", format!("this artifact, SHA-256 {sha256}"))?;
         }
+        if self.signed {
+            out.fact("signed", "by the targets key")?;
+        }
         Ok(())
     }
 }
@@ -96,18 +147,58 @@ impl Show for Shown {
 /// Shows or checks it.
 pub(crate) fn run(command: &ProvenanceCommand, context: &Context) -> miette::Result<()> {
     let (ProvenanceCommand::Show(args) | ProvenanceCommand::Verify(args)) = command;
+    let verify = matches!(command, ProvenanceCommand::Verify(_));
+    let found = match &args.repo {
+        Some(repo) => released::find(repo, args)?,
+        None => beside(args, verify)?,
+    };
+    let sha256 = match (verify, found.tree) {
+        (false, _) => None,
+        (true, None) => Some(found.provenance.check(&args.artifact)?.to_string()),
+        (true, Some(tree)) => {
+            let checked = found.provenance.check_sha256(tree, &args.artifact)?;
+            Some(checked.to_string())
+        }
+    };
+    context.show(&Shown {
+        verified: sha256.is_some(),
+        signed: found.signed,
+        sha256,
+        statement: found.provenance.statement,
+    })
+}
+
+/// The statement that lies beside an artifact, or is named.
+fn beside(args: &ProvenanceArgs, verify: bool) -> miette::Result<Found> {
     let path = args
         .statement
         .clone()
         .unwrap_or_else(|| provenance_path(&args.artifact));
-    let provenance = Provenance::read(&path)?;
-    let sha256 = match command {
-        ProvenanceCommand::Show(_) => None,
-        ProvenanceCommand::Verify(_) => Some(provenance.check(&args.artifact)?.to_string()),
+    let envelope = std::fs::read(&path)
+        .ok()
+        .and_then(|bytes| Envelope::parse(&bytes).ok());
+    let Some(envelope) = envelope else {
+        return Ok(Found {
+            provenance: Provenance::read(&path)?,
+            signed: false,
+            tree: None,
+        });
     };
-    context.show(&Shown {
-        verified: sha256.is_some(),
-        sha256,
-        statement: provenance.statement,
+    let payload = if verify {
+        envelope.verify(&args.root()?.signed)?
+    } else {
+        envelope.payload()?
+    };
+    Ok(Found {
+        provenance: Provenance::parse(&payload, &path)?,
+        signed: verify,
+        tree: None,
     })
+}
+
+/// Writes the envelope for others.
+fn save(envelope: &[u8], file: &Path) -> miette::Result<()> {
+    pytheas_durable::replace(file, envelope)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot write `{}`", file.display()))
 }

@@ -8,6 +8,7 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use miette::{Context as _, IntoDiagnostic};
+use pytheas_build::{SBOM_FILE, provenance_path};
 use pytheas_repo::{
     keys::{self, PublisherKeys},
     publish::{Event, Events, Options, Published},
@@ -61,6 +62,9 @@ pub(crate) struct PublishArgs {
     /// From how many earlier releases to make deltas
     #[arg(long, default_value_t = 3, value_name = "N")]
     deltas: usize,
+    /// The statement on where the folder came from, to sign and publish with it [default: DIR.provenance.json if it speaks of this folder]
+    #[arg(long, value_name = "FILE", conflicts_with = "index")]
+    provenance: Option<PathBuf>,
     /// How long the targets metadata is good, e.g. `90d`
     #[arg(long, value_parser = validity, value_name = "DURATION")]
     targets_valid: Option<SignedDuration>,
@@ -167,6 +171,7 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         deltas: args.deltas,
         ..Options::at(Timestamp::now())
     };
+    options.attached.statement.clone_from(&args.provenance);
     let validity = &mut options.validity;
     validity.targets = args.targets_valid.unwrap_or(validity.targets);
     validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
@@ -187,7 +192,9 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
 
 /// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
 /// the address one logs in to.
-fn stored_token(repo: &str) -> Result<Option<String>, crate::credentials::CredentialsError> {
+pub(crate) fn stored_token(
+    repo: &str,
+) -> Result<Option<String>, crate::credentials::CredentialsError> {
     let hub = repo.trim_end_matches('/').strip_suffix("/repo");
     match hub.and_then(|hub| hub.parse().ok()) {
         Some(hub) => crate::credentials::token_for(&hub),
@@ -223,6 +230,8 @@ fn publish_with(
             .ok()
             .map(Zeroizing::new)
     })?;
+    let mut options = options.clone();
+    attach(dir, &mut options);
     let progress = context.progress();
     progress.step("reading the tree");
     let events = Events::new(move |event| match event {
@@ -238,6 +247,10 @@ fn publish_with(
         Event::NoDelta { from, why } => {
             progress.note(&format!("no delta from {from}: {why}"));
         }
+        Event::NoStatement { path, why } => {
+            let path = path.display();
+            progress.note(&format!("`{path}` is not published: {why}"));
+        }
         Event::Uploaded { path, .. } => progress.detail(format!("uploaded {path}")),
         Event::Committed { targets_version } => {
             progress.step(format!("signed targets version {targets_version}"));
@@ -247,8 +260,20 @@ fn publish_with(
         .into_diagnostic()
         .wrap_err("cannot start the runtime for uploads")?;
     Ok(runtime.block_on(pytheas_repo::publish::publish(
-        store, &keys, dir, options, &events,
+        store, &keys, dir, &options, &events,
     ))?)
+}
+
+/// What lies with a built folder is published with it.
+fn attach(dir: &Path, options: &mut Options) {
+    let attached = &mut options.attached;
+    if attached.statement.is_none() {
+        // `.` has no name of its own.
+        let dir = dir.canonicalize().unwrap_or_else(|_| dir.to_owned());
+        attached.statement = Some(provenance_path(&dir)).filter(|path| path.is_file());
+        attached.statement_was_found = true;
+    }
+    attached.sbom = Some(dir.join(SBOM_FILE)).filter(|path| path.is_file());
 }
 
 /// New keys without a passphrase, for the demo.

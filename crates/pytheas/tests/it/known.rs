@@ -311,8 +311,67 @@ fn a_bundle_has_the_tags_version_and_says_where_it_came_from() {
         command.output().unwrap()
     };
     assert!(verify().status.success());
+
+    // Published, the statement is signed, and speaks of the release.
+    let keys = dir.path().join("keys");
+    let repo = dir.path().join("repo");
+    let run = |args: &[&str]| {
+        let mut command = pytheas(dir.path());
+        command
+            .current_dir(&project)
+            .env("PYTHEAS_KEYS", &keys)
+            .args(args);
+        command
+    };
+    ok(&mut run(&["keys", "init"]));
+    let repo = repo.to_str().unwrap();
+    ok(&mut run(&["publish", "out", "--repo", repo]));
+    let verified = run_json(&mut run(&[
+        "provenance",
+        "verify",
+        "demo@2.5",
+        "--repo",
+        repo,
+        "--save",
+        "envelope.json",
+    ]));
+    assert_eq!(verified["signed"], true);
+    assert_eq!(verified["sha256"], first["tree_id"]);
+    assert_eq!(verified["statement"], document);
+    let signed = &[
+        "provenance",
+        "verify",
+        "out",
+        "--statement",
+        "envelope.json",
+    ];
+    assert_eq!(run_json(&mut run(signed))["signed"], true);
+    let envelope = std::fs::read_to_string(project.join("envelope.json")).unwrap();
+    let mut forged: Value = serde_json::from_str(&envelope).unwrap();
+    forged["payloadType"] = json!("application/json");
+    put(&project.join("envelope.json"), &forged.to_string());
+    exit(&run(signed).output().unwrap(), 4);
+
     put(&project.join("out/added.txt"), "x");
     exit(&verify(), 4);
+}
+
+#[test]
+fn an_export_to_standard_output_is_the_requirements_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().join("demo");
+    put(&project.join("requirements.txt"), "");
+    put(&project.join("main.py"), "print('here')\n");
+    let mut command = pytheas(dir.path());
+    command
+        .current_dir(&project)
+        .args(["lock", "--export", "-"]);
+    let text = ok(&mut command);
+    assert_eq!(
+        text,
+        "# Written by `pytheas lock --export` from pylock.toml, for every platform.\n"
+    );
+    assert!(!project.join("-").exists());
 }
 
 /// An index that keeps what it is sent, and takes it.
