@@ -7,7 +7,7 @@ use pytheas_build::InterpreterChoice;
 
 use crate::{
     platforms::{has_debian, program},
-    support::{Workspace, built, can_unshare, skipped, stdout},
+    support::{Workspace, built, can_unshare, shown, skipped, stdout, try_build},
 };
 
 /// Serves a request to itself and prints what it sees of the machine.
@@ -166,4 +166,46 @@ fn a_web_application_works_in_an_empty_root_and_on_a_machine_like_alpine() {
     expected["service"] = 443.into();
     let script = "cd /; exec app/bin/web";
     assert_eq!(seen_in(&root, &["/bin/sh", "-c", script]), expected);
+}
+
+/// What a build for `platform` with Python 3.12 says.
+fn refused(platform: &str) -> String {
+    let workspace = Workspace::new(&[
+        ("main.py", "print('x')\n"),
+        (
+            "pyproject.toml",
+            "[project]\nname = \"gate\"\nversion = \"1\"\nrequires-python = \">=3.11\"\n[tool.pytheas]\nentry = \"main.py\"\n",
+        ),
+    ]);
+    let mut request = workspace.request();
+    request.platform = Some(platform.parse().unwrap());
+    request.python = Some("3.12".parse().unwrap());
+    shown(&try_build(&request).unwrap_err())
+}
+
+#[test]
+fn pythons_that_cannot_be_had_for_a_platform_are_named_with_what_can() {
+    for (platform, expected) in [
+        (
+            "linux-riscv64",
+            "Debian's packages are taken for x86_64, aarch64, armv7 only",
+        ),
+        (
+            "linux-aarch64-musl",
+            "a bundle for `linux-aarch64` by `--interpreter debian` works as well",
+        ),
+    ] {
+        let text = refused(platform);
+        assert!(text.starts_with("error: no Python 3.12"), "{text}");
+        assert!(text.contains(expected), "{text}");
+    }
+    if has_debian() {
+        let text = refused("linux-armv7");
+        assert!(text.starts_with("error: no Python 3.12"), "{text}");
+        assert!(
+            text.contains("help: Debian's ") && text.contains(" has Python 3."),
+            "{text}"
+        );
+        assert!(text.contains("Debian 13 (`trixie`) 3.13"), "{text}");
+    }
 }
