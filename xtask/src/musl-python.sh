@@ -37,10 +37,13 @@ for module in _bz2 _crypt _ctypes _ctypes_test _curses _curses_panel _dbm _gdbm 
     _sqlite3 _ssl _tkinter _uuid audioop nis ossaudiodev readline spwd; do
     none="$none py_cv_module_$module=n/a"
 done
+# Extension modules are named for musl, as wheels and python-build-standalone have it.
+sed -i -e 's/^\( *\)x86_64-linux-gnu$/\1x86_64-linux-musl/' -e 's/--print-multiarch/--print-none/' configure
 ./configure -q --host=x86_64-linux-musl --build=x86_64-linux-gnu \
     --with-build-python="$(python3.11 -c 'import sys; print(sys.executable)')" --prefix=/install --without-ensurepip --disable-test-modules \
     --disable-ipv6 ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
     ZLIB_CFLAGS="-I$work/deps/include" ZLIB_LIBS="$work/deps/lib/libz.a" $none > log 2>&1 \
+    && sed 's/^\*[a-z]*\*/*static*/' Modules/Setup.stdlib > Modules/Setup.local \
     && make -s -j2 build_all >> log 2>&1 \
     && make -s -j2 altinstall DESTDIR="$work/root" >> log 2>&1 \
     || { tail -n 30 log >&2; exit 1; }

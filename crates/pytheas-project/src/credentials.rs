@@ -129,12 +129,12 @@ impl IndexCredentials {
                 Some(password) => Some((index.username().to_owned(), password.to_owned())),
                 None => Some((
                     index.username().to_owned(),
-                    self.from_keyring(index, index.username())
+                    self.ask_keyring(index, index.username())
                         .unwrap_or_default(),
                 )),
             },
             None if !url.username().is_empty() => self
-                .from_keyring(&url, url.username())
+                .ask_keyring(&url, url.username())
                 .map(|password| (url.username().to_owned(), password)),
             None => url.host_str().and_then(|host| login(&self.netrc, host)),
         };
@@ -147,7 +147,7 @@ impl IndexCredentials {
     }
 
     /// What `keyring get SERVICE USER` says for the address, else for its host, as uv asks.
-    fn from_keyring(&self, url: &Url, user: &str) -> Option<String> {
+    fn ask_keyring(&self, url: &Url, user: &str) -> Option<String> {
         let environment = self.keyring.as_ref()?;
         let mut address = url.clone();
         let _ = address.set_username("");

@@ -148,7 +148,7 @@ impl TestRequirements {
         self.from.push(format!("{what} `{name}`"));
         for text in list {
             let package = requirements::parse(text)
-                .map(|requirement| normalised_name(&requirement.name.to_string()));
+                .map(|requirement| normalised_name(requirement.name.as_ref()));
             match package {
                 Some(package) if !all && is_tool(&package) => self.left_out.push(package),
                 _ => self.requirements.push(text.clone()),
@@ -160,7 +160,7 @@ impl TestRequirements {
     pub fn asks_for(&self, package: &str) -> bool {
         let asks = |text: &str| {
             requirements::parse(text).is_some_and(|requirement| {
-                normalised_name(&requirement.name.to_string()) == package
+                normalised_name(requirement.name.as_ref()) == package
             })
         };
         self.requirements.iter().any(|text| asks(text))
