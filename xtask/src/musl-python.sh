@@ -37,7 +37,8 @@ for module in _bz2 _crypt _ctypes _ctypes_test _curses _curses_panel _dbm _gdbm 
     _sqlite3 _ssl _tkinter _uuid audioop nis ossaudiodev readline spwd; do
     none="$none py_cv_module_$module=n/a"
 done
-# Extension modules are named for musl, as wheels and python-build-standalone have it.
+# The standard library's modules are built in, as python-build-standalone has them; others are named
+# for musl, as in musllinux wheels.
 sed -i -e 's/^\( *\)x86_64-linux-gnu$/\1x86_64-linux-musl/' -e 's/--print-multiarch/--print-none/' configure
 ./configure -q --host=x86_64-linux-musl --build=x86_64-linux-gnu \
     --with-build-python="$(python3.11 -c 'import sys; print(sys.executable)')" --prefix=/install --without-ensurepip --disable-test-modules \

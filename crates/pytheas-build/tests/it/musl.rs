@@ -75,7 +75,7 @@ fn a_bundle_for_musl_takes_musllinux_wheels_and_runs_beside_busybox() {
     for dir in ["bin", "lib"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
-    std::fs::rename(&built.dir, root.join("app")).unwrap();
+    pytheas_durable::move_dir(&built.dir, &root.join("app")).unwrap();
     std::fs::copy(busybox, root.join("bin/busybox")).unwrap();
     std::os::unix::fs::symlink("busybox", root.join("bin/sh")).unwrap();
     // All of musl is its loader; a machine with musl has it here.

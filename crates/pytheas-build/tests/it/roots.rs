@@ -117,7 +117,7 @@ fn a_web_application_works_in_an_empty_root_and_on_a_machine_like_alpine() {
     let built = built(&request);
     let root = workspace.root().join("root");
     fs::create_dir(&root).unwrap();
-    fs::rename(&built.dir, root.join("app")).unwrap();
+    pytheas_durable::move_dir(&built.dir, &root.join("app")).unwrap();
 
     let mut expected = serde_json::json!({
         "reply": {"name": "TEA", "price": 5.0},
