@@ -6,6 +6,7 @@
 )]
 
 mod launcher;
+mod musl;
 mod setup;
 mod size;
 mod steps;

@@ -18,6 +18,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
         "runs Arm bundles",
     ),
     ("busybox-static", "busybox", "a machine without glibc"),
+    ("musl-tools", "musl-gcc", "a machine with musl"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
 ];
 

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::setup;
+use crate::{musl, setup};
 
 pub(crate) struct Options {
     pub(crate) all: bool,
@@ -27,6 +27,9 @@ pub(crate) fn test(options: &Options) -> ExitCode {
     let root = root();
     let begun = Instant::now();
     setup::run(&root, options.install);
+    if options.all && options.install {
+        musl::make(&root);
+    }
 
     let skip_log = root.join("target/skips.txt");
     let _none_yet = std::fs::remove_file(&skip_log);

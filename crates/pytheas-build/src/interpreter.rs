@@ -154,12 +154,15 @@ pub(crate) struct LoaderTexts {
     lib: String,
     program: String,
     certificates: String,
+    zones: [String; 2],
     name: Option<String>,
 }
 
 impl Loader {
     /// The distribution's certificates, for machines that have none.
     const CERTIFICATES: &str = "share/ca-certificates.crt";
+    /// The distribution's time zones, likewise.
+    const ZONES: &str = "share/zoneinfo";
 
     /// The texts for a launch file that calls the interpreter's folder `base` (empty or with `/` at
     /// the end); `name` is what the program is to take for its own path, else how it was started.
@@ -174,6 +177,13 @@ impl Loader {
                 "SSL_CERT_FILE=/etc/ssl/certs/ca-certificates.crt:/etc/pki/tls/certs/ca-bundle.crt:/etc/ssl/ca-bundle.pem:/etc/ssl/cert.pem:{base}{}",
                 Self::CERTIFICATES
             ),
+            // For `zoneinfo`, and for the C library where `TZ` names a zone.
+            zones: ["PYTHONTZPATH", "TZDIR"].map(|name| {
+                format!(
+                    "{name}=/usr/share/zoneinfo:/usr/lib/zoneinfo:/usr/share/lib/zoneinfo:/etc/zoneinfo:{base}{}",
+                    Self::ZONES
+                )
+            }),
             name: name.map(|name| format!("{base}{name}")),
         }
     }
@@ -183,6 +193,8 @@ impl Loader {
         vec![
             Record::Program(&texts.loader),
             Record::Default(&texts.certificates),
+            Record::Default(&texts.zones[0]),
+            Record::Default(&texts.zones[1]),
             // The machine's cache names libraries of its own C library.
             Record::Argument("--inhibit-cache"),
             Record::Argument("--library-path"),
@@ -639,8 +651,30 @@ pub(crate) fn provide(wanted: &Wanted<'_>) -> Result<Interpreter, InterpreterErr
     Err(InterpreterError::None {
         wanted: wanted.shown(),
         platform: wanted.platform.clone(),
-        found: vec![host::listing(wanted)],
+        found: vec![match elsewhere(wanted) {
+            Some(text) if !is_host => text,
+            _ => host::listing(wanted),
+        }],
     })
+}
+
+/// Where a Python for a platform that is not this machine's comes from.
+fn elsewhere(wanted: &Wanted<'_>) -> Option<String> {
+    let platform = wanted.platform;
+    if *wanted.choice == InterpreterChoice::Host
+        || matches!(wanted.choice, InterpreterChoice::Path(_))
+    {
+        return Some("this machine's own Pythons are for this machine only".to_owned());
+    }
+    if platform.is_musl() {
+        let gnu = platform.as_str().trim_end_matches("-musl");
+        return Some(format!(
+            "only python-build-standalone has Pythons for musl; on a machine with musl a bundle for `{gnu}` by `--interpreter debian` works as well"
+        ));
+    }
+    let known = debian::architectures().collect::<Vec<_>>();
+    (!known.contains(&platform.arch()))
+        .then(|| format!("Debian's packages are taken for {} only", known.join(", ")))
 }
 
 /// A Python of this machine with the minor version of `version`: byte code is the same for all

@@ -175,7 +175,7 @@ fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
                 owners
                     .get(path.as_str())
                     .map(|owner| kept_distributions.contains(owner)),
-            )
+            ) || path.starts_with("python/share/zoneinfo/") && tops.contains("zoneinfo")
         };
         if is_kept {
             kept.insert(path.clone());

@@ -24,7 +24,7 @@ pub fn treemap(name: &str, check: &Check) -> String {
             .or_default()
             .push((&part.module, part.size_bytes));
     }
-    let mut packages: Vec<(&str, Vec<(&str, u64)>, u64)> = packages
+    let mut packages: Vec<(&str, Vec<_>, u64)> = packages
         .into_iter()
         .map(|(package, modules)| {
             let size = modules.iter().map(|(_, size)| size).sum();

@@ -159,9 +159,8 @@ impl TestRequirements {
     /// Whether one of the requirements, or a line of one of the files, asks for `package`.
     pub fn asks_for(&self, package: &str) -> bool {
         let asks = |text: &str| {
-            requirements::parse(text).is_some_and(|requirement| {
-                normalised_name(requirement.name.as_ref()) == package
-            })
+            requirements::parse(text)
+                .is_some_and(|requirement| normalised_name(requirement.name.as_ref()) == package)
         };
         self.requirements.iter().any(|text| asks(text))
             || self.files.iter().any(|file| {

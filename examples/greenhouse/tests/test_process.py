@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Gateway, greenhouse
+from conftest import PATIENCE, WAIT_S, Gateway, greenhouse
 
 from greenhouse import __version__
 from greenhouse.storage import DATABASE
@@ -69,7 +69,7 @@ def test_it_stops_cleanly_within_two_seconds(start: Start, number: int) -> None:
         idle.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n")  # never finished
         code, seconds = gateway.end(number)
     assert code == 0
-    assert seconds < 2
+    assert seconds < 2 * PATIENCE
     gateway.wait_for("STOPPING=1")
     assert "Traceback" not in gateway.log.read_text()
 
@@ -118,7 +118,7 @@ def test_a_lost_round_is_logged_and_the_gateway_goes_on(start: Start) -> None:
 
 def test_broken_sensors_end_the_start_before_ready(start: Start) -> None:
     gateway = start(GREENHOUSE_SENSORS_FAULT_RATE="1")
-    assert gateway.process.wait(20) == 1
+    assert gateway.process.wait(WAIT_S) == 1
     with pytest.raises(AssertionError, match="no READY=1"):
         gateway.wait_for("READY=1")
     assert "self-test failed: sensor `temperature` gave no reading" in gateway.log.read_text()
@@ -128,7 +128,7 @@ def test_a_port_in_use_is_named(start: Start) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         gateway = start(GREENHOUSE_HTTP_PORT=str(port))
-        assert gateway.process.wait(20) == 1
+        assert gateway.process.wait(WAIT_S) == 1
     expected = f"cannot listen on 127.0.0.1:{port} (`http.port`): Address already in use"
     assert expected in gateway.log.read_text()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import Gateway
+from conftest import WAIT_S, Gateway
 
 from greenhouse import __version__
 
@@ -45,7 +45,7 @@ def test_1_2_0_fails_its_self_test_and_is_never_ready(
     start: Callable[..., Gateway], tmp_path: Path
 ) -> None:
     gateway = start(PYTHONPATH=sources_of(tmp_path, "1.1.0", "1.2.0"))
-    assert gateway.process.wait(20) == 1
+    assert gateway.process.wait(WAIT_S) == 1
     with pytest.raises(AssertionError, match="no READY=1"):
         gateway.wait_for("READY=1")
     log = gateway.log.read_text()

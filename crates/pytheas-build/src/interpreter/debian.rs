@@ -6,7 +6,7 @@
 //! python/bin/python3.11     a launcher that starts, through `python/pytheas.launch`,
 //! python/lib/ld-linux-*.so  the loader, with the libraries beside it, and
 //! python/libexec/python3.11 the program itself
-//! python/share/ca-certificates.crt, python/share/doc/PACKAGE/copyright
+//! python/share/ca-certificates.crt, python/share/zoneinfo/, python/share/doc/PACKAGE/copyright
 //! ```
 //! `libraries/` beside `python/` in the cache holds what packages may need on top (libstdc++ …).
 
@@ -17,7 +17,11 @@ mod package;
 mod release;
 mod sources;
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    time::Duration,
+};
 
 use pep440_rs::Version;
 use pytheas_project::{Connectivity, http::HttpError};
@@ -77,6 +81,11 @@ const CPUS: &[Cpu] = &[
     },
 ];
 
+/// The CPUs there are packages for, as in platform names.
+pub(super) fn architectures() -> impl Iterator<Item = &'static str> {
+    CPUS.iter().map(|cpu| cpu.arch)
+}
+
 /// The packages of one interpreter, each known by hash.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Picked {
@@ -106,9 +115,7 @@ impl Provider for Debian {
                 Ok(None)
             };
         }
-        let Some(picked) = pick(wanted, &mirrors, cpu)? else {
-            return Ok(None);
-        };
+        let picked = pick(wanted, &mirrors, cpu)?;
         let hashes: String = picked
             .packages
             .iter()
@@ -163,12 +170,13 @@ fn glibc(packages: &[Package]) -> Option<(u16, u16)> {
 
 /// The packages of the newest Python that fits; from an earlier build when that is fresh, or when
 /// the network is not to be used.
-fn pick(
-    wanted: &Wanted<'_>,
-    mirrors: &[Mirror],
-    cpu: &Cpu,
-) -> Result<Option<Picked>, InterpreterError> {
-    let wish = format!("{}\0{:?}\0{}", wanted.shown(), mirrors, cpu.debian);
+fn pick(wanted: &Wanted<'_>, mirrors: &[Mirror], cpu: &Cpu) -> Result<Picked, InterpreterError> {
+    let wish = format!(
+        "{}\0{}\0{mirrors:?}\0{}",
+        layout::FORMAT,
+        wanted.shown(),
+        cpu.debian
+    );
     let file = release::cache_dir(wanted).join(format!(
         "picked-{}.json",
         &Sha256::of(wish.as_bytes()).to_string()[..32]
@@ -181,7 +189,7 @@ fn pick(
     if let Some(known) = known
         && (is_fresh || wanted.connectivity == Connectivity::Offline)
     {
-        return Ok(Some(known));
+        return Ok(known);
     }
     let index = release::index(wanted, mirrors, cpu)?;
     let mut best: Option<(Version, String)> = None;
@@ -202,7 +210,7 @@ fn pick(
         }
     }
     let Some((version, short)) = best else {
-        return Ok(None);
+        return Err(none(wanted, mirrors, &index));
     };
     let packages = package::closure(
         &index,
@@ -215,6 +223,7 @@ fn pick(
             "libatomic1",
             "zlib1g",
             "ca-certificates",
+            "tzdata",
         ],
     );
     let picked = Picked {
@@ -225,7 +234,37 @@ fn pick(
     let bytes = serde_json::to_vec_pretty(&picked)
         .map_err(|error| super::io_error("write", &file)(error.into()))?;
     pytheas_durable::replace(&file, &bytes).map_err(super::io_error("write", &file))?;
-    Ok(Some(picked))
+    Ok(picked)
+}
+
+/// That the mirrors have no Python that fits, and which they have.
+fn none(
+    wanted: &Wanted<'_>,
+    mirrors: &[Mirror],
+    index: &BTreeMap<String, Package>,
+) -> InterpreterError {
+    let has: BTreeSet<&str> = index
+        .values()
+        .filter(|package| package.name.starts_with("python3."))
+        .map(Package::upstream)
+        .collect();
+    let has = has.into_iter().collect::<Vec<_>>().join(", ");
+    let suites: BTreeSet<&str> = mirrors.iter().map(|mirror| mirror.suite.as_str()).collect();
+    let suites = suites.into_iter().collect::<Vec<_>>().join(", ");
+    let base = mirrors.first().map(Mirror::shown).unwrap_or_default();
+    let has = if has.is_empty() {
+        format!("Debian's {suites} from `{base}` has no Python for this CPU")
+    } else {
+        format!("Debian's {suites} from `{base}` has Python {has}")
+    };
+    InterpreterError::None {
+        wanted: wanted.shown(),
+        platform: wanted.platform.clone(),
+        found: vec![
+            has,
+            "Debian 12 (`bookworm`) has 3.11, Debian 13 (`trixie`) 3.13: `PYTHEAS_DEBIAN_MIRROR=\"ADDRESS SUITE\"` chooses one".to_owned(),
+        ],
+    }
 }
 
 /// A failed download of `file`.

@@ -275,11 +275,12 @@ impl Mirror {
                 {
                     return Ok(pinned);
                 }
-                let sums = url.join(SUMS).ok().and_then(|url| {
-                    Http::new(wanted.environment)
-                        .get(&url, "*/*", SUMS_LIMIT_BYTES)
-                        .ok()
-                });
+                let http = Http::new(wanted.environment);
+                // As on the project's own host, in a folder per release; else flat.
+                let sums = [format!("{RELEASE}/{SUMS}"), SUMS.to_owned()]
+                    .iter()
+                    .filter_map(|path| url.join(path).ok())
+                    .find_map(|url| http.get(&url, "*/*", SUMS_LIMIT_BYTES).ok());
                 let text = sums
                     .map(|(bytes, _)| String::from_utf8_lossy(&bytes).into_owned())
                     .unwrap_or_default();

@@ -60,6 +60,13 @@ fn is_of_use(path: &str) -> bool {
         || path.starts_with("lib/")
         || (path.starts_with("share/ca-certificates/") && path.ends_with(".crt"))
         || (path.starts_with("share/doc/") && path.ends_with("/copyright"))
+        || is_zone(path)
+}
+
+/// Time zones; `right/` counts leap seconds and `posix/` is the same once more.
+pub(super) fn is_zone(path: &str) -> bool {
+    path.strip_prefix("share/zoneinfo/")
+        .is_some_and(|name| !name.starts_with("right/") && !name.starts_with("posix/"))
 }
 
 /// Adds the files of the package `name` in `deb`.

@@ -10,7 +10,7 @@ use pytheas_release::RelPath;
 use super::{
     super::{InterpreterError, Loader, elf, io_error, prune::is_left_out, runtime},
     Cpu,
-    archive::Files,
+    archive::{Files, is_zone},
 };
 use crate::{
     launcher::{self, LAUNCH_FILE, Record},
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Part of the cache's key: raised when the layout changes.
-pub(super) const FORMAT: &str = "1";
+pub(super) const FORMAT: &str = "2";
 /// The folder for libraries that only some packages need, beside `python`.
 pub(in super::super) const LIBRARIES: &str = "libraries";
 /// Parts of the C library that old programs ask for by name; all but empty since glibc 2.34.
@@ -137,6 +137,12 @@ pub(super) fn write(
             }
         }
         if path.starts_with("share/doc/") {
+            put(&home.join(path), content, Kind::Data)?;
+        }
+    }
+    let zones = files.files.keys().chain(files.links.keys());
+    for path in zones.filter(|path| is_zone(path)) {
+        if let Some(content) = files.get(path) {
             put(&home.join(path), content, Kind::Data)?;
         }
     }

@@ -43,7 +43,9 @@ const LEFT_OUT: &[&str] = &["libnsl2", "libtirpc3", "libtirpc3t64"];
 
 /// Whether a package can matter to an interpreter.
 fn is_of_interest(name: &str) -> bool {
-    (name.starts_with("lib") || name.starts_with("zlib1g") || name == "ca-certificates")
+    (name.starts_with("lib")
+        || name.starts_with("zlib1g")
+        || matches!(name, "ca-certificates" | "tzdata"))
         || (name.starts_with("python3.") && name.ends_with("-minimal"))
 }
 
@@ -104,7 +106,7 @@ pub(super) fn closure(index: &BTreeMap<String, Package>, roots: &[&str]) -> Vec<
         if LEFT_OUT.contains(&name) || !seen.insert(name) {
             continue;
         }
-        if name == "ca-certificates" {
+        if matches!(name, "ca-certificates" | "tzdata") {
             continue; // only its files are wanted
         }
         for alternatives in &package.depends {

@@ -1,0 +1,59 @@
+# Makes a real CPython for musl, packed as python-build-standalone packs its own (`install_only`):
+# Debian's source, checked by apt from the archive's signature down, compiled by `musl-gcc` (Debian's
+# `musl-tools`), for this CPU.
+#
+# Usage: sh musl-python.sh OUT
+# OUT/cpython-VERSION+1-x86_64-unknown-linux-musl-install_only.tar.gz and its line in OUT/SHA256SUMS
+set -eu
+out=$1
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$out" "$work/lists/partial" "$work/dl"
+
+# The archive's main suites only: their sources stay where they are.
+for file in /etc/apt/sources.list.d/*.sources; do
+    awk 'BEGIN { RS = ""; ORS = "\n\n" } !/-security/' "$file"
+done | sed 's/^Types:.*/Types: deb-src/' > "$work/src.sources"
+cd "$work/dl"
+apt="apt-get -q -q -o Dir::Etc::sourcelist=$work/src.sources -o Dir::Etc::sourceparts=/dev/null -o Dir::State::lists=$work/lists -o APT::Sandbox::User=root"
+$apt update
+$apt source --download-only python3.11 zlib
+mkdir "$work/zlib" "$work/python"
+tar -xf zlib_*.orig.tar.* --strip-components 1 -C "$work/zlib"
+tar -xf python3.11_*.orig.tar.* --strip-components 1 -C "$work/python"
+
+export CC=musl-gcc AR=ar RANLIB=ranlib READELF="$(command -v readelf)" CFLAGS="-O1"
+
+cd "$work/zlib"
+./configure --static --prefix="$work/deps" > log 2>&1 && make -s libz.a >> log 2>&1 || { tail -n 30 log >&2; exit 1; }
+mkdir -p "$work/deps/include" "$work/deps/lib"
+cp zlib.h zconf.h "$work/deps/include" && cp libz.a "$work/deps/lib"
+
+cd "$work/python"
+version=$(sed -n 's/^#define PY_VERSION  *"\(.*\)"/\1/p' Include/patchlevel.h)
+# Their libraries would have to be made as well.
+none=
+for module in _bz2 _crypt _ctypes _ctypes_test _curses _curses_panel _dbm _gdbm _hashlib _lzma \
+    _sqlite3 _ssl _tkinter _uuid audioop nis ossaudiodev readline spwd; do
+    none="$none py_cv_module_$module=n/a"
+done
+# The standard library's modules are built in, as python-build-standalone has them; others are named
+# for musl, as in musllinux wheels.
+sed -i -e 's/^\( *\)x86_64-linux-gnu$/\1x86_64-linux-musl/' -e 's/--print-multiarch/--print-none/' configure
+./configure -q --host=x86_64-linux-musl --build=x86_64-linux-gnu \
+    --with-build-python="$(python3.11 -c 'import sys; print(sys.executable)')" --prefix=/install --without-ensurepip --disable-test-modules \
+    --disable-ipv6 ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
+    ZLIB_CFLAGS="-I$work/deps/include" ZLIB_LIBS="$work/deps/lib/libz.a" $none > log 2>&1 \
+    && sed 's/^\*[a-z]*\*/*static*/' Modules/Setup.stdlib > Modules/Setup.local \
+    && make -s -j2 build_all >> log 2>&1 \
+    && make -s -j2 altinstall DESTDIR="$work/root" >> log 2>&1 \
+    || { tail -n 30 log >&2; exit 1; }
+mv "$work/root/install" "$work/root/python"
+find "$work/root" -name __pycache__ -prune -exec rm -rf {} +
+rm -rf "$work/root/python/lib/python3.11/config-"* "$work/root/python/lib/"libpython*.a
+ln -s python3.11 "$work/root/python/bin/python3"
+name="cpython-$version+1-x86_64-unknown-linux-musl-install_only.tar.gz"
+tar -czf "$out/$name.part" -C "$work/root" python
+mv "$out/$name.part" "$out/$name"
+cd "$out"
+sha256sum -- *.tar.gz > SHA256SUMS
