@@ -353,13 +353,16 @@ fn places(envp: *const *const u8, envc: usize, arena: &mut Arena) -> ([Option<Pl
     (places, false)
 }
 
-/// Unpacks if needed and starts the tree; ends the process when that fails.
+/// The path of the tree's launcher, and the environment: number of entries, entries.
+type Unpacked = (&'static [u8], usize, *const *const u8);
+
+/// Unpacks if needed; ends the process when that fails. This program then does itself what the
+/// tree's launcher would, which saves a start.
 pub fn start(
     own: &'static [u8],
-    (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
-) {
+) -> Unpacked {
     let own_path = arena.join(&[own]);
     let damaged = || -> ! {
         fail(&[
@@ -379,7 +382,7 @@ pub fn start(
     for place in places.iter().flatten() {
         let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
         if exists(program) && place.check().is_ok() {
-            return execute(program, own, (argc, argv), (envc, envp), arena);
+            return unpacked(program, own, (envc, envp), arena);
         }
     }
     let mut first: Option<(Place, isize)> = None;
@@ -387,7 +390,7 @@ pub fn start(
         match prepare(place, &trailer, file, arena) {
             Ok(()) => {
                 let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
-                return execute(program, own, (argc, argv), (envc, envp), arena);
+                return unpacked(program, own, (envc, envp), arena);
             }
             Err(Failure::Damaged) => damaged(),
             Err(Failure::System(error)) => {
@@ -741,14 +744,14 @@ fn depth(path: &[u8]) -> usize {
     path.iter().filter(|byte| **byte == b'/').count()
 }
 
-/// Becomes the bundle's own launcher, with `PYTHEAS_ONE_FILE` naming this file.
-fn execute(
+/// What the launcher goes on with: the path of the tree's own launcher, and the environment with
+/// `PYTHEAS_ONE_FILE` naming this file.
+fn unpacked(
     program: &'static [u8],
     own: &'static [u8],
-    (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
-) {
+) -> Unpacked {
     const NAME: &[u8] = b"PYTHEAS_ONE_FILE=";
     let mut variables = Strings::new(arena, envc + 1);
     for index in 0..envc {
@@ -760,25 +763,6 @@ fn execute(
         }
     }
     variables.push(arena.join(&[NAME, own]).as_ptr());
-    let mut arguments = Strings::new(arena, argc.max(1));
-    arguments.push(program.as_ptr());
-    for index in 1..argc {
-        // SAFETY: index < argc.
-        arguments.push(unsafe { *argv.add(index) });
-    }
-    // SAFETY: C strings and NULL-terminated lists of them.
-    let error = unsafe {
-        let (arguments, variables) = (arguments.memory as usize, variables.memory as usize);
-        call(
-            nr::EXECVE,
-            program.as_ptr() as usize,
-            arguments,
-            variables,
-            0,
-        )
-    };
-    fail(&[
-        b"cannot start `", &program[..program.len() - 1], b"`: ", reason(error),
-        b"\n  help: remove that folder, it is unpacked again; a file system mounted with `noexec` does not do (`PYTHEAS_UNPACK_DIR`)",
-    ])
+    let program = &program[..program.len() - 1];
+    (program, variables.len, variables.memory)
 }
