@@ -460,7 +460,7 @@ extern "C" fn start(stack: *const usize) -> ! {
     let own = own_path(executed, &mut arena);
     // The tree's own launcher is this program: what it would do is done here.
     #[cfg(one_file)]
-    let (own, envc, envp) = one_file::start(own, (envc, envp), &mut arena);
+    let (own, envc, envp) = one_file::start(own, (argc, argv), (envc, envp), &mut arena);
     let root = parent(parent(own));
 
     let launch_path = arena.join(&[root, LAUNCH_FILE]);

@@ -360,6 +360,7 @@ type Unpacked = (&'static [u8], usize, *const *const u8);
 /// tree's launcher would, which saves a start.
 pub fn start(
     own: &'static [u8],
+    (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
 ) -> Unpacked {
@@ -382,7 +383,7 @@ pub fn start(
     for place in places.iter().flatten() {
         let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
         if exists(program) && place.check().is_ok() {
-            return unpacked(program, own, (envc, envp), arena);
+            return unpacked(program, own, (argc, argv), (envc, envp), arena);
         }
     }
     let mut first: Option<(Place, isize)> = None;
@@ -390,7 +391,7 @@ pub fn start(
         match prepare(place, &trailer, file, arena) {
             Ok(()) => {
                 let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
-                return unpacked(program, own, (envc, envp), arena);
+                return unpacked(program, own, (argc, argv), (envc, envp), arena);
             }
             Err(Failure::Damaged) => damaged(),
             Err(Failure::System(error)) => {
@@ -745,10 +746,11 @@ fn depth(path: &[u8]) -> usize {
 }
 
 /// What the launcher goes on with: the path of the tree's own launcher, and the environment with
-/// `PYTHEAS_ONE_FILE` naming this file.
+/// `PYTHEAS_ONE_FILE` naming this file. A tree whose program is no launcher is started right away.
 fn unpacked(
     program: &'static [u8],
     own: &'static [u8],
+    (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
 ) -> Unpacked {
@@ -763,6 +765,30 @@ fn unpacked(
         }
     }
     variables.push(arena.join(&[NAME, own]).as_ptr());
-    let program = &program[..program.len() - 1];
-    (program, variables.len, variables.memory)
+    let path = &program[..program.len() - 1];
+    let launch = arena.join(&[parent(parent(path)), LAUNCH_FILE]);
+    if exists(launch) {
+        return (path, variables.len, variables.memory);
+    }
+    let mut arguments = Strings::new(arena, argc.max(1));
+    arguments.push(program.as_ptr());
+    for index in 1..argc {
+        // SAFETY: index < argc.
+        arguments.push(unsafe { *argv.add(index) });
+    }
+    // SAFETY: C strings and NULL-terminated lists of them.
+    let error = unsafe {
+        let (arguments, variables) = (arguments.memory as usize, variables.memory as usize);
+        call(
+            nr::EXECVE,
+            program.as_ptr() as usize,
+            arguments,
+            variables,
+            0,
+        )
+    };
+    fail(&[
+        b"cannot start `", &program[..program.len() - 1], b"`: ", reason(error),
+        b"\n  help: remove that folder, it is unpacked again; a file system mounted with `noexec` does not do (`PYTHEAS_UNPACK_DIR`)",
+    ])
 }
