@@ -290,7 +290,7 @@ impl Interpreter {
 
     /// Copies it to the new folder `to`, without what only builds of packages need.
     pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
-        crate::scratch::share_tree(&self.dir, to, HEADERS)
+        crate::scratch::copy_tree_without(&self.dir, to, HEADERS)
     }
 
     /// What the build record says of it.

@@ -90,32 +90,25 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// As [`copy_tree`], without `left_out` at the top, and with every file shared with `from` (a hard
-/// link) where the file system can: nothing is written. Both trees' files must only be replaced,
-/// not written to, as [`write`] and [`copy`] do.
-pub(crate) fn share_tree(from: &Path, to: &Path, left_out: &str) -> io::Result<()> {
-    share_below(from, to, left_out, &mut true)
-}
-
-fn share_below(from: &Path, to: &Path, left_out: &str, can: &mut bool) -> io::Result<()> {
+/// As [`copy_tree`], without what is called `left_out` at the top.
+///
+/// Copies, not hard links: a link made by one build would change the time of a file that `tar` reads
+/// in another's result, which then fails, and what is written to one bundle would be in all.
+pub(crate) fn copy_tree_without(from: &Path, to: &Path, left_out: &str) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for child in fs::read_dir(from)? {
         let child = child?;
-        if !left_out.is_empty() && child.file_name() == left_out {
+        if child.file_name() == left_out {
             continue;
         }
         let (path, target) = (child.path(), to.join(child.file_name()));
         let kind = child.file_type()?;
         if kind.is_dir() {
-            share_below(&path, &target, "", can)?;
+            copy_tree(&path, &target)?;
         } else if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(&path)?, &target)?;
         } else {
-            // Another file system, too many links, or another user's file: then a copy.
-            *can = *can && fs::hard_link(&path, &target).is_ok();
-            if !*can {
-                fs::copy(&path, &target)?;
-            }
+            fs::copy(&path, &target)?;
         }
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! The layout is the ELF specification's (gABI, chapters 4 and 5), for both classes and both byte
 //! orders, so files of a foreign CPU are handled as the host's. Nothing that is loaded changes: the
 //! content of each segment stays byte for byte, the build id and the unwind tables with it. Dropped
-//! sections become empty entries, so that no index changes; what lies behind them in the file moves
+//! sections become entries of empty data, so that no index changes; what lies behind them in the file moves
 //! by whole pages. A file that is not understood, or that has data behind its last section (a
 //! self-extracting program), is left alone.
 
@@ -283,6 +283,8 @@ pub(crate) fn strip(bytes: &[u8]) -> Option<Vec<u8>> {
         let mut entry = bytes.get(at..at + section_size)?.to_vec();
         if dropped.contains(&index) {
             entry.fill(0);
+            // Empty data, not type 0: that one is for the first entry only, say some readers.
+            layout.set(&mut entry, 4, 4, 1)?;
         } else {
             let to = moved(&ranges, section.offset)?;
             layout.set(&mut entry, layout.at(16, 24), layout.word(), to)?;

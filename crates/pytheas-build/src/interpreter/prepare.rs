@@ -17,7 +17,7 @@ use crate::{
 
 const DESCRIPTION: &str = "interpreter.json";
 /// Part of every key: raised when a prepared tree has another content than before.
-const FORMAT: &str = "4";
+const FORMAT: &str = "5";
 
 /// A raw tree `python` in a scratch folder of the cache.
 pub(super) struct Raw {
@@ -149,7 +149,7 @@ pub(super) fn seal(
         }
     }
     let dir = &interpreter.dir;
-    // Here once, not in each bundle: there is nothing left to strip then, and the files are shared.
+    // Here once, not in each bundle: there is nothing left to strip then.
     crate::strip::tree(dir)
         .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
     pytheas_durable::trees::set_modes(dir, 0).map_err(io_error("set modes in", dir))?;
