@@ -16,6 +16,8 @@
 //! +NAME=value           an environment variable that is set
 //! *NAME=/a:/b:c         one that is set, unless it is there already, to the first of these files
 //!                       that exists; one without leading `/` lies in the bundle
+//! ?NAME=-x              an argument, when the environment variable is set and not empty; it is
+//!                       passed on, whatever `-` says
 //! ~                     an argument: the path this program was started by, or its own
 //! %                     `PYTHEAS_ROOT` is passed on as it is: for a Python inside a bundle
 //! ```
@@ -413,6 +415,17 @@ fn records(launch: &'static [u8]) -> impl Iterator<Item = &'static [u8]> {
         .filter(|record| !record.is_empty())
 }
 
+/// Whether a record asks for the environment's entry `text`.
+fn is_asked(text: &[u8], launch: &'static [u8]) -> bool {
+    records(launch).any(|record| {
+        record[0] == b'?'
+            && record
+                .iter()
+                .position(|byte| *byte == b'=')
+                .is_some_and(|end| starts_with(text, &record[1..=end]))
+    })
+}
+
 extern "C" fn start(stack: *const usize) -> ! {
     // SAFETY: the kernel puts argc, argv…, NULL, envp…, NULL and the auxiliary vector here.
     let argc = unsafe { *stack };
@@ -445,8 +458,9 @@ extern "C" fn start(stack: *const usize) -> ! {
     let pointers = (argc + envc + 2 * LAUNCH_MAX / 2) * size_of::<usize>();
     let mut arena = Arena::map((2 << 20) + pointers);
     let own = own_path(executed, &mut arena);
+    // The tree's own launcher is this program: what it would do is done here.
     #[cfg(one_file)]
-    one_file::start(own, (argc, argv), (envc, envp), &mut arena);
+    let (own, envc, envp) = one_file::start(own, (argc, argv), (envc, envp), &mut arena);
     let root = parent(parent(own));
 
     let launch_path = arena.join(&[root, LAUNCH_FILE]);
@@ -486,6 +500,18 @@ extern "C" fn start(stack: *const usize) -> ! {
                 };
                 let name = if name.contains(&b'/') { name } else { own };
                 arguments.push(arena.join(&[name]).as_ptr());
+            }
+            b'?' => {
+                let end = value.iter().position(|byte| *byte == b'=').unwrap_or(0);
+                let name = &value[..=end];
+                let is_set = (0..envc).any(|index| {
+                    // SAFETY: envp has envc entries, C strings.
+                    let text = unsafe { bytes(*envp.add(index)) };
+                    starts_with(text, name) && text.len() > name.len()
+                });
+                if is_set {
+                    arguments.push(arena.join(&[&value[end + 1..]]).as_ptr());
+                }
             }
             b'*' => {
                 let end = value.iter().position(|byte| *byte == b'=').unwrap_or(0);
@@ -535,7 +561,7 @@ extern "C" fn start(stack: *const usize) -> ! {
         let text = unsafe { bytes(variable) };
         let dropped = (!keeps_root && starts_with(text, ROOT_VARIABLE))
             || records(launch).any(|r| match r[0] {
-                b'-' => starts_with(text, &r[1..]),
+                b'-' => starts_with(text, &r[1..]) && !is_asked(text, launch),
                 // A variable that is set here replaces the inherited one.
                 b'+' => r
                     .iter()
@@ -574,7 +600,10 @@ extern "C" fn start(stack: *const usize) -> ! {
         name,
         b"`: ",
         reason(error),
+        #[cfg(not(one_file))]
         b"\n  help: install the bundle again",
+        #[cfg(one_file)]
+        b"\n  help: remove that folder, it is unpacked again; a file system mounted with `noexec` does not do (`PYTHEAS_UNPACK_DIR`)",
     ])
 }
 

@@ -353,13 +353,17 @@ fn places(envp: *const *const u8, envc: usize, arena: &mut Arena) -> ([Option<Pl
     (places, false)
 }
 
-/// Unpacks if needed and starts the tree; ends the process when that fails.
+/// The path of the tree's launcher, and the environment: number of entries, entries.
+type Unpacked = (&'static [u8], usize, *const *const u8);
+
+/// Unpacks if needed; ends the process when that fails. This program then does itself what the
+/// tree's launcher would, which saves a start.
 pub fn start(
     own: &'static [u8],
     (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
-) {
+) -> Unpacked {
     let own_path = arena.join(&[own]);
     let damaged = || -> ! {
         fail(&[
@@ -379,7 +383,7 @@ pub fn start(
     for place in places.iter().flatten() {
         let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
         if exists(program) && place.check().is_ok() {
-            return execute(program, own, (argc, argv), (envc, envp), arena);
+            return unpacked(program, own, (argc, argv), (envc, envp), arena);
         }
     }
     let mut first: Option<(Place, isize)> = None;
@@ -387,7 +391,7 @@ pub fn start(
         match prepare(place, &trailer, file, arena) {
             Ok(()) => {
                 let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
-                return execute(program, own, (argc, argv), (envc, envp), arena);
+                return unpacked(program, own, (argc, argv), (envc, envp), arena);
             }
             Err(Failure::Damaged) => damaged(),
             Err(Failure::System(error)) => {
@@ -741,14 +745,15 @@ fn depth(path: &[u8]) -> usize {
     path.iter().filter(|byte| **byte == b'/').count()
 }
 
-/// Becomes the bundle's own launcher, with `PYTHEAS_ONE_FILE` naming this file.
-fn execute(
+/// What the launcher goes on with: the path of the tree's own launcher, and the environment with
+/// `PYTHEAS_ONE_FILE` naming this file. A tree whose program is no launcher is started right away.
+fn unpacked(
     program: &'static [u8],
     own: &'static [u8],
     (argc, argv): (usize, *const *const u8),
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
-) {
+) -> Unpacked {
     const NAME: &[u8] = b"PYTHEAS_ONE_FILE=";
     let mut variables = Strings::new(arena, envc + 1);
     for index in 0..envc {
@@ -760,6 +765,11 @@ fn execute(
         }
     }
     variables.push(arena.join(&[NAME, own]).as_ptr());
+    let path = &program[..program.len() - 1];
+    let launch = arena.join(&[parent(parent(path)), LAUNCH_FILE]);
+    if exists(launch) {
+        return (path, variables.len, variables.memory);
+    }
     let mut arguments = Strings::new(arena, argc.max(1));
     arguments.push(program.as_ptr());
     for index in 1..argc {

@@ -220,6 +220,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         connectivity: request.connectivity,
         environment: &request.environment,
         output: output.target(),
+        bytecode: target.bytecode,
         slim: (target.slim || request.slim).then_some(keep.as_slice()),
         observer,
     };

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use pytheas_project::Entry;
+use pytheas_project::{ByteCode, Entry};
 use pytheas_release::Version;
 
 use crate::{
@@ -107,6 +107,10 @@ impl Form for Bundle {
         crate::strip::tree(&home)?;
 
         job.phase(Phase::ByteCode);
+        if job.bytecode == ByteCode::None {
+            bytecode::choice::drop_all(into)?;
+            return self.made(job, built.as_deref());
+        }
         let Some(compiler) = job.interpreter.compiler(job.environment) else {
             job.warn(format!(
                 "there is no byte code in the bundle, so it starts slowly: no Python {} and no qemu-user for `{}` on this machine",
@@ -114,7 +118,13 @@ impl Form for Bundle {
             ));
             return self.made(job, built.as_deref());
         };
-        let failed = bytecode::compile(&compiler, job.environment, into, &[site, app.clone()])?;
+        let failed = bytecode::kept::compile(
+            job.interpreter,
+            &compiler,
+            job.environment,
+            into,
+            &[site.clone(), app.clone()],
+        )?;
         for file in failed {
             tracing::debug!(
                 path = file.path,
@@ -124,6 +134,16 @@ impl Form for Bundle {
             if file.path.starts_with("app/") {
                 job.warn(format!("`{}` does not compile: {}", file.path, file.reason));
             }
+        }
+        let stdlib = job.interpreter.stdlib.under(&home);
+        if job.bytecode == ByteCode::Only
+            && let Some(suffix) = startup::suffix(&stdlib.join("__pycache__"))
+        {
+            let mut kept = vec![site.join("_pytheas.py")];
+            if let Entry::Script(script) = job.entry {
+                kept.push(script.under(&app));
+            }
+            bytecode::choice::drop_sources(&[site, app], &suffix, &kept)?;
         }
         self.made(job, built.as_deref())
     }
@@ -209,6 +229,16 @@ impl Bundle {
             // The tree is a signed release: running it must not change it.
             Record::Set("PYTHONDONTWRITEBYTECODE=1"),
         ]);
+        // These only tell how to run and are asked for by services and containers; `-I` and `-E`
+        // would pass over them. Children have them too.
+        records.extend(
+            [
+                "PYTHONUNBUFFERED=-u",
+                "PYTHONFAULTHANDLER=-Xfaulthandler",
+                "PYTHONDEVMODE=-Xdev",
+            ]
+            .map(Record::When),
+        );
         match job.entry {
             // As `-I`, but with the script's folder first on the path, as `python main.py` has it.
             Entry::Script(path) => {

@@ -3,16 +3,24 @@
 # Reads "<file>NUL<name in tracebacks>NUL" from standard input, as often as there are, writes unchecked hash-based
 # pycs (PEP 552): they hold no time, and starting the app never looks at the sources. Writes one
 # line per file that does not compile (sources for other Pythons are common in packages).
+#
+# Few imports: the interpreter that is being prepared has no byte code of its own yet.
+import _imp
+import gc
 import os
 import sys
 
 sys.path[:] = [entry for entry in sys.path if entry]
 
-import importlib._bootstrap_external as external
-import importlib.util
+import _frozen_importlib_external as external
 import warnings
 
+magic = int.from_bytes(external.MAGIC_NUMBER, "little")
+gc.disable()
 warnings.simplefilter("ignore")
+# There is one string of each of these characters. Byte code tells whether it is interned, which
+# would depend on the files that were compiled before.
+characters = [sys.intern(chr(number)) for number in range(256)]
 words = sys.stdin.read().split("\0")
 for path, name in zip(words[::2], words[1::2]):
     with open(path, "rb") as file:
@@ -22,7 +30,7 @@ for path, name in zip(words[::2], words[1::2]):
     except (SyntaxError, ValueError, OverflowError, MemoryError, RecursionError) as error:
         print(f"{name}\t{type(error).__name__}: {error}")
         continue
-    target = importlib.util.cache_from_source(path, optimization="")
+    target = external.cache_from_source(path, optimization="")
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(target, "wb") as file:
-        file.write(external._code_to_hash_pyc(code, importlib.util.source_hash(source), checked=False))
+        file.write(external._code_to_hash_pyc(code, _imp.source_hash(magic, source), checked=False))

@@ -2,7 +2,8 @@
 //!
 //! Deterministic: unchecked hash-based pycs hold no time (PEP 552), names are relative to the
 //! bundle, and each file is compiled from a fixed hash seed. The files are dealt to one process
-//! per CPU by their order; the result does not depend on which process compiles a file.
+//! per CPU by their order; the result does not depend on which process compiles a file, so byte code
+//! that an earlier build made of the same sources is taken from the cache (`bytecode/kept.rs`).
 
 use std::{
     io::{self, Write},
@@ -14,6 +15,9 @@ use pytheas_project::Environment;
 use walkdir::WalkDir;
 
 use crate::error::{BuildError, io_error};
+
+pub(crate) mod choice;
+pub(crate) mod kept;
 
 const SCRIPT: &str = include_str!("bytecode.py");
 
@@ -52,6 +56,11 @@ pub(crate) fn compile(
     root: &Path,
     dirs: &[PathBuf],
 ) -> Result<Vec<NotCompiled>, BuildError> {
+    run(python, environment, root, &sources(dirs)?)
+}
+
+/// The Python files under `dirs`, in order.
+fn sources(dirs: &[PathBuf]) -> Result<Vec<PathBuf>, BuildError> {
     let mut files = Vec::new();
     for dir in dirs.iter().filter(|dir| dir.is_dir()) {
         for entry in WalkDir::new(dir).sort_by_file_name() {
@@ -66,6 +75,16 @@ pub(crate) fn compile(
             }
         }
     }
+    Ok(files)
+}
+
+/// Compiles `files`, all below `root`.
+fn run(
+    python: &Runner,
+    environment: &Environment,
+    root: &Path,
+    files: &[PathBuf],
+) -> Result<Vec<NotCompiled>, BuildError> {
     let shards = std::thread::available_parallelism()
         .map_or(2, usize::from)
         .clamp(1, 8);

@@ -30,6 +30,8 @@ pub(crate) struct Job<'a> {
     pub(crate) environment: &'a pytheas_project::Environment,
     /// Where the result will lie.
     pub(crate) output: &'a Path,
+    /// What a bundle holds of its modules.
+    pub(crate) bytecode: pytheas_project::ByteCode,
     /// What `keep` names, when only what the import graph reaches is wanted.
     pub(crate) slim: Option<&'a [String]>,
     pub(crate) observer: Observer<'a>,

@@ -302,8 +302,7 @@ impl Interpreter {
 
     /// Copies it to the new folder `to`, without what only builds of packages need.
     pub(crate) fn copy_to(&self, to: &Path) -> io::Result<()> {
-        crate::scratch::copy_tree(&self.dir, to)?;
-        pytheas_durable::remove_tree(&to.join(HEADERS))
+        crate::scratch::copy_tree_without(&self.dir, to, HEADERS)
     }
 
     /// What the build record says of it.

@@ -58,6 +58,8 @@ pub(crate) enum Record<'a> {
     Set(&'a str),
     /// A variable that is set unless it is there, to the first file that exists: `NAME=/a:b`.
     Default(&'a str),
+    /// An argument, when a variable is set and not empty, which is then passed on: `NAME=argument`.
+    When(&'a str),
     /// An argument: the path by which the launcher was started.
     Started,
     /// `PYTHEAS_ROOT` is passed on as it is.
@@ -75,6 +77,7 @@ pub(crate) fn encode(records: &[Record<'_>]) -> Vec<u8> {
             Record::Drop(text) => (b'-', text),
             Record::Set(text) => (b'+', text),
             Record::Default(text) => (b'*', text),
+            Record::When(text) => (b'?', text),
             Record::Started => (b'~', &""),
             Record::KeepRoot => (b'%', &""),
         };
@@ -148,6 +151,32 @@ mod tests {
                 "{program:?} {output:?}"
             );
             assert_eq!(output.status.code(), Some(7));
+        }
+    }
+
+    #[test]
+    fn an_argument_is_added_when_its_variable_is_set_and_that_is_passed_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let records = [
+            Record::Program("show"),
+            Record::Drop("PYTHON"),
+            Record::When("PYTHONHOME=-u"),
+            Record::When("PYTHONDEVMODE=-Xdev"),
+            Record::Argument("main.py"),
+        ];
+        bundle(&root, &records);
+        let at = root.display();
+        for (home, expected) in [
+            ("1", format!("[-u]\n[main.py]\n{at}||1|\n")),
+            ("", format!("[main.py]\n{at}|||\n")),
+        ] {
+            let output = Command::new(root.join("bin/app"))
+                .env_clear()
+                .envs([("PYTHONHOME", home), ("PYTHONDEVMODE_", "1")])
+                .output()
+                .unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
         }
     }
 

@@ -63,6 +63,9 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
     if let Some(dir) = to.parent() {
         fs::create_dir_all(dir)?;
     }
+    if fs::symlink_metadata(to).is_ok() {
+        fs::remove_file(to)?; // as in `write`
+    }
     fs::copy(from, to)?;
     let mode = fs::metadata(to)?.permissions().mode();
     let mode = if mode & 0o111 != 0 { 0o755 } else { 0o644 };
@@ -74,6 +77,30 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for child in fs::read_dir(from)? {
         let child = child?;
+        let (path, target) = (child.path(), to.join(child.file_name()));
+        let kind = child.file_type()?;
+        if kind.is_dir() {
+            copy_tree(&path, &target)?;
+        } else if kind.is_symlink() {
+            std::os::unix::fs::symlink(fs::read_link(&path)?, &target)?;
+        } else {
+            fs::copy(&path, &target)?;
+        }
+    }
+    Ok(())
+}
+
+/// As [`copy_tree`], without what is called `left_out` at the top.
+///
+/// Copies, not hard links: a link made by one build would change the time of a file that `tar` reads
+/// in another's result, which then fails, and what is written to one bundle would be in all.
+pub(crate) fn copy_tree_without(from: &Path, to: &Path, left_out: &str) -> io::Result<()> {
+    fs::create_dir_all(to)?;
+    for child in fs::read_dir(from)? {
+        let child = child?;
+        if child.file_name() == left_out {
+            continue;
+        }
         let (path, target) = (child.path(), to.join(child.file_name()));
         let kind = child.file_type()?;
         if kind.is_dir() {

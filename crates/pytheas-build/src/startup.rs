@@ -64,7 +64,7 @@ pub(crate) fn add_index(dir: &Path, interpreter: &Interpreter) -> Result<(), Bui
 }
 
 /// How the names of the interpreter's byte code end, e.g. `.cpython-311.pyc`.
-fn suffix(cache: &Path) -> Option<String> {
+pub(crate) fn suffix(cache: &Path) -> Option<String> {
     fs::read_dir(cache)
         .ok()?
         .flatten()

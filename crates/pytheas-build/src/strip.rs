@@ -4,8 +4,9 @@
 //! The layout is the ELF specification's (gABI, chapters 4 and 5), for both classes and both byte
 //! orders, so files of a foreign CPU are handled as the host's. Nothing that is loaded changes: the
 //! content of each segment stays byte for byte, the build id and the unwind tables with it. Dropped
-//! sections leave the table when that changes no loaded section's number, else they become empty
-//! entries; what lies behind them in the file moves by whole pages. A file that is not understood, or that has data behind its last section (a
+//! sections leave the table when that changes no loaded section's number, else they become entries of
+//! empty data; what lies behind them in the file moves by whole pages. A file that is not understood,
+//! or that has data behind its last section (a
 //! self-extracting program), is left alone.
 
 use std::{
@@ -301,6 +302,8 @@ pub(crate) fn strip(bytes: &[u8]) -> Option<Vec<u8>> {
                 continue;
             }
             entry.fill(0);
+            // Empty data, not type 0: that one is for the first entry only, say some readers.
+            layout.set(&mut entry, 4, 4, 1)?;
         } else {
             let to = moved(&ranges, section.offset)?;
             layout.set(&mut entry, layout.at(16, 24), layout.word(), to)?;

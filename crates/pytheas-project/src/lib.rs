@@ -56,9 +56,9 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, ConfigKind, ConfigSpec, Day,
-    HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target, TestSpec,
-    VersionFrom, VersionSpec,
+    AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind, ConfigSpec,
+    Day, HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target,
+    TestSpec, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use test_requirements::TestRequirements;

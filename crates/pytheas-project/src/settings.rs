@@ -42,8 +42,8 @@ use crate::{entry::Entry, python::PythonRequest};
 mod tables;
 
 pub use tables::{
-    AuditSpec, BuildNetwork, BuildSpec, CompileSpec, CompileWith, Day, IgnoreSpec, LicenceSpec,
-    SlimRule, TestSpec, VersionFrom, VersionSpec,
+    AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, Day, IgnoreSpec,
+    LicenceSpec, SlimRule, TestSpec, VersionFrom, VersionSpec,
 };
 
 /// The table `[tool.pytheas]`; absent parts have their defaults.
@@ -106,6 +106,8 @@ pub struct Target {
     pub slim: bool,
     /// Modules or packages that `slim` keeps though nothing is seen to import them.
     pub keep: Vec<String>,
+    /// What a bundle holds of its modules.
+    pub bytecode: ByteCode,
     /// The greatest size, e.g. `40 MB`.
     pub budget: Option<String>,
     /// The board of a `micropython` target.

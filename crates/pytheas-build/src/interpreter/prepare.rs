@@ -17,7 +17,7 @@ use crate::{
 
 const DESCRIPTION: &str = "interpreter.json";
 /// Part of every key: raised when a prepared tree has another content than before.
-const FORMAT: &str = "3";
+const FORMAT: &str = "5";
 
 /// A raw tree `python` in a scratch folder of the cache.
 pub(super) struct Raw {
@@ -149,6 +149,9 @@ pub(super) fn seal(
         }
     }
     let dir = &interpreter.dir;
+    // Here once, not in each bundle: there is nothing left to strip then.
+    crate::strip::tree(dir)
+        .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
     pytheas_durable::trees::set_modes(dir, 0).map_err(io_error("set modes in", dir))?;
     let tree = pytheas_durable::trees::scan(dir)
         .map_err(|error| io_error("read", dir)(io::Error::other(error)))?;
@@ -237,6 +240,10 @@ fn put(
         Err(_) => {}
         Ok(()) => {
             let _moved_away = raw.scratch.keep();
+            // Hashed a moment ago.
+            if let Some(interpreter) = described(&cache, key) {
+                return Ok(interpreter);
+            }
         }
     }
     cached(&cache, key).ok_or_else(|| io_error("read", &home)(io::Error::other("it is not whole")))

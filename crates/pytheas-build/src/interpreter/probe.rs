@@ -39,8 +39,9 @@ pub(super) struct Probe {
 impl Probe {
     /// Asks `python`.
     pub(super) fn of(environment: &Environment, python: &Path) -> io::Result<Self> {
+        let behind = behind_shim(environment, python);
         let output = environment
-            .python(python)
+            .python(behind.as_deref().unwrap_or(python))
             .args(["-I", "-B", "-X", "utf8", "-c", SCRIPT])
             .current_dir("/")
             .stdin(Stdio::null())
@@ -89,5 +90,69 @@ impl Probe {
             part(1),
             if self.free_threaded { "t" } else { "" }
         )
+    }
+}
+
+/// The program that pyenv's script at `shim` starts, where that is plain: the one version that its
+/// file `version` names. The script takes longer for it than a build for all the rest.
+fn behind_shim(environment: &Environment, shim: &Path) -> Option<PathBuf> {
+    let dir = shim.parent()?;
+    let root = dir.parent()?;
+    let is_chosen_otherwise = ["PYENV_VERSION", "PYENV_DIR"]
+        .iter()
+        .any(|name| environment.get(name).is_some())
+        // Asked in `/`, where the script looks for it as well.
+        || Path::new("/.python-version").exists();
+    if !dir.ends_with("shims") || !root.join("libexec/pyenv").exists() || is_chosen_otherwise {
+        return None;
+    }
+    let text = std::fs::read_to_string(root.join("version")).ok()?;
+    let version = text.lines().next()?.trim();
+    let is_plain = text.lines().count() == 1
+        && !version.is_empty()
+        && version
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || c == '.');
+    if !is_plain {
+        return None;
+    }
+    let program = root
+        .join("versions")
+        .join(version)
+        .join("bin")
+        .join(shim.file_name()?);
+    program.is_file().then_some(program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::scratch::{self, Kind};
+
+    #[test]
+    fn a_shim_of_pyenv_is_looked_through_when_one_version_is_set() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let put = |path: &str, text: &str| {
+            scratch::write(&root.join(path), text.as_bytes(), Kind::Program).unwrap();
+        };
+        put("shims/python3", "#!/bin/sh\n");
+        put("shims/python3.9", "#!/bin/sh\n");
+        put("libexec/pyenv", "#!/bin/sh\n");
+        put("versions/3.11.7/bin/python3", "");
+        put("version", "3.11.7\n");
+        let none = Environment::default();
+        let behind = |name: &str| behind_shim(&none, &root.join("shims").join(name));
+        assert_eq!(
+            behind("python3"),
+            Some(root.join("versions/3.11.7/bin/python3"))
+        );
+        assert_eq!(behind("python3.9"), None);
+        let other = none.clone().with("PYENV_VERSION", "3.9.18");
+        assert_eq!(behind_shim(&other, &root.join("shims/python3")), None);
+        for text in ["3.11.7\n3.9.18\n", "system\n", "", "../x\n"] {
+            put("version", text);
+            assert_eq!(behind("python3"), None, "{text}");
+        }
     }
 }

@@ -56,6 +56,7 @@ pub fn check_reproducible(
         .environment
         .clone()
         .with("PYTHEAS_UV", uv.path)
+        .with(crate::bytecode::kept::ANEW, "1")
         .with("LC_ALL", "C")
         .with("TZ", "Pacific/Chatham")
         .with("PYTHONHASHSEED", "77")

@@ -231,3 +231,114 @@ fn byte_code_that_was_changed_is_not_taken_for_what_was_built() {
     std::fs::remove_dir_all(&cache).unwrap();
     assert_eq!(stdout(&start(&program, false, &[])), "built\n");
 }
+
+const COMPILED: &[(&str, &str)] = &[
+    ("requirements.txt", "idna\n"),
+    (
+        "main.py",
+        "import os, idna, kit, kit.part\nprint(kit.part.VALUE, [os.path.splitext(m.__file__)[1] for m in (idna, kit, kit.part)], os.path.basename(str(kit.part.__cached__)))\n",
+    ),
+    ("kit/__init__.py", ""),
+    ("kit/part.py", "VALUE = {'a', 'b', '*'} and '*'\n"),
+    ("kit/old.py", "print 'two'\n"),
+];
+
+#[test]
+fn byte_code_of_an_earlier_build_is_that_of_a_new_one_and_a_damaged_one_is_made_again() {
+    let workspace = Workspace::new(COMPILED);
+    let cache = workspace.root().join("cache");
+    let mut request = workspace.request();
+    request.environment = request
+        .environment
+        .clone()
+        .with("PYTHEAS_CACHE_DIR", &cache);
+    let shared = crate::support::environment().cache_dir();
+    std::fs::create_dir_all(&cache).unwrap();
+    for part in ["tools", "wheels", "interpreters"] {
+        let _ = std::os::unix::fs::symlink(shared.join(part), cache.join(part));
+    }
+    let packs = || -> Vec<PathBuf> {
+        let files = |dir: &Path| -> Vec<PathBuf> {
+            let children = std::fs::read_dir(dir).into_iter().flatten().flatten();
+            children.map(|child| child.path()).collect()
+        };
+        let mut all: Vec<PathBuf> = files(&cache.join("bytecode"))
+            .iter()
+            .flat_map(|dir| files(dir))
+            .collect();
+        all.sort();
+        all
+    };
+    let anew = crate::support::built(&request);
+    let first = packs();
+    assert!(first.len() >= 4, "idna, kit, main, _pytheas: {first:?}");
+    let kept = crate::support::built(&request);
+    assert_eq!(kept.tree_id, anew.tree_id);
+    assert_eq!(kept.warnings, anew.warnings);
+    assert!(
+        kept.warnings
+            .iter()
+            .any(|text| text.contains("`app/kit/old.py` does not compile")),
+        "{:?}",
+        kept.warnings
+    );
+    assert_eq!(packs(), first);
+    let mut all = request.clone();
+    all.environment = all.environment.clone().with("PYTHEAS_COMPILE_ANEW", "1");
+    assert_eq!(crate::support::built(&all).tree_id, anew.tree_id);
+
+    for pack in &first {
+        let mut bytes = std::fs::read(pack).unwrap();
+        let at = bytes.len() / 2;
+        bytes[at] ^= 1;
+        pytheas_durable::replace(pack, &bytes).unwrap();
+    }
+    assert_eq!(crate::support::built(&request).tree_id, anew.tree_id);
+
+    workspace.write("kit/part.py", "VALUE = 'new'\n");
+    crate::support::built(&request);
+    let program = workspace.out().join("bin/project");
+    assert!(stdout(&start(&program, false, &[])).starts_with("new "));
+    assert_eq!(packs().len(), first.len() + 1);
+}
+
+#[test]
+fn a_bundle_may_hold_only_byte_code_or_none() {
+    let workspace = Workspace::new(COMPILED);
+    workspace.write(
+        "pyproject.toml",
+        "[project]\nname = 'project'\nversion = '1'\ndependencies = ['idna']\n[tool.pytheas]\nentry = 'main.py'\n[tool.pytheas.target.only]\nbytecode = 'only'\n[tool.pytheas.target.none]\nbytecode = 'none'\n",
+    );
+    let mut request = workspace.request();
+    let mut shown = |target: Option<&str>| {
+        request.target = target.map(ToOwned::to_owned);
+        let built = crate::support::built(&request);
+        let count = |end: &str| {
+            let names = built.tree.iter().map(|(path, _)| path.as_str());
+            names
+                .filter(|name| !name.contains("python3.") || name.contains("/idna/"))
+                .filter(|name| name.ends_with(end))
+                .count()
+        };
+        let program = workspace.out().join("bin/project");
+        let said = stdout(&start(&program, false, &[]));
+        (said, count(".py"), count(".pyc") > 0, built.size_bytes)
+    };
+    let (said, _, has_code, whole) = shown(None);
+    assert!(
+        said.starts_with("* ['.py', '.py', '.py'] part.cpython"),
+        "{said}"
+    );
+    assert!(has_code);
+    let (said, sources, has_code, only) = shown(Some("only"));
+    assert!(
+        said.starts_with("* ['.pyc', '.pyc', '.pyc'] part.pyc"),
+        "{said}"
+    );
+    // The script that is started, and what does not compile.
+    assert_eq!((sources, has_code), (2, true));
+    let (said, _, has_code, none) = shown(Some("none"));
+    assert!(said.starts_with("* ['.py', '.py', '.py'] "), "{said}");
+    assert!(!has_code);
+    assert!(none < only && only < whole, "{none} {only} {whole}");
+}

@@ -10,6 +10,19 @@ pub struct BuildSpec {
     pub network: BuildNetwork,
 }
 
+/// `bytecode` of a target: what a bundle holds of its modules.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ByteCode {
+    /// Sources and byte code.
+    #[default]
+    WithSource,
+    /// Of the app's and the packages' modules only byte code.
+    Only,
+    /// Only sources.
+    None,
+}
+
 /// `true` (the project's own build), or the names of packages.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged, expecting = "`true`, `false` or a list of package names")]
