@@ -68,7 +68,15 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     }
     start.requires = requires(inventory);
     start.texts = texts(inventory);
+    start.data = package_texts(inventory);
     for distribution in &inventory.distributions {
+        let modules = distribution.files.iter().filter_map(|file| {
+            let inside = inventory.sites.iter().find_map(|site| inside(file, site))?;
+            crate::app_packages::module_of(inside)
+        });
+        start
+            .distributions
+            .insert(distribution.name.clone(), modules.collect());
         for (group, name, object) in &distribution.entry_points {
             if group != "console_scripts" && group != "gui_scripts" {
                 start.plugins.push(Plugin {
@@ -105,6 +113,32 @@ fn texts(inventory: &Inventory) -> Vec<PathBuf> {
         })
         .map(|path| inventory.dir.join(path))
         .collect()
+}
+
+/// The path relative to a folder that it lies in.
+fn inside<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    path.strip_prefix(folder)?.strip_prefix('/')
+}
+
+/// Text files of packages that may name modules, by the package's top-level module: small ones, by
+/// their ending.
+fn package_texts(inventory: &Inventory) -> BTreeMap<String, Vec<PathBuf>> {
+    const ENDINGS: &[&str] = &["yaml", "yml", "toml", "ini", "cfg", "conf", "json"];
+    let mut texts: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, size) in &inventory.files {
+        let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+        if *size > 64 << 10 || !ENDINGS.contains(&ending) {
+            continue;
+        }
+        let inside = inventory.sites.iter().find_map(|site| inside(path, site));
+        if let Some((top, _)) = inside.and_then(|inside| inside.split_once('/'))
+            && !top.contains('.')
+        {
+            let texts = texts.entry(top.to_owned()).or_default();
+            texts.push(inventory.dir.join(path));
+        }
+    }
+    texts
 }
 
 /// For the top-level modules of distributions with compiled parts: those of what they require.

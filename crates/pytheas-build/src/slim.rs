@@ -37,7 +37,15 @@ pub(crate) fn cut(job: &Job<'_>, dir: &Path, keep: &[String]) -> Result<(), Buil
     let graph = Graph::build(&start);
     warn_of_undecided(&graph, dir, job.observer);
 
-    let kept = kept_files(&inventory, &graph);
+    let mut kept = kept_files(&inventory, &graph);
+    // A published app is kept as a project's sources are: with every file but its tests.
+    let own = crate::app_packages::names(job.project);
+    for distribution in &inventory.distributions {
+        if own.contains(&distribution.name) {
+            let files = distribution.files.iter().filter(|file| !is_of_tests(file));
+            kept.extend(files.cloned());
+        }
+    }
     let dropped: BTreeSet<&str> = inventory
         .files
         .keys()
@@ -211,6 +219,15 @@ fn is_kept_elsewhere(path: &str, owner: Option<bool>) -> bool {
                 || path.starts_with("python/share/terminfo/")
         }
     }
+}
+
+fn is_of_tests(path: &str) -> bool {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let inside = folder.split_once("-packages/").map_or("", |(_, rest)| rest);
+    inside
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "tests" | "test" | "_tests"))
 }
 
 /// Whether a file that is no reachable module is data that the package may read. Sources that are
