@@ -8,14 +8,10 @@ use pytheas_project::{Project, RequirementSource, normalised_name};
 /// Lines for `keep` that mean every module of the app's packages in `site`; none for a project with
 /// sources of its own.
 pub(crate) fn keep(project: &Project, site: &Path) -> Vec<String> {
-    if project.source != RequirementSource::Published {
+    let wanted = names(project);
+    if wanted.is_empty() {
         return Vec::new();
     }
-    let wanted: BTreeSet<String> = project
-        .dependencies
-        .iter()
-        .map(|requirement| normalised_name(name_in(requirement)))
-        .collect();
     let mut lines = BTreeSet::new();
     for child in fs::read_dir(site).into_iter().flatten().flatten() {
         let name = child.file_name().to_string_lossy().into_owned();
@@ -33,6 +29,18 @@ pub(crate) fn keep(project: &Project, site: &Path) -> Vec<String> {
     lines.into_iter().collect()
 }
 
+/// The normalised names of the app's packages; none for a project with sources of its own.
+pub(crate) fn names(project: &Project) -> BTreeSet<String> {
+    if project.source != RequirementSource::Published {
+        return BTreeSet::new();
+    }
+    project
+        .dependencies
+        .iter()
+        .map(|requirement| normalised_name(name_in(requirement)))
+        .collect()
+}
+
 /// The name at the start of a requirement (PEP 508).
 fn name_in(requirement: &str) -> &str {
     let end = requirement
@@ -43,7 +51,7 @@ fn name_in(requirement: &str) -> &str {
 
 /// The module that a line of `RECORD` is the file of: `tool.*` would also mean what other packages
 /// have in the same namespace.
-fn module_of(line: &str) -> Option<String> {
+pub(crate) fn module_of(line: &str) -> Option<String> {
     let path = line.split(',').next()?.trim_matches('"');
     let (folders, file) = path.rsplit_once('/').unwrap_or(("", path));
     let stem = match file.strip_suffix(".py") {

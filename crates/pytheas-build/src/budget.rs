@@ -1,10 +1,11 @@
-//! The size that a target may have: `budget = "40 MB"`.
+//! The size that a target may have, `budget = "40 MB"`, and its packages: `budgets = { numpy = "30 MB" }`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
+use pytheas_project::normalised_name;
 use pytheas_release::Tree;
 
-use crate::error::BuildError;
+use crate::{error::BuildError, known::Inventory};
 
 /// A size as somebody wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +40,40 @@ impl Budget {
             bytes: (number * f64::from(factor)) as u64,
         })
     }
+}
+
+/// Packages, `app` and `python` of the tree in `dir` have at most what `budgets` allows; gives the
+/// names that the tree does not have.
+pub(crate) fn check_packages(
+    budgets: &BTreeMap<String, String>,
+    dir: &Path,
+) -> Result<Vec<String>, BuildError> {
+    if budgets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sizes = crate::explain::sizes(&Inventory::read(dir)?);
+    let mut absent = Vec::new();
+    for (name, text) in budgets {
+        let budget = Budget::parse(text)?;
+        let package = normalised_name(name);
+        let parts = || sizes.iter().filter(|part| part.package == package);
+        let size: u64 = parts().map(|part| part.size_bytes).sum();
+        if parts().next().is_none() {
+            absent.push(name.clone());
+        } else if size > budget.bytes {
+            let largest = parts().take(5);
+            let largest =
+                largest.map(|part| format!("`{}` {}", part.module, shown_bytes(part.size_bytes)));
+            return Err(BuildError::PackageOverBudget {
+                package: package.clone(),
+                size: shown_bytes(size),
+                over: shown_bytes(size - budget.bytes),
+                budget: budget.text,
+                largest: largest.collect::<Vec<_>>().join(", "),
+            });
+        }
+    }
+    Ok(absent)
 }
 
 /// `61.9 MB`.

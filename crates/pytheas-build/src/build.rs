@@ -277,6 +277,11 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             largest: largest(&tree),
         });
     }
+    for name in crate::budget::check_packages(&target.budgets, &tree_dir)? {
+        observer(Event::Warning {
+            text: format!("`budgets` names `{name}`, which the result does not have"),
+        });
+    }
     let dir = output.finish()?;
     Ok(Built {
         dir,

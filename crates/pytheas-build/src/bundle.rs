@@ -104,6 +104,9 @@ impl Form for Bundle {
             all.extend_from_slice(keep);
             crate::slim::cut(job, into, &all)?;
         }
+        let stdlib = job.interpreter.stdlib.under(&home);
+        let sources = [app.clone(), into.join(crate::tools::TOOLS)];
+        crate::trim::tree(&stdlib, &site, &sources)?;
         crate::strip::tree(&home)?;
 
         job.phase(Phase::ByteCode);

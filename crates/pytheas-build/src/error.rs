@@ -135,6 +135,26 @@ pub enum BuildError {
         /// The largest parts.
         largest: String,
     },
+    /// A package is larger than the target allows.
+    #[error("`{package}` has {size}, {over} more than its budget of {budget}")]
+    #[diagnostic(
+        code(pytheas::build::package_over_budget),
+        help(
+            "largest parts: {largest}; `pytheas check` names lighter packages, `slim = true` leaves out what nothing reaches"
+        )
+    )]
+    PackageOverBudget {
+        /// The package.
+        package: String,
+        /// Its size.
+        size: String,
+        /// How much it is too large.
+        over: String,
+        /// The budget as written.
+        budget: String,
+        /// Its largest parts.
+        largest: String,
+    },
     /// Something a tree cannot hold.
     #[error("the result cannot be a release tree")]
     #[diagnostic(

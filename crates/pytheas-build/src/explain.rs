@@ -16,17 +16,33 @@ use pytheas_project::{
 use serde::Serialize;
 
 use crate::{
+    heavy::{Heavy, heavy},
     known::{Inventory, InventoryError},
     launcher::LAUNCH_FILE,
     tools::TOOLS,
 };
 
-/// The import graph of the built tree in `dir`.
+/// The import graph of the built tree in `dir`; with the rules and the `keep` of the project that
+/// it was built from, when that is known, as a slim build has them.
 ///
 /// # Errors
 /// When it is no built tree or cannot be read.
-pub fn import_graph(dir: &Path) -> Result<Graph, InventoryError> {
-    Ok(Graph::build(&start(&Inventory::read(dir)?, &[])))
+pub fn import_graph(dir: &Path, project: Option<&Project>) -> Result<Graph, InventoryError> {
+    let inventory = Inventory::read(dir)?;
+    Ok(Graph::build(&start_of_project(&inventory, project)))
+}
+
+/// Where the graph begins, with what a project says about it.
+fn start_of_project(inventory: &Inventory, project: Option<&Project>) -> Start {
+    let Some(project) = project else {
+        return start(inventory, &[]);
+    };
+    let targets = project.settings.target.values();
+    let keep: BTreeSet<String> = targets.flat_map(|target| target.keep.clone()).collect();
+    let keep: Vec<String> = keep.into_iter().collect();
+    let mut start = start(inventory, &keep);
+    start.rules = project.settings.rule.clone();
+    start
 }
 
 /// Where the graph of a built tree begins; `keep` are modules that belong to it anyway.
@@ -68,7 +84,15 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     }
     start.requires = requires(inventory);
     start.texts = texts(inventory);
+    start.data = package_texts(inventory);
     for distribution in &inventory.distributions {
+        let modules = distribution.files.iter().filter_map(|file| {
+            let inside = inventory.sites.iter().find_map(|site| inside(file, site))?;
+            crate::app_packages::module_of(inside)
+        });
+        start
+            .distributions
+            .insert(distribution.name.clone(), modules.collect());
         for (group, name, object) in &distribution.entry_points {
             if group != "console_scripts" && group != "gui_scripts" {
                 start.plugins.push(Plugin {
@@ -105,6 +129,32 @@ fn texts(inventory: &Inventory) -> Vec<PathBuf> {
         })
         .map(|path| inventory.dir.join(path))
         .collect()
+}
+
+/// The path relative to a folder that it lies in.
+fn inside<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    path.strip_prefix(folder)?.strip_prefix('/')
+}
+
+/// Text files of packages that may name modules, by the package's top-level module: small ones, by
+/// their ending.
+fn package_texts(inventory: &Inventory) -> BTreeMap<String, Vec<PathBuf>> {
+    const ENDINGS: &[&str] = &["yaml", "yml", "toml", "ini", "cfg", "conf", "json"];
+    let mut texts: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for (path, size) in &inventory.files {
+        let ending = path.rsplit_once('.').map_or("", |(_, ending)| ending);
+        if *size > 64 << 10 || !ENDINGS.contains(&ending) {
+            continue;
+        }
+        let inside = inventory.sites.iter().find_map(|site| inside(path, site));
+        if let Some((top, _)) = inside.and_then(|inside| inside.split_once('/'))
+            && !top.contains('.')
+        {
+            let texts = texts.entry(top.to_owned()).or_default();
+            texts.push(inventory.dir.join(path));
+        }
+    }
+    texts
 }
 
 /// For the top-level modules of distributions with compiled parts: those of what they require.
@@ -207,17 +257,6 @@ pub struct Undeclared {
     pub line: u32,
 }
 
-/// A package that is large for what it often serves for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Heavy {
-    /// The package.
-    pub package: String,
-    /// Its size in the tree.
-    pub size_bytes: u64,
-    /// What may do as well.
-    pub instead: String,
-}
-
 /// What a check of a built tree found.
 #[derive(Debug, Clone, Serialize)]
 pub struct Check {
@@ -227,10 +266,12 @@ pub struct Check {
     pub undeclared: Vec<Undeclared>,
     /// Declared requirements that nothing reaches.
     pub unused: Vec<String>,
-    /// Imports that cannot be decided.
-    pub undecided: Vec<Undecided>,
-    /// Packages with known lighter alternatives.
+    /// Imports that cannot be decided, by the package they stand in (`app`: the app).
+    pub undecided: BTreeMap<String, Vec<Undecided>>,
+    /// The largest packages, and those with known lighter alternatives.
     pub heavy: Vec<Heavy>,
+    /// The version of Python in it.
+    pub python: Option<String>,
     /// Sizes, the largest first.
     pub sizes: Vec<PartSize>,
     /// The size of the tree.
@@ -246,56 +287,13 @@ impl Check {
     }
 }
 
-const LIGHTER: &[(&str, &str)] = &[
-    (
-        "opencv-python",
-        "`opencv-python-headless` has no windows and their libraries",
-    ),
-    (
-        "opencv-contrib-python",
-        "`opencv-contrib-python-headless` has no windows and their libraries",
-    ),
-    (
-        "tensorflow",
-        "`ai-edge-litert` or `onnxruntime` run trained models without the trainer",
-    ),
-    (
-        "torch",
-        "`onnxruntime` runs exported models without the trainer",
-    ),
-    (
-        "pandas",
-        "`polars`, or `csv` and `sqlite3` of the standard library for tables of moderate size",
-    ),
-    (
-        "boto3",
-        "`aiobotocore` or plain HTTPS for one service; `botocore` carries the data of all",
-    ),
-    (
-        "matplotlib",
-        "plots drawn elsewhere; devices rarely need them",
-    ),
-    (
-        "google-api-python-client",
-        "the client library of the one service",
-    ),
-    (
-        "ansible",
-        "`ansible-core` without the community collections",
-    ),
-    (
-        "babel",
-        "`babel` carries every locale; `zoneinfo` and format strings where one is enough",
-    ),
-];
-
 /// Checks the built tree in `dir` against the project it was built from.
 ///
 /// # Errors
 /// When it is no built tree, or the project's requirements cannot be read.
 pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
     let inventory = Inventory::read(dir)?;
-    let graph = Graph::build(&start(&inventory, &[]));
+    let graph = Graph::build(&start_of_project(&inventory, Some(project)));
     let declared: BTreeSet<String> = pytheas_project::LockInputs::of(project)?
         .requirements
         .iter()
@@ -364,21 +362,10 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
         .map(|distribution| distribution.name.clone())
         .collect();
     let sizes = sizes(&inventory);
-    let heavy = LIGHTER
-        .iter()
-        .filter_map(|(package, instead)| {
-            let size_bytes: u64 = sizes
-                .iter()
-                .filter(|part| part.package == *package)
-                .map(|part| part.size_bytes)
-                .sum();
-            (size_bytes > 0).then(|| Heavy {
-                package: (*package).to_owned(),
-                size_bytes,
-                instead: (*instead).to_owned(),
-            })
-        })
-        .collect();
+    let lock = pytheas_project::Pylock::read(&project.lock_path())
+        .ok()
+        .flatten();
+    let heavy = heavy(&sizes, lock.as_ref(), &inventory.record.platform);
     let unreached_bytes = graph
         .modules
         .values()
@@ -396,17 +383,54 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
         missing,
         undeclared,
         unused,
-        undecided: graph
-            .undecided
-            .iter()
-            .cloned()
-            .map(|undecided| shortened(undecided, &inventory.dir))
+        undecided: undecided_by_package(&inventory, &graph)
+            .into_iter()
+            .map(|(package, undecided)| {
+                let short = undecided.into_iter();
+                let short = short.map(|one| shortened(one, &inventory.dir));
+                (package, short.collect())
+            })
             .collect(),
         heavy,
+        python: inventory
+            .record
+            .interpreter
+            .as_ref()
+            .map(|interpreter| interpreter.version.clone()),
         size_bytes: inventory.files.values().sum(),
         sizes,
         unreached_bytes,
     })
+}
+
+/// What the parts of the app are called among the packages.
+pub(crate) const APP: &str = "app";
+
+/// The undecided imports by the distribution they stand in; the app's own are `app`'s.
+pub(crate) fn undecided_by_package(
+    inventory: &Inventory,
+    graph: &Graph,
+) -> BTreeMap<String, Vec<Undecided>> {
+    let owners = inventory.owners();
+    let mut found: BTreeMap<String, Vec<Undecided>> = BTreeMap::new();
+    for undecided in &graph.undecided {
+        let path = undecided.file.strip_prefix(&inventory.dir);
+        let path = path.unwrap_or(&undecided.file).to_string_lossy();
+        let is_app = graph
+            .modules
+            .get(&undecided.module)
+            .is_none_or(|module| module.origin == Origin::App);
+        let package = match owners.get(path.as_ref()) {
+            _ if is_app => APP,
+            Some(owner) => owner,
+            None => undecided.module.split('.').next().unwrap_or_default(),
+        };
+        found
+            .entry(package.to_owned())
+            .or_default()
+            .push(undecided.clone());
+    }
+    found
 }
 
 fn shortened(undecided: Undecided, dir: &Path) -> Undecided {

@@ -41,6 +41,8 @@ use crate::{
     wheel::Site,
 };
 
+pub(crate) use prepare::linux_markers;
+
 /// Names of the shared libraries that an ELF file needs; none for other files.
 pub(crate) fn needed_libraries(bytes: &[u8]) -> Vec<String> {
     runtime::needed(bytes)

@@ -25,7 +25,7 @@ use crate::{
     scratch,
 };
 
-/// How many undecided imports of packages one warning names.
+/// How many names one warning has.
 const NAMED: usize = 5;
 
 /// Cuts the tree in `dir` down to what is reached. It has everything but byte code, so that none
@@ -35,9 +35,17 @@ pub(crate) fn cut(job: &Job<'_>, dir: &Path, keep: &[String]) -> Result<(), Buil
     let mut start = explain::start(&inventory, keep);
     start.rules = job.project.settings.rule.clone();
     let graph = Graph::build(&start);
-    warn_of_undecided(&graph, dir, job.observer);
+    warn_of_undecided(&inventory, &graph, job.observer);
 
-    let kept = kept_files(&inventory, &graph);
+    let mut kept = kept_files(&inventory, &graph);
+    // A published app is kept as a project's sources are: with every file but its tests.
+    let own = crate::app_packages::names(job.project);
+    for distribution in &inventory.distributions {
+        if own.contains(&distribution.name) {
+            let files = distribution.files.iter().filter(|file| !is_of_tests(file));
+            kept.extend(files.cloned());
+        }
+    }
     let dropped: BTreeSet<&str> = inventory
         .files
         .keys()
@@ -213,6 +221,15 @@ fn is_kept_elsewhere(path: &str, owner: Option<bool>) -> bool {
     }
 }
 
+fn is_of_tests(path: &str) -> bool {
+    let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let inside = folder.split_once("-packages/").map_or("", |(_, rest)| rest);
+    inside
+        .split('/')
+        .skip(1)
+        .any(|part| matches!(part, "tests" | "test" | "_tests"))
+}
+
 /// Whether a file that is no reachable module is data that the package may read. Sources that are
 /// no modules (in `tests` and the like, or hidden by others) are none.
 fn is_data(inside: &str) -> bool {
@@ -381,11 +398,16 @@ fn remove_leftovers(dir: &Path) -> Result<(), BuildError> {
 
 /// A `RECORD` without the lines of dropped files.
 fn shorten_record(dir: &Path, info: &str) -> Result<(), BuildError> {
-    let path = dir.join(info).join("RECORD");
-    let (Ok(text), Some((site, _))) = (fs::read_to_string(&path), info.rsplit_once('/')) else {
+    let info = dir.join(info);
+    shorten_record_at(info.parent().unwrap_or(dir), &info)
+}
+
+/// The same of the folder `info` in the folder `site`.
+pub(crate) fn shorten_record_at(site: &Path, info: &Path) -> Result<(), BuildError> {
+    let path = info.join("RECORD");
+    let Ok(text) = fs::read_to_string(&path) else {
         return Ok(());
     };
-    let site = dir.join(site);
     let lines: String = text
         .lines()
         .filter(|line| {
@@ -404,42 +426,56 @@ fn shorten_record(dir: &Path, info: &str) -> Result<(), BuildError> {
     scratch::write(&path, lines.as_bytes(), scratch::Kind::Data).map_err(io_error("write", &path))
 }
 
-/// One warning for each undecided import of the app, and one for those of packages.
-fn warn_of_undecided(graph: &Graph, dir: &Path, observer: Observer<'_>) {
-    let mut of_packages = Vec::new();
-    for undecided in &graph.undecided {
-        let file = undecided.file.strip_prefix(dir).unwrap_or(&undecided.file);
-        let place = format!("{}:{}", file.display(), undecided.line);
-        let is_of_app = graph
-            .modules
-            .get(&undecided.module)
-            .is_none_or(|module| module.origin == Origin::App);
-        if is_of_app {
-            observer(Event::Warning {
-                text: format!(
-                    "{place}: `{}` imports what only running it tells; name the modules in `keep`",
-                    undecided.call
-                ),
-            });
-        } else {
-            of_packages.push(place);
+/// One warning for the undecided imports of the app, and one for those of packages.
+fn warn_of_undecided(inventory: &Inventory, graph: &Graph, observer: Observer<'_>) {
+    let by_package = explain::undecided_by_package(inventory, graph);
+    let (mut of_app, mut of_packages, mut count) = (Vec::new(), Vec::new(), 0);
+    for (package, undecided) in &by_package {
+        for one in undecided {
+            let file = one.file.strip_prefix(&inventory.dir).unwrap_or(&one.file);
+            let place = format!("{}:{}", file.display(), one.line);
+            tracing::info!(package, place, call = one.call, "undecided import");
+            if package == explain::APP {
+                of_app.push(format!("{place} `{}`", one.call));
+            }
+        }
+        if package != explain::APP {
+            count += undecided.len();
+            of_packages.push((undecided.len(), package.as_str()));
         }
     }
-    if of_packages.is_empty() {
-        return;
+    let warn = |text| observer(Event::Warning { text });
+    if !of_app.is_empty() {
+        warn(format!(
+            "the app imports what only running it tells: {}; name the modules in `keep`",
+            first(&of_app)
+        ));
     }
-    let count = of_packages.len();
-    of_packages.truncate(NAMED);
-    let more = match count - of_packages.len() {
-        0 => String::new(),
-        more => format!(" and {more} more (`pytheas check` lists them)"),
-    };
-    observer(Event::Warning {
-        text: format!(
-            "{count} imports in packages cannot be decided without running them: {}{more}; run your own tests against the result",
-            of_packages.join(", ")
-        ),
-    });
+    if !of_packages.is_empty() {
+        of_packages.sort_by_key(|(count, _)| std::cmp::Reverse(*count));
+        let names: Vec<String> = of_packages
+            .iter()
+            .map(|(count, package)| format!("{package} {count}"))
+            .collect();
+        warn(format!(
+            "{count} imports in packages are decided only when they run ({}): what lies beside them is kept; run your tests against the result, name what they miss in `keep`; `pytheas check` lists them",
+            first(&names)
+        ));
+    }
+}
+
+/// The first few of a list, and how many more there are.
+fn first(names: &[String]) -> String {
+    let shown = names
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown}, {more} more"),
+    }
 }
 
 #[cfg(test)]

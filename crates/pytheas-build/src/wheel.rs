@@ -69,6 +69,18 @@ impl Tags {
         Some(Rank(is_compiled, best, platform, build))
     }
 
+    /// Whether it is for the platform's CPU and C library, whatever the Python and its age.
+    pub(crate) fn is_for(&self, platform: &Platform) -> bool {
+        let site = Site {
+            platform,
+            minor: 0,
+            free_threaded: false,
+            glibc: (!platform.is_musl()).then_some((u16::MAX, u16::MAX)),
+        };
+        let mut tags = self.platform.split('.');
+        tags.any(|tag| platform_rank(tag, site).is_some())
+    }
+
     /// Whether it fits at all.
     #[cfg(test)]
     fn fits(&self, site: Site<'_>) -> bool {

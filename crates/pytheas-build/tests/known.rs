@@ -8,10 +8,11 @@ use std::{
 };
 
 use pytheas_build::{
-    BuildRequest, Built, Inventory, LicencePolicy, SBOM_FILE, build, check, check_reproducible,
-    import_graph,
+    BuildError, BuildRequest, Built, GapKind, Inventory, LicencePolicy, SBOM_FILE, build, check,
+    check_reproducible, import_graph, platform_gaps,
 };
-use pytheas_project::{Environment, Project};
+use pytheas_project::{Environment, Project, SlimRule};
+use pytheas_release::Platform;
 use serde_json::Value;
 
 /// A project that imports a package with a dependency it does not declare and leaves one unused.
@@ -180,7 +181,7 @@ fn a_slim_bundle_runs_and_has_only_what_is_reached() {
         "the bill lists what is shipped"
     );
 
-    let graph = import_graph(&whole.dir).unwrap();
+    let graph = import_graph(&whole.dir, None).unwrap();
     let chain: Vec<String> = graph
         .chain("markupsafe")
         .into_iter()
@@ -194,4 +195,43 @@ fn a_slim_bundle_runs_and_has_only_what_is_reached() {
     assert_eq!(found.undeclared[0].line, 3);
     assert!(found.missing.is_empty(), "{:?}", found.missing);
     assert!(found.has_failed());
+
+    // What no app reads is in neither of them.
+    let whole_has = |part: &str| {
+        let mut files = whole.tree.files();
+        files.any(|(path, _, _)| path.as_str().contains(part))
+    };
+    assert!(!whole_has("/lib2to3/") && !whole_has("/distutils/") && !whole_has(".pyi"));
+    let arm: Platform = "linux-armv7".parse().unwrap();
+    let gaps = platform_gaps(&request.project, &[arm], found.python.as_deref()).unwrap();
+    let gaps: Vec<_> = gaps[0]
+        .gaps
+        .iter()
+        .map(|gap| (gap.package.as_str(), gap.kind))
+        .collect();
+    assert_eq!(gaps, [("markupsafe", GapKind::CompiledSource)]);
+}
+
+#[test]
+fn a_rule_of_the_project_is_a_reason_and_a_budget_of_a_package_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut request, whole) = built(dir.path(), None);
+    let settings = &mut request.project.settings;
+    settings.rule = vec![SlimRule {
+        when: "jinja2".to_owned(),
+        keep: vec!["chunk".to_owned()],
+    }];
+    let graph = import_graph(&whole.dir, Some(&request.project)).unwrap();
+    assert!(graph.reached.contains_key("chunk") && graph.reached.contains_key("wave"));
+    let graph = import_graph(&whole.dir, None).unwrap();
+    assert!(!graph.reached.contains_key("chunk"));
+
+    let target = settings.target.get_mut("small").unwrap();
+    target.budgets = [("Jinja2".to_owned(), "10 kB".to_owned())].into();
+    request.target = Some("small".to_owned());
+    let error = build(&request, &|_| {}).unwrap_err();
+    assert!(
+        matches!(&error, BuildError::PackageOverBudget { package, .. } if package == "jinja2"),
+        "{error:?}"
+    );
 }

@@ -40,6 +40,7 @@ struct ToolTable {
 
 /// One `[[packages]]`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct LockedPackage {
     /// Normalised name.
     pub name: String,
@@ -47,6 +48,8 @@ pub struct LockedPackage {
     pub version: Option<String>,
     /// When it is installed (PEP 508); always when absent.
     pub marker: Option<String>,
+    /// Pythons it is for, where the lock says.
+    pub requires_python: Option<String>,
     /// Its wheels, of all platforms.
     #[serde(default)]
     pub wheels: Vec<LockedFile>,

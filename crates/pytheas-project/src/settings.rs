@@ -110,6 +110,8 @@ pub struct Target {
     pub bytecode: ByteCode,
     /// The greatest size, e.g. `40 MB`.
     pub budget: Option<String>,
+    /// The greatest sizes of packages, by name; `app` and `python` have theirs too.
+    pub budgets: BTreeMap<String, String>,
     /// The board of a `micropython` target.
     pub board: Option<String>,
 }

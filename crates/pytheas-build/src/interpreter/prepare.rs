@@ -76,7 +76,7 @@ pub(super) struct Known {
 }
 
 /// The environment markers (PEP 508) of CPython `version` on a Linux `machine`.
-pub(super) fn linux_markers(version: &Version, machine: &str) -> serde_json::Value {
+pub(crate) fn linux_markers(version: &Version, machine: &str) -> serde_json::Value {
     let release = version.release();
     let part = |index: usize| release.get(index).copied().unwrap_or(0);
     serde_json::json!({

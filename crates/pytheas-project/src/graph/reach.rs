@@ -49,6 +49,11 @@ pub struct Start {
     pub requires: BTreeMap<String, BTreeSet<String>>,
     /// Text files of the app (configuration, templates of it) whose words may name modules.
     pub texts: Vec<PathBuf>,
+    /// The modules of each distribution, without its tests: one whose plug-in is reached is kept
+    /// whole.
+    pub distributions: BTreeMap<String, Vec<String>>,
+    /// For a top-level module: text files of its package whose dotted words may name modules.
+    pub data: BTreeMap<String, Vec<PathBuf>>,
 }
 
 /// Why a module is reached.
@@ -202,6 +207,7 @@ impl Graph {
             walk.text(text);
         }
         walk.run();
+        let mut unread = start.data.clone();
         // What the program itself asks for comes first: it gives the better reasons.
         loop {
             let before = walk.graph.reached.len();
@@ -226,7 +232,20 @@ impl Graph {
                         name: plugin.name.clone(),
                     };
                     walk.reach_name(&plugin.module, &reason);
+                    // Themes and the like find the rest of themselves by name.
+                    let rest = start.distributions.get(&plugin.distribution);
+                    for name in rest.into_iter().flatten() {
+                        walk.reach_name(name, &reason);
+                    }
                 }
+            }
+            let reached = &walk.graph.reached;
+            let texts: Vec<PathBuf> = unread
+                .extract_if(.., |top, _| reached.contains_key(top))
+                .flat_map(|(_, texts)| texts)
+                .collect();
+            for text in texts {
+                walk.data(&text);
             }
             walk.run();
             if walk.graph.reached.len() == before {
@@ -419,6 +438,26 @@ impl Walk<'_> {
         }
     }
 
+    /// Dotted names of installed packages' modules in a package's data, e.g. `class` in a theme.
+    fn data(&mut self, path: &std::path::Path) {
+        let text = read_source(path);
+        let by = path.to_string_lossy().into_owned();
+        for (index, line) in text.lines().enumerate() {
+            let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+            for word in line.split(|c: char| !is_part(c)) {
+                let word = word.trim_matches('.');
+                let top = word.split('.').next().unwrap_or(word);
+                if top.len() < word.len() && self.tops.contains(top) {
+                    let reason = Reason::Named {
+                        by: by.clone(),
+                        line: u32::try_from(index + 1).unwrap_or(u32::MAX),
+                    };
+                    self.named(word, &reason);
+                }
+            }
+        }
+    }
+
     /// A dotted name of a module, or of something in one.
     fn named(&mut self, name: &str, reason: &Reason) {
         let mut name = name;
@@ -469,11 +508,17 @@ impl Walk<'_> {
             lazy,
         };
         match &import.what {
-            What::Module { name } => self.imported(module, import, name, &reason),
+            What::Module { name } => {
+                self.vendored(module, name, &[], &reason);
+                self.imported(module, import, name, &reason);
+            }
             What::Names { level, name, names } => {
                 let Some(base) = absolute(module, *level, name) else {
                     return;
                 };
+                if *level == 0 {
+                    self.vendored(module, name, names, &reason);
+                }
                 self.imported(module, import, &base, &reason);
                 for part in names {
                     if part == "*" {
@@ -510,6 +555,38 @@ impl Walk<'_> {
         }
     }
 
+    /// A package may put a folder of copies of other packages on `sys.path` and import them by
+    /// their own names (`poetry/core/_vendor/lark`).
+    fn vendored(&mut self, module: &Module, name: &str, names: &[String], reason: &Reason) {
+        for folder in self.vendor_folders(&module.name) {
+            let mut known = format!("{folder}.{name}");
+            let is_whole = self.modules.get(&known).is_some();
+            while known.len() > folder.len() && self.modules.get(&known).is_none() {
+                known.truncate(known.rfind('.').unwrap_or(0));
+            }
+            if known.len() > folder.len() {
+                self.reach_name(&known, reason);
+                for part in names.iter().filter(|_| is_whole) {
+                    if part == "*" {
+                        self.star(&known, reason);
+                    } else {
+                        self.reach_name(&format!("{known}.{part}"), reason);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The folders of copied packages beside a module and in the packages above it.
+    fn vendor_folders(&self, module: &str) -> Vec<String> {
+        std::iter::successors(Some(module), |name| {
+            name.rsplit_once('.').map(|(parent, _)| parent)
+        })
+        .flat_map(|package| VENDOR.iter().map(move |name| format!("{package}.{name}")))
+        .filter(|folder| self.modules.get(folder).is_some())
+        .collect()
+    }
+
     fn imported(&mut self, module: &Module, import: &Import, name: &str, reason: &Reason) {
         let top = name.split('.').next().unwrap_or(name);
         if RULES.ignores(&module.name, top) && module.origin == Origin::Stdlib {
@@ -533,7 +610,12 @@ impl Walk<'_> {
                 return;
             }
         }
-        if module.origin != Origin::Stdlib && !is_built_in(top) {
+        let is_vendored = || {
+            let folders = self.vendor_folders(&module.name);
+            let has = |folder: &String| self.modules.get(&format!("{folder}.{top}")).is_some();
+            folders.iter().any(has)
+        };
+        if module.origin != Origin::Stdlib && !is_built_in(top) && !is_vendored() {
             self.graph.missing.insert(Missing {
                 name: name.to_owned(),
                 by: module.name.clone(),
@@ -663,6 +745,20 @@ impl Walk<'_> {
         self.open.push_back(name.to_owned());
     }
 }
+
+/// Names of folders that hold copies of other packages.
+const VENDOR: &[&str] = &[
+    "_vendor",
+    "vendor",
+    "_vendored",
+    "vendored",
+    "_vendored_packages",
+    "extern",
+    "_extern",
+    "third_party",
+    "_third_party",
+    "_thirdparty",
+];
 
 /// Names of the standard library that a compiled module may hold without an end.
 const UNENDED: &[&str] = &[

@@ -277,3 +277,87 @@ fn a_string_that_names_a_class_reaches_its_module() {
     // A name that begins with an installed module names it, whatever follows.
     check(&graph, &["colours", "green", "plain"], &[]);
 }
+
+#[test]
+fn copies_of_packages_in_a_vendor_folder_are_imported_by_their_own_names() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import poetry.core.parser"),
+            ("site/poetry/core/__init__.py", ""),
+            ("site/poetry/core/parser.py", "from lark import Lark, tools"),
+            (
+                "site/poetry/core/_vendor/lark/__init__.py",
+                "from lark.lark import Lark",
+            ),
+            ("site/poetry/core/_vendor/lark/lark.py", ""),
+            ("site/poetry/core/_vendor/lark/tools.py", ""),
+            ("site/poetry/core/_vendor/unused/__init__.py", ""),
+        ],
+        from("main"),
+    );
+    check(
+        &graph,
+        &[
+            "poetry.core._vendor.lark.lark",
+            "poetry.core._vendor.lark.tools",
+        ],
+        &["poetry.core._vendor.unused"],
+    );
+    assert!(graph.missing.is_empty(), "{:?}", graph.missing);
+}
+
+#[test]
+fn a_plug_in_brings_all_of_its_distribution_and_only_when_its_group_is_named() {
+    let plugin = |group: &str, module: &str| Plugin {
+        group: group.to_owned(),
+        name: module.to_owned(),
+        module: module.to_owned(),
+        distribution: module.to_owned(),
+    };
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    let graph = graph(
+        &[
+            ("app/main.py", "load('themes')"),
+            ("site/alabaster/__init__.py", ""),
+            ("site/alabaster/support.py", ""),
+            ("site/other/__init__.py", ""),
+            ("site/other/late.py", ""),
+        ],
+        Start {
+            plugins: vec![plugin("themes", "alabaster"), plugin("sounds", "other")],
+            distributions: [
+                (
+                    "alabaster".to_owned(),
+                    list(&["alabaster", "alabaster.support"]),
+                ),
+                ("other".to_owned(), list(&["other", "other.late"])),
+            ]
+            .into(),
+            ..from("main")
+        },
+    );
+    check(&graph, &["alabaster.support"], &["other", "other.late"]);
+}
+
+#[test]
+fn names_in_the_data_of_a_reached_package_reach_modules_of_packages() {
+    let dir = tempfile::tempdir().unwrap();
+    put(
+        dir.path(),
+        &[("theme.conf", "style = green.styles.Dark\nlog = wave.x\n")],
+    );
+    let data = vec![dir.path().join("theme.conf")];
+    let files = [
+        ("app/main.py", "import theme"),
+        ("site/theme.py", ""),
+        ("site/green/__init__.py", ""),
+        ("site/green/styles.py", ""),
+        ("stdlib/wave.py", ""),
+    ];
+    let with = |top: &str| Start {
+        data: [(top.to_owned(), data.clone())].into(),
+        ..from("main")
+    };
+    check(&graph(&files, with("theme")), &["green.styles"], &["wave"]);
+    check(&graph(&files, with("green")), &[], &["green"]);
+}

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use pytheas_build::import_graph;
 use pytheas_project::{
-    closest,
+    Project, closest,
     graph::{Graph, Reason},
 };
 use serde::Serialize;
@@ -27,6 +27,10 @@ pub(crate) struct WhyArgs {
     /// The built tree
     #[arg(default_value = ".")]
     dir: PathBuf,
+    /// Folder of the project, for its `[[tool.pytheas.rule]]` and `keep`
+    /// [default: this folder, if it is one]
+    #[arg(long, short = 'C', value_name = "DIR")]
+    project: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -86,7 +90,11 @@ fn text(reason: &Reason) -> String {
 
 /// Prints the chain.
 pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
-    let graph = import_graph(&args.dir)?;
+    let project = match &args.project {
+        Some(dir) => Some(Project::load(dir)?),
+        None => Project::load(".".as_ref()).ok(),
+    };
+    let graph = import_graph(&args.dir, project.as_ref())?;
     let chain: Vec<Link> = graph
         .chain(&args.module)
         .into_iter()
