@@ -24,10 +24,10 @@ pub fn treemap(name: &str, check: &Check) -> String {
             .or_default()
             .push((&part.module, part.size_bytes));
     }
-    let mut packages: Vec<(&str, Vec<(&str, u64)>, u64)> = packages
+    let mut packages: Vec<_> = packages
         .into_iter()
         .map(|(package, modules)| {
-            let size = modules.iter().map(|(_, size)| size).sum();
+            let size: u64 = modules.iter().map(|(_, size)| *size).sum();
             (package, modules, size)
         })
         .filter(|(_, _, size)| *size > 0)

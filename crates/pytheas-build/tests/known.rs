@@ -216,8 +216,7 @@ fn a_slim_bundle_runs_and_has_only_what_is_reached() {
 fn a_rule_of_the_project_is_a_reason_and_a_budget_of_a_package_holds() {
     let dir = tempfile::tempdir().unwrap();
     let (mut request, whole) = built(dir.path(), None);
-    let settings = &mut request.project.settings;
-    settings.rule = vec![SlimRule {
+    request.project.settings.rule = vec![SlimRule {
         when: "jinja2".to_owned(),
         keep: vec!["chunk".to_owned()],
     }];
@@ -226,7 +225,8 @@ fn a_rule_of_the_project_is_a_reason_and_a_budget_of_a_package_holds() {
     let graph = import_graph(&whole.dir, None).unwrap();
     assert!(!graph.reached.contains_key("chunk"));
 
-    let target = settings.target.get_mut("small").unwrap();
+    let targets = &mut request.project.settings.target;
+    let target = targets.get_mut("small").unwrap();
     target.budgets = [("Jinja2".to_owned(), "10 kB".to_owned())].into();
     request.target = Some("small".to_owned());
     let error = build(&request, &|_| {}).unwrap_err();
