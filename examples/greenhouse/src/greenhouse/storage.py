@@ -128,10 +128,12 @@ class Storage:
             return cursor.rowcount
 
     async def _read(self, sql: str, values: tuple[Any, ...] = ()) -> list[Any]:
-        try:
-            return list(await self._db.execute_fetchall(sql, values))
-        except sqlite3.Error as error:
-            raise StorageError(f"cannot read `{self.path}`: {error}") from error
+        # Not between a write and its commit: what is told must not be lost.
+        async with self._writing:
+            try:
+                return list(await self._db.execute_fetchall(sql, values))
+            except sqlite3.Error as error:
+                raise StorageError(f"cannot read `{self.path}`: {error}") from error
 
 
 async def _migrate(db: aiosqlite.Connection) -> None:
