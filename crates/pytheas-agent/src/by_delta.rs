@@ -18,7 +18,7 @@ use std::{
 
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
-    BlobRef, Hasher, Sha256, Tree,
+    BlobRef, Hasher, Sha256, Tree, TreeId,
     delta::{Applier, DeltaError, Files, Head, MadeSink, Progress},
 };
 use pytheas_repo::client::{Client, ContentError};
@@ -43,6 +43,8 @@ pub(crate) struct Place<'a> {
     pub(crate) folder: PathBuf,
     /// `downloads/tree-<new>/objects`.
     pub(crate) objects: PathBuf,
+    /// The tree to make.
+    pub(crate) new: TreeId,
     /// The running tree.
     pub(crate) old: &'a Tree,
     /// Its files.
@@ -57,6 +59,39 @@ struct Begun {
     log: File,
     /// The delta from a place on, if it is coming in already.
     reader: Option<(u64, Watched)>,
+}
+
+/// A delta that comes in whole, in one run: then every byte of it counts.
+struct Whole {
+    hasher: Hasher,
+    /// What had not come when the work ended.
+    rest: Option<Watched>,
+}
+
+impl Whole {
+    /// Whether the bytes are others than the release names; not said of what cannot be read.
+    fn is_not(mut self, blob: &BlobRef) -> bool {
+        let mut buffer = vec![0; 64 << 10];
+        let mut rest = self.rest.take().map(|rest| rest.take(blob.size_bytes));
+        while let Some(rest) = &mut rest {
+            match rest.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(count) => self.hasher.update(&buffer[..count]),
+                Err(_) => return false,
+            }
+        }
+        self.hasher.finish() != blob.sha256
+    }
+}
+
+impl Begun {
+    fn whole(&self) -> Option<Whole> {
+        self.reader.as_ref().map(|_| {
+            let mut hasher = Hasher::new();
+            hasher.update(self.head.as_bytes());
+            Whole { hasher, rest: None }
+        })
+    }
 }
 
 impl Place<'_> {
@@ -82,13 +117,31 @@ impl Place<'_> {
         &self,
         client: &mut Client<'_>,
         blob: &BlobRef,
-        ready: impl FnOnce(&Head) -> Result<(), E>,
+        ready: impl Fn(&Head) -> Result<(), E>,
     ) -> Result<Tree, E> {
-        let begun = self.begin(client, blob)?;
-        ready(&begun.head)?;
-        let tree = self.go_on(client, blob, begun)?;
-        self.forget();
-        Ok(tree)
+        let mut again = true;
+        loop {
+            let begun = self.begin(client, blob)?;
+            ready(&begun.head)?;
+            let mut whole = begun.whole();
+            let result = self.go_on(client, blob, begun, &mut whole);
+            let is_wrong = whole.is_some_and(|whole| whole.is_not(blob));
+            let error = match result {
+                Ok(tree) if !is_wrong => {
+                    self.forget();
+                    return Ok(tree);
+                }
+                Ok(_) => DeltaError::Damaged("its bytes are not those that were signed".into()),
+                Err(Error::Unusable(error)) if is_wrong => error,
+                Err(error) => return Err(error.into()),
+            };
+            self.forget();
+            if !again {
+                return Err(Error::Content(Client::wrong_blob(blob, error)).into());
+            }
+            tracing::warn!("{error}; fetching the delta again");
+            again = false;
+        }
     }
 
     /// Removes what only serves to go on.
@@ -172,7 +225,13 @@ impl Place<'_> {
         }
     }
 
-    fn go_on(&self, client: &mut Client<'_>, blob: &BlobRef, begun: Begun) -> Result<Tree, Error> {
+    fn go_on(
+        &self,
+        client: &mut Client<'_>,
+        blob: &BlobRef,
+        begun: Begun,
+        whole: &mut Option<Whole>,
+    ) -> Result<Tree, Error> {
         let Begun {
             head,
             kept,
@@ -180,7 +239,22 @@ impl Place<'_> {
             mut reader,
         } = begun;
         let log = &mut log;
-        let mut applier = Applier::new(head, self.old).map_err(Error::Unusable)?;
+        let is_other = head.new_id() != self.new;
+        let made = format!("it makes tree {}", head.new_id());
+        let applier = if is_other {
+            Err(DeltaError::Damaged(made))
+        } else {
+            Applier::new(head, self.old)
+        };
+        let mut applier = match applier {
+            Ok(applier) => applier,
+            Err(error) => {
+                if let Some(whole) = whole {
+                    whole.rest = reader.take().map(|(_, source)| source);
+                }
+                return Err(Error::Unusable(error));
+            }
+        };
         for (progress, before) in kept {
             if !self.is_there(&progress) || !applier.skip(&progress, self.prefix(&progress)) {
                 log.set_len(before).map_err(self.disk())?;
@@ -209,6 +283,9 @@ impl Place<'_> {
                 self.keep_segment(place, &packed);
                 return Err(Error::Content(Client::broken_blob(blob, source)));
             }
+            if let Some(whole) = whole {
+                whole.hasher.update(&packed);
+            }
             match applier.step(&packed, self.files, &mut sink) {
                 Ok(progress) => {
                     let record = encode_progress(&progress);
@@ -220,6 +297,7 @@ impl Place<'_> {
                     tracing::warn!("{error}; fetching it again");
                     again = false;
                     reader = None;
+                    *whole = None;
                 }
                 Err(error @ DeltaError::DamagedSegment { .. }) => {
                     self.forget();
@@ -230,6 +308,9 @@ impl Place<'_> {
                 }
                 Err(error) => {
                     self.forget();
+                    if let Some(whole) = whole {
+                        whole.rest = reader.take().map(|(_, source)| source);
+                    }
                     return Err(Error::Unusable(error));
                 }
             }

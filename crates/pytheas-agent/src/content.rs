@@ -220,14 +220,11 @@ impl Fetching<'_> {
         let place = Place {
             folder: self.dir.fetched(to),
             objects: self.dir.objects(to),
+            new: to,
             old,
             files: &SlotFiles(self.dir.slot(from.tree)),
         };
         let new = place.apply(client, blob, |head| -> Result<(), DeltaTrouble> {
-            if head.new_id() != to {
-                let damage = format!("it makes tree {}", head.new_id());
-                return Err(DeltaTrouble::Unusable(DeltaError::Damaged(damage)));
-            }
             // The packed segment at hand may have to be kept when the network goes away.
             let largest = blob
                 .size_bytes

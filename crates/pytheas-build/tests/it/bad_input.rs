@@ -6,7 +6,7 @@ use crate::support::{Workspace, built, environment, run, shown, stdout, try_buil
 const HELLO: (&str, &str) = ("main.py", "import idna\nprint(idna.encode('a'))\n");
 
 #[test]
-fn requirements_files_that_name_each_other_are_read_once_each() {
+fn requirements_files_that_name_each_other_are_refused_by_name() {
     let workspace = Workspace::new(&[
         HELLO,
         (
@@ -19,11 +19,12 @@ fn requirements_files_that_name_each_other_are_read_once_each() {
     ]);
     let link = workspace.project().join("link.txt");
     std::os::unix::fs::symlink("requirements.txt", link).unwrap();
-    let built = built(&workspace.request());
-    let output = run(&built.dir.join("bin/project"), &[]);
-    assert_eq!(stdout(&output), "b'a'\n");
-    let lock = std::fs::read_to_string(workspace.project().join("pylock.toml")).unwrap();
-    assert!(lock.contains("version = \"3.7\""), "{lock}");
+    let error = shown(&try_build(&workspace.request()).unwrap_err());
+    assert!(
+        error.contains("names itself") && error.contains("b.txt` line 1"),
+        "{error}"
+    );
+    assert!(!workspace.out().exists());
 }
 
 #[test]
