@@ -389,9 +389,12 @@ fn what_is_installed_is_what_uv_installs() {
         .under(&built.dir.join("python"));
     let (ours, mut theirs) = (files(&site), files(&theirs));
     // Data goes to the interpreter's prefix, where programs look for it; uv leaves it here.
-    // Type stubs stay out: no program reads them.
+    // Type stubs and C sources stay out: no program reads them.
     theirs.retain(|name, _| {
-        !name.starts_with("share/") && !name.starts_with("etc/") && !name.ends_with(".pyi")
+        !name.starts_with("share/")
+            && !name.starts_with("etc/")
+            && !name.ends_with(".pyi")
+            && !name.ends_with(".c")
     });
     let names: Vec<_> = ours.keys().collect();
     assert_eq!(names, theirs.keys().collect::<Vec<_>>());
