@@ -70,7 +70,7 @@ struct Whole {
 
 impl Whole {
     /// Whether the bytes are others than the release names; not said of what cannot be read.
-    fn is_not(mut self, blob: &BlobRef) -> bool {
+    fn differs_from(mut self, blob: &BlobRef) -> bool {
         let mut buffer = vec![0; 64 << 10];
         let mut rest = self.rest.take().map(|rest| rest.take(blob.size_bytes));
         while let Some(rest) = &mut rest {
@@ -125,7 +125,7 @@ impl Place<'_> {
             ready(&begun.head)?;
             let mut whole = begun.whole();
             let result = self.go_on(client, blob, begun, &mut whole);
-            let is_wrong = whole.is_some_and(|whole| whole.is_not(blob));
+            let is_wrong = whole.is_some_and(|whole| whole.differs_from(blob));
             let error = match result {
                 Ok(tree) if !is_wrong => {
                     self.forget();

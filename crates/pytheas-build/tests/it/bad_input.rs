@@ -1,7 +1,7 @@
 //! Inputs that are wrong on purpose: each ends, with an error that names what to change or with a
 //! result that is whole.
 
-use crate::support::{Workspace, built, environment, run, shown, stdout, try_build};
+use crate::support::{Workspace, built, environment, shown, try_build};
 
 const HELLO: (&str, &str) = ("main.py", "import idna\nprint(idna.encode('a'))\n");
 
