@@ -13,14 +13,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
     BlobRef, Entry, RelPath, Release, Sha256, Tree,
-    delta::{DeltaError, Files, ObjectSink},
+    delta::{DeltaError, ObjectSink},
 };
 use pytheas_repo::{client::Client, fetch::Fetch, index::ContentIndex};
 use pytheas_update::{Failure, Job, Reason};
@@ -222,7 +222,7 @@ impl Fetching<'_> {
             objects: self.dir.objects(to),
             new: to,
             old,
-            files: &SlotFiles(self.dir.slot(from.tree)),
+            files: &trees::Folder(self.dir.slot(from.tree)),
         };
         let new = place.apply(client, blob, |head| -> Result<(), DeltaTrouble> {
             // The packed segment at hand may have to be kept when the network goes away.
@@ -339,33 +339,6 @@ impl From<Trouble> for DeltaTrouble {
 impl From<Failure> for DeltaTrouble {
     fn from(failure: Failure) -> Self {
         Self::Trouble(Trouble::Failed(failure))
-    }
-}
-
-/// The files of a slot.
-struct SlotFiles(PathBuf);
-
-impl Files for SlotFiles {
-    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut file = File::open(path.under(&self.0))?;
-        file.seek(SeekFrom::Start(offset))?;
-        let mut bytes = vec![0; len];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    fn read_into(
-        &self,
-        path: &RelPath,
-        offset: u64,
-        len: usize,
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        let mut file = File::open(path.under(&self.0))?;
-        file.seek(SeekFrom::Start(offset))?;
-        let before = out.len();
-        out.resize(before + len, 0);
-        file.read_exact(&mut out[before..])
     }
 }
 

@@ -25,7 +25,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use pytheas_project::{Connectivity, Environment, LockedPackage, Pylock, Uv};
+use pytheas_project::{Connectivity, Environment, LockedFile, LockedPackage, Pylock, Uv};
 use pytheas_release::{Platform, RelPath, Sha256};
 
 use crate::{
@@ -172,34 +172,50 @@ impl Installer<'_> {
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
         let fetcher = fetch::Fetcher::new(&store, self.environment, self.connectivity, folder);
-        let parallel = |(package, choice): &(&LockedPackage, Chosen<'_>)| match choice {
-            Chosen::Wheel(file, sha256) => fetcher.wheel(file, *sha256).map(Some),
-            Chosen::Source(..) | Chosen::Other(_) => {
-                let _ = package;
-                Ok(None)
-            }
-        };
-        let fetched = in_parallel(&chosen, parallel);
-        let mut contents = Vec::new();
-        for ((package, choice), fetched) in chosen.iter().zip(fetched) {
-            contents.push(match (fetched?, choice) {
-                (Some(contents), _) => contents,
-                (None, Chosen::Source(file, sha256)) => {
-                    self.build_source(package, &fetcher.source(file, *sha256)?, &store)?
-                }
-                (None, Chosen::Other(place)) => {
-                    return Err(InstallError::ForeignSource {
-                        package: package.name.clone(),
-                        place,
-                        platform: self.platform.clone(),
-                    }
-                    .into());
-                }
-                (None, Chosen::Wheel(..)) => unreachable!("wheels are fetched above"),
-            });
-        }
+        let contents = self.each(
+            &chosen,
+            &|file, sha256| fetcher.wheel(file, sha256),
+            &|package, file, sha256| {
+                self.build_source(package, &fetcher.source(file, sha256)?, &store)
+            },
+        )?;
         self.place(&store, &contents, site)?;
         Ok(true)
+    }
+
+    /// What `wheel` gives for each wheel, side by side, and then `source` for each source
+    /// distribution, in the order of `chosen`.
+    fn each<T: Send>(
+        &self,
+        chosen: &[(&LockedPackage, Chosen<'_>)],
+        wheel: &(dyn Fn(&LockedFile, Sha256) -> Result<T, InstallError> + Sync),
+        source: &dyn Fn(&LockedPackage, &LockedFile, Sha256) -> Result<T, DependencyError>,
+    ) -> Result<Vec<T>, DependencyError> {
+        let fetched = in_parallel(chosen, |(_, choice)| match choice {
+            Chosen::Wheel(file, sha256) => Some(wheel(file, *sha256)),
+            Chosen::Source(..) | Chosen::Other(_) => None,
+        });
+        let made = chosen
+            .iter()
+            .zip(fetched)
+            .map(|((package, choice), wheel)| {
+                Ok(match (wheel, choice) {
+                    (Some(wheel), _) => wheel?,
+                    // Wheels are there by now, so this is a source.
+                    (None, Chosen::Wheel(file, sha256) | Chosen::Source(file, sha256)) => {
+                        source(package, file, *sha256)?
+                    }
+                    (None, Chosen::Other(place)) => {
+                        return Err(InstallError::ForeignSource {
+                            package: package.name.clone(),
+                            place,
+                            platform: self.platform.clone(),
+                        }
+                        .into());
+                    }
+                })
+            });
+        made.collect()
     }
 
     /// Installs the app's own wheel at `path`, which was just built here, into `site`.

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File, Permissions},
     io::{self, Read},
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{FileExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -11,7 +11,32 @@ use std::{
     },
 };
 
-use pytheas_release::{Entry, Hasher, PathError, RelPath, Sha256, Tree, TreeError};
+use pytheas_release::{Entry, Hasher, PathError, RelPath, Sha256, Tree, TreeError, delta::Files};
+
+/// The files of the tree that lies in a folder.
+#[derive(Debug, Clone)]
+pub struct Folder(pub PathBuf);
+
+impl Files for Folder {
+    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(len);
+        self.read_into(path, offset, len, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn read_into(
+        &self,
+        path: &RelPath,
+        offset: u64,
+        len: usize,
+        out: &mut Vec<u8>,
+    ) -> io::Result<()> {
+        let file = File::open(path.under(&self.0))?;
+        let before = out.len();
+        out.resize(before + len, 0);
+        file.read_exact_at(&mut out[before..], offset)
+    }
+}
 
 /// A folder that cannot be read as a tree.
 #[derive(Debug, thiserror::Error)]

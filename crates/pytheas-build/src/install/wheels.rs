@@ -5,9 +5,7 @@ use std::path::Path;
 use pytheas_project::{LockedFile, LockedPackage, Pylock};
 use pytheas_release::Sha256;
 
-use super::{
-    Chosen, InstallError, Installer, choose, fetch::Fetcher, in_parallel, io_error, store::Store,
-};
+use super::{InstallError, Installer, choose, fetch::Fetcher, io_error, store::Store};
 use crate::{dependencies::DependencyError, wheel_form};
 
 /// A wheel.
@@ -29,29 +27,13 @@ impl Installer<'_> {
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
         let fetcher = Fetcher::new(&store, self.environment, self.connectivity, folder);
-        let fetched = in_parallel(&chosen, |(_, choice)| match choice {
-            Chosen::Wheel(file, sha256) => fetch_wheel(&fetcher, &store, file, *sha256).map(Some),
-            Chosen::Source(..) | Chosen::Other(_) => Ok(None),
-        });
-        let mut wheels = Vec::new();
-        for ((package, choice), fetched) in chosen.iter().zip(fetched) {
-            wheels.push(match (fetched?, choice) {
-                (Some(wheel), _) => wheel,
-                (None, Chosen::Source(file, sha256)) => {
-                    self.wheel_of_source(package, &fetcher.source(file, *sha256)?, &store)?
-                }
-                (None, Chosen::Other(place)) => {
-                    return Err(InstallError::ForeignSource {
-                        package: package.name.clone(),
-                        place,
-                        platform: self.platform.clone(),
-                    }
-                    .into());
-                }
-                (None, Chosen::Wheel(..)) => unreachable!("wheels are fetched above"),
-            });
-        }
-        Ok(wheels)
+        self.each(
+            &chosen,
+            &|file, sha256| fetch_wheel(&fetcher, &store, file, sha256),
+            &|package, file, sha256| {
+                self.wheel_of_source(package, &fetcher.source(file, sha256)?, &store)
+            },
+        )
     }
 
     /// Builds a source distribution, with this machine's compiler or the target's.

@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use pytheas_durable::trees::Folder;
 use pytheas_release::{
     Entry, RelPath, Sha256, Tree,
     delta::{self, Files, ObjectSink},
@@ -77,15 +78,6 @@ pub(super) async fn make(
         Ok((tree, delta))
     })
     .await
-}
-
-/// The files of a tree that lies in a folder.
-struct Folder(PathBuf);
-
-impl Files for Folder {
-    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        read_at(&path.under(&self.0), offset, len)
-    }
 }
 
 /// The files of an old tree: unchanged ones from the new tree, the others as they were fetched.

@@ -10,8 +10,8 @@ use std::{
 use jiff::SignedDuration;
 use pytheas_durable::trees;
 use pytheas_release::{
-    RelPath, Sha256, Tree,
-    delta::{Delta, Files, MadeSink},
+    Sha256, Tree,
+    delta::{Delta, MadeSink},
 };
 use pytheas_repo::{
     client::Client,
@@ -69,15 +69,6 @@ fn the_layout_is_the_contract() {
     ");
 }
 
-struct Slot(PathBuf);
-
-impl Files for Slot {
-    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let bytes = fs::read(path.under(&self.0))?;
-        Ok(bytes[offset as usize..offset as usize + len].to_vec())
-    }
-}
-
 /// The hashes of what was made.
 #[derive(Default)]
 struct Made(Vec<Sha256>);
@@ -121,7 +112,9 @@ fn a_small_change_is_a_small_delta_that_needs_no_other_document() {
     let delta = Delta::open(fs::File::open(path).unwrap()).unwrap();
     assert_eq!(delta.head().contents(), 2, "app/main.py and pytheas.json");
     let mut made = Made::default();
-    let new: Tree = delta.apply(&old, &Slot(old_dir), &mut made).unwrap();
+    let new: Tree = delta
+        .apply(&old, &trees::Folder(old_dir), &mut made)
+        .unwrap();
     assert_eq!(new.id(), release.tree.id);
     assert_eq!(made.0.len(), 2);
     assert!(

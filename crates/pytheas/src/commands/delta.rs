@@ -3,8 +3,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs::{self, File, OpenOptions},
-    io::{self, BufReader, Read as _, Seek as _, SeekFrom, Write as _},
-    os::unix::fs::FileExt as _,
+    io::{self, BufReader, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
     time::Instant,
 };
@@ -14,7 +13,7 @@ use miette::{Context as _, IntoDiagnostic as _};
 use pytheas_durable::trees;
 use pytheas_release::{
     Entry, RelPath, Sha256, Tree,
-    delta::{self, Delta, Files, MadeSink},
+    delta::{self, Delta, MadeSink},
 };
 use serde::Serialize;
 
@@ -137,8 +136,8 @@ fn make(args: &MakeArgs, context: &Context) -> miette::Result<()> {
     let (delta, summary) = delta::make_with_summary(
         &old,
         &new,
-        &Folder(args.old.clone()),
-        &Folder(args.new.clone()),
+        &trees::Folder(args.old.clone()),
+        &trees::Folder(args.new.clone()),
     )
     .into_diagnostic()?;
     let make_ms = begun.elapsed().as_millis() as u64;
@@ -182,7 +181,7 @@ fn apply(args: &ApplyArgs, context: &Context) -> miette::Result<()> {
         .into_diagnostic()
         .wrap_err_with(|| cannot("create", &objects))?;
     let (made, made_bytes) = (delta.head().contents(), delta.head().content_bytes());
-    let files = Folder(args.old.clone());
+    let files = trees::Folder(args.old.clone());
     let mut sink = Objects(objects.clone(), None);
     let result = delta
         .apply(&old, &files, &mut sink)
@@ -250,35 +249,6 @@ fn lay_out(
         }
     }
     fs::remove_dir_all(objects)
-}
-
-/// The files below a folder.
-struct Folder(PathBuf);
-
-impl Files for Folder {
-    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        File::open(path.under(&self.0))?.read_exact_at(&mut bytes, offset)?;
-        Ok(bytes)
-    }
-
-    fn read_into(
-        &self,
-        path: &RelPath,
-        offset: u64,
-        len: usize,
-        out: &mut Vec<u8>,
-    ) -> io::Result<()> {
-        let mut file = File::open(path.under(&self.0))?;
-        file.seek(SeekFrom::Start(offset))?;
-        let before = out.len();
-        file.take(len as u64).read_to_end(out)?;
-        if out.len() - before == len {
-            Ok(())
-        } else {
-            Err(io::ErrorKind::UnexpectedEof.into())
-        }
-    }
 }
 
 /// What is made, named by its hash.
