@@ -8,8 +8,7 @@ use std::{
 };
 
 use pytheas_project::{
-    Connectivity, Entry, Environment, PYLOCK_FILE, Project, Pylock, PythonRequest, Uv,
-    lock::{self, LockError, LockOptions, LockReport, LockStatus},
+    Connectivity, Entry, Environment, Project, PythonRequest, Uv, lock::LockReport,
 };
 use pytheas_release::{BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, Version};
 
@@ -18,7 +17,8 @@ use crate::{
     error::{BuildError, io_error},
     event::{Event, Observer, Phase},
     form::{self, Job},
-    interpreter::{self, Interpreter, InterpreterChoice, InterpreterError, Wanted},
+    interpreter::{Interpreter, InterpreterChoice},
+    locking::lock_and_interpreter,
     output::Output,
     scratch::{self, Kind},
 };
@@ -302,134 +302,4 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
 fn read_back(dir: &Path) -> Result<Tree, BuildError> {
     pytheas_durable::trees::set_modes(dir, 0).map_err(io_error("set modes in", dir))?;
     pytheas_durable::trees::scan(dir).map_err(|source| BuildError::Tree { source })
-}
-
-pub(crate) struct Lock {
-    pub(crate) content: Pylock,
-    pub(crate) path: PathBuf,
-    report: Option<LockReport>,
-    /// Keeps a lock file that could not be written into the project.
-    _scratch: Option<tempfile::TempDir>,
-}
-
-/// The interpreter and the lock. The lock comes first when it holds, since it limits the Pythons;
-/// else the interpreter, since it says for which Pythons to lock when the project does not.
-pub(crate) fn lock_and_interpreter(
-    request: &BuildRequest,
-    python: Option<&PythonRequest>,
-    platform: &Platform,
-    uv: &Uv,
-    observer: Observer<'_>,
-) -> Result<(Interpreter, Lock), BuildError> {
-    let project = &request.project;
-    let mirror = request
-        .python_mirror
-        .as_deref()
-        .or_else(|| request.environment.get("PYTHEAS_PYTHON_MIRROR"))
-        .or(project.settings.python_mirror.as_deref());
-    let interpreter_for = |locked: Option<&PythonRequest>| {
-        observer(Event::Phase(Phase::Interpreter));
-        interpreter::provide(&Wanted {
-            python,
-            locked,
-            platform,
-            choice: &request.interpreter,
-            mirror,
-            connectivity: request.connectivity,
-            environment: &request.environment,
-            observer,
-        })
-    };
-    let path = project.lock_path();
-    observer(Event::Phase(Phase::Lock));
-    let usable = match (lock::status(project)?, request.lock) {
-        (LockStatus::Current(content), _) | (LockStatus::Foreign(content), LockMode::Frozen) => {
-            Some(content)
-        }
-        (LockStatus::Missing, LockMode::Locked | LockMode::Frozen) => {
-            return Err(LockError::Missing { path }.into());
-        }
-        (LockStatus::Foreign(_), LockMode::Locked) => {
-            return Err(LockError::Foreign { path }.into());
-        }
-        (LockStatus::Stale(changes), LockMode::Locked) => {
-            return Err(LockError::Stale { path, changes }.into());
-        }
-        (LockStatus::Stale(_), LockMode::Frozen) => read_lock(&path)?,
-        (_, LockMode::Update) => None,
-    };
-    if let Some(content) = usable {
-        let locked = content
-            .requires_python
-            .as_deref()
-            .and_then(|text| text.parse().ok());
-        match interpreter_for(locked.as_ref()) {
-            // The lock was made for the Python that was found then, not for one that the project
-            // says; now another is wanted.
-            Err(InterpreterError::None { .. } | InterpreterError::Version { .. })
-                if request.lock == LockMode::Update && project.python(None).is_none() => {}
-            result => {
-                return Ok((
-                    result?,
-                    Lock {
-                        content,
-                        path,
-                        report: None,
-                        _scratch: None,
-                    },
-                ));
-            }
-        }
-    }
-    let interpreter = interpreter_for(project.requires_python.as_ref())?;
-    let short = interpreter
-        .version
-        .splitn(3, '.')
-        .take(2)
-        .collect::<Vec<_>>()
-        .join(".");
-    let options = LockOptions {
-        python_version: Some(short),
-        interpreter: interpreter.tool(),
-        ..LockOptions::default()
-    };
-    let tell = |event| observer(Event::Project(event));
-    let is_writable = rustix::fs::access(&project.dir, rustix::fs::Access::WRITE_OK).is_ok();
-    let (report, scratch) = if is_writable {
-        (lock::lock(project, uv, &options, &tell)?, None)
-    } else {
-        let scratch =
-            tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-        let report = lock::lock_into(
-            project,
-            &scratch.path().join(PYLOCK_FILE),
-            uv,
-            &options,
-            &tell,
-        )?;
-        observer(Event::Warning {
-            text: format!(
-                "`{}` cannot be written; this build's lock is not kept",
-                path.display()
-            ),
-        });
-        (report, Some(scratch))
-    };
-    let content = read_lock(&report.path)?.ok_or_else(|| LockError::Missing {
-        path: report.path.clone(),
-    })?;
-    let path = report.path.clone();
-    Ok((
-        interpreter,
-        Lock {
-            content,
-            path,
-            report: Some(report),
-            _scratch: scratch,
-        },
-    ))
-}
-
-fn read_lock(path: &Path) -> Result<Option<Pylock>, LockError> {
-    Ok(Pylock::read(path)?)
 }

@@ -237,7 +237,10 @@ fn without_wheel(package: &LockedPackage, platform: &Platform) -> (GapKind, Stri
             GapKind::Source,
             "no wheel fits; built from its source, which runs its build code".to_owned(),
         ),
-        None if package.vcs.is_some() || package.directory.is_some() || package.archive.is_some() => {
+        None if package.vcs.is_some()
+            || package.directory.is_some()
+            || (package.archive.is_some() && package.wheels.is_empty()) =>
+        {
             let place = if package.vcs.is_some() {
                 "version control"
             } else if package.directory.is_some() {

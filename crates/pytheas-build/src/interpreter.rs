@@ -92,6 +92,7 @@ pub(crate) fn headers(
         connectivity,
         environment,
         observer,
+        foreseen: &|_| {},
     };
     debian::headers(&wanted, interpreter).map(Some)
 }
@@ -377,6 +378,17 @@ pub(crate) struct Wanted<'a> {
     pub(crate) connectivity: Connectivity,
     pub(crate) environment: &'a Environment,
     pub(crate) observer: Observer<'a>,
+    /// Told, by a provider that knows it before the work begins, what it will give.
+    pub(crate) foreseen: &'a dyn Fn(Foreseen),
+}
+
+/// What is known of an interpreter while it is being made.
+#[derive(Debug, Clone)]
+pub(crate) struct Foreseen {
+    /// Its version, e.g. `3.11.7`.
+    pub(crate) version: String,
+    /// A program of this machine that is such a Python.
+    pub(crate) python: Option<PathBuf>,
 }
 
 impl Wanted<'_> {
@@ -396,7 +408,7 @@ impl Wanted<'_> {
         }
     }
 
-    fn cache(&self) -> PathBuf {
+    pub(crate) fn cache(&self) -> PathBuf {
         self.environment.cache_dir().join("interpreters")
     }
 }

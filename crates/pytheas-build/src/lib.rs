@@ -32,6 +32,7 @@ mod installed_entry;
 mod interpreter;
 mod known;
 mod launcher;
+mod locking;
 mod native;
 mod one_file;
 mod output;

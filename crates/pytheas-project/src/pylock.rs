@@ -63,6 +63,26 @@ pub struct LockedPackage {
     pub archive: Option<toml::Table>,
 }
 
+impl LockedPackage {
+    /// A requirement may name a file by its address: then that is the package's one wheel or source
+    /// distribution, and is taken like an index's.
+    fn sort_archive(&mut self) {
+        let Some(archive) = &self.archive else {
+            return;
+        };
+        let is_part = archive.contains_key("subdirectory");
+        let Ok(file) = archive.clone().try_into::<LockedFile>() else {
+            return;
+        };
+        let name = file.file_name();
+        if name.ends_with(".whl") {
+            self.wheels.push(file);
+        } else if name.ends_with(".tar.gz") && !is_part {
+            self.sdist = Some(file);
+        }
+    }
+}
+
 /// A file of a package.
 #[derive(Debug, Clone, Deserialize)]
 pub struct LockedFile {
@@ -152,7 +172,7 @@ impl Pylock {
             }
             Ok(content) => content,
         };
-        let lock: Self =
+        let mut lock: Self =
             toml::from_str(&content).map_err(|error| damaged(path, &content, &error))?;
         if lock.lock_version.split('.').next() != Some("1") {
             return Err(PylockError::Version {
@@ -160,6 +180,9 @@ impl Pylock {
                 version: lock.lock_version,
             });
         }
+        lock.packages
+            .iter_mut()
+            .for_each(LockedPackage::sort_archive);
         Ok(Some(lock))
     }
 
@@ -181,6 +204,28 @@ fn damaged(path: &Path, content: &str, error: &toml::de::Error) -> ManifestError
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wheel_given_by_its_address_is_the_packages_wheel() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pylock.toml");
+        let package = |name: &str, file: &str| {
+            format!(
+                "[[packages]]\nname = \"{name}\"\narchive = {{ path = \"{file}\", hashes = {{}} }}\n"
+            )
+        };
+        let text = format!(
+            "lock-version = \"1.0\"\n{}{}{}",
+            package("a", "../a-1-py3-none-any.whl"),
+            package("b", "b-1.tar.gz"),
+            package("c", "c.zip"),
+        );
+        pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        let lock = Pylock::read(&path).unwrap().unwrap();
+        let files = |package: &LockedPackage| (package.wheels.len(), package.sdist.is_some());
+        let found: Vec<_> = lock.packages.iter().map(files).collect();
+        assert_eq!(found, [(1, false), (0, true), (0, false)]);
+    }
 
     #[test]
     fn a_file_is_named_by_its_address() {

@@ -14,7 +14,7 @@ use pytheas_release::{Platform, RelPath};
 use walkdir::WalkDir;
 
 use super::{
-    HEADERS, Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted,
+    Foreseen, HEADERS, Interpreter, InterpreterChoice, InterpreterError, Provider, Wanted,
     elf::{self, Search},
     io_error,
     ld_cache::LdCache,
@@ -48,6 +48,10 @@ impl Provider for Host {
         if let Some(interpreter) = prepare::cached(&cache, &key) {
             return Ok(Some(interpreter));
         }
+        (wanted.foreseen)(Foreseen {
+            version: probe.version.to_string(),
+            python: Some(probe.executable.clone()),
+        });
         let (raw, program) = copy(&probe, &cache)?;
         prepare::finish(raw, &program, &key, wanted).map(Some)
     }

@@ -106,6 +106,7 @@ pub(crate) fn compiled_distribution(
         connectivity: request.connectivity,
         environment: &request.environment,
         observer,
+        foreseen: &|_| {},
     })?;
     let installer = Installer {
         interpreter: &interpreter,

@@ -8,11 +8,12 @@ use pytheas_release::{BuildRecord, Platform, RECORD_FILE, Sha256};
 
 use super::{TestRequest, emulation::Emulation, error::TestError, step, unpack};
 use crate::{
-    build::{BuildRequest, Lock, build, lock_and_interpreter},
+    build::{BuildRequest, build},
     error::{BuildError, io_error},
     event::Observer,
     install::{Installer, WheelFile},
     interpreter::{Interpreter, InterpreterChoice},
+    locking::{Lock, lock_and_interpreter},
     one_file::one_file,
     scratch::{self, Kind},
     wheel_form, wheelhouse,

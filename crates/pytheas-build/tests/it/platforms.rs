@@ -352,6 +352,51 @@ fn greenhouse_passes_its_tests_on_32_bit_arm() {
     greenhouse_passes_on("linux-armv7");
 }
 
+/// A wheel of one module in `folder`.
+fn write_wheel(folder: &Path, name: &str) {
+    use std::io::Write as _;
+    let info = format!("{name}-1.0.dist-info");
+    let files = [
+        (format!("{name}.py"), "x = 1\n".to_owned()),
+        (
+            format!("{info}/METADATA"),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n"),
+        ),
+        (
+            format!("{info}/WHEEL"),
+            "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_owned(),
+        ),
+        (format!("{info}/RECORD"), String::new()),
+    ];
+    let path = folder.join(format!("{name}-1.0-py3-none-any.whl"));
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    for (name, text) in files {
+        zip.start_file(name, zip::write::SimpleFileOptions::default())
+            .unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn a_wheel_given_by_its_path_is_installed_for_another_cpu() {
+    if !has_debian() {
+        return;
+    }
+    let workspace = Workspace::new(&[
+        ("main.py", "import near\n"),
+        ("requirements.txt", "./near-1.0-py3-none-any.whl\n"),
+    ]);
+    write_wheel(&workspace.project(), "near");
+    let built = debian(&workspace, "linux-aarch64");
+    let site = "python/lib/python3/dist-packages";
+    let module = std::fs::read_dir(built.dir.join(site))
+        .unwrap()
+        .flatten()
+        .any(|child| child.file_name() == "near.py");
+    assert!(module);
+}
+
 #[test]
 fn what_is_installed_is_what_uv_installs() {
     let workspace = Workspace::new(&[
