@@ -1,21 +1,30 @@
 //! The device's side of a repository: trusted metadata on disk, and fetching what it vouches for.
 //!
 //! Small and synchronous; the network is a [`Fetch`], the time an argument. The client follows the
-//! client workflow of the TUF specification 1.0.33 (§5) on `tough`'s schema types. `tough`'s own
-//! loader is not used: it keeps trusted metadata with a plain write and skips the rollback check
-//! when that was torn, and it reads the system's clock (`facts/tuf.md`).
+//! client workflow of the TUF specification 1.0.33 (§5), for any repository: its own keys of all
+//! the kinds that the specification names, delegations, consistent snapshots or none. `tough` is
+//! not used: its loader keeps trusted metadata with a plain write, skips the rollback check when
+//! that was torn and reads the system's clock (`facts/tuf.md`), and its types lose fields that
+//! they do not know in delegations.
 //!
 //! ```text
 //! STATE/tuf/root.json timestamp.json snapshot.json targets.json   as they were downloaded
+//! STATE/tuf/<role>.json                                           delegated roles, percent-encoded
 //! STATE/downloads/<sha256>                                        blobs, complete or begun
 //! ```
 //! Invariants: stored metadata is replaced whole or not at all, and only by metadata that passed
 //! every check; stored metadata that does not parse is an error and never "none".
 
+mod canonical;
 mod content;
+mod delegations;
+mod keys;
 mod metadata;
 mod objects;
+mod pin;
 mod refresh;
+mod schema;
+mod search;
 mod trusted;
 
 use std::path::{Path, PathBuf};
@@ -34,11 +43,12 @@ pub(crate) use objects::fetch_objects;
 pub use refresh::Refreshed;
 
 use crate::fetch::Fetch;
+use metadata::Envelope;
 #[cfg(feature = "store")]
 pub(crate) use metadata::ROOT_MAX;
 #[cfg(not(feature = "store"))]
 use metadata::ROOT_MAX;
-use metadata::{parse, verify};
+use schema::{Role as _, Root};
 use trusted::{Stored, Trusted};
 
 /// What may be read of one file before its true size is known from signed metadata, in bytes.
@@ -56,11 +66,13 @@ pub struct Limits {
     pub target: u64,
     /// Root versions followed in one go.
     pub root_updates: u64,
+    /// Delegated roles asked for one target.
+    pub delegations: usize,
 }
 
 impl Default for Limits {
     /// 512 KiB for root, 16 KiB for timestamp, 1 MiB for snapshot and target, 16 MiB for targets,
-    /// 256 root versions.
+    /// 256 root versions, 32 delegated roles.
     fn default() -> Self {
         Self {
             root: ROOT_MAX,
@@ -69,6 +81,7 @@ impl Default for Limits {
             targets: 16 << 20,
             target: 1 << 20,
             root_updates: 256,
+            delegations: 32,
         }
     }
 }
@@ -80,6 +93,8 @@ pub struct Client<'f> {
     fetch: &'f mut dyn Fetch,
     limits: Limits,
     trusted: Trusted,
+    /// The fixed time of the last refresh (§5.1).
+    time: Option<Timestamp>,
 }
 
 /// Whether `state_dir` has a trusted root already.
@@ -98,7 +113,15 @@ pub fn is_initialised(state_dir: &Path) -> bool {
 /// [`MetadataError`] when the root is another one than `expected`, does not parse, is not signed
 /// by its own keys, or when the device trusts another repository already.
 pub fn init(state_dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<(), MetadataError> {
-    let file = "root.json";
+    init_at(&trusted::metadata_dir(state_dir), root, expected)
+}
+
+/// As [`init`], the folder for trusted metadata itself given.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_at(dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<(), MetadataError> {
+    let file = crate::layout::ROOT;
     let found = Sha256::of(root);
     if let Some(expected) = expected
         && *expected != found
@@ -108,24 +131,18 @@ pub fn init(state_dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<
             found,
         });
     }
-    let signed = parse::<tough::schema::Root>(file, root)?;
-    verify(&signed.signed, &signed, file)?;
-    let dir = trusted::metadata_dir(state_dir);
-    pytheas_durable::create_dir_all(&dir).map_err(MetadataError::write(&dir))?;
+    let envelope = Envelope::read(file, root)?;
+    let given: Root = envelope.open()?;
+    envelope.judge(Root::NAME, given.keys(Root::NAME))?;
+    pytheas_durable::create_dir_all(dir).map_err(MetadataError::write(dir))?;
     let path = dir.join(trusted::ROOT);
     match std::fs::read(&path) {
         Ok(_) => {
             // The stored root may be a later version of the one given: then nothing is to do.
-            let stored = Stored::<tough::schema::Root>::require(&path)?;
-            let same_root_keys = signed.signed.roles.get(&tough::schema::RoleType::Root)
-                == stored
-                    .signed
-                    .signed
-                    .roles
-                    .get(&tough::schema::RoleType::Root);
-            if stored.bytes == root
-                || (same_root_keys && stored.signed.signed.version >= signed.signed.version)
-            {
+            let stored = Stored::require(&path)?;
+            let (old, new) = (stored.signed.keys(Root::NAME), given.keys(Root::NAME));
+            let is_later = stored.signed.version() >= given.version();
+            if stored.bytes == root || (is_later && old.same_as(&new)) {
                 return Ok(());
             }
             Err(MetadataError::OtherRoot { path })
@@ -156,44 +173,57 @@ impl<'f> Client<'f> {
         fetch: &'f mut dyn Fetch,
         limits: Limits,
     ) -> Result<Self, MetadataError> {
-        let metadata_dir = trusted::metadata_dir(state_dir);
-        let trusted = Trusted::load(&metadata_dir)?;
+        let (metadata, downloads) = (
+            trusted::metadata_dir(state_dir),
+            state_dir.join("downloads"),
+        );
+        Self::open_at(&metadata, &downloads, fetch, limits)
+    }
+
+    /// As [`Self::open_with`], both folders given.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_at(
+        metadata_dir: &Path,
+        downloads_dir: &Path,
+        fetch: &'f mut dyn Fetch,
+        limits: Limits,
+    ) -> Result<Self, MetadataError> {
         Ok(Self {
-            metadata_dir,
-            downloads_dir: state_dir.join("downloads"),
+            trusted: Trusted::load(metadata_dir)?,
+            metadata_dir: metadata_dir.to_owned(),
+            downloads_dir: downloads_dir.to_owned(),
             fetch,
             limits,
-            trusted,
+            time: None,
         })
     }
 
     /// When the metadata that is trusted now expires, if there is any: the earliest of all roles.
     pub fn expires(&self) -> Option<Timestamp> {
+        let trusted = &self.trusted;
         Some(
-            self.trusted
+            trusted
                 .root
                 .signed
-                .signed
-                .expires
-                .min(self.trusted.timestamp.as_ref()?.signed.signed.expires)
-                .min(self.trusted.snapshot.as_ref()?.signed.signed.expires)
-                .min(self.trusted.targets.as_ref()?.signed.signed.expires),
+                .expires()
+                .min(trusted.timestamp.as_ref()?.signed.expires())
+                .min(trusted.snapshot.as_ref()?.signed.expires())
+                .min(trusted.targets.as_ref()?.signed.expires()),
         )
     }
 
-    /// Names of all targets in the trusted metadata, sorted.
+    /// Names of all targets in the trusted metadata, sorted; of delegated roles, those that were
+    /// asked for something.
     pub fn target_names(&self) -> Vec<String> {
-        let Some(targets) = &self.trusted.targets else {
-            return Vec::new();
-        };
-        let mut names: Vec<String> = targets
-            .signed
-            .signed
-            .targets
-            .keys()
-            .map(|name| name.raw().to_owned())
+        let roles = self.trusted.targets.iter();
+        let roles = roles.chain(self.trusted.delegated.values());
+        let mut names: Vec<String> = roles
+            .flat_map(|stored| stored.signed.targets.keys().cloned())
             .collect();
         names.sort();
+        names.dedup();
         names
     }
 }

@@ -142,7 +142,7 @@ pub enum DownloadError {
         found_bytes: u64,
     },
     /// Other bytes than were signed.
-    #[error("`{file}` is not what was signed: its SHA-256 is {found}, {expected} was signed")]
+    #[error("`{file}` is not what was signed: its {algorithm} is {found}, {expected} was signed")]
     #[diagnostic(
         code(pytheas::download::refused::mismatch),
         help(
@@ -152,10 +152,24 @@ pub enum DownloadError {
     Mismatch {
         /// The file.
         file: String,
-        /// What was signed.
-        expected: Sha256,
-        /// What came.
-        found: Sha256,
+        /// `SHA-256` or another hash.
+        algorithm: &'static str,
+        /// What was signed, hexadecimal.
+        expected: String,
+        /// What came, hexadecimal.
+        found: String,
+    },
+    /// Nothing to compare with.
+    #[error("`{file}` is signed with hashes we cannot check ({algorithms})")]
+    #[diagnostic(
+        code(pytheas::download::refused::no_known_hash),
+        help("publish it with SHA-256 too; a newer agent may know more hashes")
+    )]
+    NoKnownHash {
+        /// The file.
+        file: String,
+        /// What there is.
+        algorithms: String,
     },
     /// The downloads folder cannot be written.
     #[error("cannot write `{}`", path.display())]
@@ -263,8 +277,9 @@ pub(crate) fn check(path: &str, bytes: &[u8], expected: &BlobRef) -> Result<(), 
     if found != expected.sha256 {
         return Err(DownloadError::Mismatch {
             file: path.to_owned(),
-            expected: expected.sha256,
-            found,
+            algorithm: "SHA-256",
+            expected: expected.sha256.to_string(),
+            found: found.to_string(),
         });
     }
     Ok(())

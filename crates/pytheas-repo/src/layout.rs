@@ -13,6 +13,36 @@ use pytheas_release::Sha256;
 /// The only file that is ever replaced.
 pub const TIMESTAMP: &str = "metadata/timestamp.json";
 
+/// The name under which a root comes with a device.
+pub(crate) const ROOT: &str = "root.json";
+
+/// The file name of the role `role`, without a version: what is not a letter, a digit or one of
+/// `_.-~` is percent-encoded (RFC 3986 §2.1), as python-tuf and tough do it, so that a role's name
+/// can never be another path.
+pub fn role_file(role: &str) -> String {
+    use std::fmt::Write as _;
+
+    let mut name = String::with_capacity(role.len() + 5);
+    for byte in role.bytes() {
+        if byte.is_ascii_alphanumeric() || b"_.-~".contains(&byte) {
+            name.push(char::from(byte));
+        } else {
+            let _never_fails = write!(name, "%{byte:02X}");
+        }
+    }
+    name + ".json"
+}
+
+/// The metadata of `role`, in version `version` or, without consistent snapshots, in whichever
+/// there is.
+pub fn role(role: &str, version: Option<u64>) -> String {
+    let file = role_file(role);
+    match version {
+        Some(version) => format!("metadata/{version}.{file}"),
+        None => format!("metadata/{file}"),
+    }
+}
+
 /// Version `version` of the root metadata.
 pub fn root(version: u64) -> String {
     format!("metadata/{version}.root.json")
@@ -30,9 +60,14 @@ pub fn targets(version: u64) -> String {
 
 /// The file of target `name` (TUF §7.1: the hash goes before the last part of the name).
 pub fn target(name: &str, sha256: &Sha256) -> String {
+    hashed_target(name, &sha256.to_string())
+}
+
+/// As [`target`], with any hash, in hexadecimal.
+pub(crate) fn hashed_target(name: &str, hash: &str) -> String {
     match name.rsplit_once('/') {
-        Some((folder, file)) => format!("targets/{folder}/{sha256}.{file}"),
-        None => format!("targets/{sha256}.{name}"),
+        Some((folder, file)) => format!("targets/{folder}/{hash}.{file}"),
+        None => format!("targets/{hash}.{name}"),
     }
 }
 
@@ -57,5 +92,8 @@ mod tests {
         assert_eq!(target("one", &hash), format!("targets/{digits}.one"));
         assert_eq!(blob(&hash), format!("blobs/e3/{digits}"));
         assert_eq!(root(2), "metadata/2.root.json");
+        assert_eq!(role("targets", Some(7)), targets(7));
+        assert_eq!(role("timestamp", None), TIMESTAMP);
+        assert_eq!(role_file("../team é"), "..%2Fteam%20%C3%A9.json");
     }
 }

@@ -6,18 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use miette::Diagnostic;
-use pytheas_release::{
-    BlobRef, DocumentError, Hasher, Platform, Release, Sha256, Tree, TreeError, TreeId,
-};
-use tough::TargetName;
-
-use super::Client;
+use super::{Client, metadata::MetadataError, pin::Pin};
 use crate::{
-    fetch::{DownloadError, Fetch, fetch_exactly, fetch_range},
+    fetch::{DownloadError, Fetch, fetch_exactly, fetch_range, fetch_some},
     index::{ContentIndex, IndexError},
     layout,
     unpack::{UnpackError, unpack},
+};
+use miette::Diagnostic;
+use pytheas_release::{
+    BlobRef, DocumentError, Hasher, Platform, Release, Sha256, Tree, TreeError, TreeId,
 };
 
 /// Longest tree document and content index we read, in bytes as they are stored.
@@ -32,6 +30,18 @@ pub enum ContentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Download(#[from] DownloadError),
+    /// A delegated role that may name it is not in order.
+    #[error("cannot tell whether a delegated role names `{target}`")]
+    #[diagnostic(
+        code(pytheas::content::refused::delegated),
+        help("the team whose role it is must sign and publish again")
+    )]
+    Delegated {
+        /// The target asked for.
+        target: String,
+        /// What is wrong with the role.
+        source: Box<MetadataError>,
+    },
     /// No such target.
     #[error("the repository has no release `{target}`")]
     #[diagnostic(code(pytheas::content::no_target), help("{have}"))]
@@ -163,48 +173,73 @@ pub enum ContentError {
     },
 }
 
+/// A target that signed metadata names.
+struct Located {
+    file: String,
+    pin: Pin,
+}
+
 /// The bytes of the target `name`, verified against signed targets metadata (TUF §5.7).
 impl Client<'_> {
-    /// The content of the target `name`.
+    /// The content of the target `name`, at most [`super::Limits::target`] bytes.
     ///
     /// # Errors
-    /// [`ContentError::NoTarget`] when the trusted metadata does not list it; [`DownloadError`]
-    /// when what comes is not what was signed.
+    /// [`ContentError::NoTarget`] when nobody names it who may; [`ContentError::Delegated`] when a
+    /// role that may name it is not in order; [`DownloadError`] when what comes is not what was
+    /// signed.
     pub fn target(&mut self, name: &str) -> Result<Vec<u8>, ContentError> {
-        let (path, blob) = self.locate(name)?;
-        Ok(fetch_exactly(self.fetch, &path, &blob)?)
+        let located = self.locate(name)?;
+        Ok(self.fetch_located(&located)?)
+    }
+
+    /// Whether `content` is the target `name`, which then need not be fetched.
+    ///
+    /// # Errors
+    /// As [`Self::target`]; nothing of the target itself is fetched.
+    pub fn is_target(&mut self, name: &str, content: &[u8]) -> Result<bool, ContentError> {
+        let located = self.locate(name)?;
+        Ok(located.pin.check(&located.file, content).is_ok())
     }
 
     /// Where the target `name` lies, and what it must be.
-    fn locate(&self, name: &str) -> Result<(String, BlobRef), ContentError> {
-        // 5.7.1, 5.7.2 It must be in the targets metadata.
-        let targets = self
-            .trusted
-            .targets
-            .as_ref()
-            .map(|targets| &targets.signed.signed.targets);
-        let target = TargetName::new(name)
-            .ok()
-            .filter(|clean| clean.resolved() == name)
-            .and_then(|name| targets?.get(&name));
+    fn locate(&mut self, name: &str) -> Result<Located, ContentError> {
+        // 5.7.1, 5.7.2 It must be named by a role that may.
+        let target = self.search(name).map_err(|source| match source {
+            MetadataError::Download(download) => ContentError::Download(download),
+            other => ContentError::Delegated {
+                target: name.to_owned(),
+                source: Box::new(other),
+            },
+        })?;
         let Some(target) = target else {
             return Err(self.no_target(name));
         };
         // 5.7.3 Its length and hash are known before it is asked for.
-        let digest = <[u8; 32]>::try_from(&target.hashes.sha256[..]);
-        let sha256 = digest.map_or(Sha256::from_bytes([0; 32]), Sha256::from_bytes);
-        let file = layout::target(name, &sha256);
+        let pin = Pin::of_target(name, &target)?;
+        let consistent = self.trusted.root.signed.consistent_snapshot();
+        let file = match pin.in_names().filter(|_| consistent) {
+            Some(hash) => layout::hashed_target(name, hash),
+            None => format!("targets/{name}"),
+        };
         if target.length > self.limits.target {
             let limit_bytes = self.limits.target;
             return Err(DownloadError::TooLarge { file, limit_bytes }.into());
         }
-        Ok((
-            file,
-            BlobRef {
-                sha256,
-                size_bytes: target.length,
-            },
-        ))
+        Ok(Located { file, pin })
+    }
+
+    /// The file, asked for twice when it is wrong.
+    fn fetch_located(&mut self, located: &Located) -> Result<Vec<u8>, DownloadError> {
+        let Located { file, pin } = located;
+        let limit = pin.length.unwrap_or(self.limits.target);
+        let mut attempt = || {
+            let bytes = fetch_some(self.fetch, file, limit)?;
+            pin.check(file, &bytes).map(|()| bytes)
+        };
+        match attempt() {
+            Err(error) if error.is_wrong_content() => attempt(), // a proxy's hiccup, or a lie
+            other => other,
+        }
     }
 
     fn no_target(&self, name: &str) -> ContentError {
@@ -242,12 +277,13 @@ impl Client<'_> {
             found: found.to_owned(),
             wanted: platform.clone(),
         };
-        let (file, blob) = self.locate(name)?;
+        let located = self.locate(name)?;
         match name.split('/').nth(2) {
             Some(found) if found != platform.as_str() => return Err(wrong(found)),
             _ => {}
         }
-        let bytes = fetch_exactly(self.fetch, &file, &blob)?;
+        let bytes = self.fetch_located(&located)?;
+        let file = located.file;
         let release = Release::parse(name, &bytes)
             .map_err(|source| ContentError::Document { file, source })?;
         if release.platform != *platform {
@@ -476,11 +512,11 @@ fn fill(
     }
     let found = hasher.finish();
     if found != blob.sha256 {
-        let (file, expected) = (path.to_owned(), blob.sha256);
         return Err(DownloadError::Mismatch {
-            file,
-            expected,
-            found,
+            file: path.to_owned(),
+            algorithm: "SHA-256",
+            expected: blob.sha256.to_string(),
+            found: found.to_string(),
         });
     }
     Ok(())

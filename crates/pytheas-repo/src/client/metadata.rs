@@ -1,6 +1,7 @@
-//! One metadata file: parsed, its signatures judged, and what is wrong with it said in words.
+//! One metadata file: its signatures judged, then read, and what is wrong with it said in words.
 
 use std::{
+    collections::HashSet,
     io,
     path::{Path, PathBuf},
 };
@@ -8,9 +9,13 @@ use std::{
 use jiff::Timestamp;
 use miette::Diagnostic;
 use pytheas_release::Sha256;
-use serde::{Serialize, de::DeserializeOwned};
-use tough::schema::{Role, RoleType, Root, Signed};
+use serde::{Deserialize, de::Error as _};
 
+use super::{
+    canonical::signed_part,
+    keys::{Keys, Signature},
+    schema::Role,
+};
 use crate::fetch::DownloadError;
 
 /// Longest root metadata we read, in bytes.
@@ -49,9 +54,21 @@ pub enum MetadataError {
         /// The file.
         file: String,
         /// The role.
-        role: RoleType,
+        role: String,
         /// Ids of the keys that signed it.
         keys: String,
+    },
+    /// A repeated signature, which must not count twice.
+    #[error("`{file}` is signed twice in the name of the key {key}")]
+    #[diagnostic(
+        code(pytheas::metadata::refused::signed_twice),
+        help("no repository does that by accident; it was refused")
+    )]
+    SignedTwice {
+        /// The file.
+        file: String,
+        /// The key's id, shortened.
+        key: String,
     },
     /// Too few good signatures.
     #[error("`{file}` has {valid} valid signatures of the role `{role}`, {threshold} are needed")]
@@ -65,7 +82,7 @@ pub enum MetadataError {
         /// The file.
         file: String,
         /// The role.
-        role: RoleType,
+        role: String,
         /// Good signatures.
         valid: u64,
         /// Needed signatures.
@@ -83,7 +100,7 @@ pub enum MetadataError {
         /// The file.
         file: String,
         /// The role.
-        role: RoleType,
+        role: String,
         /// When it expired.
         expired: Timestamp,
         /// The time that was used for the comparison.
@@ -199,6 +216,13 @@ pub enum MetadataError {
         /// What the system says.
         source: io::Error,
     },
+    /// A target was asked for before the metadata was brought up to date.
+    #[error("the metadata was not brought up to date")]
+    #[diagnostic(
+        code(pytheas::metadata::not_refreshed),
+        help("refresh it first; this is a fault of the program that asks")
+    )]
+    NotRefreshed,
     /// Stored metadata cannot be written.
     #[error("cannot keep trusted metadata in `{}`", path.display())]
     #[diagnostic(
@@ -222,90 +246,121 @@ impl MetadataError {
     }
 }
 
-/// The metadata in `bytes`, not verified.
-pub(super) fn parse<T: Role + DeserializeOwned>(
-    file: &str,
-    bytes: &[u8],
-) -> Result<Signed<T>, MetadataError> {
-    serde_json::from_slice(bytes).map_err(|source| MetadataError::Parse {
-        file: file.to_owned(),
-        source,
-    })
+/// A metadata file whose signatures are still to be judged.
+pub(super) struct Envelope<'f> {
+    file: &'f str,
+    bytes: &'f [u8],
+    /// The canonical form of what is signed.
+    message: Vec<u8>,
+    signatures: Vec<Signature>,
 }
 
-/// Whether enough keys that `root` names for the role have signed `metadata`.
-pub(super) fn verify<T: Role + Serialize>(
-    root: &Root,
-    metadata: &Signed<T>,
-    file: &str,
-) -> Result<(), MetadataError> {
-    let Err(error) = root.verify_role(metadata) else {
-        return Ok(());
-    };
-    let known = root
-        .roles
-        .get(&T::TYPE)
-        .map_or(&[][..], |role| &role.keyids);
-    let file = file.to_owned();
-    if !metadata
-        .signatures
-        .iter()
-        .any(|signature| known.contains(&signature.keyid))
-    {
-        let keys = metadata
-            .signatures
-            .iter()
-            .map(|s| short_key_id(&s.keyid))
-            .collect::<Vec<_>>();
-        let keys = if keys.is_empty() {
-            "it has no signature".into()
-        } else {
-            keys.join(", ")
+impl<'f> Envelope<'f> {
+    /// Reads the signatures of the metadata `bytes`.
+    pub(super) fn read(file: &'f str, bytes: &'f [u8]) -> Result<Self, MetadataError> {
+        #[derive(Deserialize)]
+        struct Signatures {
+            signatures: Vec<Signature>,
+        }
+        let parse = |source| MetadataError::Parse {
+            file: file.to_owned(),
+            source,
         };
-        return Err(MetadataError::UnknownKey {
+        let message = signed_part(bytes).map_err(parse)?;
+        let Signatures { signatures } = serde_json::from_slice(bytes).map_err(parse)?;
+        // §4.2: key ids are unique here.
+        let mut seen = HashSet::new();
+        if let Some(twice) = signatures.iter().find(|s| !seen.insert(&s.keyid)) {
+            return Err(MetadataError::SignedTwice {
+                file: file.to_owned(),
+                key: short(&twice.keyid),
+            });
+        }
+        Ok(Self {
             file,
-            role: T::TYPE,
-            keys,
-        });
+            bytes,
+            message,
+            signatures,
+        })
     }
-    let (valid, threshold) = match error {
-        tough::schema::Error::SignatureThreshold {
-            threshold, valid, ..
-        } => (valid, threshold),
-        _ => (
-            0,
-            root.roles
-                .get(&T::TYPE)
-                .map_or(1, |role| role.threshold.get()),
-        ),
-    };
-    Err(MetadataError::Signature {
-        file,
-        role: T::TYPE,
-        valid,
-        threshold,
-    })
+
+    /// Whether enough of the keys of `role` have signed it.
+    pub(super) fn judge(&self, role: &str, keys: Keys<'_>) -> Result<(), MetadataError> {
+        let (valid, threshold) = (keys.count(&self.message, &self.signatures), keys.threshold);
+        if valid >= threshold {
+            return Ok(());
+        }
+        let (file, role) = (self.file.to_owned(), role.to_owned());
+        let known = |signature: &Signature| keys.keyids.contains(&signature.keyid);
+        if !self.signatures.iter().any(known) {
+            let mut names: Vec<String> = self.signatures.iter().map(|s| short(&s.keyid)).collect();
+            let more = names.len().saturating_sub(8);
+            names.truncate(8);
+            let keys = match (names.is_empty(), more) {
+                (true, _) => "it has no signature".into(),
+                (false, 0) => names.join(", "),
+                (false, more) => format!("{} and {more} more", names.join(", ")),
+            };
+            return Err(MetadataError::UnknownKey { file, role, keys });
+        }
+        Err(MetadataError::Signature {
+            file,
+            role,
+            valid,
+            threshold,
+        })
+    }
+
+    /// What it says.
+    pub(super) fn open<T: Role>(&self) -> Result<T, MetadataError> {
+        #[derive(Deserialize)]
+        struct File<T> {
+            signed: T,
+        }
+        let parse = |source| MetadataError::Parse {
+            file: self.file.to_owned(),
+            source,
+        };
+        let File { signed } = serde_json::from_slice::<File<T>>(self.bytes).map_err(parse)?;
+        if signed.kind() != T::NAME {
+            let why = format!("it is of the type `{}`, not `{}`", signed.kind(), T::NAME);
+            return Err(parse(serde_json::Error::custom(why)));
+        }
+        let version = signed.spec_version();
+        if version.split('.').next() != Some("1") {
+            let why = format!("it follows version {version} of TUF, not 1.x");
+            return Err(parse(serde_json::Error::custom(why)));
+        }
+        Ok(signed)
+    }
 }
 
-/// Whether `metadata` is still good at `now`.
-pub(super) fn check_expiry<T: Role>(
-    metadata: &Signed<T>,
+/// Whether `metadata` of the role `role` is still good at `now`.
+pub(super) fn check_expiry(
+    metadata: &impl Role,
+    role: &str,
     file: &str,
     now: Timestamp,
 ) -> Result<(), MetadataError> {
-    let expired = metadata.signed.expires();
+    let expired = metadata.expires();
     if expired > now {
         return Ok(());
     }
     Err(MetadataError::Expired {
         file: file.to_owned(),
-        role: T::TYPE,
+        role: role.to_owned(),
         expired,
         now,
     })
 }
 
+/// The first eight digits of a key id, for people.
+fn short(id: &str) -> String {
+    id.chars().take(8).collect()
+}
+
 /// The first eight hex digits of a key id, for people.
+#[cfg(feature = "store")]
 pub(crate) fn short_key_id(id: &[u8]) -> String {
     id.iter()
         .take(4)

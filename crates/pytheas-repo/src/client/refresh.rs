@@ -1,20 +1,23 @@
 //! Bringing the trusted metadata up to date: TUF 1.0.33, §5.1 to §5.6, step by step.
 //!
-//! Delegations (§5.6.7) are not followed: a Pytheas repository has none yet, and a target that
-//! only a delegated role names is simply not there.
+//! Delegated roles (§5.6.7) are asked when a target is looked for: [`super::search`].
+
+use std::collections::HashMap;
 
 use jiff::Timestamp as Time;
-use pytheas_release::{BlobRef, Sha256};
-use tough::schema::{Metafile, RoleType, Root, Snapshot, Targets, Timestamp};
+use pytheas_release::Sha256;
 use tracing::debug;
 
 use super::{
     Client,
-    metadata::{MetadataError, check_expiry, parse, verify},
-    trusted::{Stored, signed_at},
+    keys::Keys,
+    metadata::{Envelope, MetadataError, check_expiry},
+    pin::Pin,
+    schema::{Metafile, Role, Root, Snapshot, Targets, Timestamp},
+    trusted::Stored,
 };
 use crate::{
-    fetch::{DownloadError, check, fetch_if_any, fetch_some},
+    fetch::{Fetch, fetch_if_any, fetch_some},
     layout,
 };
 
@@ -58,7 +61,8 @@ impl Client<'_> {
         let mut start = now.max(self.trusted.clock_floor().unwrap_or(now));
         self.update_timestamp(&mut start)?;
         // 5.3.10 The newest root must not have expired.
-        check_expiry(&self.trusted.root.signed, &self.root_file(), start)?;
+        let root = &self.trusted.root.signed;
+        check_expiry(root, Root::NAME, &layout::root(root.version()), start)?;
         let snapshot = self.update_snapshot(start)?;
         let before = self
             .trusted
@@ -71,13 +75,11 @@ impl Client<'_> {
             .targets
             .as_ref()
             .map(|targets| Sha256::of(&targets.bytes));
+        self.time = Some(start);
+        let timestamp = self.trusted.timestamp.as_ref();
         let refreshed = Refreshed {
-            root: self.trusted.root.signed.signed.version.get(),
-            timestamp: self
-                .trusted
-                .timestamp
-                .as_ref()
-                .map_or(0, |t| t.signed.signed.version.get()),
+            root: self.trusted.root.signed.version(),
+            timestamp: timestamp.map_or(0, |stored| stored.signed.version()),
             snapshot,
             targets,
             changed: before != after,
@@ -87,43 +89,31 @@ impl Client<'_> {
         Ok(refreshed)
     }
 
-    fn root_file(&self) -> String {
-        layout::root(self.trusted.root.signed.signed.version.get())
-    }
-
     /// 5.3 Update the root role.
     fn update_root(&mut self) -> Result<(), MetadataError> {
         for _ in 0..self.limits.root_updates {
             // 5.3.2 N is the version of the trusted root.
-            let n = self.trusted.root.signed.signed.version.get();
-            let next = n.saturating_add(1);
+            let trusted = &self.trusted.root.signed;
+            let next = trusted.version().saturating_add(1);
             // 5.3.3 Ask for version N+1, of bounded length; without one, N is the newest.
             let file = layout::root(next);
             let Some(bytes) = fetch_if_any(self.fetch, &file, self.limits.root)? else {
                 break;
             };
-            let signed = parse::<Root>(&file, &bytes)?;
             // 5.3.4 Enough keys of version N and enough of N+1 itself must have signed it.
-            verify(&self.trusted.root.signed.signed, &signed, &file)?;
-            verify(&signed.signed, &signed, &file)?;
+            let envelope = Envelope::read(&file, &bytes)?;
+            envelope.judge(Root::NAME, trusted.keys(Root::NAME))?;
+            let signed: Root = envelope.open()?;
+            envelope.judge(Root::NAME, signed.keys(Root::NAME))?;
             // 5.3.5 It must be N+1 exactly.
-            let found = signed.signed.version.get();
-            if found != next {
-                return Err(MetadataError::OtherVersion {
-                    file,
-                    by: "its name".to_owned(),
-                    expected: next,
-                    found,
-                });
-            }
+            is_version(&file, "its name", next, signed.version())?;
             // 5.3.6 Whether it has expired does not matter as long as there may be a newer one.
             // 5.3.7, 5.3.8 Trust it and keep it. 5.3.11 is done there, too.
             self.trusted
                 .keep_root(&self.metadata_dir, Stored { bytes, signed })?;
             // 5.3.9 Again.
         }
-        // 5.3.12 Consistent snapshots: a Pytheas repository always has them, and the names below
-        // are built so.
+        // 5.3.12 Consistent snapshots are looked up in the root where names are made.
         Ok(())
     }
 
@@ -132,36 +122,36 @@ impl Client<'_> {
         let file = layout::TIMESTAMP;
         // 5.4.1 Its length is unknown, so bounded.
         let bytes = fetch_some(self.fetch, file, self.limits.timestamp)?;
-        let signed = parse::<Timestamp>(file, &bytes)?;
         // 5.4.2 Enough keys must have signed it.
-        verify(&self.trusted.root.signed.signed, &signed, file)?;
-        let new_snapshot = listed(&signed.signed.meta, "snapshot.json", file)?
-            .version
-            .get();
-        if let Some(time) = signed_at(&signed.signed) {
+        let envelope = Envelope::read(file, &bytes)?;
+        let root = &self.trusted.root.signed;
+        envelope.judge(Timestamp::NAME, root.keys(Timestamp::NAME))?;
+        let signed: Timestamp = envelope.open()?;
+        let new_snapshot = listed(&signed.meta, Snapshot::NAME, file)?.version.get();
+        if let Some(time) = signed.signed_at() {
             *start = time.max(*start);
         }
         if let Some(old) = &self.trusted.timestamp {
-            let (trusted, offered) = (old.signed.signed.version.get(), signed.signed.version.get());
+            let (trusted, offered) = (old.signed.version(), signed.version());
             // 5.4.3.1 Its version must not go back.
             if offered < trusted {
-                return Err(older(file, RoleType::Timestamp, trusted, offered));
+                return Err(older(file, Timestamp::NAME, trusted, offered));
             }
             // The same version is no news. Off-spec: the cycle is not ended here, because a power
             // cut may have ended the last one before the snapshot was kept.
             if offered == trusted {
-                return check_expiry(&old.signed, file, *start);
+                return check_expiry(&old.signed, Timestamp::NAME, file, *start);
             }
             // 5.4.3.2 Nor may the snapshot's version in it.
-            let old_snapshot = listed(&old.signed.signed.meta, "snapshot.json", file)?
+            let old_snapshot = listed(&old.signed.meta, Snapshot::NAME, file)?
                 .version
                 .get();
             if new_snapshot < old_snapshot {
-                return Err(older(file, RoleType::Snapshot, old_snapshot, new_snapshot));
+                return Err(older(file, Snapshot::NAME, old_snapshot, new_snapshot));
             }
         }
         // 5.4.4 It must not have expired.
-        check_expiry(&signed, file, *start)?;
+        check_expiry(&signed, Timestamp::NAME, file, *start)?;
         // 5.4.5 Keep it.
         self.trusted
             .keep_timestamp(&self.metadata_dir, Stored { bytes, signed })
@@ -172,117 +162,131 @@ impl Client<'_> {
         let Some(timestamp) = &self.trusted.timestamp else {
             return Err(not_listed(layout::TIMESTAMP, "snapshot.json"));
         };
-        let meta = listed(
-            &timestamp.signed.signed.meta,
-            "snapshot.json",
-            layout::TIMESTAMP,
-        )?;
-        let version = meta.version.get();
-        let file = layout::snapshot(version);
-        if let Some(old) = &self.trusted.snapshot
-            && old.signed.signed.version.get() == version
-            && pinned(&file, &old.bytes, meta).is_ok()
-        {
-            check_expiry(&old.signed, &file, start)?;
-            return Ok(version); // nothing new
+        let meta = listed(&timestamp.signed.meta, Snapshot::NAME, layout::TIMESTAMP)?;
+        let root = &self.trusted.root.signed;
+        let promise = Promise::new(root, Snapshot::NAME, meta, layout::TIMESTAMP)?;
+        let old = self.trusted.snapshot.as_ref();
+        if let Some(old) = old.filter(|old| promise.is_kept_by(old)) {
+            check_expiry(&old.signed, Snapshot::NAME, &promise.file, start)?;
+            return Ok(promise.version); // nothing new
         }
-        // 5.5.1 As long as the timestamp says, bounded.
-        let limit = meta
-            .length
-            .unwrap_or(self.limits.snapshot)
-            .min(self.limits.snapshot);
-        let bytes = fetch_some(self.fetch, &file, limit)?;
-        // 5.5.2 It must have the hash that the timestamp names, if it does.
-        pinned(&file, &bytes, meta)?;
-        let signed = parse::<Snapshot>(&file, &bytes)?;
-        // 5.5.3 Enough keys must have signed it.
-        verify(&self.trusted.root.signed.signed, &signed, &file)?;
-        // 5.5.4 It must have the version that the timestamp names.
-        let found = signed.signed.version.get();
-        if found != version {
-            let by = format!("`{}`", layout::TIMESTAMP);
-            return Err(MetadataError::OtherVersion {
-                file,
-                by,
-                expected: version,
-                found,
-            });
-        }
-        listed(&signed.signed.meta, "targets.json", &file)?;
+        // 5.5.1 to 5.5.4
+        let keys = root.keys(Snapshot::NAME);
+        let fetched = promise.fetch(self.fetch, self.limits.snapshot, keys)?;
+        let (file, signed): (_, &Snapshot) = (&promise.file, &fetched.signed);
+        listed(&signed.meta, Targets::NAME, file)?;
         // 5.5.5 No role it lists may go back or vanish. (The trusted snapshot's own expiry does
         // not matter here.)
-        if let Some(old) = &self.trusted.snapshot {
-            for (name, old_meta) in &old.signed.signed.meta {
-                let new_meta = listed(&signed.signed.meta, name, &file)?;
-                if new_meta.version < old_meta.version {
-                    let role = name.trim_end_matches(".json");
-                    let (trusted, offered) = (old_meta.version.get(), new_meta.version.get());
-                    return Err(older(&file, role, trusted, offered));
-                }
+        for (name, old_meta) in old.iter().flat_map(|old| &old.signed.meta) {
+            let role = name.strip_suffix(".json").unwrap_or(name);
+            let (trusted, offered) = (old_meta.version, listed(&signed.meta, role, file)?.version);
+            if offered < trusted {
+                return Err(older(file, role, trusted.get(), offered.get()));
             }
         }
         // 5.5.6 It must not have expired.
-        check_expiry(&signed, &file, start)?;
+        check_expiry(signed, Snapshot::NAME, file, start)?;
         // 5.5.7 Keep it.
-        self.trusted
-            .keep_snapshot(&self.metadata_dir, Stored { bytes, signed })?;
-        Ok(version)
+        self.trusted.keep_snapshot(&self.metadata_dir, fetched)?;
+        Ok(promise.version)
     }
 
     /// 5.6 Update the targets role.
     fn update_targets(&mut self, start: Time) -> Result<u64, MetadataError> {
+        let promise = self.promised(Targets::NAME)?;
+        let old = self.trusted.targets.as_ref();
+        if let Some(old) = old.filter(|old| promise.is_kept_by(old)) {
+            check_expiry(&old.signed, Targets::NAME, &promise.file, start)?;
+            return Ok(promise.version); // nothing new
+        }
+        // 5.6.1 to 5.6.4
+        let keys = self.trusted.root.signed.keys(Targets::NAME);
+        let fetched = promise.fetch(self.fetch, self.limits.targets, keys)?;
+        // 5.6.5 It must not have expired.
+        check_expiry(&fetched.signed, Targets::NAME, &promise.file, start)?;
+        // 5.6.6 Keep it.
+        self.trusted.keep_targets(&self.metadata_dir, fetched)?;
+        Ok(promise.version)
+    }
+
+    /// What the trusted snapshot says about the targets role `role`.
+    pub(super) fn promised(&self, role: &str) -> Result<Promise, MetadataError> {
         let Some(snapshot) = &self.trusted.snapshot else {
             return Err(not_listed(layout::TIMESTAMP, "snapshot.json"));
         };
-        let snapshot_file = layout::snapshot(snapshot.signed.signed.version.get());
-        let meta = listed(&snapshot.signed.signed.meta, "targets.json", &snapshot_file)?;
-        let version = meta.version.get();
-        let file = layout::targets(version);
-        if let Some(old) = &self.trusted.targets
-            && old.signed.signed.version.get() == version
-            && pinned(&file, &old.bytes, meta).is_ok()
-        {
-            check_expiry(&old.signed, &file, start)?;
-            return Ok(version); // nothing new
-        }
-        // 5.6.1 As long as the snapshot says, bounded.
-        let limit = meta
-            .length
-            .unwrap_or(self.limits.targets)
-            .min(self.limits.targets);
-        let bytes = fetch_some(self.fetch, &file, limit)?;
-        // 5.6.2 It must have the hash that the snapshot names, if it does.
-        pinned(&file, &bytes, meta)?;
-        let signed = parse::<Targets>(&file, &bytes)?;
-        // 5.6.3 Enough keys must have signed it.
-        verify(&self.trusted.root.signed.signed, &signed, &file)?;
-        // 5.6.4 It must have the version that the snapshot names.
-        let found = signed.signed.version.get();
-        if found != version {
-            let by = format!("`{snapshot_file}`");
-            return Err(MetadataError::OtherVersion {
-                file,
-                by,
-                expected: version,
-                found,
-            });
-        }
-        // 5.6.5 It must not have expired.
-        check_expiry(&signed, &file, start)?;
-        // 5.6.6 Keep it.
-        self.trusted
-            .keep_targets(&self.metadata_dir, Stored { bytes, signed })?;
-        Ok(version)
+        let file = layout::snapshot(snapshot.signed.version());
+        let meta = listed(&snapshot.signed.meta, role, &file)?;
+        Promise::new(&self.trusted.root.signed, role, meta, &file)
     }
 }
 
-/// What metadata lists about `name`.
+/// What trusted metadata says about a metadata file that is to be fetched.
+pub(super) struct Promise {
+    role: String,
+    pub(super) file: String,
+    pub(super) version: u64,
+    pin: Pin,
+    /// The file that says so.
+    by: String,
+}
+
+impl Promise {
+    fn new(root: &Root, role: &str, meta: &Metafile, by: &str) -> Result<Self, MetadataError> {
+        let version = meta.version.get();
+        let file = layout::role(role, root.consistent_snapshot().then_some(version));
+        Ok(Self {
+            role: role.to_owned(),
+            pin: Pin::of_metafile(&file, meta)?,
+            file,
+            version,
+            by: format!("`{by}`"),
+        })
+    }
+
+    /// Whether `stored` is the promised file.
+    pub(super) fn is_kept_by<T: Role>(&self, stored: &Stored<T>) -> bool {
+        stored.signed.version() == self.version && self.pin.check(&self.file, &stored.bytes).is_ok()
+    }
+
+    /// The file: not longer than promised nor than `limit` (§5.5.1), of the promised hash
+    /// (§5.5.2), signed by enough of `keys` (§5.5.3), of the promised version (§5.5.4).
+    pub(super) fn fetch<T: Role>(
+        &self,
+        fetch: &mut dyn Fetch,
+        limit: u64,
+        keys: Keys<'_>,
+    ) -> Result<Stored<T>, MetadataError> {
+        let limit = self.pin.length.unwrap_or(limit).min(limit);
+        let bytes = fetch_some(fetch, &self.file, limit)?;
+        self.pin.check(&self.file, &bytes)?;
+        let envelope = Envelope::read(&self.file, &bytes)?;
+        envelope.judge(&self.role, keys)?;
+        let signed: T = envelope.open()?;
+        is_version(&self.file, &self.by, self.version, signed.version())?;
+        Ok(Stored { bytes, signed })
+    }
+}
+
+fn is_version(file: &str, by: &str, expected: u64, found: u64) -> Result<(), MetadataError> {
+    if found == expected {
+        return Ok(());
+    }
+    Err(MetadataError::OtherVersion {
+        file: file.to_owned(),
+        by: by.to_owned(),
+        expected,
+        found,
+    })
+}
+
+/// What metadata lists about the role `role`.
 fn listed<'m>(
-    meta: &'m std::collections::HashMap<String, Metafile>,
-    name: &str,
+    meta: &'m HashMap<String, Metafile>,
+    role: &str,
     file: &str,
 ) -> Result<&'m Metafile, MetadataError> {
-    meta.get(name).ok_or_else(|| not_listed(file, name))
+    let name = format!("{role}.json");
+    meta.get(&name).ok_or_else(|| not_listed(file, &name))
 }
 
 fn not_listed(file: &str, missing: &str) -> MetadataError {
@@ -292,23 +296,11 @@ fn not_listed(file: &str, missing: &str) -> MetadataError {
     }
 }
 
-fn older(file: &str, role: impl ToString, trusted: u64, offered: u64) -> MetadataError {
+fn older(file: &str, role: &str, trusted: u64, offered: u64) -> MetadataError {
     MetadataError::Older {
         file: file.to_owned(),
-        role: role.to_string(),
+        role: role.to_owned(),
         trusted,
         offered,
     }
-}
-
-/// Whether `bytes` has the length and the hash that `meta` names, as far as it names them.
-fn pinned(file: &str, bytes: &[u8], meta: &Metafile) -> Result<(), DownloadError> {
-    let size_bytes = meta.length.unwrap_or(bytes.len() as u64);
-    let sha256 = match &meta.hashes {
-        // A digest of another length cannot be the digest of anything.
-        Some(hashes) => <[u8; 32]>::try_from(&hashes.sha256[..])
-            .map_or(Sha256::from_bytes([0; 32]), Sha256::from_bytes),
-        None => Sha256::of(bytes),
-    };
-    check(file, bytes, &BlobRef { sha256, size_bytes })
 }

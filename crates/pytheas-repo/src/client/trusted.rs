@@ -1,29 +1,36 @@
 //! Trusted metadata on disk: loaded whole, replaced durably, never silently ignored.
+//!
+//! Metadata of delegated roles is only a cache here: the snapshot says which version of it counts,
+//! so what is missing or damaged is fetched again.
 
 use std::{
+    collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use jiff::Timestamp as Time;
 use pytheas_durable::{faults, replace, sync_dir};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tough::schema::{Role, RoleType, Root, Signed, Snapshot, Targets, Timestamp};
+use serde::{Deserialize, Serialize};
 
-use super::metadata::{MetadataError, verify};
-use crate::SIGNED_AT;
+use super::{
+    keys::Keys,
+    metadata::{Envelope, MetadataError},
+    schema::{Role, Root, Snapshot, Targets, Timestamp},
+};
+use crate::layout;
 
 pub(super) const ROOT: &str = "root.json";
 const TIMESTAMP: &str = "timestamp.json";
 const SNAPSHOT: &str = "snapshot.json";
 const TARGETS: &str = "targets.json";
 /// Says that metadata signed by replaced keys is to be forgotten once the new root is in place.
-const FORGET: &str = "forget.json";
+const FORGET: &str = "forget";
 
 /// Metadata as it was downloaded, and what it says.
 pub(super) struct Stored<T> {
     pub(super) bytes: Vec<u8>,
-    pub(super) signed: Signed<T>,
+    pub(super) signed: T,
 }
 
 /// Everything the device trusts.
@@ -32,6 +39,8 @@ pub(super) struct Trusted {
     pub(super) timestamp: Option<Stored<Timestamp>>,
     pub(super) snapshot: Option<Stored<Snapshot>>,
     pub(super) targets: Option<Stored<Targets>>,
+    /// Delegated roles that were asked, by their names.
+    pub(super) delegated: HashMap<String, Stored<Targets>>,
 }
 
 /// The content of [`FORGET`] (format 1).
@@ -48,71 +57,87 @@ pub(super) fn metadata_dir(state_dir: &Path) -> PathBuf {
     state_dir.join("tuf")
 }
 
-impl<T: Role + DeserializeOwned> Stored<T> {
-    /// The metadata in the file `path`, if the file is there.
-    fn load(path: &Path) -> Result<Option<Self>, MetadataError> {
-        let bytes = match fs::read(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other.map_err(|source| MetadataError::Read {
-                path: path.to_owned(),
-                source,
-            })?,
+/// The bytes of a stored file, if it is there.
+fn read(path: &Path) -> Result<Option<Vec<u8>>, MetadataError> {
+    match fs::read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.map(Some).map_err(|source| MetadataError::Read {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn damaged(path: &Path, error: &MetadataError) -> MetadataError {
+    let why = match error {
+        MetadataError::Parse { source, .. } => format!("it does not parse: {source}"),
+        MetadataError::UnknownKey { role, .. } | MetadataError::Signature { role, .. } => {
+            format!("it is not signed by the keys of the role `{role}`")
+        }
+        other => other.to_string(),
+    };
+    MetadataError::Damaged {
+        path: path.to_owned(),
+        why,
+    }
+}
+
+impl Stored<Root> {
+    /// The root metadata in the file `path`, which must be there and signed by its own keys.
+    pub(super) fn require(path: &Path) -> Result<Self, MetadataError> {
+        let Some(bytes) = read(path)? else {
+            return Err(MetadataError::NotInitialised {
+                dir: path.parent().unwrap_or(path).to_owned(),
+            });
         };
-        match serde_json::from_slice(&bytes) {
-            Ok(signed) => Ok(Some(Self { bytes, signed })),
-            Err(error) => Err(MetadataError::Damaged {
-                path: path.to_owned(),
-                why: format!("it does not parse: {error}"),
-            }),
+        let judged = Envelope::read(layout::ROOT, &bytes).and_then(|envelope| {
+            let signed: Root = envelope.open()?;
+            envelope.judge(Root::NAME, signed.keys(Root::NAME))?;
+            Ok(signed)
+        });
+        match judged {
+            Ok(signed) => Ok(Self { bytes, signed }),
+            Err(error) => Err(damaged(path, &error)),
         }
     }
+}
 
-    /// The metadata in the file `path`, which must be there.
-    pub(super) fn require(path: &Path) -> Result<Self, MetadataError> {
-        Self::load(path)?.ok_or_else(|| MetadataError::NotInitialised {
-            dir: path.parent().unwrap_or(path).to_owned(),
-        })
-    }
-
-    /// As [`Self::load`], the signatures checked: keys that were replaced are dealt with by
-    /// [`Forget`], so a wrong signature means that the file was changed.
-    fn load_verified(path: &Path, root: &Root) -> Result<Option<Self>, MetadataError>
-    where
-        T: Serialize,
-    {
-        let Some(stored) = Self::load(path)? else {
+impl<T: Role> Stored<T> {
+    /// The metadata in the file `path`, if the file is there. Keys that were replaced are dealt
+    /// with by [`Forget`], so a wrong signature means that the file was changed.
+    fn load(path: &Path, keys: Keys<'_>) -> Result<Option<Self>, MetadataError> {
+        let Some(bytes) = read(path)? else {
             return Ok(None);
         };
-        verify(root, &stored.signed, "").map_err(|_| MetadataError::Damaged {
-            path: path.to_owned(),
-            why: format!("it is not signed by the keys of the role `{}`", T::TYPE),
-        })?;
-        Ok(Some(stored))
+        let judged = Envelope::read("", &bytes).and_then(|envelope| {
+            envelope.judge(T::NAME, keys)?;
+            envelope.open()
+        });
+        match judged {
+            Ok(signed) => Ok(Some(Self { bytes, signed })),
+            Err(error) => Err(damaged(path, &error)),
+        }
     }
 }
 
 impl Trusted {
     /// What is in `dir`.
     pub(super) fn load(dir: &Path) -> Result<Self, MetadataError> {
-        let root_path = dir.join(ROOT);
-        let root = Stored::<Root>::require(&root_path)?;
-        let keys = &root.signed.signed;
-        verify(keys, &root.signed, "").map_err(|_| MetadataError::Damaged {
-            path: root_path,
-            why: "it is not signed by its own keys".into(),
-        })?;
-        finish_forgetting(dir, keys.version.get())?;
+        let root = Stored::require(&dir.join(ROOT))?;
+        finish_forgetting(dir, root.signed.version())?;
+        let keys = |role| root.signed.keys(role);
         Ok(Self {
-            timestamp: Stored::load_verified(&dir.join(TIMESTAMP), keys)?,
-            snapshot: Stored::load_verified(&dir.join(SNAPSHOT), keys)?,
-            targets: Stored::load_verified(&dir.join(TARGETS), keys)?,
+            timestamp: Stored::load(&dir.join(TIMESTAMP), keys(Timestamp::NAME))?,
+            snapshot: Stored::load(&dir.join(SNAPSHOT), keys(Snapshot::NAME))?,
+            targets: Stored::load(&dir.join(TARGETS), keys(Targets::NAME))?,
+            delegated: HashMap::new(),
             root,
         })
     }
 
     /// A time that is certainly past: when the trusted timestamp metadata was signed.
     pub(super) fn clock_floor(&self) -> Option<Time> {
-        signed_at(&self.timestamp.as_ref()?.signed.signed)
+        self.timestamp.as_ref()?.signed.signed_at()
     }
 
     /// Keeps `root` (TUF §5.3.8) and forgets metadata whose keys it replaces (§5.3.11).
@@ -124,16 +149,16 @@ impl Trusted {
         dir: &Path,
         root: Stored<Root>,
     ) -> Result<(), MetadataError> {
-        let (old, new) = (&self.root.signed.signed, &root.signed.signed);
-        let replaced = |role: RoleType| old.roles.get(&role) != new.roles.get(&role);
+        let (old, new) = (&self.root.signed, &root.signed);
+        let replaced = |role: &str| !old.keys(role).same_as(&new.keys(role));
         let mut files = Vec::new();
-        if replaced(RoleType::Timestamp) || replaced(RoleType::Snapshot) {
+        if replaced(Timestamp::NAME) || replaced(Snapshot::NAME) {
             files.extend([TIMESTAMP.to_owned(), SNAPSHOT.to_owned()]);
         }
-        if replaced(RoleType::Targets) {
+        if replaced(Targets::NAME) {
             files.push(TARGETS.to_owned()); // only a cache: the snapshot pins its version
         }
-        let version = new.version.get();
+        let version = new.version();
         if !files.is_empty() {
             let forget = Forget {
                 format: 1,
@@ -182,6 +207,43 @@ impl Trusted {
     ) -> Result<(), MetadataError> {
         keep(&dir.join(TARGETS), metadata, &mut self.targets)
     }
+
+    /// The top-level targets metadata, or that of a delegated role.
+    pub(super) fn targets_role(&self, role: &str) -> Option<&Stored<Targets>> {
+        if role == Targets::NAME {
+            self.targets.as_ref()
+        } else {
+            self.delegated.get(role)
+        }
+    }
+
+    /// The stored metadata of the delegated role `role`, if it is signed as its delegator says.
+    pub(super) fn load_delegated(
+        dir: &Path,
+        role: &str,
+        keys: Keys<'_>,
+    ) -> Option<Stored<Targets>> {
+        let path = dir.join(layout::role_file(role));
+        match Stored::load(&path, keys) {
+            Ok(stored) => stored,
+            Err(error) => {
+                tracing::debug!("`{}` is fetched again: {error}", path.display());
+                None
+            }
+        }
+    }
+
+    pub(super) fn keep_delegated(
+        &mut self,
+        dir: &Path,
+        role: &str,
+        metadata: Stored<Targets>,
+    ) -> Result<(), MetadataError> {
+        let path = dir.join(layout::role_file(role));
+        replace(&path, &metadata.bytes).map_err(MetadataError::write(&path))?;
+        self.delegated.insert(role.to_owned(), metadata);
+        Ok(())
+    }
 }
 
 fn keep<T>(
@@ -197,12 +259,8 @@ fn keep<T>(
 /// Forgets what [`FORGET`] names, if the root it belongs to is in place. What was forgotten.
 fn finish_forgetting(dir: &Path, root_version: u64) -> Result<Vec<String>, MetadataError> {
     let path = dir.join(FORGET);
-    let bytes = match fs::read(&path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        other => other.map_err(|source| MetadataError::Read {
-            path: path.clone(),
-            source,
-        })?,
+    let Some(bytes) = read(&path)? else {
+        return Ok(Vec::new());
     };
     let forget: Forget =
         serde_json::from_slice(&bytes).map_err(|error| MetadataError::Damaged {
@@ -231,9 +289,4 @@ fn remove(path: &Path) -> Result<(), MetadataError> {
         }),
         _ => Ok(()),
     }
-}
-
-/// When timestamp metadata was signed, if its publisher said so.
-pub(super) fn signed_at(timestamp: &Timestamp) -> Option<Time> {
-    timestamp._extra.get(SIGNED_AT)?.as_str()?.parse().ok()
 }

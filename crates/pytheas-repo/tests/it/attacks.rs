@@ -432,7 +432,7 @@ fn torn_trusted_metadata_is_an_error_and_never_none() {
                 .replace("\"version\": 1", "\"version\": 7")
                 .into_bytes()
         }),
-        ("forget.json", &|_| b"{".to_vec()),
+        ("forget", &|_| b"{".to_vec()),
     ] {
         let path = tuf.join(file);
         let good = fs::read(&path).ok();

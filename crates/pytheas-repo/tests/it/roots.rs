@@ -199,11 +199,11 @@ fn versions_driven_high_with_stolen_online_keys_are_forgotten_with_the_keys() {
     let marker = r#"{"format":1,"root_version":2,"files":["timestamp.json","snapshot.json"]}"#;
 
     // Cut before the new root was kept: the marker is not due, nothing is forgotten.
-    fs::write(tuf.join("forget.json"), marker).unwrap();
+    fs::write(tuf.join("forget"), marker).unwrap();
     device
         .refresh_from(&mut FolderFetch(good), now())
         .unwrap_err();
-    assert!(tuf.join("timestamp.json").exists() && !tuf.join("forget.json").exists());
+    assert!(tuf.join("timestamp.json").exists() && !tuf.join("forget").exists());
 
     // Cut after it was kept: the marker is due.
     let cut = Device {
@@ -211,7 +211,7 @@ fn versions_driven_high_with_stolen_online_keys_are_forgotten_with_the_keys() {
         repo: world.repo(),
     };
     copy_dir(&device.state, &cut.state);
-    fs::write(cut.state.join("tuf/forget.json"), marker).unwrap();
+    fs::write(cut.state.join("tuf/forget"), marker).unwrap();
     fs::copy(
         world.repo().join("metadata/2.root.json"),
         cut.state.join("tuf/root.json"),
@@ -223,7 +223,7 @@ fn versions_driven_high_with_stolen_online_keys_are_forgotten_with_the_keys() {
             (refreshed.root, refreshed.timestamp, refreshed.snapshot),
             (2, 2, 2)
         );
-        assert!(!device.state.join("tuf/forget.json").exists());
+        assert!(!device.state.join("tuf/forget").exists());
     }
 }
 
