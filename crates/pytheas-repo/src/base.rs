@@ -2,8 +2,6 @@
 
 use std::num::NonZeroU64;
 
-use tough::schema::{Signed, Timestamp};
-
 use crate::{
     keys::RootFile,
     layout,
@@ -28,25 +26,29 @@ impl Base {
     pub(crate) async fn load(store: &Store, root: &RootFile) -> Result<Self, RepositoryError> {
         for _ in 0..ATTEMPTS {
             let timestamp = store.look(layout::TIMESTAMP, TIMESTAMP_MAX).await?;
-            let repository = match Repository::open_expired(store, &root.bytes).await {
-                Ok(repository) => Some(repository),
-                Err(RepositoryError::Empty { .. }) => None,
-                Err(error) => return Err(error),
-            };
-            // Both must be of the same moment.
-            let seen = timestamp
-                .as_ref()
-                .and_then(|seen| serde_json::from_slice::<Signed<Timestamp>>(&seen.bytes).ok());
-            if seen.as_ref()
-                == repository
-                    .as_ref()
-                    .map(|repository| repository.tuf().timestamp())
-            {
-                return Ok(Self {
-                    store: store.clone(),
-                    repository,
-                    timestamp,
-                });
+            match Repository::open_expired(store, &root.bytes, timestamp.as_ref()).await {
+                Ok(repository) => {
+                    return Ok(Self {
+                        store: store.clone(),
+                        repository: Some(repository),
+                        timestamp,
+                    });
+                }
+                Err(RepositoryError::Empty { .. }) => {
+                    return Ok(Self {
+                        store: store.clone(),
+                        repository: None,
+                        timestamp,
+                    });
+                }
+                // Did somebody publish between the reads? What is wrong for good stays so.
+                Err(error) => {
+                    let now = store.look(layout::TIMESTAMP, TIMESTAMP_MAX).await?;
+                    let bytes = |seen: &Option<Seen>| seen.as_ref().map(|s| s.bytes.clone());
+                    if bytes(&now) == bytes(&timestamp) {
+                        return Err(error);
+                    }
+                }
             }
         }
         let (store, path) = (store.to_string(), layout::TIMESTAMP.to_owned());
@@ -58,10 +60,14 @@ impl Base {
 pub(crate) async fn next_free(
     store: &Store,
     now: u64,
-    path: fn(u64) -> String,
+    role: &str,
 ) -> Result<NonZeroU64, StoreError> {
     let mut version = NonZeroU64::MIN.saturating_add(now);
-    while store.size_bytes(&path(version.get())).await?.is_some() {
+    while store
+        .size_bytes(&layout::role(role, version.get()))
+        .await?
+        .is_some()
+    {
         version = version.saturating_add(1);
     }
     Ok(version)

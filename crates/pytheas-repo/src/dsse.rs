@@ -1,23 +1,17 @@
 //! DSSE envelopes (secure-systems-lab/dsse v1.0): a statement signed so that it can be verified
 //! without TUF, by whoever has the public key.
 
-use aws_lc_rs::{
-    rand::SystemRandom,
-    signature::{ED25519, UnparsedPublicKey},
-};
+use std::collections::HashMap;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use miette::Diagnostic;
 use serde::{Deserialize, Serialize};
-use tough::{
-    key_source::KeySource,
-    schema::{
-        RoleType, Root,
-        decoded::{Decoded, Hex},
-        key::Key,
-    },
-};
+use tough::schema::{RoleKeys, RoleType, Root, key::Key};
 
-use crate::keys::PublisherKeys;
+use crate::{
+    keys::{KeyId, PublisherKeys, public},
+    sign::role_keys,
+};
 
 /// `payloadType` of in-toto statements.
 pub const IN_TOTO: &str = "application/vnd.in-toto+json";
@@ -70,9 +64,6 @@ pub enum EnvelopeError {
     },
 }
 
-/// What a key says when it cannot sign.
-pub type SignError = Box<dyn std::error::Error + Send + Sync>;
-
 /// What is signed: DSSE's pre-authentication encoding.
 fn encoding(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = format!(
@@ -90,15 +81,18 @@ impl Envelope {
     ///
     /// # Errors
     /// What the key says.
-    pub async fn sign(
+    pub fn sign(
         keys: &PublisherKeys,
         payload_type: &str,
         payload: &[u8],
-    ) -> Result<Self, SignError> {
+    ) -> Result<Self, crate::sign::SignError> {
         let message = encoding(payload_type, payload);
         let mut signatures = Vec::new();
-        for source in &keys.targets {
-            signatures.push(signature(source.as_ref(), &message).await?);
+        for key in &keys.signers {
+            signatures.push(Signature {
+                keyid: public::hex(&key.id()),
+                sig: STANDARD.encode(key.sign(&message)?),
+            });
         }
         Ok(Self {
             payload: STANDARD.encode(payload),
@@ -137,23 +131,30 @@ impl Envelope {
     /// # Errors
     /// [`EnvelopeError`].
     pub fn verify(&self, root: &Root) -> Result<Vec<u8>, EnvelopeError> {
+        self.verify_by(&Signers {
+            keys: root.keys.clone(),
+            by: role_keys(root, RoleType::Targets),
+        })
+    }
+
+    /// The payload, if enough of the `signers` signed it.
+    ///
+    /// # Errors
+    /// [`EnvelopeError`].
+    pub fn verify_by(&self, signers: &Signers) -> Result<Vec<u8>, EnvelopeError> {
         let payload = self.payload()?;
         let message = encoding(&self.payload_type, &payload);
-        let role = root.roles.get(&RoleType::Targets);
-        let (keyids, threshold) = role.map_or((&[][..], 1), |role| {
-            (&role.keyids[..], role.threshold.get())
-        });
-        let is_good = |id: &&Decoded<Hex>| {
-            let Some(Key::Ed25519 { keyval, .. }) = root.keys.get(*id) else {
+        let threshold = signers.by.threshold.get();
+        let is_good = |id: &&KeyId| {
+            let Some(key) = signers.keys.get(*id) else {
                 return false;
             };
-            let key = UnparsedPublicKey::new(&ED25519, &keyval.public[..]);
             self.signatures.iter().any(|signature| {
                 let bytes = STANDARD.decode(&signature.sig);
-                bytes.is_ok_and(|bytes| key.verify(&message, &bytes).is_ok())
+                bytes.is_ok_and(|bytes| public::verify(key, &message, &bytes))
             })
         };
-        let signed = keyids.iter().filter(is_good).count() as u64;
+        let signed = signers.by.keyids.iter().filter(is_good).count() as u64;
         if signed < threshold {
             return Err(EnvelopeError::Unsigned { signed, threshold });
         }
@@ -161,14 +162,11 @@ impl Envelope {
     }
 }
 
-async fn signature(source: &dyn KeySource, message: &[u8]) -> Result<Signature, SignError> {
-    let key = source.as_sign().await?;
-    let sig = key.sign(message, &SystemRandom::new()).await?;
-    let id = key.tuf_key().key_id()?;
-    Ok(Signature {
-        keyid: id.iter().map(|byte| format!("{byte:02x}")).collect(),
-        sig: STANDARD.encode(sig),
-    })
+/// Who may sign, and how many of them must.
+#[derive(Debug, Clone)]
+pub struct Signers {
+    pub(crate) keys: HashMap<KeyId, Key>,
+    pub(crate) by: RoleKeys,
 }
 
 #[cfg(test)]

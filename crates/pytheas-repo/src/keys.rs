@@ -1,18 +1,27 @@
-//! Signing keys on disk: made, shown, loaded.
+//! Signing keys on disk: made, shown, loaded; and the root metadata that says what they may do.
 //!
 //! ```text
-//! keys/root.json               the root metadata: which keys may sign what (public)
+//! keys/root.json               the root metadata in force: which keys may sign what (public)
+//! keys/1.root.json, 2.root.…   every version of it, as devices want to read them one by one
+//! keys/proposal.json           a root that lacks signatures yet ([`proposal`])
 //! keys/root.pem                signs root.json; best kept offline
 //! keys/targets.pem             signs what may be installed; stays with the developer
+//! keys/NAME.pem, NAME.toml     further keys: in a file, or of a program ([`command`])
 //! keys/online/root.json        the same as above
 //! keys/online/snapshot.pem     these two go to the hub, which renews signatures with them;
 //! keys/online/timestamp.pem    they cannot sign a release
 //! ```
-//! Ed25519 in PKCS#8 PEM files, mode 0600, folders 0700. With a passphrase, root and targets are
-//! encrypted (PBES2, RFC 8018: PBKDF2-HMAC-SHA-256, AES-256-CBC), readable by OpenSSL. The online
-//! keys are not, because the hub must start without anybody typing. Nothing is ever overwritten.
+//! What a key may do, `root.json` alone says; names of files are for people. New keys are Ed25519
+//! in PKCS#8 PEM files, mode 0600, folders 0700. With a passphrase, root and targets are encrypted
+//! (PBES2, RFC 8018: PBKDF2-HMAC-SHA-256, AES-256-CBC), readable by OpenSSL. The online keys are
+//! not, because the hub must start without anybody typing. No key is ever overwritten or removed.
 
+pub mod change;
+pub(crate) mod command;
 mod file;
+mod folder;
+pub mod proposal;
+pub(crate) mod public;
 
 use std::{
     collections::HashMap,
@@ -25,16 +34,16 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use miette::Diagnostic;
-use pytheas_release::Sha256;
-use tough::{
-    key_source::KeySource,
-    schema::{RoleKeys, RoleType, Root, Signed},
-    sign::Sign,
-};
+use tough::schema::{RoleKeys, RoleType, Root, Signed};
 
 pub use file::{KeyFile, Passphrase};
+pub(crate) use folder::days_left;
+pub use folder::{
+    KeyInfo, KeysInfo, RoleInfo, SigningKey, export, new_command_key, new_key, read_public, show,
+};
+pub(crate) use public::KeyId;
 
-use crate::sign;
+use crate::sign::{self, SignError};
 
 const ROOT_JSON: &str = "root.json";
 const ROLES: [RoleType; 4] = [
@@ -158,10 +167,77 @@ pub enum KeyError {
         /// What the system says.
         source: io::Error,
     },
-    /// The signature of the new root failed.
-    #[error("cannot sign the root metadata")]
-    #[diagnostic(code(pytheas::keys::sign))]
-    Sign(#[source] Box<tough::error::Error>),
+    /// The metadata was not signed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Sign(#[from] SignError),
+    /// Too few of a role's keys are here.
+    #[error("the role `{role}` needs {needed} signatures, `{}` has keys for {have}", dir.display())]
+    #[diagnostic(
+        code(pytheas::keys::too_few),
+        help(
+            "`pytheas keys show` lists which keys are here; bring the others, or let their holders sign: `--propose FILE`, then `pytheas keys sign FILE` there"
+        )
+    )]
+    TooFew {
+        /// The folder.
+        dir: PathBuf,
+        /// The role.
+        role: String,
+        /// Keys that are there.
+        have: u64,
+        /// Keys that are needed.
+        needed: u64,
+    },
+    /// A file that should describe a signing command does not.
+    #[error("`{}` describes no signing command: {why}", path.display())]
+    #[diagnostic(
+        code(pytheas::keys::bad_command),
+        help(
+            "it needs `command = \"…\"` and `public = \"…\"`; `pytheas keys new NAME --command … --public FILE` writes it"
+        )
+    )]
+    BadCommand {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Not a public half.
+    #[error("`{}` holds no public key", path.display())]
+    #[diagnostic(
+        code(pytheas::keys::not_public),
+        help(
+            "expected is what `pytheas keys export` wrote, or a public key in PEM: Ed25519, ECDSA on P-256, RSA of at least 2048 bits"
+        )
+    )]
+    NotPublic {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A name that is no name.
+    #[error("`{name}` is no name for a key")]
+    #[diagnostic(
+        code(pytheas::keys::bad_name),
+        help(
+            "small letters, digits, `-` and `_`, at most 64; a new key of a role: `pytheas keys add ROLE`"
+        )
+    )]
+    BadName {
+        /// What was given.
+        name: String,
+    },
+    /// No key is called so.
+    #[error("there is no key `{key}` in `{}`", dir.display())]
+    #[diagnostic(code(pytheas::keys::unknown), help("{have}"))]
+    Unknown {
+        /// What was given.
+        key: String,
+        /// The folder.
+        dir: PathBuf,
+        /// What there is.
+        have: String,
+    },
 }
 
 impl KeyError {
@@ -171,36 +247,6 @@ impl KeyError {
             source,
         }
     }
-}
-
-/// Keys of one role.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RoleInfo {
-    /// `root`, `targets`, `snapshot` or `timestamp`.
-    pub role: String,
-    /// Ids of its keys (64 hex digits).
-    pub key_ids: Vec<String>,
-    /// Signatures needed.
-    pub threshold: u64,
-    /// The private key, if it is in this folder.
-    pub file: Option<PathBuf>,
-    /// Whether that file is protected by a passphrase.
-    pub encrypted: bool,
-}
-
-/// What a folder of keys holds.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeysInfo {
-    /// The folder.
-    pub dir: PathBuf,
-    /// SHA-256 of `root.json`: what devices are enrolled with.
-    pub root_sha256: Sha256,
-    /// Version of the root metadata.
-    pub root_version: u64,
-    /// When the root metadata expires.
-    pub expires: Timestamp,
-    /// The roles: root, targets, snapshot, timestamp.
-    pub roles: Vec<RoleInfo>,
 }
 
 /// How to make keys.
@@ -235,7 +281,11 @@ pub fn init(init: &Init<'_>) -> Result<KeysInfo, KeyError> {
     let dir = init.dir;
     let online = dir.join("online");
     let mut paths: Vec<PathBuf> = ROLES.iter().map(|role| key_path(dir, *role)).collect();
-    paths.extend([dir.join(ROOT_JSON), online.join(ROOT_JSON)]);
+    paths.extend([
+        dir.join(ROOT_JSON),
+        online.join(ROOT_JSON),
+        numbered(dir, 1),
+    ]);
     if let Some(found) = paths
         .into_iter()
         .find(|path| fs::symlink_metadata(path).is_ok())
@@ -245,13 +295,8 @@ pub fn init(init: &Init<'_>) -> Result<KeysInfo, KeyError> {
             found,
         });
     }
-    for dir in [dir, &online] {
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)
-            .map_err(KeyError::io(dir))?;
-    }
+    make_private(dir)?;
+    make_private(&online)?;
 
     let mut root = Root {
         spec_version: sign::SPEC_VERSION.to_owned(),
@@ -262,68 +307,53 @@ pub fn init(init: &Init<'_>) -> Result<KeysInfo, KeyError> {
         roles: HashMap::new(),
         _extra: HashMap::new(),
     };
-    let mut root_key = None;
+    let mut keys = Vec::new();
     for role in ROLES {
         let path = key_path(dir, role);
         let secret = matches!(role, RoleType::Root | RoleType::Targets);
         let key = KeyFile::generate(&path, init.passphrase.filter(|_| secret))?;
-        root.keys.insert(key.id(), key.key_pair().tuf_key());
+        let key = SigningKey::File(key);
+        root.keys.insert(key.id(), key.public());
         let role_keys = RoleKeys {
             keyids: vec![key.id()],
             threshold: NonZeroU64::MIN,
             _extra: HashMap::new(),
         };
         root.roles.insert(role, role_keys);
-        if role == RoleType::Root {
-            root_key = Some(key);
-        }
+        keys.push(key);
     }
-    let keys: Vec<Box<dyn KeySource>> = root_key
-        .into_iter()
-        .map(|key| Box::new(key) as Box<dyn KeySource>)
-        .collect();
-    let holder = root.clone();
-    let signed = sign::block_on(sign::sign(root, &holder, &keys))
-        .map_err(|error| KeyError::Sign(Box::new(error)))?;
-    for path in [online.join(ROOT_JSON), dir.join(ROOT_JSON)] {
-        pytheas_durable::replace(&path, signed.buffer()).map_err(KeyError::io(&path))?;
-    }
-    show(dir)
+    let signed = sign::sign_top(root.clone(), &root, &keys)?;
+    store_root(dir, 1, &signed.bytes)?;
+    show(dir, init.now)
 }
 
-/// What the folder `dir` holds: the developer's, or the `online` folder of a hub.
-///
-/// # Errors
-/// [`KeyError`] when its `root.json` is missing or not usable.
-pub fn show(dir: &Path) -> Result<KeysInfo, KeyError> {
-    let root = RootFile::load(dir)?;
-    let mut roles = Vec::new();
-    for role in ROLES {
-        let Some(keys) = root.signed.roles.get(&role) else {
-            continue;
-        };
-        let file = [key_path(dir, role), dir.join(format!("{role}.pem"))]
-            .into_iter()
-            .find(|path| path.is_file());
-        let encrypted = match &file {
-            Some(path) => file::is_encrypted(path)?,
-            None => false,
-        };
-        roles.push(RoleInfo {
-            role: role.to_string(),
-            key_ids: keys.keyids.iter().map(|id| hex(id)).collect(),
-            threshold: keys.threshold.get(),
-            file,
-            encrypted,
-        });
+/// Makes the folder `dir`, for its owner only, if it is not there.
+fn make_private(dir: &Path) -> Result<(), KeyError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(dir)
+        .map_err(KeyError::io(dir))
+}
+
+/// Where version `version` of the root metadata is kept in `dir`.
+fn numbered(dir: &Path, version: u64) -> PathBuf {
+    dir.join(format!("{version}.root.json"))
+}
+
+/// Puts a root into force in the folder `dir`: its number first, so that a power cut between the
+/// writes is made good by [`RootFile::load`].
+fn store_root(dir: &Path, version: u64, bytes: &[u8]) -> Result<(), KeyError> {
+    let online = dir.join("online");
+    let mut paths = vec![numbered(dir, version)];
+    if online.is_dir() {
+        paths.push(online.join(ROOT_JSON));
     }
-    Ok(KeysInfo {
-        dir: dir.to_owned(),
-        root_sha256: Sha256::of(&root.bytes),
-        root_version: root.signed.version.get(),
-        expires: root.signed.expires,
-        roles,
-    })
+    paths.push(dir.join(ROOT_JSON));
+    for path in paths {
+        pytheas_durable::replace(&path, bytes).map_err(KeyError::io(&path))?;
+    }
+    Ok(())
 }
 
 /// The root metadata of a folder of keys, its own signatures checked.
@@ -336,12 +366,59 @@ pub struct RootFile {
 }
 
 impl RootFile {
-    /// The `root.json` in `dir`.
+    /// The root metadata in force in `dir`: its `root.json`, or the next version when a power cut
+    /// came between writing that and naming it so.
     ///
     /// # Errors
     /// [`KeyError::Missing`], [`KeyError::BadRoot`].
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        Self::read(&dir.join(ROOT_JSON))
+        let mut root = Self::read(&dir.join(ROOT_JSON))?;
+        loop {
+            let next = root.signed.version.get().saturating_add(1);
+            match Self::read(&numbered(dir, next)) {
+                Err(KeyError::Missing { .. }) => return Ok(root),
+                Err(error) => return Err(error),
+                Ok(newer) => {
+                    newer.follows(&root).map_err(|why| KeyError::BadRoot {
+                        path: numbered(dir, next),
+                        why,
+                    })?;
+                    root = newer;
+                }
+            }
+        }
+    }
+
+    /// Every version from `first` to this one that the folder `dir` has, in order.
+    pub(crate) fn versions(&self, dir: &Path) -> Result<Vec<Self>, KeyError> {
+        let mut all = Vec::new();
+        for version in 1..self.signed.version.get() {
+            match Self::read(&numbered(dir, version)) {
+                Ok(root) => all.push(root),
+                Err(KeyError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        all.push(self.clone());
+        Ok(all)
+    }
+
+    /// Whether this is the version after `old` and signed by enough keys of both (TUF §5.3.4).
+    pub(crate) fn follows(&self, old: &Self) -> Result<(), String> {
+        let root = self.parse().map_err(|error| error.to_string())?;
+        if root.signed.version.get() != old.signed.version.get() + 1 {
+            return Err(format!(
+                "it has version {}, not the one after {}",
+                root.signed.version, old.signed.version
+            ));
+        }
+        old.signed
+            .verify_role(&root)
+            .map_err(|error| format!("version {}: {error}", old.signed.version))
+    }
+
+    pub(crate) fn parse(&self) -> Result<Signed<Root>, serde_json::Error> {
+        serde_json::from_slice(&self.bytes)
     }
 
     /// The root metadata in the file `path`.
@@ -358,29 +435,40 @@ impl RootFile {
             }
             other => other.map_err(KeyError::io(&path))?,
         };
-        let bad = |why: String| KeyError::BadRoot {
-            path: path.clone(),
-            why,
-        };
+        Self::verified(bytes).map_err(|why| KeyError::BadRoot { path, why })
+    }
+
+    fn verified(bytes: Vec<u8>) -> Result<Self, String> {
         let root: Signed<Root> =
-            serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
+            serde_json::from_slice(&bytes).map_err(|error| error.to_string())?;
         root.signed
             .verify_role(&root)
-            .map_err(|error| bad(error.to_string()))?;
+            .map_err(|error| error.to_string())?;
         Ok(Self {
             bytes,
             signed: root.signed,
         })
     }
+
+    /// The root metadata in `bytes`, if it is one.
+    pub(crate) fn check(bytes: &[u8]) -> Option<Self> {
+        Self::verified(bytes.to_vec()).ok()
+    }
 }
 
-/// Everything needed to publish: the targets key and the online keys.
+/// Everything needed to publish: the targets keys (or a team's) and the online keys.
 #[derive(Debug)]
 pub struct PublisherKeys {
     /// The root metadata.
     pub root: RootFile,
-    pub(crate) targets: Vec<Box<dyn KeySource>>,
-    pub(crate) online: OnlineKeys,
+    /// The folder.
+    pub(crate) dir: PathBuf,
+    /// The team that publishes, if it is not the targets role.
+    pub(crate) team: Option<String>,
+    /// The keys of whoever publishes.
+    pub(crate) signers: Vec<SigningKey>,
+    /// A team may have none: then the hub signs the snapshot.
+    pub(crate) online: Option<OnlineKeys>,
 }
 
 /// What a hub has: the keys of the roles it renews.
@@ -388,7 +476,7 @@ pub struct PublisherKeys {
 pub struct OnlineKeys {
     /// The root metadata.
     pub root: RootFile,
-    pub(crate) sources: Vec<Box<dyn KeySource>>,
+    pub(crate) keys: Vec<SigningKey>,
 }
 
 impl PublisherKeys {
@@ -398,18 +486,70 @@ impl PublisherKeys {
     /// [`KeyError`], naming the file.
     pub fn load(dir: &Path, passphrase: &Passphrase<'_>) -> Result<Self, KeyError> {
         let root = RootFile::load(dir)?;
-        let key = load_key(
+        let signers =
+            folder::role_keys(dir, &root, RoleType::Targets, folder::Need::All, passphrase)?;
+        Self::with(dir, root, None, signers)
+    }
+
+    /// As [`Self::load`] with as many keys of the targets role as there are, none refused: the
+    /// rest signs elsewhere.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_some(dir: &Path, passphrase: &Passphrase<'_>) -> Result<Self, KeyError> {
+        let root = RootFile::load(dir)?;
+        let signers = folder::role_keys(
+            dir,
             &root,
-            &key_path(dir, RoleType::Targets),
             RoleType::Targets,
+            folder::Need::Some,
             passphrase,
         )?;
-        let mut online = OnlineKeys::load(&dir.join("online"))?;
-        online.root = root.clone();
+        Self::with(dir, root, None, signers)
+    }
+
+    /// The keys of `team`: the files `TEAM.pem`, `TEAM-….pem` (or `.toml`) in `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_team(
+        dir: &Path,
+        team: &str,
+        passphrase: &Passphrase<'_>,
+    ) -> Result<Self, KeyError> {
+        let root = RootFile::load(dir)?;
+        let signers = folder::team_keys(dir, team, passphrase)?;
+        Self::with(dir, root, Some(team.to_owned()), signers)
+    }
+
+    fn with(
+        dir: &Path,
+        root: RootFile,
+        team: Option<String>,
+        signers: Vec<SigningKey>,
+    ) -> Result<Self, KeyError> {
+        let online = dir.join("online");
+        let online = match OnlineKeys::load_under(&online, &root) {
+            Err(_) if team.is_some() && !online.exists() => None,
+            other => Some(other?),
+        };
+        let dir = dir.to_owned();
         Ok(Self {
             root,
-            targets: vec![key],
+            dir,
+            team,
+            signers,
             online,
+        })
+    }
+}
+
+impl PublisherKeys {
+    /// The online keys, which all but teams need.
+    pub(crate) fn online(&self) -> Result<&OnlineKeys, KeyError> {
+        self.online.as_ref().ok_or_else(|| KeyError::Missing {
+            path: self.dir.join("online"),
+            help: file::MISSING,
         })
     }
 }
@@ -420,45 +560,24 @@ impl OnlineKeys {
     /// # Errors
     /// [`KeyError`], naming the file.
     pub fn load(dir: &Path) -> Result<Self, KeyError> {
-        let root = RootFile::load(dir)?;
-        let mut sources = Vec::new();
+        Self::load_under(dir, &RootFile::load(dir)?)
+    }
+
+    /// As [`Self::load`], for what `root` says.
+    fn load_under(dir: &Path, root: &RootFile) -> Result<Self, KeyError> {
+        let mut keys: Vec<SigningKey> = Vec::new();
         for role in [RoleType::Snapshot, RoleType::Timestamp] {
-            sources.push(load_key(
-                &root,
-                &dir.join(format!("{role}.pem")),
+            keys.extend(folder::role_keys(
+                dir,
+                root,
                 role,
+                folder::Need::All,
                 &|_| None,
             )?);
         }
-        Ok(Self { root, sources })
+        let root = root.clone();
+        Ok(Self { root, keys })
     }
-}
-
-fn load_key(
-    root: &RootFile,
-    path: &Path,
-    role: RoleType,
-    passphrase: &Passphrase<'_>,
-) -> Result<Box<dyn KeySource>, KeyError> {
-    let key = KeyFile::load(path, passphrase)?;
-    let known = root
-        .signed
-        .roles
-        .get(&role)
-        .is_some_and(|keys| keys.keyids.contains(&key.id()));
-    if !known {
-        let id = crate::client::short_key_id(&key.id());
-        return Err(KeyError::NotInRoot {
-            path: path.to_owned(),
-            id,
-            role,
-        });
-    }
-    Ok(Box::new(key))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

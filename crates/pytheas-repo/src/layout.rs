@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! metadata/N.root.json  N.targets.json  N.snapshot.json  timestamp.json     consistent snapshots
+//! metadata/N.TEAM.json                                                      delegated targets
 //! targets/greenhouse/1.1.0/linux-x86_64/<sha256>.release.json               TUF targets
 //! blobs/ab/<sha256>      tree documents, content indexes, packs, deltas: named by their own hash
 //! ```
@@ -56,6 +57,12 @@ pub fn snapshot(version: u64) -> String {
 /// Version `version` of the targets metadata.
 pub fn targets(version: u64) -> String {
     format!("metadata/{version}.targets.json")
+}
+
+/// Version `version` of the metadata of `role`: `targets`, or the team a delegation names (TUF
+/// §7.1; names of teams need no escaping).
+pub fn role(role: &str, version: u64) -> String {
+    format!("metadata/{version}.{role}.json")
 }
 
 /// The file of target `name` (TUF §7.1: the hash goes before the last part of the name).

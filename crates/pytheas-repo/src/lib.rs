@@ -6,8 +6,8 @@
 //! - `keys`, `store`, `publish`, `repository`, `renew` (feature `store`): what the developer's
 //!   machine and the hub do; asynchronous, on any `object_store`.
 //!
-//! Metadata is made with `tough`, and read with `tough` on the publishing side; the device has its
-//! own client because trusted metadata must survive power cuts there ([`client`]).
+//! Metadata has `tough`'s types and signature checks on both sides; the device has its own client
+//! because trusted metadata must survive power cuts there ([`client`]).
 //!
 //! ```no_run
 //! use pytheas_repo::{client::{self, Client}, fetch::FolderFetch};
@@ -33,6 +33,8 @@ mod unpack;
 
 #[cfg(feature = "store")]
 mod base;
+#[cfg(feature = "store")]
+pub mod delegations;
 #[cfg(feature = "store")]
 pub mod dsse;
 #[cfg(feature = "store")]

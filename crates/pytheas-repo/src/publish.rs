@@ -12,6 +12,7 @@ mod commit;
 mod delta;
 mod earlier;
 mod event;
+mod keys;
 mod pack;
 
 use std::{
@@ -33,13 +34,18 @@ pub use crate::sign::Validity;
 use crate::{
     base::Base,
     client::ContentError,
-    keys::PublisherKeys,
+    delegations::{self, DelegationError},
+    keys::{KeyError, PublisherKeys, proposal::ProposalError},
     layout,
     repository::RepositoryError,
+    sign::SignError,
     store::{Store, StoreError},
 };
+pub use commit::Reached;
 use commit::Target;
+pub(crate) use commit::{Batch, CommitError};
 pub use event::{Event, Events};
+pub use keys::{Fresh, Refresh, RoleState, delegate, publish_keys, roles};
 
 /// How to publish.
 #[derive(Debug, Clone)]
@@ -56,6 +62,8 @@ pub struct Options {
     pub pack_bytes: u64,
     /// What is published beside the tree.
     pub attached: Attached,
+    /// Where the targets metadata goes when it lacks signatures, instead of an error.
+    pub propose: Option<PathBuf>,
 }
 
 /// Files that say something of a release, published beside its tree.
@@ -80,6 +88,7 @@ impl Options {
             level: 12,
             pack_bytes: 64 << 20,
             attached: Attached::default(),
+            propose: None,
         }
     }
 }
@@ -120,6 +129,8 @@ pub struct Published {
     pub uploaded_bytes: u64,
     /// The deltas.
     pub deltas: Vec<DeltaMade>,
+    /// Whether devices see it.
+    pub reached: Reached,
 }
 
 /// A release that was not published; the repository is as it was.
@@ -266,17 +277,82 @@ pub enum PublishError {
         /// What is wrong.
         why: String,
     },
+    /// The keys.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Key(#[from] KeyError),
     /// The signature failed.
-    #[error("cannot sign the {role} metadata")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Sign(#[from] SignError),
+    /// The proposal cannot be written or used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Proposal(#[from] ProposalError),
+    /// The team may not.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Delegation(#[from] DelegationError),
+    /// The repository has a newer root than the folder of keys.
+    #[error("the root metadata in `{store}` has version {there}, the one in `{}` version {here}", dir.display())]
     #[diagnostic(
-        code(pytheas::publish::sign),
-        help("are these the keys of this repository? `pytheas keys show` lists them")
+        code(pytheas::publish::refused::stale_root),
+        help(
+            "somebody changed the keys elsewhere: copy `metadata/N.root.json` of the repository for every version you lack into the folder of keys"
+        )
     )]
-    Sign {
-        /// The role.
-        role: &'static str,
-        /// What `tough` says.
-        source: Box<tough::error::Error>,
+    StaleRoot {
+        /// The store.
+        store: String,
+        /// Version there.
+        there: u64,
+        /// The folder.
+        dir: PathBuf,
+        /// Version here.
+        here: u64,
+    },
+    /// Nothing good is left to build on.
+    #[error("`{store}` has no targets metadata that keys of yours have signed")]
+    #[diagnostic(
+        code(pytheas::publish::refused::nothing_good),
+        help(
+            "restore `metadata/` from a backup, then run this again; or begin anew in an empty place and publish the releases again"
+        )
+    )]
+    NothingGood {
+        /// The store.
+        store: String,
+    },
+    /// The proposal does not fit what is there.
+    #[error("the proposed targets metadata has version {proposed}, the next one is {next}")]
+    #[diagnostic(
+        code(pytheas::publish::refused::stale_proposal),
+        help("somebody published meanwhile: make the proposal again")
+    )]
+    StaleProposal {
+        /// The proposed version.
+        proposed: u64,
+        /// The next one.
+        next: u64,
+    },
+    /// The proposal lacks signatures.
+    #[error("the proposal lacks {lacks} signatures")]
+    #[diagnostic(
+        code(pytheas::publish::refused::unsigned_proposal),
+        help("`pytheas keys sign FILE` adds them, where the keys are")
+    )]
+    Unsigned {
+        /// How many.
+        lacks: u64,
+    },
+    /// No release is called so.
+    #[error("no release `{target}` is there to be dropped")]
+    #[diagnostic(code(pytheas::publish::no_release), help("{have}"))]
+    NoRelease {
+        /// What was given.
+        target: String,
+        /// What there is.
+        have: String,
     },
 }
 
@@ -341,20 +417,32 @@ pub async fn publish(
         reused_objects: tree.objects().len(),
         uploaded_bytes: 0,
         deltas: Vec::new(),
+        reached: Reached::Devices,
     };
+    if let Some(team) = &keys.team {
+        let Some(repository) = &base.repository else {
+            return Err(RepositoryError::Empty {
+                store: store.to_string(),
+            }
+            .into());
+        };
+        delegations::may_sign(&repository.metadata().targets.signed, team, &target)?;
+    }
     if let Some(release) = base.release(&target).await? {
         if release.tree.id == tree_id {
             published.already = true;
             // Only the targets key can keep the releases from expiring: publishing the last one
             // again does, once half of the time is used up.
-            if base.targets_grow_old(options) {
+            if base.targets_grow_old(keys, options) {
                 let document = release.encode();
                 let same = Target {
                     name: target,
                     document,
                     tree: tree_id,
                 };
-                published.uploaded_bytes = base.commit(keys, same, options, events).await?;
+                let (bytes, reached) = base.commit(keys, same, options, events).await?;
+                published.uploaded_bytes = bytes;
+                published.reached = reached;
             }
             return Ok(published);
         }
@@ -438,8 +526,7 @@ pub async fn publish(
         }
     }
 
-    let (provenance, sbom) =
-        attach::read(keys, &options.attached, tree_id, &mut uploads, events).await?;
+    let (provenance, sbom) = attach::read(keys, &options.attached, tree_id, &mut uploads, events)?;
     let release = Release {
         format: 1,
         name: record.name,
@@ -475,7 +562,9 @@ pub async fn publish(
         document: release.encode(),
         tree: tree_id,
     };
-    published.uploaded_bytes += base.commit(keys, target, options, events).await?;
+    let (bytes, reached) = base.commit(keys, target, options, events).await?;
+    published.uploaded_bytes += bytes;
+    published.reached = reached;
     Ok(published)
 }
 

@@ -1,18 +1,20 @@
-//! Renewing signatures before they expire: the hub's job, with the online keys only.
+//! Renewing signatures before they expire, and taking up what teams have signed: the hub's job,
+//! with the online keys only.
 
 use std::num::NonZeroU64;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use miette::Diagnostic;
-use tough::schema::Role;
+use tough::schema::{Role, RoleType};
 
 use crate::{
-    base::{Base, next_free},
+    base::Base,
     keys::OnlineKeys,
     layout,
+    publish::{Batch, CommitError, Events},
     repository::RepositoryError,
-    sign::{self, Validity},
+    sign::{self, SignError, Validity},
     store::{Store, StoreError},
 };
 
@@ -57,21 +59,26 @@ pub enum RenewError {
         now: Timestamp,
     },
     /// The signature failed.
-    #[error("cannot sign the {role} metadata")]
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Sign(#[from] SignError),
+    /// The keys were replaced.
+    #[error("the online keys in use are not those of root version {root}")]
     #[diagnostic(
-        code(pytheas::renew::sign),
-        help("are these the online keys of this repository? `pytheas keys show` lists them")
+        code(pytheas::renew::refused::replaced),
+        help(
+            "they were replaced: copy the folder `online` of the developer's keys to the hub, in place of the one it has"
+        )
     )]
-    Sign {
-        /// The role.
-        role: &'static str,
-        /// What `tough` says.
-        source: Box<tough::error::Error>,
+    Replaced {
+        /// The version of the root in force.
+        root: u64,
     },
 }
 
 /// Signs the timestamp metadata in `store` again, and the snapshot metadata when it has used up
-/// half of its time. Releases stay as they are.
+/// half of its time or when a team has uploaded metadata that it does not list. What others signed
+/// stays as it is.
 ///
 /// # Errors
 /// [`StoreError::Locked`] or [`StoreError::Conflict`] while someone publishes: then they have
@@ -92,55 +99,79 @@ pub async fn renew(
     };
     let root = repository.root();
     offline(store, root, now)?;
-    offline(store, &repository.tuf().targets().signed, now)?;
-    let [_, _, snapshot_now, timestamp_now] = repository.versions();
-
-    let old = &repository.tuf().snapshot().signed;
-    let half = validity.snapshot / 2;
-    let mut renewed_snapshot = None;
-    let meta = if old.expires.duration_since(now) > half {
-        let Some(meta) = repository
-            .tuf()
-            .timestamp()
-            .signed
-            .meta
-            .get("snapshot.json")
-        else {
-            return Err(RepositoryError::Empty {
-                store: store.to_string(),
-            }
-            .into());
-        };
-        meta.clone()
-    } else {
-        let version = next_free(store, snapshot_now, layout::snapshot).await?;
-        let mut role = old.clone();
-        role.version = version;
-        role.expires = sign::expiry(now, validity.snapshot);
-        let signed = sign::sign(role, root, &keys.sources)
-            .await
-            .map_err(signing("snapshot"))?;
-        let bytes = Bytes::from(signed.buffer().clone());
-        store
-            .create(&layout::snapshot(version.get()), bytes)
-            .await?;
-        renewed_snapshot = Some(version.get());
-        sign::described(&signed)
+    offline(store, &repository.metadata().targets.signed, now)?;
+    let metadata = repository.metadata();
+    let Some((snapshot, timestamp)) = &metadata.online else {
+        return Err(RepositoryError::Empty {
+            store: store.to_string(),
+        }
+        .into());
     };
-    let version = NonZeroU64::MIN.saturating_add(timestamp_now);
+    for role in [RoleType::Snapshot, RoleType::Timestamp] {
+        let by = sign::role_keys(root, role);
+        let have = by
+            .keyids
+            .iter()
+            .filter(|id| keys.keys.iter().any(|key| key.id() == **id));
+        if (have.count() as u64) < by.threshold.get() {
+            let root = root.version.get();
+            return Err(RenewError::Replaced { root });
+        }
+    }
+    let half = validity.snapshot / 2;
+    let old = snapshot.signed.expires.duration_since(now) <= half;
+    if old || !base.uploaded(now).await?.is_empty() {
+        let batch = Batch {
+            root,
+            roles: Vec::new(),
+            validity,
+            now,
+        };
+        let written = base.write(keys, batch, &Events::none()).await;
+        let written = written.map_err(|error| match error {
+            CommitError::Store(error) => RenewError::from(error),
+            CommitError::Sign(error) => error.into(),
+        })?;
+        return Ok(Renewed {
+            snapshot: Some(written.snapshot),
+            timestamp: written.timestamp,
+            expires: written.expires,
+        });
+    }
+    let Some(meta) = timestamp.signed.meta.get("snapshot.json") else {
+        return Err(RepositoryError::Empty {
+            store: store.to_string(),
+        }
+        .into());
+    };
+    let version = NonZeroU64::MIN.saturating_add(timestamp.signed.version.get());
     let expires = sign::expiry(now, validity.timestamp);
-    let signed = sign::timestamp(meta, version, now, expires, root, &keys.sources)
-        .await
-        .map_err(signing("timestamp"))?;
-    let bytes = Bytes::from(signed.buffer().clone());
+    let signed = sign::timestamp(meta.clone(), version, now, expires, root, &keys.keys)?;
     store
-        .replace(layout::TIMESTAMP, bytes, base.timestamp.as_ref())
+        .replace(
+            layout::TIMESTAMP,
+            Bytes::from(signed.bytes),
+            base.timestamp.as_ref(),
+        )
         .await?;
     Ok(Renewed {
-        snapshot: renewed_snapshot,
+        snapshot: None,
         timestamp: version.get(),
         expires,
     })
+}
+
+/// Whether teams have uploaded metadata that is in no snapshot yet.
+///
+/// # Errors
+/// [`RepositoryError`].
+pub async fn has_uploads(
+    store: &Store,
+    keys: &OnlineKeys,
+    now: Timestamp,
+) -> Result<bool, RepositoryError> {
+    let base = Base::load(store, &keys.root).await?;
+    Ok(!base.uploaded(now).await?.is_empty())
 }
 
 fn offline<T: Role>(store: &Store, role: &T, now: Timestamp) -> Result<(), RenewError> {
@@ -155,11 +186,4 @@ fn offline<T: Role>(store: &Store, role: &T, now: Timestamp) -> Result<(), Renew
         expired,
         now,
     })
-}
-
-fn signing(role: &'static str) -> impl FnOnce(tough::error::Error) -> RenewError {
-    move |source| RenewError::Sign {
-        role,
-        source: Box::new(source),
-    }
 }

@@ -1,5 +1,7 @@
-//! A repository as the hub and the publisher read it: verified by `tough`, listed, never trusted
-//! further than its signatures reach.
+//! A repository as the hub and the publisher read it: verified, listed, never trusted further than
+//! its signatures reach.
+
+pub(crate) mod load;
 
 use std::str::FromStr;
 
@@ -10,15 +12,18 @@ use pytheas_release::{
 };
 use serde_json::Value;
 use tough::{
-    ExpirationEnforcement, IntoVec, RepositoryLoader, TargetName,
-    schema::{Role, Root, Target},
+    TargetName,
+    schema::{Role, RoleType, Root, Target},
 };
-use url::Url;
+
+pub use load::Untrusted;
+use load::{Metadata, Reader};
 
 use crate::{
+    delegations,
+    dsse::Signers,
     layout,
-    store::{Store, StoreError},
-    transport::{BASE, StoreTransport},
+    store::{Seen, Store, StoreError},
 };
 
 /// Key of what we say about a target in its `custom` field (TUF §4.5).
@@ -46,14 +51,14 @@ pub enum RepositoryError {
     #[diagnostic(
         code(pytheas::repository::refused::unverified),
         help(
-            "is `root.json` the one of this repository? If so, someone or something changed the repository: restore it"
+            "is `root.json` the one of this repository? If so, someone or something changed the repository: restore it; after new keys, `pytheas keys publish` signs it again"
         )
     )]
     Unverified {
         /// The store.
         store: String,
-        /// What `tough` says.
-        source: Box<tough::error::Error>,
+        /// What is wrong.
+        source: Box<Untrusted>,
     },
     /// Too old.
     #[error("the {role} metadata of `{store}` expired at {expired} and it is {now}")]
@@ -119,12 +124,13 @@ pub struct Listed {
 #[derive(Debug, Clone)]
 pub struct Repository {
     store: Store,
-    inner: tough::Repository,
+    metadata: Metadata,
 }
 
 impl Repository {
-    /// The repository in `store`, every signature and hash of its metadata checked by `tough`
-    /// from the root metadata `trusted_root` on, and nothing in it expired at `now`.
+    /// The repository in `store`, every signature and hash of its metadata checked from the root
+    /// metadata `trusted_root` on, and nothing in it expired at `now`. A team whose metadata has
+    /// expired is left out.
     ///
     /// # Errors
     /// [`RepositoryError`].
@@ -133,12 +139,16 @@ impl Repository {
         trusted_root: &[u8],
         now: Timestamp,
     ) -> Result<Self, RepositoryError> {
-        let repository = Self::open_expired(store, trusted_root).await?;
-        let inner = &repository.inner;
-        check(store, &inner.root().signed, now)?;
-        check(store, &inner.timestamp().signed, now)?;
-        check(store, &inner.snapshot().signed, now)?;
-        check(store, &inner.targets().signed, now)?;
+        let timestamp = store.look(layout::TIMESTAMP, load::METADATA_MAX).await?;
+        let mut repository = Self::open_expired(store, trusted_root, timestamp.as_ref()).await?;
+        let metadata = &mut repository.metadata;
+        check(store, &metadata.root.signed, now)?;
+        if let Some((snapshot, timestamp)) = &metadata.online {
+            check(store, &timestamp.signed, now)?;
+            check(store, &snapshot.signed, now)?;
+        }
+        check(store, &metadata.targets.signed, now)?;
+        metadata.teams.retain(|_, team| team.signed.expires > now);
         Ok(repository)
     }
 
@@ -146,58 +156,102 @@ impl Repository {
     pub(crate) async fn open_expired(
         store: &Store,
         trusted_root: &[u8],
+        timestamp: Option<&Seen>,
     ) -> Result<Self, RepositoryError> {
-        if store.size_bytes(layout::TIMESTAMP).await?.is_none() {
+        let Some(timestamp) = timestamp else {
             return Err(RepositoryError::Empty {
                 store: store.to_string(),
             });
-        }
-        let url = |path: &str| Url::parse(&format!("{BASE}{path}/")).expect("a constant");
-        let inner = RepositoryLoader::new(&trusted_root, url("metadata"), url("targets"))
-            .transport(StoreTransport(store.clone()))
-            // Expiries are checked above: `tough` would use the system's clock.
-            .expiration_enforcement(ExpirationEnforcement::Unsafe)
-            .load()
-            .await
-            .map_err(|source| unverified(store, source))?;
-        Ok(Self {
-            store: store.clone(),
-            inner,
-        })
+        };
+        let metadata = Reader(store).all(trusted_root, timestamp).await?;
+        Ok(Self::of(store, metadata))
     }
 
-    pub(crate) fn tuf(&self) -> &tough::Repository {
-        &self.inner
+    /// The repository in `store` that `metadata` describes.
+    pub(crate) fn of(store: &Store, metadata: Metadata) -> Self {
+        let store = store.clone();
+        Self { store, metadata }
+    }
+
+    pub(crate) fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 
     /// The root metadata that is in force.
     pub fn root(&self) -> &Root {
-        &self.inner.root().signed
+        &self.metadata.root.signed
     }
 
     /// Versions of root, targets, snapshot and timestamp metadata.
     pub fn versions(&self) -> [u64; 4] {
+        let metadata = &self.metadata;
         [
-            self.inner.root().signed.version.get(),
-            self.inner.targets().signed.version.get(),
-            self.inner.snapshot().signed.version.get(),
-            self.inner.timestamp().signed.version.get(),
+            metadata.root.signed.version.get(),
+            metadata.targets.signed.version.get(),
+            metadata.taken.0,
+            metadata.taken.1,
         ]
     }
 
     /// The releases, by name, platform and time of publishing. Targets with other names than a
     /// release's are left out.
     pub fn releases(&self) -> Vec<Listed> {
-        let targets = &self.inner.targets().signed.targets;
-        let mut all: Vec<Listed> = targets
-            .iter()
+        let teams = self.metadata.teams.values().flat_map(|t| &t.signed.targets);
+        let names = self.metadata.targets.signed.targets.iter().chain(teams);
+        let mut all: Vec<Listed> = names
+            .filter(|(name, target)| self.find(name).is_some_and(|found| found == *target))
             .filter_map(|(name, target)| listed(name, target))
             .collect();
         all.sort_by(|a, b| {
             let key = |r: &Listed| (r.reference.name.clone(), r.platform.clone(), r.published);
             key(a).cmp(&key(b)).then_with(|| a.target.cmp(&b.target))
         });
+        all.dedup();
         all
+    }
+
+    /// The target `name`, searched for as devices do (TUF §5.6.7): the targets role first, then
+    /// the teams in order, until one may list it and ends the search.
+    fn find(&self, name: &TargetName) -> Option<&Target> {
+        let targets = &self.metadata.targets.signed;
+        if let Some(target) = targets.targets.get(name) {
+            return Some(target);
+        }
+        for role in targets.delegations.iter().flat_map(|all| &all.roles) {
+            if !delegations::covers(&role.paths, name.raw()) {
+                continue;
+            }
+            let team = self.metadata.teams.get(&role.name);
+            if let Some(target) = team.and_then(|team| team.signed.targets.get(name)) {
+                return Some(target);
+            }
+            if role.terminating {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Who must sign for the target `name`: the team that lists it, else the targets role.
+    pub fn signers(&self, name: &str) -> Signers {
+        let metadata = &self.metadata;
+        let targets = &metadata.targets.signed;
+        let own = TargetName::new(name).is_ok_and(|name| targets.targets.contains_key(&name));
+        let delegations = targets.delegations.iter().filter(|_| !own);
+        for all in delegations {
+            if let Some(role) = all
+                .roles
+                .iter()
+                .find(|r| delegations::covers(&r.paths, name))
+            {
+                let (keys, by) = (all.keys.clone(), delegations::signers(role));
+                return Signers { keys, by };
+            }
+        }
+        Signers {
+            keys: metadata.root.signed.keys.clone(),
+            by: crate::sign::role_keys(&metadata.root.signed, RoleType::Targets),
+        }
     }
 
     /// The release document that is the target `name`, verified.
@@ -232,14 +286,20 @@ impl Repository {
             },
         };
         let target = TargetName::new(name).map_err(|_| missing())?;
-        let stream = self.inner.read_target(&target).await;
-        let stream = stream
-            .map_err(|e| unverified(&self.store, e))?
-            .ok_or_else(missing)?;
-        stream
-            .into_vec()
-            .await
-            .map_err(|e| unverified(&self.store, e))
+        let target = self.find(&target).ok_or_else(missing)?;
+        let unverified = |source| RepositoryError::Unverified {
+            store: self.store.to_string(),
+            source: Box::new(source),
+        };
+        let sha256 = sha256(target).ok_or_else(missing)?;
+        let path = layout::target(name, &sha256);
+        let bytes = self.store.get(&path, target.length).await?;
+        let bytes = bytes.ok_or_else(|| unverified(Untrusted::Missing(path.clone())))?;
+        if bytes.len() as u64 != target.length || Sha256::of(&bytes) != sha256 {
+            let why = "it is not the file that was signed for".to_owned();
+            return Err(unverified(Untrusted::Wrong { file: path, why }));
+        }
+        Ok(bytes.to_vec())
     }
 }
 
@@ -258,11 +318,10 @@ impl Repository {
     }
 }
 
-fn unverified(store: &Store, source: tough::error::Error) -> RepositoryError {
-    RepositoryError::Unverified {
-        store: store.to_string(),
-        source: Box::new(source),
-    }
+fn sha256(target: &Target) -> Option<Sha256> {
+    <[u8; 32]>::try_from(&target.hashes.sha256[..])
+        .ok()
+        .map(Sha256::from_bytes)
 }
 
 fn check<T: Role>(store: &Store, role: &T, now: Timestamp) -> Result<(), RepositoryError> {
@@ -293,7 +352,7 @@ fn listed(name: &TargetName, target: &Target) -> Option<Listed> {
         platform: platform.parse().ok()?,
         target: name.raw().to_owned(),
         document: BlobRef {
-            sha256: Sha256::from_bytes(<[u8; 32]>::try_from(&target.hashes.sha256[..]).ok()?),
+            sha256: sha256(target)?,
             size_bytes: target.length,
         },
         tree: custom("tree").and_then(|text| text.parse().ok()),

@@ -1,4 +1,6 @@
-//! Signs the repository's timestamp (and snapshot) again before they expire, with the online keys.
+//! Signs the repository's timestamp (and snapshot) again before they expire, and when a team has
+//! uploaded releases, with the online keys. They are read from their folder each time: replaced
+//! ones are in use at the next look, without a restart.
 
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use pytheas_repo::{
     layout,
     publish::Validity,
     renew::{self, RenewError},
+    repository::RepositoryError,
     store::StoreError,
 };
 use serde::Deserialize;
@@ -37,14 +40,13 @@ pub(crate) async fn run(app: &Shared) {
         return;
     };
     let now = Timestamp::from_millisecond(app.now_ms()).unwrap_or_default();
-    match due(app, now).await {
-        Ok(true) => {}
-        Ok(false) => return,
+    let due = match due(app, now).await {
+        Ok(due) => due,
         Err(error) => {
             tracing::error!(%error, "the timestamp cannot be read");
             return;
         }
-    }
+    };
     let keys = match OnlineKeys::load(folder) {
         Ok(keys) => keys,
         Err(error) => {
@@ -53,6 +55,16 @@ pub(crate) async fn run(app: &Shared) {
         }
     };
     let _one_at_a_time = app.publishing.lock().await;
+    if !due {
+        match renew::has_uploads(&app.releases.store, &keys, now).await {
+            Ok(true) => {}
+            Ok(false) | Err(RepositoryError::Empty { .. }) => return,
+            Err(error) => {
+                tracing::error!(%error, "the repository cannot be read");
+                return;
+            }
+        }
+    }
     match renew::renew(&app.releases.store, &keys, &Validity::default(), now).await {
         Ok(renewed) => {
             let version = renewed.timestamp;

@@ -16,7 +16,7 @@ pub(crate) enum RepoFile {
     Timestamp,
     /// `metadata/3.targets.json`.
     Metadata {
-        /// `root`, `targets`, `snapshot`.
+        /// `root`, `targets`, `snapshot`, or the name of a team.
         role: String,
         /// Its version.
         version: u64,
@@ -44,7 +44,7 @@ impl RepoFile {
             ["metadata", "timestamp.json"] => Self::Timestamp,
             ["metadata", name] => {
                 let (version, role) = name.strip_suffix(".json")?.split_once('.')?;
-                if !matches!(role, "root" | "targets" | "snapshot") || version.starts_with('0') {
+                if role == "timestamp" || !is_role(role) || version.starts_with('0') {
                     return None;
                 }
                 let digits = version.bytes().all(|b| b.is_ascii_digit());
@@ -72,6 +72,12 @@ impl RepoFile {
     }
 }
 
+/// Whether a role may be called so: names of teams are small letters, digits and `-`.
+fn is_role(name: &str) -> bool {
+    let right = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    !name.is_empty() && name.len() <= 64 && !name.starts_with('-') && name.bytes().all(right)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,6 +88,7 @@ mod tests {
         for right in [
             "metadata/timestamp.json".to_owned(),
             "metadata/12.targets.json".to_owned(),
+            "metadata/3.greenhouse-team.json".to_owned(),
             format!("blobs/e3/{hash}"),
             format!("targets/greenhouse/1.1.0+local!x/linux-x86_64/{hash}.release.json"),
         ] {
@@ -91,6 +98,9 @@ mod tests {
             "".to_owned(),
             "metadata/1.timestamp.json".to_owned(),
             "metadata/01.root.json".to_owned(),
+            "metadata/1.Team.json".to_owned(),
+            "metadata/1.a.b.json".to_owned(),
+            "metadata/1..json".to_owned(),
             "metadata/+1.root.json".to_owned(),
             "metadata/../hub.db".to_owned(),
             ".publish.lock".to_owned(),

@@ -1,10 +1,10 @@
-//! One private key in a PEM file, and as a source of signatures for `tough`.
+//! One private key in a PEM file, and as a source of signatures for `tough`. A line before the PEM
+//! block tells the public half; other programs skip it (RFC 7468 §2).
 
 use std::{
-    fmt,
-    fs::{self, OpenOptions},
+    fmt, fs,
     io::{self, Write},
-    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -18,16 +18,25 @@ use pkcs8::{
 };
 use tough::{
     key_source::KeySource,
-    schema::decoded::{Decoded, Hex},
+    schema::{
+        decoded::{Decoded, Hex},
+        key::Key,
+    },
     sign::Sign,
 };
 use zeroize::Zeroizing;
 
-use super::KeyError;
+use super::{KeyError, public};
 
 /// Asked for the passphrase of the key in a file; `None` when there is none to give.
 pub type Passphrase<'a> = dyn Fn(&Path) -> Option<Zeroizing<String>> + 'a;
 
+/// Begins the line before a key that tells its public half, so that it is known without the
+/// passphrase. Nothing relies on it: a signature is made with the key itself.
+const PUBLIC: &str = "Public: ";
+/// What to do about a key that is not there.
+pub(super) const MISSING: &str =
+    "the key is needed to sign; copy it from where it is kept, or name its folder with `--keys`";
 const PLAIN: &str = "PRIVATE KEY";
 const ENCRYPTED: &str = "ENCRYPTED PRIVATE KEY";
 /// OWASP's recommendation of 2023 for PBKDF2-HMAC-SHA-256.
@@ -70,19 +79,13 @@ impl KeyFile {
             }
         };
         let pem = pem.map_err(not_a_key)?;
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(KeyError::io(path))?;
-        file.write_all(pem.as_bytes())
-            .and_then(|()| file.sync_all())
-            .and_then(|()| path.parent().map_or(Ok(()), pytheas_durable::sync_dir))
-            .map_err(KeyError::io(path))?;
-        Self::new(plain).ok_or_else(|| KeyError::NotAKey {
+        let key = Self::new(plain).ok_or_else(|| KeyError::NotAKey {
             path: path.to_owned(),
-        })
+        })?;
+        let public = public::encode(&key.key_pair().tuf_key());
+        let text = Zeroizing::new(format!("{PUBLIC}{public}\n{}", pem.as_str()));
+        create(path, text.as_bytes())?;
+        Ok(key)
     }
 
     /// The key in `path`; `passphrase` is asked when it is protected.
@@ -131,19 +134,72 @@ impl KeyFile {
     }
 }
 
-/// Whether the key in `path` is protected by a passphrase.
-pub(super) fn is_encrypted(path: &Path) -> Result<bool, KeyError> {
-    Ok(read(path)?.0 == ENCRYPTED)
+/// What can be said of the private key in `path` without a passphrase.
+pub(super) struct Glance {
+    /// Whether it is protected by a passphrase.
+    pub(super) encrypted: bool,
+    /// Its public half; a protected key of older versions does not tell it.
+    pub(super) public: Option<Key>,
+}
+
+/// Looks at the key in `path`; nothing when the file holds something else than a private key.
+pub(super) fn glance(path: &Path) -> Result<Option<Glance>, KeyError> {
+    let text = read_text(path)?;
+    if !text.contains(&format!("-----BEGIN {PLAIN}-----"))
+        && !text.contains(&format!("-----BEGIN {ENCRYPTED}-----"))
+    {
+        return Ok(None);
+    }
+    let encrypted = text.contains(&format!("-----BEGIN {ENCRYPTED}-----"));
+    let public = if encrypted {
+        text.lines()
+            .find_map(|line| line.strip_prefix(PUBLIC))
+            .and_then(public::parse)
+    } else {
+        Some(KeyFile::load(path, &|_| None)?.key_pair().tuf_key())
+    };
+    Ok(Some(Glance { encrypted, public }))
+}
+
+/// Writes the new file `path` (mode 0600), whole and durable; what is there stays.
+pub(super) fn create(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
+    let dir = path.parent().unwrap_or(path);
+    let io = KeyError::io;
+    let mut file = tempfile::NamedTempFile::new_in(dir).map_err(io(dir))?; // mode 0600
+    file.write_all(bytes)
+        .and_then(|()| file.as_file().sync_all())
+        .map_err(io(path))?;
+    file.persist_noclobber(path)
+        .map_err(|failed| match failed.error.kind() {
+            io::ErrorKind::AlreadyExists => KeyError::Exists {
+                dir: dir.to_owned(),
+                found: path.to_owned(),
+            },
+            _ => io(path)(failed.error),
+        })?;
+    pytheas_durable::sync_dir(dir).map_err(io(dir))
 }
 
 /// Label and content of the PEM file `path`, which only its owner may read.
 fn read(path: &Path) -> Result<(String, SecretDocument), KeyError> {
-    let help = "the key is needed to sign; copy it from where it is kept, or name its folder with `--keys`";
+    let text = read_text(path)?;
+    let not_a_key = || KeyError::NotAKey {
+        path: path.to_owned(),
+    };
+    // What stands before it is for people (RFC 7468 §2).
+    let pem = text.find("-----BEGIN ").map(|at| &text[at..]);
+    let (label, document) =
+        SecretDocument::from_pem(pem.ok_or_else(not_a_key)?).map_err(|_| not_a_key())?;
+    Ok((label.to_owned(), document))
+}
+
+/// The text in `path`, which only its owner may read.
+pub(super) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyError> {
     let mode = match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyError::Missing {
                 path: path.to_owned(),
-                help,
+                help: MISSING,
             });
         }
         other => other.map_err(KeyError::io(path))?.permissions().mode() & 0o7777,
@@ -154,12 +210,12 @@ fn read(path: &Path) -> Result<(String, SecretDocument), KeyError> {
             mode,
         });
     }
-    let text = Zeroizing::new(fs::read_to_string(path).map_err(KeyError::io(path))?);
-    let not_a_key = |_| KeyError::NotAKey {
-        path: path.to_owned(),
-    };
-    let (label, document) = SecretDocument::from_pem(&text).map_err(not_a_key)?;
-    Ok((label.to_owned(), document))
+    match fs::read_to_string(path) {
+        Err(error) if error.kind() == io::ErrorKind::InvalidData => Err(KeyError::NotAKey {
+            path: path.to_owned(),
+        }),
+        other => Ok(Zeroizing::new(other.map_err(KeyError::io(path))?)),
+    }
 }
 
 #[async_trait]

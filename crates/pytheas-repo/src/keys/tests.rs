@@ -3,6 +3,8 @@
 
 use std::os::unix::fs::PermissionsExt;
 
+use pytheas_release::Sha256;
+
 use super::*;
 
 fn now() -> Timestamp {
@@ -50,11 +52,11 @@ fn new_keys_are_private_and_the_root_names_them() {
     let names: Vec<_> = info.roles.iter().map(|role| role.role.as_str()).collect();
     assert_eq!(names, ["root", "targets", "snapshot", "timestamp"]);
     for role in &info.roles {
-        assert_eq!(
-            (role.threshold, role.key_ids.len(), role.encrypted),
-            (1, 1, false)
-        );
-        let file = role.file.as_ref().unwrap();
+        let [key] = &role.keys[..] else {
+            panic!("{role:?}")
+        };
+        assert_eq!((role.threshold, key.encrypted), (1, false));
+        let file = key.file.as_ref().unwrap();
         assert_eq!(
             fs::metadata(file).unwrap().permissions().mode() & 0o7777,
             0o600
@@ -68,7 +70,7 @@ fn new_keys_are_private_and_the_root_names_them() {
             0o700
         );
     }
-    assert_eq!(info, show(&dir).unwrap());
+    assert_eq!(info, show(&dir, now()).unwrap());
     PublisherKeys::load(&dir, &|_| panic!("no key is protected")).unwrap();
 }
 
@@ -79,12 +81,12 @@ fn the_hub_gets_by_with_the_online_folder_alone() {
     make(&dir, Some("secret")).unwrap();
     fs::rename(dir.join("online"), &hub).unwrap();
     let keys = OnlineKeys::load(&hub).unwrap();
-    assert_eq!(keys.sources.len(), 2);
-    let with_file: Vec<_> = show(&hub)
+    assert_eq!(keys.keys.len(), 2);
+    let with_file: Vec<_> = show(&hub, now())
         .unwrap()
         .roles
         .into_iter()
-        .filter(|r| r.file.is_some())
+        .filter(|r| r.keys[0].file.is_some())
         .map(|r| r.role)
         .collect();
     assert_eq!(with_file, ["snapshot", "timestamp"]);
@@ -95,11 +97,11 @@ fn a_passphrase_protects_the_offline_keys_only() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path().to_owned();
     let info = make(&dir, Some("correct horse")).unwrap();
-    let encrypted: Vec<_> = info.roles.iter().map(|role| role.encrypted).collect();
+    let encrypted: Vec<_> = info.roles.iter().map(|r| r.keys[0].encrypted).collect();
     assert_eq!(encrypted, [true, true, false, false]);
     let text = fs::read_to_string(dir.join("targets.pem")).unwrap();
     assert!(
-        text.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----\n"),
+        text.contains("}\n-----BEGIN ENCRYPTED PRIVATE KEY-----\n"),
         "{text}"
     );
     PublisherKeys::load(&dir, &|path| {

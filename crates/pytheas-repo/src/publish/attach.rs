@@ -16,7 +16,7 @@ use crate::{
 const MAX: u64 = 64 << 20;
 
 /// Puts the files on the list of uploads: the statement in a signed envelope, and the bill.
-pub(super) async fn read(
+pub(super) fn read(
     keys: &PublisherKeys,
     attached: &Attached,
     tree: TreeId,
@@ -25,7 +25,7 @@ pub(super) async fn read(
 ) -> Result<(Option<BlobRef>, Option<BlobRef>), PublishError> {
     let mut provenance = None;
     if let Some(path) = &attached.statement {
-        match envelope(keys, path, tree).await {
+        match envelope(keys, path, tree) {
             Ok(envelope) => provenance = Some(add(uploads, envelope.encode())),
             Err(PublishError::Attached { path, why }) if attached.statement_was_found => {
                 events.tell(Event::NoStatement { path, why });
@@ -41,11 +41,7 @@ pub(super) async fn read(
 }
 
 /// The statement in `path`, signed.
-async fn envelope(
-    keys: &PublisherKeys,
-    path: &Path,
-    tree: TreeId,
-) -> Result<Envelope, PublishError> {
+fn envelope(keys: &PublisherKeys, path: &Path, tree: TreeId) -> Result<Envelope, PublishError> {
     let wrong = |why: String| PublishError::Attached {
         path: path.to_owned(),
         why,
@@ -60,7 +56,6 @@ async fn envelope(
         )));
     }
     Envelope::sign(keys, IN_TOTO, &bytes)
-        .await
         .map_err(|error| wrong(format!("the targets key cannot sign it: {error}")))
 }
 

@@ -513,9 +513,9 @@ fn a_place_that_belongs_to_other_keys_is_left_alone() {
     let text = shown(error).replace(other.dir.path().to_str().unwrap(), "[OTHER]");
     insta::assert_snapshot!(text, @r"
     error: the repository in `[OTHER]/repo` does not verify
-      because: Failed to verify timestamp metadata: Signature threshold of 1 not met for role timestamp (0 valid signatures)
+      because: `metadata/timestamp.json` is not signed as it must be
       because: Signature threshold of 1 not met for role timestamp (0 valid signatures)
-      help: is `root.json` the one of this repository? If so, someone or something changed the repository: restore it
+      help: is `root.json` the one of this repository? If so, someone or something changed the repository: restore it; after new keys, `pytheas keys publish` signs it again
     ");
 }
 

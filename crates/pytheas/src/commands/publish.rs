@@ -11,15 +11,14 @@ use miette::{Context as _, IntoDiagnostic};
 use pytheas_build::{SBOM_FILE, provenance_path};
 use pytheas_repo::{
     keys::{self, PublisherKeys},
-    publish::{Event, Events, Options, Published},
+    publish::{Event, Events, Options, Published, Reached},
     store::Store,
 };
 use serde::Serialize;
-use zeroize::Zeroizing;
 
 use crate::{
     commands::{
-        keys::{KeysArgs, passphrase},
+        keys::{AccessArgs, KeysArgs, ask},
         publish_index::{self, IndexArgs},
     },
     context::Context,
@@ -46,19 +45,16 @@ pub(crate) struct PublishArgs {
         required_unless_present = "index"
     )]
     repo: Option<String>,
-    /// Token for a hub's `/repo` [default: what `pytheas login` stored]
-    #[arg(
-        long,
-        env = "PYTHEAS_TOKEN",
-        hide_env_values = true,
-        value_name = "TOKEN"
-    )]
-    token: Option<String>,
-    /// Trust this certificate authority (PEM) of a hub besides the well-known ones
-    #[arg(long, env = "PYTHEAS_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
+    #[command(flatten)]
+    access: AccessArgs,
     #[command(flatten)]
     keys: KeysArgs,
+    /// Sign as this team, with its own key, instead of as the targets role
+    #[arg(long = "as", value_name = "TEAM", conflicts_with = "index")]
+    team: Option<String>,
+    /// If targets signatures are missing, write the proposal here instead of failing
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["index", "team"])]
+    propose: Option<PathBuf>,
     /// From how many earlier releases to make deltas
     #[arg(long, default_value_t = 3, value_name = "N")]
     deltas: usize,
@@ -97,6 +93,10 @@ struct Shown {
     reused_objects: usize,
     uploaded_bytes: u64,
     deltas: Vec<ShownDelta>,
+    /// Whether devices see it already.
+    visible: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    proposal: Option<PathBuf>,
 }
 
 #[derive(Serialize)]
@@ -126,6 +126,11 @@ impl Shown {
                     size_bytes: delta.size_bytes,
                 })
                 .collect(),
+            visible: published.reached == Reached::Devices,
+            proposal: match &published.reached {
+                Reached::Proposed(file) => Some(file.clone()),
+                _ => None,
+            },
         }
     }
 }
@@ -161,7 +166,7 @@ impl Show for Shown {
 pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     let (dir, repo) = match (&args.index.index, &args.dir, &args.repo) {
         (Some(index), file, _) => {
-            let token = args.token.as_ref();
+            let token = args.access.token();
             return publish_index::run(index, file.as_ref(), &args.index, token, context);
         }
         (None, Some(dir), Some(repo)) => (dir, repo),
@@ -176,17 +181,25 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     validity.targets = args.targets_valid.unwrap_or(validity.targets);
     validity.snapshot = args.snapshot_valid.unwrap_or(validity.snapshot);
     validity.timestamp = args.timestamp_valid.unwrap_or(validity.timestamp);
-    let token = match &args.token {
-        Some(token) => Some(token.clone()),
-        None => stored_token(repo)?,
+    options.propose.clone_from(&args.propose);
+    let store = args.access.open(repo)?;
+    let (folder, team) = (args.keys.dir(), args.team.as_deref());
+    let keys = match (team, &args.propose) {
+        (Some(team), _) => PublisherKeys::load_team(&folder, team, &ask)?,
+        (None, Some(_)) => PublisherKeys::load_some(&folder, &ask)?,
+        (None, None) => PublisherKeys::load(&folder, &ask)?,
     };
-    let ca = args.ca.as_deref().map(|path| {
-        std::fs::read(path)
-            .into_diagnostic()
-            .wrap_err_with(|| format!("cannot read the certificates in `{}`", path.display()))
-    });
-    let store = Store::open_trusting(repo, token.as_deref(), ca.transpose()?.as_deref())?;
-    let published = publish_with(dir, &store, &args.keys.dir(), &options, context)?;
+    let published = publish_with(dir, &store, &keys, &options, context)?;
+    match &published.reached {
+        Reached::Devices => {}
+        Reached::Uploaded => context.note(
+            "devices see it when the online keys have signed it: a hub does that at once, otherwise whoever has them runs `pytheas keys publish`",
+        ),
+        Reached::Proposed(file) => context.note(format!(
+            "signatures are missing: `pytheas keys sign {0}` where the keys are, then `pytheas keys publish --proposal {0}`",
+            file.display()
+        )),
+    }
     context.show(&Shown::of(&published))
 }
 
@@ -212,7 +225,7 @@ pub(crate) fn publish(
     publish_with(
         dir,
         &Store::open(repo, None)?,
-        keys,
+        &PublisherKeys::load(keys, &ask)?,
         &Options::at(Timestamp::now()),
         context,
     )
@@ -221,15 +234,10 @@ pub(crate) fn publish(
 fn publish_with(
     dir: &Path,
     store: &Store,
-    keys: &Path,
+    keys: &PublisherKeys,
     options: &Options,
     context: &Context,
 ) -> miette::Result<Published> {
-    let keys = PublisherKeys::load(keys, &|path| {
-        passphrase(&format!("passphrase of {}", path.display()))
-            .ok()
-            .map(Zeroizing::new)
-    })?;
     let mut options = options.clone();
     attach(dir, &mut options);
     let progress = context.progress();
@@ -260,7 +268,7 @@ fn publish_with(
         .into_diagnostic()
         .wrap_err("cannot start the runtime for uploads")?;
     Ok(runtime.block_on(pytheas_repo::publish::publish(
-        store, &keys, dir, &options, &events,
+        store, keys, dir, &options, &events,
     ))?)
 }
 

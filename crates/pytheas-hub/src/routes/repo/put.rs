@@ -21,6 +21,7 @@ use crate::{
     app::{App, Shared},
     artifacts::{self, Received, full},
     auth::Publisher,
+    jobs::renewal,
     reply::{ApiError, ApiResult},
     store::audit,
     traffic::Meter,
@@ -85,8 +86,16 @@ pub(crate) async fn handle(
         audit::note(&mut tx, now_ms, &person.name, "repo.put", &path, "").await?;
         tx.commit().await?;
     }
-    if file == RepoFile::Timestamp {
-        app.bus.publish(EventKind::ReleasesChanged);
+    match &file {
+        RepoFile::Timestamp => app.bus.publish(EventKind::ReleasesChanged),
+        // A team's releases are seen once a snapshot lists them. `publishing` is held here.
+        RepoFile::Metadata { role, .. }
+            if !matches!(role.as_str(), "root" | "targets" | "snapshot") =>
+        {
+            let app = app.clone();
+            tokio::spawn(async move { renewal::run(&app).await });
+        }
+        _ => {}
     }
     Ok(StatusCode::CREATED.into_response())
 }
@@ -129,7 +138,10 @@ async fn check(file: &RepoFile, path: &str, received: &Received) -> ApiResult<()
             };
         }
         RepoFile::Timestamp => ("timestamp", None),
-        RepoFile::Metadata { role, version } => (role.as_str(), Some(*version)),
+        RepoFile::Metadata { role, version } => match role.as_str() {
+            "root" | "snapshot" => (role.as_str(), Some(*version)),
+            _ => ("targets", Some(*version)), // a team's are targets metadata, too
+        },
     };
     let bytes = received.bytes().await.map_err(|error| full(&error))?;
     let signed = metadata(&bytes).map_err(wrong)?;

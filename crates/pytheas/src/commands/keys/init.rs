@@ -1,10 +1,9 @@
 //! `pytheas keys init`: a new repository's keys and its first root metadata.
 
 use jiff::{SignedDuration, Timestamp};
-use miette::{IntoDiagnostic, miette};
 use pytheas_repo::keys;
 
-use super::{Keys, KeysArgs, passphrase};
+use super::{Keys, KeysArgs, new_passphrase};
 use crate::context::Context;
 
 /// Make the keys of a new repository
@@ -26,23 +25,13 @@ pub(crate) struct InitArgs {
 
 /// Makes them.
 pub(super) fn run(args: &InitArgs, context: &Context) -> miette::Result<()> {
-    let secret = if args.passphrase {
-        let first = passphrase("passphrase for the root and targets keys").into_diagnostic()?;
-        if std::env::var_os("PYTHEAS_KEY_PASSPHRASE").is_none()
-            && passphrase("the same again").into_diagnostic()? != first
-        {
-            return Err(miette!(
-                help = "nothing was made; try again",
-                "the passphrases differ"
-            ));
-        }
-        Some(first)
-    } else {
-        None
-    };
+    let secret = args
+        .passphrase
+        .then(|| new_passphrase("passphrase for the root and targets keys"))
+        .transpose()?;
     let info = keys::init(&keys::Init {
         dir: &args.keys.dir(),
-        passphrase: secret.as_deref(),
+        passphrase: secret.as_deref().map(String::as_str),
         now: Timestamp::now(),
         root_valid: SignedDuration::from_hours(24 * i64::from(args.expires_days)),
     })?;

@@ -125,7 +125,7 @@ pub(super) fn find(repo: &str, args: &ProvenanceArgs) -> miette::Result<Found> {
         let Some(bytes) = repository.blob(blob).await? else {
             return Err(ReleasedError::Changed { target }.into());
         };
-        let payload = Envelope::parse(&bytes)?.verify(repository.root())?;
+        let payload = Envelope::parse(&bytes)?.verify_by(&repository.signers(&target))?;
         if let Some(file) = &args.save {
             save(&bytes, file)?;
         }
