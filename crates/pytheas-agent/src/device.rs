@@ -275,7 +275,7 @@ impl Device {
             Ok(None) if slots::is_fresh(&self.dir) => Ok(Machine::default()),
             Ok(None) => self.rebuild("it is gone"),
             Err(AgentError::State {
-                source: source @ StoredStateError::Parse(_),
+                source: source @ (StoredStateError::Parse(_) | StoredStateError::Damaged),
                 path,
             }) => {
                 let aside = path.with_extension("json.damaged");

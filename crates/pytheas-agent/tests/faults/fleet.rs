@@ -24,6 +24,9 @@ use crate::{
 /// How long an agent without faults may take; it takes a fraction of a second.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How the message about the worst begins.
+const SILENT: &str = "SILENT CORRUPTION";
+
 /// An update that a device is about to go through.
 pub(crate) struct Scenario {
     pub(crate) name: &'static str,
@@ -36,6 +39,8 @@ pub(crate) struct Scenario {
     /// Whether `to` works; else the device must end where it was.
     pub(crate) works: bool,
     from_version: String,
+    /// What is rolled out after it, where a decayed file is to be mended: target and tree.
+    next: (String, TreeId),
 }
 
 pub(crate) struct Fleet {
@@ -119,6 +124,10 @@ impl Fleet {
         let scenario =
             |name, device: &Path, from: Option<&Published>, to: &Published, works| Scenario {
                 name,
+                next: {
+                    let next = if name == "content" { &two } else { &three };
+                    (next.target.clone(), next.tree)
+                },
                 before: Recorder::new(device, || {}).finish(),
                 from: from.map(|from| from.tree),
                 to: to.tree,
@@ -180,15 +189,15 @@ impl Bench {
         plan.lied = false;
         plan.seen.clear();
         drop(plan);
-        self.offer(scenario);
+        self.offer(&scenario.target);
     }
 
-    fn offer(&mut self, scenario: &Scenario) {
+    fn offer(&mut self, target: &str) {
         self.action += 1;
         let mut talk = self.hub.talk();
         talk.feedback.clear();
         talk.requests.clear();
-        talk.offer = Some((self.action.to_string(), scenario.target.clone(), false));
+        talk.offer = Some((self.action.to_string(), target.to_owned(), false));
     }
 
     /// A device whose power was cut; the hash of what is left.
@@ -273,9 +282,7 @@ impl Bench {
             .map_err(|e| format!("BRICK: `current`: {e}"))?
             .id();
         if found.to_string() != named {
-            return Err(format!(
-                "SILENT CORRUPTION: the slot {named} holds the tree {found}"
-            ));
+            return Err(format!("{SILENT}: the slot {named} holds the tree {found}"));
         }
         Ok(Some(found))
     }
@@ -290,7 +297,7 @@ impl Bench {
         if scenario.works && success == Some(false) {
             // The fault was reported as the failure that it was; whoever rolls out tries again.
             self.must_be_whole(scenario, &floor)?;
-            self.offer(scenario);
+            self.offer(&scenario.target);
             self.agent_once()?;
             success = self.closed()?;
         }
@@ -329,6 +336,36 @@ impl Bench {
         }
         self.app_starts(version)?;
         self.no_litter()
+    }
+
+    /// As [`Self::recover`], when a file on the disk has decayed. One of the running release that
+    /// decays after it was verified is not seen by an update; `verify` must see it, and the next
+    /// update must not take it over.
+    pub(crate) fn recover_from_decay(&mut self, scenario: &Scenario) -> Result<(), String> {
+        let why = match self.recover(scenario) {
+            Err(why) if why.starts_with(SILENT) => why,
+            other => return other,
+        };
+        let mut command = self.command();
+        command = Command::new(command.get_program());
+        let verified = command
+            .arg("verify")
+            .arg("--state")
+            .arg(&self.state)
+            .output()
+            .unwrap();
+        if verified.status.code() != Some(4) {
+            return Err(format!("{why}, and `verify` says {verified:?}"));
+        }
+        let (target, tree) = &scenario.next;
+        self.offer(target);
+        self.agent_once()?;
+        match (self.closed()?, self.current()?) {
+            (Some(true), Some(current)) if current == *tree => self.no_litter(),
+            (success, current) => Err(format!(
+                "the update after it ended with {success:?}, and {current:?} runs; {why}"
+            )),
+        }
     }
 
     /// Whether the action on offer was closed, and as a success; nothing when that was before.

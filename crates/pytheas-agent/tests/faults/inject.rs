@@ -91,10 +91,10 @@ pub(crate) struct Course {
     pub(crate) record: Record,
     /// For each of its moments, whether the hub still offered the action, and its number.
     offers: Vec<Option<String>>,
-    /// Calls that change the disk; whether each writes.
-    pub(crate) changes: Vec<bool>,
-    /// Calls that read.
-    pub(crate) reads: usize,
+    /// Calls that change the disk.
+    pub(crate) changes: Vec<libc::c_long>,
+    /// Calls that read it.
+    pub(crate) reads: Vec<libc::c_long>,
     pub(crate) readings: usize,
     pub(crate) requests: usize,
     /// Files on the device before it.
@@ -194,19 +194,37 @@ fn is_read(call: &Call) -> bool {
     }
 }
 
+/// Whether a call needs room on the disk.
+pub(crate) fn grows(number: libc::c_long) -> bool {
+    !matches!(
+        number,
+        libc::SYS_unlink
+            | libc::SYS_unlinkat
+            | libc::SYS_rmdir
+            | libc::SYS_chmod
+            | libc::SYS_fchmod
+            | libc::SYS_fchmodat
+            | libc::SYS_ftruncate
+    )
+}
+
+pub(crate) fn reads_content(number: libc::c_long) -> bool {
+    matches!(number, libc::SYS_read | libc::SYS_pread64)
+}
+
 #[derive(Default)]
 struct Counter {
-    calls: Vec<bool>,
-    reads: usize,
+    calls: Vec<libc::c_long>,
+    reads: Vec<libc::c_long>,
     readings: usize,
 }
 
 impl Observer for Counter {
     fn before(&mut self, call: &Call) -> Verdict {
         if is_read(call) {
-            self.reads += 1;
+            self.reads.push(call.number);
         } else {
-            self.calls.push(trace::writes(call.number));
+            self.calls.push(call.number);
         }
         Verdict::Pass
     }
@@ -279,17 +297,7 @@ impl Observer for Injector {
                 self.meet(call, Verdict::Shorten(if len > 1 { len / 2 } else { len }))
             }
             Fault::Full(at, stays) if changes && reached(at, stays) => {
-                let grows = !matches!(
-                    call.number,
-                    libc::SYS_unlink
-                        | libc::SYS_unlinkat
-                        | libc::SYS_rmdir
-                        | libc::SYS_chmod
-                        | libc::SYS_fchmod
-                        | libc::SYS_fchmodat
-                        | libc::SYS_ftruncate
-                );
-                if grows {
+                if grows(call.number) {
                     self.meet(call, Verdict::Fail(libc::ENOSPC))
                 } else {
                     Verdict::Pass
@@ -302,8 +310,11 @@ impl Observer for Injector {
                 self.meet(call, Verdict::Fail(libc::EIO))
             }
             Fault::ReadFlip(at, _) if !changes && reached(at, false) => {
-                let reads = matches!(call.number, libc::SYS_read | libc::SYS_pread64);
-                if reads { Verdict::Watch } else { Verdict::Pass }
+                if reads_content(call.number) {
+                    Verdict::Watch
+                } else {
+                    Verdict::Pass
+                }
             }
             _ => Verdict::Pass,
         }
@@ -405,13 +416,12 @@ pub(crate) fn inject(
         return Ok(None);
     }
     let outcome = match fault {
-        // The running release itself is rotten until the update has come to its end.
-        Fault::Rot(..) | Fault::RotThere(..) => Ok(()),
-        _ => bench.must_be_whole(scenario, &floor),
+        Fault::Rot(..) | Fault::RotThere(..) => bench.recover_from_decay(scenario),
+        _ => bench
+            .must_be_whole(scenario, &floor)
+            .and_then(|()| bench.recover(scenario)),
     };
-    outcome
-        .and_then(|()| bench.recover(scenario))
-        .map_err(|why| format!("{}\n  met: {}", why, met.as_deref().unwrap_or_default()))?;
+    outcome.map_err(|why| format!("{why}\n  met: {}", met.as_deref().unwrap_or_default()))?;
     Ok(met)
 }
 

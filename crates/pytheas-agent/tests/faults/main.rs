@@ -55,11 +55,13 @@ fn faults(course: &Course, scenario: &Scenario, seed: u64) -> BTreeMap<&'static 
     let changes = course.changes.len();
     for at in 0..changes {
         add(Fault::Kill(at));
-        add(Fault::Full(at, false));
+        if inject::grows(course.changes[at]) {
+            add(Fault::Full(at, false));
+        }
         add(Fault::Full(at, true));
         add(Fault::WriteError(at, false));
         add(Fault::WriteError(at, true));
-        if course.changes[at] {
+        if trace::writes(course.changes[at]) {
             add(Fault::Tear(at));
             add(Fault::Short(at));
         }
@@ -84,10 +86,12 @@ fn faults(course: &Course, scenario: &Scenario, seed: u64) -> BTreeMap<&'static 
             add(Fault::Cut(moment, Kept::Some(random.next())));
         }
     }
-    for at in 0..course.reads {
+    for (at, number) in course.reads.iter().enumerate() {
         add(Fault::ReadError(at));
-        add(Fault::ReadFlip(at, random.next()));
-        add(Fault::ReadFlip(at, random.next()));
+        if inject::reads_content(*number) {
+            add(Fault::ReadFlip(at, random.next()));
+            add(Fault::ReadFlip(at, random.next()));
+        }
     }
     for file in 0..course.files {
         for _ in 0..3 {
@@ -174,7 +178,7 @@ fn a_device_survives_every_fault() {
             "{}: {} calls that change the disk, {} that read it, {} requests, {} readings of the clock",
             scenario.name,
             course.changes.len(),
-            course.reads,
+            course.reads.len(),
             course.requests,
             course.readings
         );
