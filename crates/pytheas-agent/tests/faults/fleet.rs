@@ -440,7 +440,7 @@ impl Bench {
         for folder in ["", "tuf", "slots"] {
             if let Some(name) = names(folder)
                 .iter()
-                .find(|name| name.starts_with(".replacing-") || name.ends_with(".new"))
+                .find(|name| name.starts_with(".replacing-"))
             {
                 return Err(format!("LITTER: {folder}/{name}"));
             }

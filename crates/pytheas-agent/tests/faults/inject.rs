@@ -1,6 +1,6 @@
 //! The faults, each injected once into one run of the agent.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, process::Command, time::Duration};
 
 use crate::{
     fleet::{Bench, Scenario},
@@ -41,6 +41,8 @@ pub(crate) enum Fault {
     Network(usize, Lie, bool, u64),
     /// From this reading of the clock on it is wrong by so many seconds.
     Clock(usize, i64),
+    /// A disk on which so many KiB are free.
+    SmallDisk(usize),
     /// Killed before this call, and the agent after it before that one.
     Twice(usize, usize),
 }
@@ -53,6 +55,7 @@ impl Fault {
             Self::Tear(_) | Self::Short(_) => "torn write",
             Self::Cut(..) => "power cut",
             Self::Full(..) => "disk full",
+            Self::SmallDisk(_) => "small disk",
             Self::WriteError(..) | Self::ReadError(_) => "disk error",
             Self::ReadFlip(..) | Self::Rot(..) | Self::RotThere(..) => "corrupt read",
             Self::Network(..) => "network",
@@ -73,6 +76,7 @@ impl fmt::Display for Fault {
             Self::Cut(at, Kept::Some(seed)) => write!(f, "cut/{at}/{seed}"),
             Self::Cut(at, kept) => write!(f, "cut/{at}/{kept:?}"),
             Self::Full(at, on) => write!(f, "full{}/{at}", stays(on)),
+            Self::SmallDisk(free) => write!(f, "small-disk/{free}"),
             Self::WriteError(at, on) => write!(f, "eio{}/{at}", stays(on)),
             Self::ReadError(at) => write!(f, "read-eio/{at}"),
             Self::ReadFlip(at, seed) => write!(f, "read-flip/{at}/{seed}"),
@@ -406,6 +410,7 @@ pub(crate) fn inject(
             plan.lied
                 .then(|| plan.seen.get(at).cloned().unwrap_or_default())
         }
+        Fault::SmallDisk(free) => small_disk(bench, free),
         Fault::Twice(first, second) => traced(bench, Fault::Kill(first)).map(|met| {
             let then = traced(bench, Fault::Kill(second));
             format!("{met}; then {}", then.unwrap_or_default())
@@ -423,6 +428,47 @@ pub(crate) fn inject(
     };
     outcome.map_err(|why| format!("{why}\n  met: {}", met.as_deref().unwrap_or_default()))?;
     Ok(met)
+}
+
+/// Whether a disk of its own can be mounted here.
+pub(crate) fn small_disks_are_possible() -> Result<(), String> {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Command::new("unshare")
+        .args(["-Urm", "mount", "-t", "tmpfs", "none"])
+        .arg(folder.path())
+        .output();
+    match mounted {
+        Ok(output) if output.status.success() => Ok(()),
+        Ok(output) => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Runs the agent on a real file system with so little room.
+fn small_disk(bench: &Bench, free_kib: usize) -> Option<String> {
+    const SCRIPT: &str = r#"
+        set -e
+        state=$1 disk=$1.disk free=$2; shift 2
+        mkdir -p "$disk"
+        used=$(du -sk "$state" | cut -f1)
+        mount -t tmpfs -o "size=$((used + free))k" none "$disk"
+        cp -a "$state/." "$disk"
+        timeout -s KILL 4 "$@" --state "$disk" || true
+        rm -rf "$state"; mkdir "$state"; cp -a "$disk/." "$state"
+    "#;
+    let command = bench.command();
+    let mut args: Vec<_> = command.get_args().collect();
+    args.truncate(args.len() - 2); // `--state` and where
+    let output = Command::new("unshare")
+        .args(["-Urm", "sh", "-c", SCRIPT, "sh"])
+        .arg(&bench.state)
+        .arg(free_kib.to_string())
+        .arg(command.get_program())
+        .args(args)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    Some(format!("{free_kib} KiB are free"))
 }
 
 fn rot(bench: &Bench, number: usize, seed: u64) -> Option<String> {

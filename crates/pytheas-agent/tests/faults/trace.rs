@@ -594,24 +594,24 @@ impl Tracer<'_> {
         );
     }
 
-    /// Ends the programs that it had started.
+    /// Ends the programs that it had started, also one that was just being started: it holds what
+    /// the program held.
     fn end_the_rest(&mut self) {
-        while !self.threads.is_empty() {
-            for tid in self.threads.keys() {
-                // SAFETY: a plain call; traced threads cannot be gone before we reap them.
-                unsafe { libc::kill(*tid, libc::SIGKILL) };
-            }
+        for tid in self.threads.keys() {
+            // SAFETY: a plain call; traced threads cannot be gone before we reap them.
+            unsafe { libc::kill(*tid, libc::SIGKILL) };
+        }
+        loop {
             let mut status = 0;
             // SAFETY: as in `watch`.
             let tid =
                 unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
             if tid < 0 {
-                return;
+                return; // nobody is left
             }
-            if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-                self.threads.remove(&tid);
-            } else {
-                self.threads.insert(tid, false);
+            if libc::WIFSTOPPED(status) {
+                // SAFETY: as above.
+                unsafe { libc::kill(tid, libc::SIGKILL) };
                 resume(tid, libc::PTRACE_CONT, 0);
             }
         }
