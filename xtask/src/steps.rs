@@ -33,13 +33,16 @@ pub(crate) fn test(options: &Options) -> ExitCode {
 
     let skip_log = root.join("target/skips.txt");
     let _none_yet = std::fs::remove_file(&skip_log);
+    let faults_log = root.join("target/faults.txt");
+    let _none_yet = std::fs::remove_file(&faults_log);
     let mut tally = Tally::default();
     let cargo = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO"));
         command
             .args(args)
             .current_dir(&root)
-            .env("PYTHEAS_SKIP_LOG", &skip_log);
+            .env("PYTHEAS_SKIP_LOG", &skip_log)
+            .env("PYTHEAS_FAULTS_LOG", &faults_log);
         command.env(
             "PYTHEAS_TEST_PYTUF",
             setup::tools_dir(&root).join("bin/python"),
@@ -89,6 +92,12 @@ pub(crate) fn test(options: &Options) -> ExitCode {
     let skips = std::fs::read_to_string(&skip_log).unwrap_or_default();
     for line in skips.lines() {
         println!("SKIPPED: {line}");
+    }
+    for line in std::fs::read_to_string(&faults_log)
+        .unwrap_or_default()
+        .lines()
+    {
+        println!("FAULTS: {line}");
     }
     tally.skipped += skips.lines().count() as u64;
     // A skipped test returned early and was counted as passed by its runner.

@@ -152,6 +152,7 @@ impl Device {
     /// [`AgentError`]: another agent is at work, the device has no identity, its state was written
     /// by a newer agent, or the state directory cannot be used.
     pub fn open(dir: &StateDir, settings: Settings, lock: FileLock) -> Result<Self, AgentError> {
+        slots::sweep(dir);
         let identity = Identity::load(&dir.identity())?;
         let http = Http::new(&identity.hub, identity.ca.as_deref())?;
         let (sender, wakes) = channel();
@@ -274,7 +275,7 @@ impl Device {
             Ok(None) if slots::is_fresh(&self.dir) => Ok(Machine::default()),
             Ok(None) => self.rebuild("it is gone"),
             Err(AgentError::State {
-                source: source @ StoredStateError::Parse(_),
+                source: source @ (StoredStateError::Parse(_) | StoredStateError::Damaged),
                 path,
             }) => {
                 let aside = path.with_extension("json.damaged");

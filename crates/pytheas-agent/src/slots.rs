@@ -420,6 +420,16 @@ pub(crate) fn tidy(dir: &StateDir, needed: &[TreeId]) -> Result<(), SlotError> {
     Ok(())
 }
 
+/// Removes the files that an agent was writing when it was killed, as far as that goes.
+pub(crate) fn sweep(dir: &StateDir) {
+    let tuf = dir.root().join("tuf");
+    for folder in [dir.root(), &dir.slots(), &tuf] {
+        if let Err(error) = pytheas_durable::sweep(folder) {
+            tracing::warn!("cannot clean up `{}`: {error}", folder.display());
+        }
+    }
+}
+
 fn names(folder: &Path) -> Result<Vec<String>, SlotError> {
     match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

@@ -1,15 +1,41 @@
 //! Replacing single files, whole or not at all.
 
 use std::{
-    fs::{File, Permissions},
+    fs::{self, File, Permissions},
     io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
 };
 
-use tempfile::NamedTempFile;
-
 use crate::{dirs::sync_dir, faults};
+
+/// How the names of files begin that are being written.
+const HALF: &str = ".replacing-";
+
+/// Removes what replacements that were killed half way left in `dir`; no `dir` is success.
+///
+/// Only for whoever is the one to write there: a replacement that goes on in another process
+/// would fail.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn sweep(dir: &Path) -> io::Result<()> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry
+            .file_name()
+            .as_encoded_bytes()
+            .starts_with(HALF.as_bytes())
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
 
 /// Replaces `path` by `bytes`, mode 0644; after a crash it holds the old or the new content, whole.
 ///
@@ -37,7 +63,8 @@ pub fn replace_with(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let dir = parent(path);
-    let mut temp = NamedTempFile::new_in(dir)?; // same file system: the rename stays atomic
+    // Same file system: the rename stays atomic.
+    let mut temp = tempfile::Builder::new().prefix(HALF).tempfile_in(dir)?;
     write(temp.as_file_mut())?;
     temp.as_file()
         .set_permissions(Permissions::from_mode(mode))?;
@@ -71,6 +98,27 @@ mod tests {
         assert!(result.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_replacement_left_is_swept_away_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("state");
+        replace(&path, b"old").unwrap();
+        let killed = replace_with(&path, 0o644, |_| {
+            let half = fs::read_dir(dir.path())?
+                .map(|entry| entry.map(|entry| entry.path()))
+                .find(|found| found.as_ref().is_ok_and(|found| *found != path));
+            let half = half.expect("it is being written")?;
+            fs::copy(&half, half.with_file_name(".replacing-killed"))?;
+            Err(io::Error::other("killed"))
+        });
+        assert!(killed.is_err());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+        sweep(dir.path()).unwrap();
+        sweep(&dir.path().join("none")).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        assert_eq!(fs::read(&path).unwrap(), b"old");
     }
 
     #[test]

@@ -19,5 +19,5 @@ mod lock;
 pub mod trees;
 
 pub use dirs::{create_dir_all, exchange_dirs, move_dir, remove_tree, swap_symlink, sync_dir};
-pub use files::{replace, replace_private, replace_with};
+pub use files::{replace, replace_private, replace_with, sweep};
 pub use lock::{FileLock, LockError};

@@ -1,20 +1,29 @@
 //! `state.json`: the machine as it lies on disk.
 //!
 //! ```json
-//! {"format": 1,
+//! {"check": "6b86b273ff34fce1",
+//!  "format": 1,
 //!  "current": {"tree": "9f…", "release": "greenhouse@1.0.0"}, "previous": null,
 //!  "update": {"state": "fetching", "job": {"action": "7", "target": "greenhouse/1.1.0/linux-x86_64/release.json",
 //!             "from": {…}, "to": {…}, "attempt": 0}},
 //!  "outbox": [{"action": "6", "outcome": "succeeded", "message": "…"}], "refused": []}
 //! ```
-//! An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
+//! `check` is the beginning of the SHA-256 of all that follows its line: one bit that decays on the
+//! disk would else be believed, and lead to a tree that does not exist. A file without it is taken
+//! as it is. An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
 //! file alone; fields added within format 1 have defaults.
 
+use pytheas_release::Sha256;
 use serde::{Deserialize, Serialize};
 
 use crate::Machine;
 
 const FORMAT: u32 = 1;
+/// What stands before and after the check.
+const BEFORE_CHECK: &[u8] = b"{\n  \"check\": \"";
+const AFTER_CHECK: &[u8] = b"\",\n";
+/// Bytes of the hash that the check is.
+const CHECK_LEN: usize = 8;
 
 /// A `state.json` that cannot be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -28,6 +37,15 @@ pub enum StoredStateError {
         )
     )]
     Parse(#[source] serde_json::Error),
+    /// Something in it is not as it was written.
+    #[error("the stored update state is damaged: its check does not match")]
+    #[diagnostic(
+        code(pytheas::update::state_damaged),
+        help(
+            "start the agent: it sets the file aside and rebuilds the state from the running release"
+        )
+    )]
+    Damaged,
     /// Written by a newer agent.
     #[error("the stored update state has format {0}; this agent reads format {FORMAT}")]
     #[diagnostic(
@@ -50,7 +68,7 @@ struct Envelope {
 }
 
 impl Machine {
-    /// The machine as it is stored: pretty JSON with a final newline.
+    /// The machine as it is stored: pretty JSON with a check and a final newline.
     pub fn encode(&self) -> Vec<u8> {
         let written = Written {
             format: FORMAT,
@@ -58,7 +76,8 @@ impl Machine {
         };
         let mut bytes = serde_json::to_vec_pretty(&written).expect("all keys are strings");
         bytes.push(b'\n');
-        bytes
+        let rest = &bytes[b"{\n".len()..];
+        [BEFORE_CHECK, check(rest).as_bytes(), AFTER_CHECK, rest].concat()
     }
 
     /// The machine in `bytes`.
@@ -66,12 +85,32 @@ impl Machine {
     /// # Errors
     /// [`StoredStateError`] when it does not parse or has another format; never a fresh machine.
     pub fn parse(bytes: &[u8]) -> Result<Self, StoredStateError> {
+        // Before the format is asked for: that, too, may have decayed.
+        if let Some((said, rest)) = split_check(bytes)
+            && said != check(rest).as_bytes()
+        {
+            return Err(StoredStateError::Damaged);
+        }
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(StoredStateError::Parse)?;
         if envelope.format != FORMAT {
             return Err(StoredStateError::Format(envelope.format));
         }
         serde_json::from_slice(bytes).map_err(StoredStateError::Parse)
     }
+}
+
+fn check(rest: &[u8]) -> String {
+    let mut hash = Sha256::of(rest).to_string();
+    hash.truncate(2 * CHECK_LEN);
+    hash
+}
+
+/// The check and what it is of.
+fn split_check(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (said, rest) = bytes
+        .strip_prefix(BEFORE_CHECK)?
+        .split_at_checked(2 * CHECK_LEN)?;
+    Some((said, rest.strip_prefix(AFTER_CHECK)?))
 }
 
 #[cfg(test)]
@@ -87,6 +126,7 @@ mod tests {
         });
         insta::assert_snapshot!(String::from_utf8(machine.encode()).unwrap(), @r#"
         {
+          "check": "9084f6e128aec4d9",
           "format": 1,
           "current": null,
           "previous": null,
@@ -100,6 +140,25 @@ mod tests {
         }
         "#);
         assert_eq!(Machine::parse(&machine.encode()).unwrap(), machine);
+    }
+
+    #[test]
+    fn no_bit_may_change() {
+        let target = "greenhouse/1.1.0/linux-x86_64/release.json".to_owned();
+        let machine = Machine::default().step(crate::Event::Wanted {
+            action: Some("7".parse().unwrap()),
+            target,
+        });
+        let bytes = machine.encode();
+        for at in 0..bytes.len() * 8 {
+            let mut bytes = bytes.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            match Machine::parse(&bytes) {
+                // In the name of the check: then there is none, and all else is right.
+                Ok(found) => assert_eq!(found, machine, "bit {at}"),
+                Err(error) => assert!(!matches!(error, StoredStateError::Format(_)), "bit {at}"),
+            }
+        }
     }
 
     #[test]

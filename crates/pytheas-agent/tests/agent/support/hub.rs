@@ -166,6 +166,7 @@ pub(crate) fn lines(status: &Value) -> Vec<String> {
 }
 
 fn serve(stream: TcpStream, talk: &Mutex<Talk>, repo: &Path) {
+    stream.set_nodelay(true).unwrap(); // head and body are written one after the other
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut stream = stream;
     loop {
