@@ -159,7 +159,13 @@ impl Layout {
     /// The same for a piece of the old file from `old_from` on, `old_len` long, and a piece of the
     /// new file from `new_from` on.
     pub(crate) fn piece(&self, old_from: usize, old_len: usize, new_from: usize) -> Self {
-        let ranges = self.ranges.iter().map(|range| Range {
+        // One byte before the piece: the offset cannot be written, and nothing lies there.
+        let writable = |range: &&Range| {
+            range
+                .offset
+                .is_none_or(|offset| offset.wrapping_sub(old_from as u64) != u64::MAX)
+        };
+        let ranges = self.ranges.iter().filter(writable).map(|range| Range {
             offset: range
                 .offset
                 .map(|offset| offset.wrapping_sub(old_from as u64)),

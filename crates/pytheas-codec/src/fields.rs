@@ -77,8 +77,10 @@ pub(crate) struct Mover {
     pages: Vec<u32>,
 }
 
-/// Most ranges and fields a patch may have.
-const MAX: usize = 4096;
+/// Most fields a patch may have.
+const FIELDS_MAX: usize = 4096;
+/// Most ranges: each address is looked for in all of them (a program has a handful).
+const RANGES_MAX: usize = 64;
 
 impl Mover {
     pub(crate) fn new(
@@ -118,7 +120,10 @@ impl Mover {
         for range in ranges {
             number::put(&mut out, range.address);
             number::put(&mut out, range.len);
-            number::put(&mut out, range.offset.map_or(0, |offset| offset + 1));
+            number::put(
+                &mut out,
+                range.offset.map_or(0, |offset| offset.wrapping_add(1)),
+            );
             number::put_signed(&mut out, range.bias);
         }
         number::put(&mut out, fields.len() as u64);
@@ -137,7 +142,7 @@ impl Mover {
         old_len: usize,
     ) -> Result<(Vec<Range>, Vec<Field>), Damaged> {
         let (mut ranges, mut fields) = (Vec::new(), Vec::new());
-        for _ in 0..number::get_up_to(bytes, MAX)? {
+        for _ in 0..number::get_up_to(bytes, RANGES_MAX)? {
             ranges.push(Range {
                 address: number::get(bytes)?,
                 len: number::get(bytes)?,
@@ -146,7 +151,7 @@ impl Mover {
             });
         }
         let mut last = 0_i64;
-        for _ in 0..number::get_up_to(bytes, MAX)? {
+        for _ in 0..number::get_up_to(bytes, FIELDS_MAX)? {
             let form = FORMS[number::get_up_to(bytes, FORMS.len() - 1)?];
             let start = last
                 .checked_add(number::get_signed(bytes)?)
@@ -154,6 +159,10 @@ impl Mover {
                 .filter(|start| *start <= old_len)
                 .ok_or(Damaged("an address field lies outside"))?;
             let len = number::get_up_to(bytes, old_len - start)?;
+            if len == 0 {
+                // Many at one place would be gone through for each copy.
+                return Err(Damaged("an address field is empty"));
+            }
             last = (start + len) as i64;
             fields.push(Field { form, start, len });
         }
@@ -176,7 +185,7 @@ impl Mover {
         let Some(offset) = range.offset else {
             return Some(range.bias);
         };
-        let old = offset.wrapping_add(address - range.address);
+        let old = offset.wrapping_add(address.wrapping_sub(range.address));
         let new = self.moved(old)?;
         Some(new.wrapping_add(range.bias).wrapping_sub(address as i64))
     }
@@ -201,7 +210,9 @@ impl Mover {
         })?;
         let start = range.offset?;
         Some((
-            range.address.wrapping_add(offset as u64 - start),
+            range
+                .address
+                .wrapping_add((offset as u64).wrapping_sub(start)),
             range.bias,
         ))
     }

@@ -29,11 +29,11 @@ mod find;
 mod make;
 
 #[cfg(any(feature = "encode", test))]
-pub use make::pack;
+pub use make::{for_fuzzing, pack};
 
-/// Longest table, in bytes, and most copies.
-const TABLE_MAX: usize = 2 << 20;
-const COPIES_MAX: usize = 1 << 18;
+/// Longest table, in bytes, and most copies: each costs the device about a hundred bytes.
+const TABLE_MAX: usize = 1 << 20;
+const COPIES_MAX: usize = 1 << 16;
 
 /// Appends the new content of exactly `len` bytes to `out`, made of the old piece in `buffer` and
 /// of `packed`. The buffer grows by what is new.
@@ -58,7 +58,7 @@ pub fn unpack(
     let mut table = &table[..];
 
     let count = number::get_up_to(&mut table, COPIES_MAX)?;
-    let mut pieces = Vec::with_capacity(count.min(1 << 16));
+    let mut pieces = Vec::with_capacity(count);
     let (mut old_at, mut new_at, mut news_len) = (0_i64, 0_usize, 0_usize);
     for _ in 0..count {
         let start = old_at

@@ -41,7 +41,7 @@ use std::io;
 
 pub use apply::{Applier, Delta, DeltaError, Progress};
 #[cfg(any(feature = "make-deltas", test))]
-pub use make::{MakeError, Part, Summary, for_fuzzing, make, make_with_summary};
+pub use make::{MakeError, Part, Summary, for_fuzzing, make, make_with_summary, mutated};
 pub use plan::Head;
 
 use crate::{RelPath, Sha256};

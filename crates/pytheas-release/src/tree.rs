@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{PathError, RelPath, Sha256, TreeId};
+use crate::{Hasher, PathError, RelPath, Sha256, TreeId};
 
 const FIRST_LINE: &str = "pytheas-tree 1";
 
@@ -178,7 +178,19 @@ impl Tree {
 
     /// Identity: SHA-256 of [`Self::encode`].
     pub fn id(&self) -> TreeId {
-        TreeId(Sha256::of(&self.encode()))
+        Self::id_of(self.entries.iter())
+    }
+
+    /// The id of a tree with these entries, which come in order.
+    pub(crate) fn id_of<'e>(entries: impl Iterator<Item = (&'e RelPath, &'e Entry)>) -> TreeId {
+        let mut hasher = Hasher::new();
+        hasher.update(FIRST_LINE.as_bytes());
+        hasher.update(b"\n");
+        for (path, entry) in entries {
+            hasher.update(entry.line(path).as_bytes());
+            hasher.update(b"\n");
+        }
+        TreeId(hasher.finish())
     }
 
     /// The tree with this canonical encoding.

@@ -120,3 +120,30 @@ fn worthwhile(layout: &mut Layout, pieces: &[Piece], old: &[u8], new: &[u8]) {
 fn unlike(a: &[u8], b: &[u8]) -> i64 {
     a.iter().zip(b).filter(|(a, b)| a != b).count() as i64
 }
+
+/// The same patch with its table, its new bytes and its differences changed: for those who try what
+/// an unpacker makes of it. Nothing for what is no patch.
+#[doc(hidden)]
+pub fn for_fuzzing(packed: &[u8], change: &mut dyn FnMut(&mut Vec<u8>)) -> Option<Vec<u8>> {
+    let mut rest = packed;
+    let table_len = number::get_up_to(&mut rest, 1 << 20).ok()?;
+    let table_packed = number::get_up_to(&mut rest, packed.len()).ok()?;
+    let news_packed = number::get_up_to(&mut rest, packed.len()).ok()?;
+    let (head, rest) = rest.split_at_checked(table_packed)?;
+    let (news, differences) = rest.split_at_checked(news_packed)?;
+    let mut table = Vec::new();
+    text::unpack(head, &mut table, table_len, Kind::Binary).ok()?;
+    change(&mut table);
+    let head = text::pack(&table, &[], Kind::Binary).ok()?;
+    let (mut news, mut differences) = (news.to_vec(), differences.to_vec());
+    change(&mut news);
+    change(&mut differences);
+    let mut out = Vec::new();
+    for len in [table.len(), head.len(), news.len()] {
+        number::put(&mut out, len as u64);
+    }
+    out.extend(head);
+    out.extend(news);
+    out.extend(differences);
+    Some(out)
+}

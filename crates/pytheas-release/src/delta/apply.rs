@@ -1,9 +1,6 @@
 //! Reads a delta segment by segment and hands on what it makes.
 
-use std::{
-    collections::BTreeMap,
-    io::{self, Read},
-};
+use std::io::{self, Read};
 
 use pytheas_codec::{
     Damaged, patch,
@@ -20,6 +17,9 @@ use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
 /// From this length on, in bytes, a content is hashed while it is written.
 const ASIDE: usize = 256 << 10;
+/// Old bytes that may be read for each byte that is made, and those that may be read at any rate.
+const READ_PER_MADE: u64 = 64;
+const READ_MIN: u64 = 16 * REFERENCE_MAX as u64;
 
 /// A delta that cannot be applied.
 #[derive(Debug, thiserror::Error)]
@@ -133,7 +133,7 @@ impl<'t> Applier<'t> {
                 paths[*number].get_or_insert_with(|| path.clone());
             }
         }
-        Ok(Self {
+        let applier = Self {
             made: vec![None; head.sizes.len()],
             place: head.as_bytes().len() as u64,
             old: old.iter().collect(),
@@ -142,7 +142,25 @@ impl<'t> Applier<'t> {
             new,
             next: 0,
             open: None,
-        })
+        };
+        applier.check_work()?;
+        Ok(applier)
+    }
+
+    /// Refuses a delta that has much more read than it makes: it would keep the device busy for
+    /// nothing.
+    fn check_work(&self) -> Result<(), DeltaError> {
+        let pieces = self.head.segments.iter().flat_map(|segment| &segment.old);
+        let read = pieces.fold(0_u64, |sum, piece| {
+            sum.saturating_add(self.old_len(*piece).unwrap_or(0) as u64)
+        });
+        let made = self.head.content_bytes();
+        if read > made.saturating_mul(READ_PER_MADE).saturating_add(READ_MIN) {
+            return Err(DeltaError::Damaged(format!(
+                "it reads {read} bytes of old files to make {made}"
+            )));
+        }
+        Ok(())
     }
 
     /// Size of the content with this number, in bytes.
@@ -289,7 +307,8 @@ impl<'t> Applier<'t> {
     /// # Errors
     /// [`DeltaError::WrongTree`] when what was made is not what the head promises.
     pub fn finish(self) -> Result<Tree, DeltaError> {
-        let mut tree = Tree::default();
+        let promised = self.head.new;
+        let mut entries = Vec::with_capacity(self.new.entries.len());
         for (path, entry) in self.new.entries {
             let entry = match entry {
                 NewEntry::Symlink { target } => Entry::Symlink { target },
@@ -314,15 +333,18 @@ impl<'t> Applier<'t> {
                     }
                 }
             };
+            entries.push((path, entry));
+        }
+        // The id first: no tree is put together that is not the promised one.
+        let made = Tree::id_of(entries.iter().map(|(path, entry)| (path, entry)));
+        if made != promised {
+            return Err(DeltaError::WrongTree { made, promised });
+        }
+        let mut tree = Tree::default();
+        for (path, entry) in entries {
             tree.insert(path, entry)?;
         }
-        let made = tree.id();
-        if made == self.head.new {
-            Ok(tree)
-        } else {
-            let promised = self.head.new;
-            Err(DeltaError::WrongTree { made, promised })
-        }
+        Ok(tree)
     }
 
     /// Size and hash of a file of the new tree, as far as they are known.
@@ -341,6 +363,20 @@ impl<'t> Applier<'t> {
         }
     }
 
+    /// Size and hash of a file of the old tree.
+    fn lookup_old(&self, path: &str) -> Option<(u64, Sha256)> {
+        let found = self
+            .old
+            .binary_search_by(|(other, _)| other.as_str().cmp(path))
+            .ok()?;
+        match self.old[found].1 {
+            Entry::File {
+                size_bytes, sha256, ..
+            } => Some((*size_bytes, *sha256)),
+            _ => None,
+        }
+    }
+
     /// What a segment makes, and where in the bytes it begins.
     fn contents(
         &self,
@@ -348,7 +384,11 @@ impl<'t> Applier<'t> {
         packed: &[u8],
         files: &dyn Files,
     ) -> Result<(Vec<u8>, usize), DeltaError> {
-        let mut buffer = Vec::new();
+        let known = segment.old.iter().fold(0_usize, |sum, piece| {
+            sum.saturating_add(self.old_len(*piece).unwrap_or(0))
+        });
+        let mut buffer =
+            Vec::with_capacity(known.min(REFERENCE_MAX) + segment.made_len(&self.head.sizes));
         for piece in &segment.old {
             self.old_piece(*piece, segment.method, files, &mut buffer)?;
             if buffer.len() > REFERENCE_MAX {
@@ -358,15 +398,7 @@ impl<'t> Applier<'t> {
             }
         }
         let known = buffer.len();
-        let len: usize = segment
-            .new
-            .iter()
-            .map(|piece| match (segment.method, piece.part) {
-                (Method::Records, _) => piece.short,
-                (_, Some((_, len))) => len,
-                (_, None) => self.head.sizes[piece.content] as usize,
-            })
-            .sum();
+        let len = segment.made_len(&self.head.sizes);
         match segment.method {
             Method::Text | Method::Records => text::unpack(packed, &mut buffer, len, Kind::Text),
             Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
@@ -378,6 +410,15 @@ impl<'t> Applier<'t> {
         }
         .map_err(damaged)?;
         Ok((buffer, known))
+    }
+
+    /// How long an old piece is; nothing when there is no such file.
+    fn old_len(&self, piece: OldPiece) -> Option<usize> {
+        match (piece.part, self.old.get(piece.entry)?.1) {
+            (Some((_, len)), Entry::File { .. }) => Some(len),
+            (None, Entry::File { size_bytes, .. }) => usize::try_from(*size_bytes).ok(),
+            _ => None,
+        }
     }
 
     fn old_piece(
@@ -395,14 +436,12 @@ impl<'t> Applier<'t> {
         else {
             return Err(damaged());
         };
-        let (offset, len) = match piece.part {
-            Some(part) => part,
-            None => (0, usize::try_from(*size_bytes).map_err(|_| damaged())?),
-        };
+        let offset = piece.part.map_or(0, |(offset, _)| offset);
+        let len = self.old_len(piece).ok_or_else(damaged)?;
         let fits = offset
             .checked_add(len as u64)
             .is_some_and(|end| end <= *size_bytes);
-        if !fits || buffer.len() + len > REFERENCE_MAX {
+        if !fits || len > REFERENCE_MAX.saturating_sub(buffer.len()) {
             return Err(damaged());
         }
         let from = buffer.len();
@@ -417,17 +456,7 @@ impl<'t> Applier<'t> {
             return Err(DeltaError::OldContent { path });
         }
         if method == Method::Records {
-            let known: BTreeMap<&str, (u64, Sha256)> = self
-                .old
-                .iter()
-                .filter_map(|(path, entry)| match entry {
-                    Entry::File {
-                        size_bytes, sha256, ..
-                    } => Some((path.as_str(), (*size_bytes, *sha256))),
-                    _ => None,
-                })
-                .collect();
-            let lookup = |path: &str| known.get(path).copied();
+            let lookup = |path: &str| self.lookup_old(path);
             if let Some(short) = records::shorten(path, &buffer[from..], &lookup) {
                 buffer.truncate(from);
                 buffer.extend(short);

@@ -73,6 +73,18 @@ pub(super) struct Segment {
     pub(super) check: [u8; 8],
 }
 
+impl Segment {
+    /// How many bytes it unpacks to; at most [`SEGMENT_MAX`].
+    pub(super) fn made_len(&self, sizes: &[u64]) -> usize {
+        let len = |piece: &NewPiece| match (self.method, piece.part) {
+            (Method::Records, _) => piece.short,
+            (_, Some((_, len))) => len,
+            (_, None) => sizes[piece.content] as usize,
+        };
+        self.new.iter().map(len).sum()
+    }
+}
+
 /// Head and plan of a delta.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
@@ -113,6 +125,15 @@ impl Head {
         self.sizes
             .iter()
             .fold(0, |sum, size| sum.saturating_add(*size))
+    }
+
+    /// How long the whole delta is, in bytes.
+    pub fn delta_bytes(&self) -> u64 {
+        let packed = self
+            .segments
+            .iter()
+            .map(|segment| segment.packed_len as u64);
+        self.bytes.len() as u64 + packed.sum::<u64>()
     }
 
     /// The bytes it was read from: what has to be kept to go on after a break.
@@ -296,7 +317,7 @@ pub(super) fn parse(mut plan: &[u8]) -> Result<Tables, Damaged> {
             let (entry, part) = get_piece(bytes, &mut expected_old, REFERENCE_MAX)?;
             old.push(OldPiece { entry, part });
         }
-        let (mut new, mut left) = (Vec::new(), SEGMENT_MAX);
+        let (mut new, mut left, mut short_left) = (Vec::new(), SEGMENT_MAX, SEGMENT_MAX);
         let count = number::get_up_to(bytes, pieces_left)?;
         pieces_left -= count;
         for _ in 0..count {
@@ -320,9 +341,10 @@ pub(super) fn parse(mut plan: &[u8]) -> Result<Tables, Damaged> {
                 made[content] = true;
             }
             let short = match method {
-                Method::Records => number::get_up_to(bytes, SEGMENT_MAX)?,
+                Method::Records => number::get_up_to(bytes, short_left)?,
                 _ => 0,
             };
+            short_left -= short;
             new.push(NewPiece {
                 content,
                 part,

@@ -36,6 +36,30 @@ pub(super) struct NewTree {
     pub(super) made: usize,
 }
 
+/// What the names of a tree, and each with [`ENTRY_COST`], may take together, in bytes.
+const NAMES_MAX: usize = 32 << 20;
+/// What an entry takes beside its name.
+const ENTRY_COST: usize = 96;
+
+impl NewTree {
+    fn push(
+        &mut self,
+        path: RelPath,
+        entry: NewEntry,
+        names_left: &mut usize,
+    ) -> Result<(), Damaged> {
+        if self.entries.last().is_some_and(|(last, _)| *last >= path) {
+            return Err(Damaged("its paths are not in order"));
+        }
+        let cost = ENTRY_COST + path.as_str().len();
+        *names_left = names_left
+            .checked_sub(cost)
+            .ok_or(Damaged("its tree is larger than allowed"))?;
+        self.entries.push((path, entry));
+        Ok(())
+    }
+}
+
 const KEEP: u64 = 0;
 const SKIP: u64 = 1;
 const ADD: u64 = 2;
@@ -62,6 +86,9 @@ pub(super) fn decode(mut steps: &[u8], old: &Tree) -> Result<NewTree, Damaged> {
     const TOO_FAR: Damaged = Damaged("its steps go beyond the old tree");
     let old_entries: Vec<(&RelPath, &Entry)> = old.iter().collect();
     let mut tree = NewTree::default();
+    // What the new tree's names may take together: each may begin as the one before does, so they
+    // can be much longer than what is read.
+    let mut names_left = NAMES_MAX;
     let (mut at, mut expected) = (0_usize, 0_i64);
     while !steps.is_empty() {
         let kind = number::get(&mut steps)?;
@@ -71,9 +98,9 @@ pub(super) fn decode(mut steps: &[u8], old: &Tree) -> Result<NewTree, Damaged> {
                 let (from, to) = (at, at + count);
                 at = to;
                 if kind == KEEP {
-                    let kept = old_entries[from..to].iter();
-                    tree.entries
-                        .extend(kept.map(|(path, entry)| ((*path).clone(), known(entry))));
+                    for (path, entry) in &old_entries[from..to] {
+                        tree.push((*path).clone(), known(entry), &mut names_left)?;
+                    }
                 }
             }
             ADD => {
@@ -87,12 +114,12 @@ pub(super) fn decode(mut steps: &[u8], old: &Tree) -> Result<NewTree, Damaged> {
                     .parse()
                     .map_err(|_| Damaged("a path is not allowed"))?;
                 let entry = entry(&mut steps, &old_entries, &mut tree, &mut expected)?;
-                tree.entries.push((path, entry));
+                tree.push(path, entry, &mut names_left)?;
             }
             CHANGE => {
                 let (path, _) = old_entries.get(at).ok_or(TOO_FAR)?;
                 let entry = entry(&mut steps, &old_entries, &mut tree, &mut expected)?;
-                tree.entries.push(((*path).clone(), entry));
+                tree.push((*path).clone(), entry, &mut names_left)?;
                 at += 1;
             }
             _ => return Err(Damaged("a step is of no known kind")),
@@ -100,9 +127,6 @@ pub(super) fn decode(mut steps: &[u8], old: &Tree) -> Result<NewTree, Damaged> {
     }
     if at != old_entries.len() {
         return Err(Damaged("its steps end before the old tree"));
-    }
-    if tree.entries.windows(2).any(|pair| pair[0].0 >= pair[1].0) {
-        return Err(Damaged("its paths are not in order"));
     }
     Ok(tree)
 }
