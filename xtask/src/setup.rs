@@ -19,6 +19,11 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ),
     ("busybox-static", "busybox", "a machine without glibc"),
     ("musl-tools", "musl-gcc", "a machine with musl"),
+    (
+        "nginx-light",
+        "nginx",
+        "a hub behind TLS that wants certificates",
+    ),
     ("gpgv", "gpgv", "verifies Debian's archive"),
 ];
 

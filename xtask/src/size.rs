@@ -1,4 +1,5 @@
-//! `cargo xtask size`: the device agent as it is shipped (static), and how large it is.
+//! `cargo xtask size`: the device agent as it is shipped (static), and how large it is; fails when
+//! it is larger than promised.
 
 use std::{
     path::Path,
@@ -6,6 +7,14 @@ use std::{
 };
 
 use crate::steps::root;
+
+/// What the agent may weigh, in bytes.
+const LIMIT: u64 = 6_000_000;
+
+/// How the agent is linked: statically, relocations packed (`DT_RELR`, a quarter of a megabyte),
+/// and without tables for unwinding, since a panic ends it.
+pub(crate) const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
+     -C link-arg=-Wl,-z,pack-relative-relocs";
 
 pub(crate) fn report() -> ExitCode {
     let root = root();
@@ -21,7 +30,7 @@ pub(crate) fn report() -> ExitCode {
             "--target",
             &target,
         ])
-        .env("RUSTFLAGS", "-C target-feature=+crt-static")
+        .env("RUSTFLAGS", RUSTFLAGS)
         .current_dir(&root)
         .status()
         .is_ok_and(|status| status.success());
@@ -32,11 +41,17 @@ pub(crate) fn report() -> ExitCode {
     match std::fs::metadata(&path) {
         Ok(metadata) if built => {
             println!(
-                "{}: {} bytes, {}",
+                "{}: {} bytes of {LIMIT}, {}",
                 path.display(),
                 metadata.len(),
                 linkage(&path)
             );
+            if metadata.len() > LIMIT {
+                eprintln!(
+                    "error: larger than {LIMIT} bytes; `nm --size-sort` on a build with `CARGO_PROFILE_AGENT_STRIP=none` shows of what"
+                );
+                return ExitCode::FAILURE;
+            }
             ExitCode::SUCCESS
         }
         _ => {

@@ -24,9 +24,11 @@ use crate::{
     device::{Device, Settings},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
-    http::Http,
+    hold,
     paths::StateDir,
-    request, slots,
+    request,
+    settings::{AgentSettings, NetworkArgs},
+    slots,
     status::{Status, load_machine},
 };
 
@@ -43,6 +45,10 @@ pub enum AgentCommand {
     Rollback(StateArgs),
     /// Check every byte of the running release
     Verify(StateArgs),
+    /// Switch to no other release until `release`; downloads go on
+    Hold(StateArgs),
+    /// End a hold, and agree to the update that waits for consent
+    Release(StateArgs),
 }
 
 /// How long an agent that was asked to end waits for a hub that does not answer.
@@ -118,6 +124,9 @@ pub struct EnrolArgs {
     /// Ask once and do not wait until the device is accepted
     #[arg(long)]
     pub no_wait: bool,
+    /// How the hub is reached.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Where.
     #[command(flatten)]
     pub state: StateArgs,
@@ -140,11 +149,14 @@ pub struct RunArgs {
     #[arg(long)]
     pub once: bool,
     /// Poll this often, e.g. `2s`, whatever the hub says
-    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, env = "PYTHEAS_POLL_INTERVAL")]
     pub poll_interval: Option<Duration>,
     /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub watchdog: Option<Duration>,
+    /// How the hub is reached.
+    #[command(flatten)]
+    pub network: NetworkArgs,
     /// Where.
     #[command(flatten)]
     pub state: StateArgs,
@@ -194,7 +206,7 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 }
 
 impl EnrolOptions {
-    fn enrolment(&self, hub: &str) -> Enrolment {
+    fn enrolment(&self, hub: &str, agent: &AgentSettings) -> Enrolment {
         Enrolment {
             hub: hub.to_owned(),
             root: self.root.clone(),
@@ -205,6 +217,7 @@ impl EnrolOptions {
             id: self.id.clone(),
             name: self.name.clone(),
             ca: self.ca.clone(),
+            network: agent.network.clone(),
         }
     }
 }
@@ -220,6 +233,8 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Status(args) => status(args, out),
         AgentCommand::Rollback(args) => rollback(args, out),
         AgentCommand::Verify(args) => verify(args, out),
+        AgentCommand::Hold(args) => hold(args, out),
+        AgentCommand::Release(args) => release(args, out),
     }
 }
 
@@ -252,8 +267,10 @@ fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentEr
 pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let dir = args.state.dir();
     let _lock = lock(&dir)?;
-    let mut identity = enrol::prepare(&dir, &args.options.enrolment(&args.hub), host()?)?;
-    let http = Http::new(&identity.hub, identity.ca.as_deref())?;
+    let settings = AgentSettings::resolve(&dir, &args.network)?;
+    let enrolment = args.options.enrolment(&args.hub, &settings);
+    let mut identity = enrol::prepare(&dir, &enrolment, host()?)?;
+    let http = enrol::connect(&identity, &settings.network)?;
     let (key, name) = (args.options.key.as_deref(), args.options.name.as_deref());
     let id = identity.device_id.clone();
     let mut told = false;
@@ -286,14 +303,16 @@ pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
 pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     let dir = args.state.dir();
     let lock = lock(&dir)?;
+    let agent = AgentSettings::resolve(&dir, &args.network)?;
     if let Some(hub) = &args.hub {
-        let enrolment = args.options.enrolment(hub);
+        let enrolment = args.options.enrolment(hub, &agent);
         if !enrol::is_prepared(&dir, &enrolment)? {
             enrol::prepare(&dir, &enrolment, host()?)?;
         }
     }
     let settings = Settings {
-        poll_interval: args.poll_interval,
+        poll_interval: args.poll_interval.or(agent.poll_interval),
+        agent,
         watchdog: args.watchdog,
         once: args.once,
         enrolment_key: args.options.key.clone(),
@@ -378,6 +397,33 @@ pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError>
             out,
             format_args!("`{}` runs when the agent starts\n", asked.to),
         )?,
+    }
+    Ok(exit::OK)
+}
+
+/// `hold`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn hold(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    hold::hold(&args.dir())?;
+    say(
+        out,
+        format_args!("no other release is switched to until `pytheas-agent release`\n"),
+    )?;
+    Ok(exit::OK)
+}
+
+/// `release`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn release(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let released = hold::release(&args.dir())?;
+    match (&released.agreed_to, released.was_held) {
+        (Some(release), _) => say(out, format_args!("the update to `{release}` goes on\n"))?,
+        (None, true) => say(out, format_args!("updates go on\n"))?,
+        (None, false) => say(out, format_args!("no update waits\n"))?,
     }
     Ok(exit::OK)
 }

@@ -10,6 +10,7 @@
 //! one. What must not wait for the network (switching, rolling back, starting the app) does not.
 
 mod effects;
+mod gate;
 mod narrate;
 mod talk;
 
@@ -32,13 +33,16 @@ use tracing::{error, warn};
 
 use crate::{
     backoff::Backoff,
+    enrol,
     error::AgentError,
     failure::{device_failure, slot_failure},
     http::Http,
     hub::Hub,
     identity::Identity,
     paths::StateDir,
-    request, slots,
+    request,
+    settings::AgentSettings,
+    slots,
     status::Live,
     supervisor::{self, AppEvent, Launch, StopHandle, Supervisor},
 };
@@ -48,6 +52,8 @@ use crate::{
 pub struct Settings {
     /// Poll so often, whatever the hub says; for tests and demonstrations.
     pub poll_interval: Option<Duration>,
+    /// What `agent.toml` says.
+    pub agent: AgentSettings,
     /// The app must say `WATCHDOG=1` this often.
     pub watchdog: Option<Duration>,
     /// Poll once, finish the update if there is one, then stop the app and return.
@@ -154,7 +160,7 @@ impl Device {
     pub fn open(dir: &StateDir, settings: Settings, lock: FileLock) -> Result<Self, AgentError> {
         slots::sweep(dir);
         let identity = Identity::load(&dir.identity())?;
-        let http = Http::new(&identity.hub, identity.ca.as_deref())?;
+        let http = enrol::connect(&identity, &settings.agent.network)?;
         let (sender, wakes) = channel();
         let mut waker = Waker {
             wakes: sender,
@@ -255,10 +261,11 @@ impl Device {
         self.live.save(&self.dir.status(), crate::clock::now());
     }
 
-    /// With `once`: polled, nothing under way, and the hub knows it (or cannot be told).
+    /// With `once`: polled, nothing under way (or it waits for its window), and the hub knows it (or cannot be told).
     fn is_done(&self) -> bool {
         let told = self.machine.outbox().is_empty() || self.hub_backoff.failures() > 0;
-        self.polled && matches!(self.machine.state(), State::Idle) && told
+        let at_rest = matches!(self.machine.state(), State::Idle) || self.live.held.is_some();
+        self.polled && at_rest && told
     }
 
     /// Effects during which no app may be running, or the wrong one: the network can wait.

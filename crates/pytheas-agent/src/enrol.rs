@@ -13,10 +13,11 @@ use tracing::info;
 use crate::{
     attributes,
     error::AgentError,
-    http::{Http, HttpError},
+    http::{CaError, Http, HttpError},
     hub,
     identity::{Identity, IdentityError},
     paths::StateDir,
+    settings::Network,
 };
 
 /// Longest root metadata fetched, in bytes.
@@ -47,6 +48,8 @@ pub struct Enrolment {
     pub name: Option<String>,
     /// File with the authorities to trust for `https`.
     pub ca: Option<PathBuf>,
+    /// How the hub is reached.
+    pub network: Network,
 }
 
 /// Prepares the device: root of trust and identity. Nobody is asked to accept it yet; doing it
@@ -109,7 +112,7 @@ fn pin_root(dir: &StateDir, enrolment: &Enrolment, identity: &Identity) -> Resul
     let bytes = match (&enrolment.root, &enrolment.root_sha256) {
         (Some(path), _) => std::fs::read(path).map_err(AgentError::io("read", path))?,
         (None, Some(_)) => {
-            Http::new(&identity.hub, identity.ca.as_deref())?.bytes(FIRST_ROOT, ROOT_MAX_BYTES)?
+            connect(identity, &enrolment.network)?.bytes(FIRST_ROOT, ROOT_MAX_BYTES)?
         }
         (None, None) if pytheas_repo::client::is_initialised(dir.root()) => return Ok(()),
         (None, None) => return Err(AgentError::NoRoot),
@@ -119,6 +122,19 @@ fn pin_root(dir: &StateDir, enrolment: &Enrolment, identity: &Identity) -> Resul
         &bytes,
         enrolment.root_sha256.as_ref(),
     )?)
+}
+
+/// The connection of this device to its hub. The authorities it was enrolled with count when the
+/// settings name none.
+///
+/// # Errors
+/// [`CaError`].
+pub fn connect(identity: &Identity, network: &Network) -> Result<Http, CaError> {
+    let mut network = network.clone();
+    if network.tls.ca.is_none() {
+        network.tls.ca.clone_from(&identity.ca);
+    }
+    Http::new(&identity.hub, &network)
 }
 
 /// Asks the hub once to accept the device; keeps the token when it does. Whether it did.

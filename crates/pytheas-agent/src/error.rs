@@ -13,6 +13,7 @@ use pytheas_update::StoredStateError;
 use crate::{
     http::{CaError, HttpError},
     identity::IdentityError,
+    settings::SettingsError,
     slots::SlotError,
 };
 
@@ -43,6 +44,10 @@ pub enum AgentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Ca(#[from] CaError),
+    /// The settings cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Settings(#[from] SettingsError),
     /// The root of trust cannot be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -174,6 +179,7 @@ impl AgentError {
         match self {
             Self::Identity(IdentityError::Missing { .. })
             | Self::Ca(_)
+            | Self::Settings(_)
             | Self::NoRoot
             | Self::NoPrevious
             | Self::OtherHub { .. }

@@ -1,29 +1,46 @@
 //! HTTP, blocking and small: one `ureq` agent with keep-alive for the hub and its repository.
 //!
-//! TLS is rustls with aws-lc-rs; trusted are the web's authorities, or those of one file instead.
+//! TLS is rustls with aws-lc-rs; trusted are the web's authorities, or those of one file instead
+//! ([`tls`]). A poll that finds nothing new costs a few hundred bytes when the connection of the
+//! poll before is still there, so one with TLS is kept for as long as the hub keeps it.
+
+mod dates;
+mod limit;
+mod tls;
 
 use std::{
     error::Error as _,
     io::{self, Read},
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
+use jiff::Timestamp;
 use miette::Diagnostic;
 use pytheas_api::{DEVICE_HEADER, DeviceId, ErrorBody};
 use pytheas_repo::fetch::{Body, Fetch, Request, TransportError};
 use serde::{Serialize, de::DeserializeOwned};
 use ureq::{
     Agent,
-    http::{Method, Response, StatusCode, header},
-    tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem},
+    http::{HeaderMap, Method, Response, StatusCode, header},
+    unversioned::{
+        resolver::DefaultResolver,
+        transport::{ConnectProxyConnector, Connector as _, TcpConnector},
+    },
 };
+
+use self::limit::{Limited, Limiter};
+use crate::settings::{Network, ProxyChoice, without_password};
 
 /// No answer to a DDI or REST request is longer.
 const MAX_JSON_BYTES: u64 = 1 << 20;
 /// No DDI or REST request takes longer, however slowly the answer drips.
 const MAX_JSON_TIME: Duration = Duration::from_secs(120);
+/// How long a connection may stay idle. Making one anew costs nothing worth keeping without TLS,
+/// and more than a poll with it.
+const IDLE: Duration = Duration::from_secs(15);
+const IDLE_TLS: Duration = Duration::from_secs(20 * 60);
 
 /// A request that did not give what was asked for.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -122,11 +139,12 @@ impl HttpError {
     }
 }
 
-/// An authorities' file that cannot be used.
+/// A connection that cannot be set up as it is asked for.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum CaError {
     /// Not readable.
-    #[error("cannot read the certificates `{}`", path.display())]
+    #[error("cannot read `{}`", path.display())]
+    #[diagnostic(help("does it belong to the user that runs the agent?"))]
     Read {
         /// The file.
         path: PathBuf,
@@ -135,12 +153,54 @@ pub enum CaError {
     },
     /// No certificate in it.
     #[error("`{}` holds no certificate", path.display())]
-    #[diagnostic(help(
-        "`--ca` wants a PEM file with the certificates of the authorities to trust"
-    ))]
+    #[diagnostic(help("a PEM file is wanted, with `-----BEGIN CERTIFICATE-----` in it"))]
     Empty {
         /// The file.
         path: PathBuf,
+    },
+    /// No private key in it.
+    #[error("`{}` holds no private key", path.display())]
+    #[diagnostic(help(
+        "a PEM file without password is wanted: PKCS#8, PKCS#1 or SEC 1; `tls.key` names it when it is not in the certificate's file"
+    ))]
+    NoKey {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A key, and no certificate.
+    #[error("there is a private key, `{}`, and no certificate for it", path.display())]
+    #[diagnostic(help("name it with `tls.certificate` or `--client-certificate`"))]
+    KeyAlone {
+        /// The key.
+        path: PathBuf,
+    },
+    /// A key that is not the certificate's.
+    #[error("the private key `{}` cannot be used", path.display())]
+    #[diagnostic(help("is it the key of the first certificate in the certificate's file?"))]
+    Key {
+        /// The key.
+        path: PathBuf,
+        /// What TLS says.
+        source: rustls::Error,
+    },
+    /// The authorities cannot be used.
+    #[error("cannot use the authorities")]
+    Roots {
+        /// What TLS says.
+        source: rustls::client::VerifierBuilderError,
+    },
+    /// TLS cannot be used.
+    #[error("cannot set TLS up")]
+    Tls {
+        /// What TLS says.
+        source: rustls::Error,
+    },
+    /// Not the address of a proxy.
+    #[error("`{proxy}` is not the address of a proxy")]
+    #[diagnostic(help("write `http://HOST:PORT` or `https://HOST:PORT`"))]
+    Proxy {
+        /// The address, without password.
+        proxy: String,
     },
 }
 
@@ -149,46 +209,101 @@ pub enum CaError {
 pub struct Http {
     agent: Agent,
     base: String,
+    limiter: Option<Arc<Limiter>>,
+    learnt: Arc<Mutex<Learnt>>,
+}
+
+/// What answers have said besides their content.
+#[derive(Debug, Default)]
+struct Learnt {
+    /// The hub's clock, and when it said so.
+    clock: Option<(Timestamp, Instant)>,
+    /// Before that the hub does not want to be asked.
+    not_before: Option<Instant>,
+    /// The last answer.
+    answered: Option<Instant>,
 }
 
 impl Http {
     /// A connection to the hub at `base`; nothing is sent yet.
     ///
     /// # Errors
-    /// [`CaError`] when `ca` is given and cannot be used.
-    pub fn new(base: &str, ca: Option<&Path>) -> Result<Self, CaError> {
-        let roots = match ca {
-            None => RootCerts::WebPki,
-            Some(path) => RootCerts::Specific(Arc::new(certificates(path)?)),
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let tls = TlsConfig::builder()
-            .root_certs(roots)
-            .unversioned_rustls_crypto_provider(provider)
-            .build();
+    /// [`CaError`] when a file that TLS needs, or the proxy, cannot be used.
+    pub fn new(base: &str, network: &Network) -> Result<Self, CaError> {
+        let base = base.trim_end_matches('/');
+        let host = host(base);
+        let is_tls = base.starts_with("https://");
         let mut config = Agent::config_builder()
-            .tls_config(tls)
             .http_status_as_error(false)
             .user_agent(concat!("pytheas-agent/", env!("CARGO_PKG_VERSION")))
-            .timeout_connect(Some(Duration::from_secs(10)))
-            .timeout_recv_response(Some(Duration::from_secs(30)))
-            // A download may take hours on a thin line; only silence is a failure.
-            .timeout_per_read(Some(Duration::from_secs(30)))
+            .timeout_connect(Some(network.connect))
+            .timeout_recv_response(Some(network.answer))
+            .timeout_per_read(Some(network.silence))
             .max_idle_connections(2)
             .max_idle_connections_per_host(1)
+            .max_idle_age(if is_tls { IDLE_TLS } else { IDLE })
             .input_buffer_size(32 << 10)
             .output_buffer_size(16 << 10);
-        let host = base.split("://").nth(1).unwrap_or(base);
-        if ["127.", "localhost", "[::1]"]
-            .iter()
-            .any(|local| host.starts_with(local))
-        {
-            config = config.proxy(None);
+        match &network.proxy {
+            ProxyChoice::None => config = config.proxy(None),
+            ProxyChoice::Environment => {
+                if host == "localhost" || host == "[::1]" || host.starts_with("127.") {
+                    config = config.proxy(None);
+                }
+            }
+            ProxyChoice::Url { url, no_proxy } => {
+                config = config.proxy(Some(proxy(url, no_proxy)?));
+            }
         }
+        let connector =
+            ().chain(ConnectProxyConnector::default())
+                .chain(TcpConnector::default())
+                .chain(tls::TlsConnector::new(host, &network.tls)?);
         Ok(Self {
-            agent: config.build().into(),
-            base: base.trim_end_matches('/').to_owned(),
+            agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()),
+            base: base.to_owned(),
+            limiter: network.limit.map(|rate| Arc::new(Limiter::new(rate))),
+            learnt: Arc::default(),
         })
+    }
+
+    /// The time by the hub's clock, as far as it has told; nobody vouches for it.
+    pub(crate) fn hub_time(&self) -> Option<Timestamp> {
+        let (told, at) = self.learnt(|learnt| learnt.clock)?;
+        told.checked_add(jiff::SignedDuration::try_from(at.elapsed()).ok()?)
+            .ok()
+    }
+
+    /// Before that the hub has asked not to be asked again.
+    pub(crate) fn not_before(&self) -> Option<Instant> {
+        self.learnt(|learnt| learnt.not_before)
+            .filter(|moment| *moment > Instant::now())
+    }
+
+    fn learnt<T>(&self, with: impl FnOnce(&mut Learnt) -> T) -> T {
+        with(&mut self.learnt.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What there is to learn from an answer.
+    fn learn(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
+        let text = |name| headers.get(name)?.to_str().ok();
+        let sent = text(header::DATE).and_then(dates::http_date);
+        let busy = matches!(
+            status,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
+        );
+        let wait = text(header::RETRY_AFTER)
+            .filter(|_| busy)
+            .and_then(|value| dates::retry_after(value, sent, crate::clock::now()));
+        let now = Instant::now();
+        self.learnt(|learnt| {
+            learnt.answered = Some(now);
+            if let Some(sent) = sent {
+                learnt.clock = Some((sent, now));
+            }
+            learnt.not_before = wait.map(|wait| now + wait);
+        });
+        wait
     }
 
     /// The JSON at `path`.
@@ -201,7 +316,14 @@ impl Http {
         authorization: Option<&str>,
     ) -> Result<T, HttpError> {
         let url = format!("{}{path}", self.base);
-        let answer = self.send(Method::GET, &url, authorization, None)?;
+        // A router on the way may have forgotten a connection that was silent for minutes.
+        let is_stale = self.learnt(|learnt| learnt.answered.is_some_and(|at| at.elapsed() > IDLE));
+        let answer = match self.send(Method::GET, &url, authorization, None) {
+            Err(HttpError::Unreachable { .. }) if is_stale => {
+                self.send(Method::GET, &url, authorization, None)?
+            }
+            other => other?,
+        };
         read_json(answer, url)
     }
 
@@ -285,7 +407,7 @@ impl Http {
                 self.agent.run(self.in_time(request))
             }
         };
-        judge(url, answer.map_err(unreachable)?)
+        self.judge(url, answer.map_err(unreachable)?)
     }
 
     fn in_time<S: ureq::AsSendBody>(
@@ -306,46 +428,79 @@ impl Http {
     }
 }
 
-/// The answer, if it is a success.
-fn judge(url: &str, answer: Response<ureq::Body>) -> Result<Response<ureq::Body>, HttpError> {
-    let status = answer.status();
-    if status.is_success() {
-        return Ok(answer);
+/// The host in an address, as it stands there.
+fn host(base: &str) -> &str {
+    let rest = base.split_once("://").map_or(base, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let authority = authority.rsplit('@').next().unwrap_or_default();
+    match authority.split_once(']') {
+        Some((address, _)) => authority.get(..=address.len()).unwrap_or(authority),
+        None => authority.split(':').next().unwrap_or_default(),
     }
-    let url = url.to_owned();
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HttpError::Unauthorised {
-            url,
-            status: status.as_u16(),
-        }),
-        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
-            let retry_after = answer
-                .headers()
-                .get(header::RETRY_AFTER)
-                .and_then(|value| value.to_str().ok()?.trim().parse().ok())
-                .map(|seconds: u64| Duration::from_secs(seconds.min(86_400)));
-            Err(HttpError::Busy {
-                url,
-                status: status.as_u16(),
-                retry_after,
-            })
+}
+
+fn proxy(url: &str, no_proxy: &[String]) -> Result<ureq::Proxy, CaError> {
+    let wrong = |_| CaError::Proxy {
+        proxy: without_password(url),
+    };
+    let parsed = ureq::Proxy::new(url).map_err(wrong)?;
+    let mut builder = ureq::Proxy::builder(parsed.protocol())
+        .host(parsed.host())
+        .port(parsed.port());
+    if let Some(name) = parsed.username() {
+        builder = builder.username(name);
+    }
+    if let Some(password) = parsed.password() {
+        builder = builder.password(password);
+    }
+    for host in no_proxy {
+        builder = builder.no_proxy(host);
+    }
+    builder.build().map_err(wrong)
+}
+
+impl Http {
+    /// The answer, if it is a success.
+    fn judge(
+        &self,
+        url: &str,
+        answer: Response<ureq::Body>,
+    ) -> Result<Response<ureq::Body>, HttpError> {
+        let status = answer.status();
+        let retry_after = self.learn(status, answer.headers());
+        if status.is_success() {
+            return Ok(answer);
         }
-        _ => {
-            let body = answer
-                .into_body()
-                .into_with_config()
-                .limit(16 << 10)
-                .read_to_string();
-            let message = body
-                .ok()
-                .and_then(|body| serde_json::from_str::<ErrorBody>(&body).ok())
-                .map(|body| body.error.message)
-                .unwrap_or_default();
-            Err(HttpError::Status {
+        let url = url.to_owned();
+        match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Err(HttpError::Unauthorised {
                 url,
                 status: status.as_u16(),
-                message,
-            })
+            }),
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
+                Err(HttpError::Busy {
+                    url,
+                    status: status.as_u16(),
+                    retry_after,
+                })
+            }
+            _ => {
+                let body = answer
+                    .into_body()
+                    .into_with_config()
+                    .limit(16 << 10)
+                    .read_to_string();
+                let message = body
+                    .ok()
+                    .and_then(|body| serde_json::from_str::<ErrorBody>(&body).ok())
+                    .map(|body| body.error.message)
+                    .unwrap_or_default();
+                Err(HttpError::Status {
+                    url,
+                    status: status.as_u16(),
+                    message,
+                })
+            }
         }
     }
 }
@@ -367,26 +522,6 @@ fn read_json<T: DeserializeOwned>(
             url,
             source: error.into_io(),
         }),
-    }
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate<'static>>, CaError> {
-    let pem = std::fs::read(path).map_err(|source| CaError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let found: Vec<_> = parse_pem(&pem)
-        .filter_map(|item| match item {
-            Ok(PemItem::Certificate(certificate)) => Some(certificate),
-            _ => None,
-        })
-        .collect();
-    if found.is_empty() {
-        Err(CaError::Empty {
-            path: path.to_owned(),
-        })
-    } else {
-        Ok(found)
     }
 }
 
@@ -421,7 +556,7 @@ impl Fetch for RepositoryFetch {
         if matches!(answer.status(), StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(None);
         }
-        let answer = judge(&url, answer)?;
+        let answer = self.http.judge(&url, answer)?;
         let start = if answer.status() == StatusCode::PARTIAL_CONTENT {
             content_range_start(&answer).ok_or_else(|| HttpError::Status {
                 url,
@@ -435,10 +570,15 @@ impl Fetch for RepositoryFetch {
             .into_body()
             .into_reader()
             .take(wanted.max_bytes.saturating_add(1));
-        Ok(Some(Body {
-            start,
-            reader: Box::new(reader),
-        }))
+        let reader: Box<dyn Read> = match &self.http.limiter {
+            None => Box::new(reader),
+            Some(limiter) => Box::new(Limited {
+                inner: reader,
+                limiter: Arc::clone(limiter),
+                until: None,
+            }),
+        };
+        Ok(Some(Body { start, reader }))
     }
 }
 

@@ -17,12 +17,18 @@ use pytheas_update::ActionId;
 
 use crate::hub::{Hub, offer};
 
+/// How often a download looks at the clock.
+const WINDOW_LOOK: Duration = Duration::from_secs(1);
+
 /// What may break a download off.
 pub(crate) struct Guard {
     stop: Arc<AtomicBool>,
     hub: Option<Hub>,
     action: Option<ActionId>,
     interval: Duration,
+    /// Whether downloads may go on by the clock.
+    in_window: Box<dyn Fn() -> bool>,
+    looked_at: Cell<Instant>,
     /// When the hub is asked next.
     pub(crate) poll_at: Cell<Instant>,
     /// Whether the download was broken off.
@@ -36,6 +42,7 @@ impl Guard {
         action: Option<ActionId>,
         interval: Duration,
         poll_at: Instant,
+        in_window: Box<dyn Fn() -> bool>,
     ) -> Rc<Self> {
         let (poll_at, broken_off) = (Cell::new(poll_at), Cell::new(false));
         Rc::new(Self {
@@ -43,6 +50,8 @@ impl Guard {
             hub,
             action,
             interval,
+            in_window,
+            looked_at: Cell::new(Instant::now()),
             poll_at,
             broken_off,
         })
@@ -57,6 +66,12 @@ impl Guard {
             return broken_off("the agent stops");
         }
         let now = Instant::now();
+        if now.duration_since(self.looked_at.get()) >= WINDOW_LOOK {
+            self.looked_at.set(now);
+            if !(self.in_window)() {
+                return broken_off("the download window has closed");
+            }
+        }
         if now < self.poll_at.get() {
             return Ok(());
         }

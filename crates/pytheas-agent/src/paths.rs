@@ -4,6 +4,9 @@
 //! identity.json   who this device is to its hub (mode 0600)
 //! state.json      the update machine, see `pytheas_update`
 //! status.json     what `status` shows; a torn one is harmless
+//! agent.toml      settings, written by people; may lie elsewhere
+//! hold            while it is there, no release is switched to
+//! consent         the tree that somebody has agreed to
 //! request.json    what an operator asked of a running agent
 //! tuf/            trusted metadata, kept by pytheas-repo
 //! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
@@ -72,6 +75,21 @@ impl StateDir {
     /// `request.json`.
     pub fn request(&self) -> PathBuf {
         self.root.join("request.json")
+    }
+
+    /// `agent.toml`.
+    pub fn settings(&self) -> PathBuf {
+        self.root.join("agent.toml")
+    }
+
+    /// `hold`.
+    pub fn hold(&self) -> PathBuf {
+        self.root.join("hold")
+    }
+
+    /// `consent`.
+    pub fn consent(&self) -> PathBuf {
+        self.root.join("consent")
     }
 
     /// `agent.lock`.

@@ -36,6 +36,9 @@ pub(crate) struct Live {
     /// The app.
     #[serde(default)]
     pub app: AppStatus,
+    /// What the update waits for.
+    #[serde(default)]
+    pub held: Option<String>,
     /// When this was written.
     #[serde(default)]
     pub written_ms: i64,
@@ -103,6 +106,9 @@ pub struct Status {
     pub updating_to: Option<ReleaseRef>,
     /// The hub's action.
     pub action: Option<String>,
+    /// What the update waits for: a window, consent, the end of a hold.
+    #[serde(default)]
+    pub held: Option<String>,
     /// Closing reports the hub has not acknowledged.
     pub reports_waiting: usize,
     /// When the hub last answered a poll, milliseconds since 1970.
@@ -154,6 +160,7 @@ impl Status {
             state: machine.state().name().to_owned(),
             updating_to: machine.state().job().map(|job| job.to.release.clone()),
             action: machine.state().action().map(ToString::to_string),
+            held: live.held.filter(|_| agent_pid.is_some()),
             reports_waiting: machine.outbox().len(),
             last_poll_ms: live.last_poll_ms,
             next_poll_ms: live.next_poll_ms.filter(|_| agent_pid.is_some()),
@@ -262,6 +269,9 @@ impl fmt::Display for Status {
             write!(f, " (action {action})")?;
         }
         writeln!(f)?;
+        if let Some(held) = &self.held {
+            writeln!(f, "waits      {held}")?;
+        }
         match (self.app.pid, self.app.uptime_s) {
             (Some(pid), Some(uptime)) => {
                 write!(

@@ -9,6 +9,7 @@ use tracing::{debug, warn};
 
 use super::Device;
 use crate::{
+    backoff::spread,
     check, content,
     failure::{Trouble, slot_failure},
     http::RepositoryFetch,
@@ -20,6 +21,9 @@ impl Device {
     /// Performs the machine's effect once and takes in what comes of it.
     pub(super) fn perform(&mut self) {
         debug!(state = self.machine.state().name(), "performing");
+        if self.is_held() {
+            return;
+        }
         faults::point("agent:effect:before");
         let machine = self.machine.clone();
         let result = match machine.effect() {
@@ -35,8 +39,14 @@ impl Device {
         faults::point("agent:effect:after");
         match result {
             Ok(event) => self.happen(event),
+            Err(_) if self.is_held() => {} // the window closed over it
             Err(message) => {
-                let pause = self.effect_backoff.next();
+                let asked = self.http.not_before();
+                let asked = asked.map(|moment| moment.saturating_duration_since(Instant::now()));
+                let pause = self
+                    .effect_backoff
+                    .next()
+                    .max(spread(asked.unwrap_or_default()));
                 if !self.waker.stop.load(Ordering::Relaxed) {
                     warn!(
                         pause_ms = pause.as_millis() as u64,
@@ -58,6 +68,7 @@ impl Device {
             self.machine.state().action().cloned(),
             self.interval,
             self.poll_at,
+            Box::new(self.download_window()),
         );
         let inner = self.http.repository(&self.identity.device_id, token);
         (

@@ -64,6 +64,7 @@ impl Device {
                         .details(because.message().lines()),
                 );
             }
+            State::Committed { .. } => crate::hold::forget_consent(&self.dir),
             State::Idle => self.tidy_due = true,
             _ => {}
         }

@@ -10,7 +10,7 @@ use tracing::{debug, error, info, warn};
 use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
 use crate::{
     attributes,
-    backoff::jittered,
+    backoff::{jittered, spread},
     enrol,
     error::AgentError,
     http::HttpError,
@@ -37,7 +37,7 @@ impl Device {
             Ok(()) => {
                 self.hub_backoff.reset();
                 self.live.last_poll_ms = Some(crate::clock::now().as_millisecond());
-                self.poll_again_in(jittered(self.interval));
+                self.poll_again_in(jittered(self.interval, self.settings.agent.jitter_percent));
                 self.tell_at = Instant::now();
             }
             Err(error) => self.hub_failed(&error),
@@ -131,7 +131,8 @@ impl Device {
             }
             Ok(false) => {
                 info!("device `{}` waits to be accepted", self.identity.device_id);
-                self.poll_again_in(jittered(enrol::ASK_INTERVAL.min(self.interval)));
+                let interval = enrol::ASK_INTERVAL.min(self.interval);
+                self.poll_again_in(jittered(interval, self.settings.agent.jitter_percent));
                 false
             }
             Err(AgentError::Http(error)) => {
@@ -162,7 +163,7 @@ impl Device {
         let pause = self
             .hub_backoff
             .next()
-            .max(error.retry_after().unwrap_or_default());
+            .max(spread(error.retry_after().unwrap_or_default()));
         warn!(pause_ms = pause.as_millis() as u64, "{}", error.line());
         self.failed(error.line());
         self.poll_again_in(pause);

@@ -3,6 +3,7 @@
 use std::{
     io::{BufRead as _, BufReader, Write as _},
     net::TcpListener,
+    path::Path,
     process::{Child, Command, Stdio},
     time::Instant,
 };
@@ -26,8 +27,17 @@ fn answers(answer: &str) -> String {
     format!("http://{address}")
 }
 
+/// Trusts the authorities in this file alone.
+fn trust(ca: &Path) -> Network {
+    let mut network = Network::default();
+    network.tls.ca = Some(ca.to_owned());
+    network
+}
+
 fn get(answer: &str) -> Result<serde_json::Value, HttpError> {
-    Http::new(&answers(answer), None).unwrap().get("/x", None)
+    Http::new(&answers(answer), &Network::default())
+        .unwrap()
+        .get("/x", None)
 }
 
 #[test]
@@ -70,7 +80,7 @@ fn an_answer_without_end_is_not_read() {
         let _head = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 999999999\r\n\r\n[");
         while stream.write_all(&[b'1'; 65536]).is_ok() {}
     });
-    let error = Http::new(&base, None)
+    let error = Http::new(&base, &Network::default())
         .unwrap()
         .get::<serde_json::Value>("/x", None)
         .unwrap_err();
@@ -81,7 +91,7 @@ fn an_answer_without_end_is_not_read() {
 fn ranges_say_where_they_begin() {
     let device: DeviceId = "dev1".parse().unwrap();
     let ask = |answer| {
-        let http = Http::new(&answers(answer), None).unwrap();
+        let http = Http::new(&answers(answer), &Network::default()).unwrap();
         let request = Request {
             path: "blobs/x",
             range: Some(5..9),
@@ -168,9 +178,9 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_given_and_only_then() {
         std::thread::sleep(Duration::from_millis(20));
     }
     let ca = dir.path().join("ca.pem");
-    let trusting = Http::new(&base, Some(&ca)).unwrap();
+    let trusting = Http::new(&base, &trust(&ca)).unwrap();
     assert_eq!(trusting.bytes("/hello", 100).unwrap(), b"hello over TLS");
-    let error = Http::new(&base, None)
+    let error = Http::new(&base, &Network::default())
         .unwrap()
         .bytes("/hello", 100)
         .unwrap_err();
@@ -178,11 +188,11 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_given_and_only_then() {
 
     let empty = dir.path().join("hello");
     assert!(matches!(
-        Http::new(&base, Some(&empty)),
+        Http::new(&base, &trust(&empty)),
         Err(CaError::Empty { .. })
     ));
     assert!(matches!(
-        Http::new(&base, Some(&dir.path().join("no"))),
+        Http::new(&base, &trust(&dir.path().join("no"))),
         Err(CaError::Read { .. })
     ));
 }

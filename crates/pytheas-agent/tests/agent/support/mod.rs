@@ -267,6 +267,11 @@ impl Device {
         }
     }
 
+    /// The hub is reached at this address.
+    pub(crate) fn goes_to(&mut self, hub: &str) {
+        self.hub = hub.to_owned();
+    }
+
     /// An agent's command on this device.
     pub(crate) fn command(&self, verb: &str) -> Command {
         let built = env!("CARGO_BIN_EXE_pytheas-agent").into();
