@@ -25,9 +25,11 @@ use crate::{
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     http::Http,
+    local::{self, HistoryArgs, LogsArgs},
     paths::StateDir,
-    request, slots,
-    status::{Status, load_machine},
+    service::{self, InstallServiceArgs},
+    status::Status,
+    supervisor::Confinement,
 };
 
 /// What the agent can do.
@@ -39,10 +41,28 @@ pub enum AgentCommand {
     Run(RunArgs),
     /// Show the device, its release, its update and its app
     Status(StatusArgs),
+    /// Show what happened to the device's releases
+    History(HistoryArgs),
     /// Go back to the release before the running one
-    Rollback(StateArgs),
+    Rollback(StatusArgs),
     /// Check every byte of the running release
-    Verify(StateArgs),
+    Verify(StatusArgs),
+    /// Show what the app has written
+    Logs(LogsArgs),
+    /// Write a systemd unit that runs the agent, hardened
+    InstallService(InstallServiceArgs),
+}
+
+impl AgentCommand {
+    /// Lets the command answer in JSON, if it can.
+    pub fn in_json(&mut self) {
+        match self {
+            Self::Status(args) | Self::Rollback(args) | Self::Verify(args) => args.json = true,
+            Self::History(args) => args.json = true,
+            Self::Logs(args) => args.json = true,
+            Self::Enrol(_) | Self::Run(_) | Self::InstallService(_) => {}
+        }
+    }
 }
 
 /// How long an agent that was asked to end waits for a hub that does not answer.
@@ -145,12 +165,15 @@ pub struct RunArgs {
     /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub watchdog: Option<Duration>,
+    /// What the app may not.
+    #[command(flatten)]
+    pub confinement: Confinement,
     /// Where.
     #[command(flatten)]
     pub state: StateArgs,
 }
 
-/// Show the device, its release, its update and its app
+/// Of a command that shows something about the device.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
     /// As JSON
@@ -218,8 +241,11 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Enrol(args) => enrol(args, out),
         AgentCommand::Run(args) => run(args),
         AgentCommand::Status(args) => status(args, out),
-        AgentCommand::Rollback(args) => rollback(args, out),
-        AgentCommand::Verify(args) => verify(args, out),
+        AgentCommand::History(args) => local::history(args, out),
+        AgentCommand::Rollback(args) => local::rollback(args, out),
+        AgentCommand::Verify(args) => local::verify(args, out),
+        AgentCommand::Logs(args) => local::logs(args, out),
+        AgentCommand::InstallService(args) => service::install(args, out),
     }
 }
 
@@ -234,11 +260,15 @@ fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
     FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))
 }
 
-fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
-    match out.write_fmt(text).and_then(|()| out.flush()) {
-        // `… | head`: whoever read has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(AgentError::io(
+pub(crate) fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
+    put(out, text.to_string().as_bytes()).map(drop)
+}
+
+/// Writes `bytes`; whether anybody still listens (`… | head`: whoever read has read enough).
+pub(crate) fn put(out: &mut dyn Write, bytes: &[u8]) -> Result<bool, AgentError> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(AgentError::io(
             "write to",
             std::path::Path::new("standard output"),
         )),
@@ -295,11 +325,13 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     let settings = Settings {
         poll_interval: args.poll_interval,
         watchdog: args.watchdog,
+        confinement: args.confinement.clone(),
         once: args.once,
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),
     };
     let mut device = Device::open(&dir, settings, lock)?;
+    service::ready();
     let waker = device.waker();
     let io = |error| AgentError::io("handle signals in", dir.root())(error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
@@ -360,51 +392,5 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
     } else {
         say(out, format_args!("{status}"))?;
     }
-    Ok(exit::OK)
-}
-
-/// `rollback`.
-///
-/// # Errors
-/// [`AgentError`].
-pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
-    let asked = request::rollback(&args.dir())?;
-    match asked.agent_pid {
-        Some(pid) => say(
-            out,
-            format_args!("agent {pid} goes back to `{}`\n", asked.to),
-        )?,
-        None => say(
-            out,
-            format_args!("`{}` runs when the agent starts\n", asked.to),
-        )?,
-    }
-    Ok(exit::OK)
-}
-
-/// `verify`.
-///
-/// # Errors
-/// [`AgentError::Damaged`] when a byte is wrong.
-pub fn verify(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
-    let dir = args.dir();
-    let machine = load_machine(&dir)?.unwrap_or_default();
-    let Some(current) = machine.current() else {
-        return Err(AgentError::NothingInstalled {
-            dir: dir.root().to_owned(),
-        });
-    };
-    let release = current.release.to_string();
-    if let Some(damage) = slots::slot_damage(&dir, current.tree)? {
-        return Err(AgentError::Damaged { release, damage });
-    }
-    let tree = current.tree;
-    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
-        (document.file_count(), document.size_bytes())
-    });
-    say(
-        out,
-        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
-    )?;
     Ok(exit::OK)
 }

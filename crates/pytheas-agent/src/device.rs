@@ -50,6 +50,8 @@ pub struct Settings {
     pub poll_interval: Option<Duration>,
     /// The app must say `WATCHDOG=1` this often.
     pub watchdog: Option<Duration>,
+    /// What the app may not.
+    pub confinement: supervisor::Confinement,
     /// Poll once, finish the update if there is one, then stop the app and return.
     pub once: bool,
     /// Key by which the hub accepts the device at once.
@@ -165,6 +167,7 @@ impl Device {
             dir,
             supervisor::Settings {
                 watchdog: settings.watchdog,
+                confinement: settings.confinement.clone(),
                 ..supervisor::Settings::default()
             },
             move |event| {
@@ -324,6 +327,7 @@ impl Device {
         while let Some(event) = self.pending.front() {
             let next = self.machine.clone().step(event.clone());
             if next != self.machine {
+                self.remember(&next);
                 let saved = self.save(&next).or_else(|error| {
                     // A full disk: what this update has brought so far makes room.
                     let mut needed = next.needed();

@@ -3,6 +3,7 @@
 //! ```text
 //! identity.json   who this device is to its hub (mode 0600)
 //! state.json      the update machine, see `pytheas_update`
+//! history.json    what happened to releases
 //! status.json     what `status` shows; a torn one is harmless
 //! request.json    what an operator asked of a running agent
 //! tuf/            trusted metadata, kept by pytheas-repo
@@ -62,6 +63,11 @@ impl StateDir {
     /// `state.json`.
     pub fn state(&self) -> PathBuf {
         self.root.join("state.json")
+    }
+
+    /// `history.json`.
+    pub fn history(&self) -> PathBuf {
+        self.root.join("history.json")
     }
 
     /// `status.json`.

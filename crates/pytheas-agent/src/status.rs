@@ -276,6 +276,10 @@ impl fmt::Display for Status {
         if let Some(says) = &self.app.says {
             writeln!(f, "app says   {says}")?;
         }
+        for guard in &self.app.guards {
+            let held = if guard.in_force { "" } else { "not in force: " };
+            writeln!(f, "guard      {}: {held}{}", guard.name, guard.detail)?;
+        }
         writeln!(f, "last poll  {}", when(self.last_poll_ms))?;
         if self.reports_waiting > 0 {
             writeln!(f, "reports    {} wait for the hub", self.reports_waiting)?;

@@ -7,8 +7,22 @@ use pytheas_update::{Machine, State};
 use tracing::{info, warn};
 
 use super::{Device, MAX_PROGRESS};
+use crate::history;
 
 impl Device {
+    /// Notes the end of an update, before the state that ends it is saved.
+    pub(super) fn remember(&self, next: &Machine) {
+        if let Some(entry) = history::ended(&self.machine, next, crate::clock::now()) {
+            self.note(entry);
+        }
+    }
+
+    pub(super) fn note(&self, entry: history::Entry) {
+        if let Err(error) = history::add(&self.dir, entry) {
+            warn!("cannot write `{}`: {error}", self.dir.history().display());
+        }
+    }
+
     /// The machine has moved on from `before`: say so.
     pub(super) fn moved(&mut self, before: &Machine) {
         let (was, is) = (before.state(), self.machine.state());

@@ -7,6 +7,8 @@
 )]
 
 mod commands;
+mod confined;
+mod emulated;
 mod memory;
 mod power_cuts;
 mod refusals;
