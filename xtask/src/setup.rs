@@ -21,6 +21,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("busybox-static", "busybox", "a machine without glibc"),
     ("musl-tools", "musl-gcc", "a machine with musl"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
+    ("systemd", "systemd-analyze", "judges the unit of the agent"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

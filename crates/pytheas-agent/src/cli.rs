@@ -165,6 +165,9 @@ pub struct RunArgs {
     /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub watchdog: Option<Duration>,
+    /// Read every installed byte again within this time and repair what has rotted; `off`: never
+    #[arg(long, value_name = "TIME", default_value = "24h", env = "PYTHEAS_SCRUB", value_parser = parse_scrub)]
+    pub scrub: Duration,
     /// What the app may not.
     #[command(flatten)]
     pub confinement: Confinement,
@@ -213,6 +216,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     match parse_duration_ms(text) {
         Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         _ => Err("a number with a unit is wanted: `500ms`, `2s`, `5m`, `1h`".into()),
+    }
+}
+
+/// `off` is no time at all.
+fn parse_scrub(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" => Ok(Duration::ZERO),
+        text => parse_time(text),
     }
 }
 
@@ -326,6 +337,7 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         poll_interval: args.poll_interval,
         watchdog: args.watchdog,
         confinement: args.confinement.clone(),
+        scrub: args.scrub,
         once: args.once,
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),

@@ -11,6 +11,7 @@
 
 mod effects;
 mod narrate;
+mod scrubbing;
 mod talk;
 
 use std::{
@@ -38,10 +39,13 @@ use crate::{
     hub::Hub,
     identity::Identity,
     paths::StateDir,
-    request, slots,
+    request, scrub, slots,
     status::Live,
     supervisor::{self, AppEvent, Launch, StopHandle, Supervisor},
 };
+
+/// The search for bit rot leaves the device alone for so long after a start.
+const FIRST_SCRUB: Duration = Duration::from_secs(60);
 
 /// How the agent works.
 #[derive(Debug, Clone)]
@@ -52,6 +56,8 @@ pub struct Settings {
     pub watchdog: Option<Duration>,
     /// What the app may not.
     pub confinement: supervisor::Confinement,
+    /// Every slot is read again within this time; zero: never.
+    pub scrub: Duration,
     /// Poll once, finish the update if there is one, then stop the app and return.
     pub once: bool,
     /// Key by which the hub accepts the device at once.
@@ -132,6 +138,13 @@ pub struct Device {
     progress: VecDeque<(ActionId, Feedback)>,
     attributes_due: bool,
     tidy_due: bool,
+    scrubbed: scrub::Progress,
+    scrub_at: Instant,
+    /// The current release ended or cannot be started: is it whole?
+    suspected: bool,
+    suspect_at: Instant,
+    /// Why the agent itself goes back to the release before.
+    taking_over: Option<String>,
     interval: Duration,
     poll_at: Instant,
     /// Nobody is told anything before this moment.
@@ -188,6 +201,11 @@ impl Device {
             progress: VecDeque::new(),
             attributes_due: true,
             tidy_due: true,
+            scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
+            scrub_at: now + FIRST_SCRUB.min(settings.scrub),
+            suspected: false,
+            suspect_at: now,
+            taking_over: None,
             interval,
             poll_at: now,
             tell_at: now,
@@ -234,6 +252,9 @@ impl Device {
             if self.tidy_due && matches!(self.machine.state(), State::Idle) {
                 self.tidy();
             }
+            if self.scrub_due().is_some_and(|due| due <= Instant::now()) {
+                self.scrub();
+            }
             self.show();
             if self.settings.once && self.is_done() {
                 break;
@@ -254,6 +275,9 @@ impl Device {
     /// Leaves what `status` shows.
     fn show(&mut self) {
         self.live.app = self.supervisor.status();
+        self.live.device_id = Some(self.identity.device_id.to_string());
+        self.live.hub = Some(self.identity.hub.clone());
+        self.live.accepted = self.identity.token.is_some();
         self.live.save(&self.dir.status(), crate::clock::now());
     }
 
@@ -417,6 +441,7 @@ impl Device {
                 error!("cannot start the current release: {}", because.message());
                 self.failed(because.message().to_owned());
                 self.launch_at = Instant::now() + Duration::from_secs(10);
+                self.suspect();
             }
         }
     }
@@ -428,6 +453,9 @@ impl Device {
             || !self.pending.is_empty()
         {
             until = until.min(self.effect_at);
+        }
+        if let Some(due) = self.scrub_due() {
+            until = until.min(due);
         }
         let to_tell =
             !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
@@ -476,7 +504,10 @@ impl Device {
                 self.ordered = None;
                 self.happen(Event::NotReady { to: tree, because });
             }
-            AppEvent::Crashed { because } => self.failed(because.message().to_owned()),
+            AppEvent::Crashed { because } => {
+                self.failed(because.message().to_owned());
+                self.suspect();
+            }
         }
     }
 

@@ -46,6 +46,7 @@ mod local;
 mod memory;
 mod paths;
 mod request;
+mod scrub;
 mod service;
 mod slots;
 mod status;

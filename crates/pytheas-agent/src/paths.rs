@@ -4,6 +4,7 @@
 //! identity.json   who this device is to its hub (mode 0600)
 //! state.json      the update machine, see `pytheas_update`
 //! history.json    what happened to releases
+//! scrub.json      how far the search for bit rot is
 //! status.json     what `status` shows; a torn one is harmless
 //! request.json    what an operator asked of a running agent
 //! tuf/            trusted metadata, kept by pytheas-repo
@@ -68,6 +69,11 @@ impl StateDir {
     /// `history.json`.
     pub fn history(&self) -> PathBuf {
         self.root.join("history.json")
+    }
+
+    /// `scrub.json`.
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.root.join("scrub.json")
     }
 
     /// `status.json`.

@@ -270,6 +270,11 @@ impl Drop for Supervisor {
     }
 }
 
+/// The processes of the app that an agent in `dir` has started.
+pub(crate) fn processes(dir: &StateDir) -> Vec<u32> {
+    leftover::marked(&dir.app_pid())
+}
+
 fn raise(wake: &OwnedFd) {
     let _full_is_raised_too = rustix::io::write(wake, &1u64.to_ne_bytes());
 }

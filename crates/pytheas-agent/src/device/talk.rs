@@ -232,7 +232,13 @@ impl Device {
             }
         }
         if self.attributes_due {
-            let data = attributes::now(&self.identity.platform, self.machine.current());
+            let history = history::load(&self.dir).unwrap_or_default();
+            let data = attributes::now(
+                &self.identity.platform,
+                self.machine.current(),
+                history.last(),
+                self.live.damage.as_deref(),
+            );
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,
                 Err(error) => {

@@ -9,8 +9,10 @@
 mod commands;
 mod confined;
 mod emulated;
+mod local;
 mod memory;
 mod power_cuts;
 mod refusals;
+mod rot;
 mod support;
 mod updates;
