@@ -1,10 +1,11 @@
-//! Repository chores: `cargo xtask test [--all] [--no-install]`, `cargo xtask size`.
+//! Repository chores: `cargo xtask test [--all] [--no-install]`, `cargo xtask size`, `cargo xtask cross`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a chore talks to a person"
 )]
 
+mod cross;
 mod launcher;
 mod musl;
 mod setup;
@@ -22,6 +23,7 @@ Commands:
   test   Set up what the tests need, then run every check and test
   launcher   Compile the launcher for all CPUs into `launcher/machine/`
   size   Build the device agent as it is shipped and print its size
+  cross  Build it for aarch64 and armv7 too (needs root, minutes, 3 GB once)
 
 Options of `test`:
   --all          also the heavy suites
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
         }),
         Some("launcher") => launcher::write(),
         Some("size") => size::report(),
+        Some("cross") => cross::report(),
         _ => {
             print!("{HELP}");
             ExitCode::from(2)

@@ -17,6 +17,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
         "qemu-aarch64-static",
         "runs Arm bundles",
     ),
+    ("debootstrap", "debootstrap", "compilers for Arm agents"),
     ("busybox-static", "busybox", "a machine without glibc"),
     ("musl-tools", "musl-gcc", "a machine with musl"),
     (
@@ -25,6 +26,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
         "a hub behind TLS that wants certificates",
     ),
     ("gpgv", "gpgv", "verifies Debian's archive"),
+    ("systemd", "systemd-analyze", "judges the unit of the agent"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.
@@ -96,7 +98,7 @@ pub(crate) fn on_path(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|dir| dir.join(program).is_file()))
 }
 
-fn is_root() -> bool {
+pub(crate) fn is_root() -> bool {
     Command::new("id")
         .arg("-u")
         .output()

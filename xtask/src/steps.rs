@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{musl, setup};
+use crate::{cross, musl, setup};
 
 pub(crate) struct Options {
     pub(crate) all: bool,
@@ -30,6 +30,7 @@ pub(crate) fn test(options: &Options) -> ExitCode {
     if options.all && options.install {
         musl::make(&root);
     }
+    let arm_agents = options.all && options.install && cross::build(&root);
 
     let skip_log = root.join("target/skips.txt");
     let _none_yet = std::fs::remove_file(&skip_log);
@@ -49,6 +50,9 @@ pub(crate) fn test(options: &Options) -> ExitCode {
         );
         if options.all {
             command.env("PYTHEAS_TEST_ALL", "1");
+        }
+        if arm_agents {
+            command.env("PYTHEAS_TEST_CROSS", cross::folder(&root));
         }
         command
     };

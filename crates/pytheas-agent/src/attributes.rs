@@ -8,6 +8,8 @@ use pytheas_api::ddi::{
 use pytheas_release::Platform;
 use pytheas_update::Installed;
 
+use crate::history::Entry;
+
 /// Longest value a hub takes (hawkBit).
 const MAX_VALUE_CHARS: usize = 128;
 
@@ -28,8 +30,19 @@ pub fn of_host() -> BTreeMap<String, String> {
     ])
 }
 
+/// The newest entry of the device's history: what an operator or the agent itself changed, which no
+/// action tells.
+const ATTRIBUTE_LAST_CHANGE: &str = "pytheas.last-change";
+/// Damage on the disk that could not be repaired; absent when there is none.
+const ATTRIBUTE_DAMAGE: &str = "pytheas.damage";
+
 /// Everything, as it is now.
-pub fn now(platform: &Platform, running: Option<&Installed>) -> ConfigData {
+pub fn now(
+    platform: &Platform,
+    running: Option<&Installed>,
+    last_change: Option<&Entry>,
+    damage: Option<&str>,
+) -> ConfigData {
     let mut data = of_host();
     data.insert(
         ATTRIBUTE_AGENT.to_owned(),
@@ -39,6 +52,17 @@ pub fn now(platform: &Platform, running: Option<&Installed>) -> ConfigData {
     if let Some(running) = running {
         data.insert(ATTRIBUTE_RELEASE.to_owned(), running.release.to_string());
         data.insert(ATTRIBUTE_TREE.to_owned(), running.tree.to_string());
+    }
+    let mut tell = |name: &str, text: String| {
+        let value = text.lines().next().unwrap_or_default();
+        let value = value.chars().take(MAX_VALUE_CHARS).collect();
+        data.insert(name.to_owned(), value);
+    };
+    if let Some(entry) = last_change {
+        tell(ATTRIBUTE_LAST_CHANGE, entry.to_string());
+    }
+    if let Some(damage) = damage {
+        tell(ATTRIBUTE_DAMAGE, damage.to_owned());
     }
     ConfigData {
         mode: Some(MergeMode::Replace),

@@ -25,11 +25,13 @@ use crate::{
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     hold,
+    http::Http,
+    local::{self, HistoryArgs, LogsArgs},
     paths::StateDir,
-    request,
+    service::{self, InstallServiceArgs},
     settings::{AgentSettings, NetworkArgs},
-    slots,
-    status::{Status, load_machine},
+    status::Status,
+    supervisor::Confinement,
 };
 
 /// What the agent can do.
@@ -41,14 +43,36 @@ pub enum AgentCommand {
     Run(RunArgs),
     /// Show the device, its release, its update and its app
     Status(StatusArgs),
+    /// Show what happened to the device's releases
+    History(HistoryArgs),
     /// Go back to the release before the running one
-    Rollback(StateArgs),
+    Rollback(StatusArgs),
     /// Check every byte of the running release
-    Verify(StateArgs),
+    Verify(StatusArgs),
     /// Switch to no other release until `release`; downloads go on
     Hold(StateArgs),
     /// End a hold, and agree to the update that waits for consent
     Release(StateArgs),
+    /// Show what the app has written
+    Logs(LogsArgs),
+    /// Write a systemd unit that runs the agent, hardened
+    InstallService(InstallServiceArgs),
+}
+
+impl AgentCommand {
+    /// Lets the command answer in JSON, if it can.
+    pub fn in_json(&mut self) {
+        match self {
+            Self::Status(args) | Self::Rollback(args) | Self::Verify(args) => args.json = true,
+            Self::History(args) => args.json = true,
+            Self::Logs(args) => args.json = true,
+            Self::Enrol(_)
+            | Self::Run(_)
+            | Self::Hold(_)
+            | Self::Release(_)
+            | Self::InstallService(_) => {}
+        }
+    }
 }
 
 /// How long an agent that was asked to end waits for a hub that does not answer.
@@ -157,12 +181,18 @@ pub struct RunArgs {
     /// How the hub is reached.
     #[command(flatten)]
     pub network: NetworkArgs,
+    /// Read every installed byte again within this time and repair what has rotted; `off`: never
+    #[arg(long, value_name = "TIME", default_value = "24h", env = "PYTHEAS_SCRUB", value_parser = parse_scrub)]
+    pub scrub: Duration,
+    /// What the app may not.
+    #[command(flatten)]
+    pub confinement: Confinement,
     /// Where.
     #[command(flatten)]
     pub state: StateArgs,
 }
 
-/// Show the device, its release, its update and its app
+/// Of a command that shows something about the device.
 #[derive(Debug, Clone, Args)]
 pub struct StatusArgs {
     /// As JSON
@@ -205,6 +235,14 @@ fn parse_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// `off` is no time at all.
+fn parse_scrub(text: &str) -> Result<Duration, String> {
+    match text {
+        "off" => Ok(Duration::ZERO),
+        text => parse_time(text),
+    }
+}
+
 impl EnrolOptions {
     fn enrolment(&self, hub: &str, agent: &AgentSettings) -> Enrolment {
         Enrolment {
@@ -231,10 +269,13 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Enrol(args) => enrol(args, out),
         AgentCommand::Run(args) => run(args),
         AgentCommand::Status(args) => status(args, out),
-        AgentCommand::Rollback(args) => rollback(args, out),
-        AgentCommand::Verify(args) => verify(args, out),
+        AgentCommand::History(args) => local::history(args, out),
+        AgentCommand::Rollback(args) => local::rollback(args, out),
+        AgentCommand::Verify(args) => local::verify(args, out),
         AgentCommand::Hold(args) => hold(args, out),
         AgentCommand::Release(args) => release(args, out),
+        AgentCommand::Logs(args) => local::logs(args, out),
+        AgentCommand::InstallService(args) => service::install(args, out),
     }
 }
 
@@ -249,11 +290,15 @@ fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
     FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))
 }
 
-fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
-    match out.write_fmt(text).and_then(|()| out.flush()) {
-        // `… | head`: whoever read has read enough.
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(AgentError::io(
+pub(crate) fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
+    put(out, text.to_string().as_bytes()).map(drop)
+}
+
+/// Writes `bytes`; whether anybody still listens (`… | head`: whoever read has read enough).
+pub(crate) fn put(out: &mut dyn Write, bytes: &[u8]) -> Result<bool, AgentError> {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true).map_err(AgentError::io(
             "write to",
             std::path::Path::new("standard output"),
         )),
@@ -314,11 +359,14 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         poll_interval: args.poll_interval.or(agent.poll_interval),
         agent,
         watchdog: args.watchdog,
+        confinement: args.confinement.clone(),
+        scrub: args.scrub,
         once: args.once,
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),
     };
     let mut device = Device::open(&dir, settings, lock)?;
+    service::ready();
     let waker = device.waker();
     let io = |error| AgentError::io("handle signals in", dir.root())(error);
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
@@ -382,25 +430,6 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
     Ok(exit::OK)
 }
 
-/// `rollback`.
-///
-/// # Errors
-/// [`AgentError`].
-pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
-    let asked = request::rollback(&args.dir())?;
-    match asked.agent_pid {
-        Some(pid) => say(
-            out,
-            format_args!("agent {pid} goes back to `{}`\n", asked.to),
-        )?,
-        None => say(
-            out,
-            format_args!("`{}` runs when the agent starts\n", asked.to),
-        )?,
-    }
-    Ok(exit::OK)
-}
-
 /// `hold`.
 ///
 /// # Errors
@@ -425,32 +454,5 @@ pub fn release(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
         (None, true) => say(out, format_args!("updates go on\n"))?,
         (None, false) => say(out, format_args!("no update waits\n"))?,
     }
-    Ok(exit::OK)
-}
-
-/// `verify`.
-///
-/// # Errors
-/// [`AgentError::Damaged`] when a byte is wrong.
-pub fn verify(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
-    let dir = args.dir();
-    let machine = load_machine(&dir)?.unwrap_or_default();
-    let Some(current) = machine.current() else {
-        return Err(AgentError::NothingInstalled {
-            dir: dir.root().to_owned(),
-        });
-    };
-    let release = current.release.to_string();
-    if let Some(damage) = slots::slot_damage(&dir, current.tree)? {
-        return Err(AgentError::Damaged { release, damage });
-    }
-    let tree = current.tree;
-    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
-        (document.file_count(), document.size_bytes())
-    });
-    say(
-        out,
-        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
-    )?;
     Ok(exit::OK)
 }

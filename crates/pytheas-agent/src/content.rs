@@ -343,13 +343,13 @@ impl From<Failure> for DeltaTrouble {
 }
 
 /// Objects as files in a folder, named by their hash once they are whole.
-struct ObjectFiles {
+pub(crate) struct ObjectFiles {
     folder: PathBuf,
     part: Option<(File, PathBuf, PathBuf)>,
 }
 
 impl ObjectFiles {
-    fn new(folder: PathBuf) -> Self {
+    pub(crate) fn new(folder: PathBuf) -> Self {
         Self { folder, part: None }
     }
 }

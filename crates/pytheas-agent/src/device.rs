@@ -12,6 +12,7 @@
 mod effects;
 mod gate;
 mod narrate;
+mod scrubbing;
 mod talk;
 
 use std::{
@@ -40,12 +41,15 @@ use crate::{
     hub::Hub,
     identity::Identity,
     paths::StateDir,
-    request,
+    request, scrub,
     settings::AgentSettings,
     slots,
     status::Live,
     supervisor::{self, AppEvent, Launch, StopHandle, Supervisor},
 };
+
+/// The search for bit rot leaves the device alone for so long after a start.
+const FIRST_SCRUB: Duration = Duration::from_secs(60);
 
 /// How the agent works.
 #[derive(Debug, Clone)]
@@ -56,6 +60,10 @@ pub struct Settings {
     pub agent: AgentSettings,
     /// The app must say `WATCHDOG=1` this often.
     pub watchdog: Option<Duration>,
+    /// What the app may not.
+    pub confinement: supervisor::Confinement,
+    /// Every slot is read again within this time; zero: never.
+    pub scrub: Duration,
     /// Poll once, finish the update if there is one, then stop the app and return.
     pub once: bool,
     /// Key by which the hub accepts the device at once.
@@ -136,6 +144,13 @@ pub struct Device {
     progress: VecDeque<(ActionId, Feedback)>,
     attributes_due: bool,
     tidy_due: bool,
+    scrubbed: scrub::Progress,
+    scrub_at: Instant,
+    /// The current release ended or cannot be started: is it whole?
+    suspected: bool,
+    suspect_at: Instant,
+    /// Why the agent itself goes back to the release before.
+    taking_over: Option<String>,
     interval: Duration,
     poll_at: Instant,
     /// Nobody is told anything before this moment.
@@ -172,6 +187,7 @@ impl Device {
             dir,
             supervisor::Settings {
                 watchdog: settings.watchdog,
+                confinement: settings.confinement.clone(),
                 ..supervisor::Settings::default()
             },
             move |event| {
@@ -192,6 +208,11 @@ impl Device {
             progress: VecDeque::new(),
             attributes_due: true,
             tidy_due: true,
+            scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
+            scrub_at: now + FIRST_SCRUB.min(settings.scrub),
+            suspected: false,
+            suspect_at: now,
+            taking_over: None,
             interval,
             poll_at: now,
             tell_at: now,
@@ -238,6 +259,9 @@ impl Device {
             if self.tidy_due && matches!(self.machine.state(), State::Idle) {
                 self.tidy();
             }
+            if self.scrub_due().is_some_and(|due| due <= Instant::now()) {
+                self.scrub();
+            }
             self.show();
             if self.settings.once && self.is_done() {
                 break;
@@ -258,6 +282,9 @@ impl Device {
     /// Leaves what `status` shows.
     fn show(&mut self) {
         self.live.app = self.supervisor.status();
+        self.live.device_id = Some(self.identity.device_id.to_string());
+        self.live.hub = Some(self.identity.hub.clone());
+        self.live.accepted = self.identity.token.is_some();
         self.live.save(&self.dir.status(), crate::clock::now());
     }
 
@@ -332,6 +359,7 @@ impl Device {
         while let Some(event) = self.pending.front() {
             let next = self.machine.clone().step(event.clone());
             if next != self.machine {
+                self.remember(&next);
                 let saved = self.save(&next).or_else(|error| {
                     // A full disk: what this update has brought so far makes room.
                     let mut needed = next.needed();
@@ -421,6 +449,7 @@ impl Device {
                 error!("cannot start the current release: {}", because.message());
                 self.failed(because.message().to_owned());
                 self.launch_at = Instant::now() + Duration::from_secs(10);
+                self.suspect();
             }
         }
     }
@@ -432,6 +461,9 @@ impl Device {
             || !self.pending.is_empty()
         {
             until = until.min(self.effect_at);
+        }
+        if let Some(due) = self.scrub_due() {
+            until = until.min(due);
         }
         let to_tell =
             !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
@@ -480,7 +512,10 @@ impl Device {
                 self.ordered = None;
                 self.happen(Event::NotReady { to: tree, because });
             }
-            AppEvent::Crashed { because } => self.failed(because.message().to_owned()),
+            AppEvent::Crashed { because } => {
+                self.failed(because.message().to_owned());
+                self.suspect();
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! ```text
 //! identity.json   who this device is to its hub (mode 0600)
 //! state.json      the update machine, see `pytheas_update`
+//! history.json    what happened to releases
+//! scrub.json      how far the search for bit rot is
 //! status.json     what `status` shows; a torn one is harmless
 //! agent.toml      settings, written by people; may lie elsewhere
 //! hold            while it is there, no release is switched to
@@ -65,6 +67,16 @@ impl StateDir {
     /// `state.json`.
     pub fn state(&self) -> PathBuf {
         self.root.join("state.json")
+    }
+
+    /// `history.json`.
+    pub fn history(&self) -> PathBuf {
+        self.root.join("history.json")
+    }
+
+    /// `scrub.json`.
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.root.join("scrub.json")
     }
 
     /// `status.json`.

@@ -21,6 +21,18 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Live {
     format: u32,
+    /// Who this device is, for those who may not read its identity.
+    #[serde(default)]
+    pub device_id: Option<String>,
+    /// Its hub.
+    #[serde(default)]
+    pub hub: Option<String>,
+    /// Whether the hub has accepted it.
+    #[serde(default)]
+    pub accepted: bool,
+    /// Damage on the disk that could not be repaired yet.
+    #[serde(default)]
+    pub damage: Option<String>,
     /// When the hub last answered a poll, milliseconds since 1970.
     #[serde(default)]
     pub last_poll_ms: Option<i64>,
@@ -119,6 +131,8 @@ pub struct Status {
     pub last_error: Option<String>,
     /// When that was.
     pub last_error_ms: Option<i64>,
+    /// Damage on the disk that was found and could not be repaired yet.
+    pub damage: Option<String>,
     /// The app; as it was when the agent last wrote about it.
     pub app: AppStatus,
 }
@@ -131,10 +145,17 @@ impl Status {
     pub fn read(dir: &StateDir) -> Result<Self, AgentError> {
         let identity = match Identity::load(&dir.identity()) {
             Err(IdentityError::Missing { .. }) => None,
+            // It holds the device's token and is its owner's alone; the agent has said the rest.
+            Err(IdentityError::Io { source, .. })
+                if source.kind() == std::io::ErrorKind::PermissionDenied =>
+            {
+                None
+            }
             other => Some(other?),
         };
         let machine = load_machine(dir)?.unwrap_or_default();
         let live = Live::load(&dir.status());
+        let unreadable = identity.is_none() && dir.identity().exists();
         let agent_pid = running_agent(dir);
         let mut app = if agent_pid.is_some() {
             live.app
@@ -146,13 +167,19 @@ impl Status {
             *uptime += u64::try_from(since / 1000).unwrap_or(0);
         }
         Ok(Self {
-            accepted: identity
-                .as_ref()
-                .is_some_and(|identity| identity.token.is_some()),
-            device_id: identity
-                .as_ref()
-                .map(|identity| identity.device_id.to_string()),
-            hub: identity.map(|identity| identity.hub),
+            accepted: match &identity {
+                Some(identity) => identity.token.is_some(),
+                None => unreadable && live.accepted,
+            },
+            device_id: match &identity {
+                Some(identity) => Some(identity.device_id.to_string()),
+                None => live.device_id.filter(|_| unreadable),
+            },
+            hub: match identity {
+                Some(identity) => Some(identity.hub),
+                None => live.hub.filter(|_| unreadable),
+            },
+            damage: live.damage,
             agent_pid,
             release: machine.current().map(|current| current.release.clone()),
             tree: machine.current().map(|current| current.tree),
@@ -261,6 +288,9 @@ impl fmt::Display for Status {
             None => writeln!(f)?,
         }
         writeln!(f, "previous   {}", release(&self.previous))?;
+        if let Some(damage) = &self.damage {
+            writeln!(f, "damage     {damage}")?;
+        }
         write!(f, "update     {}", self.state)?;
         if let Some(to) = &self.updating_to {
             write!(f, " to {to}")?;
@@ -285,6 +315,10 @@ impl fmt::Display for Status {
         }
         if let Some(says) = &self.app.says {
             writeln!(f, "app says   {says}")?;
+        }
+        for guard in &self.app.guards {
+            let held = if guard.in_force { "" } else { "not in force: " };
+            writeln!(f, "guard      {}: {held}{}", guard.name, guard.detail)?;
         }
         writeln!(f, "last poll  {}", when(self.last_poll_ms))?;
         if self.reports_waiting > 0 {

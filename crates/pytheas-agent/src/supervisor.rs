@@ -11,6 +11,7 @@
 //! ```
 
 mod app;
+mod confine;
 mod leftover;
 mod log;
 mod notify;
@@ -33,6 +34,7 @@ use pytheas_update::Failure;
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 
+pub use self::confine::{Confinement, Guard};
 use self::worker::Worker;
 use crate::paths::StateDir;
 
@@ -125,6 +127,9 @@ pub struct AppStatus {
     pub says: Option<String>,
     /// How it ended last.
     pub last_exit: Option<String>,
+    /// What it is kept from, and whether that is in force.
+    #[serde(default)]
+    pub guards: Vec<Guard>,
 }
 
 #[derive(Debug)]
@@ -151,6 +156,8 @@ pub struct Settings {
     /// A committed release that stayed up so long has recovered: the next crash waits briefly
     /// again.
     pub recovered_after: Duration,
+    /// What the app may not.
+    pub confinement: Confinement,
 }
 
 impl Default for Settings {
@@ -159,6 +166,7 @@ impl Default for Settings {
         Self {
             watchdog: None,
             recovered_after: Duration::from_secs(60),
+            confinement: Confinement::default(),
         }
     }
 }
@@ -260,6 +268,11 @@ impl Drop for Supervisor {
             let _panicked = thread.join();
         }
     }
+}
+
+/// The processes of the app that an agent in `dir` has started.
+pub(crate) fn processes(dir: &StateDir) -> Vec<u32> {
+    leftover::marked(&dir.app_pid())
 }
 
 fn raise(wake: &OwnedFd) {

@@ -60,7 +60,7 @@ impl Device {
         }
     }
 
-    fn transport(&self) -> (Guarded<RepositoryFetch>, Rc<Guard>) {
+    pub(super) fn transport(&self) -> (Guarded<RepositoryFetch>, Rc<Guard>) {
         let token = self.identity.token.as_deref();
         let guard = Guard::new(
             Arc::clone(&self.waker.stop),
@@ -81,7 +81,7 @@ impl Device {
     }
 
     /// After a download: what the guard has learnt about polling.
-    fn heed(&mut self, guard: &Guard) {
+    pub(super) fn heed(&mut self, guard: &Guard) {
         self.poll_at = if guard.broken_off.get() {
             Instant::now()
         } else {

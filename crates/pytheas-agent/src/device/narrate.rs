@@ -7,8 +7,27 @@ use pytheas_update::{Machine, State};
 use tracing::{info, warn};
 
 use super::{Device, MAX_PROGRESS};
+use crate::history;
 
 impl Device {
+    /// Notes the end of an update, before the state that ends it is saved.
+    pub(super) fn remember(&mut self, next: &Machine) {
+        if let Some(mut entry) = history::ended(&self.machine, next, crate::clock::now()) {
+            if let Some(why) = self.taking_over.as_ref().filter(|_| entry.action.is_none()) {
+                entry.by = history::By::Agent;
+                entry.reason = format!("{why}\n{}", entry.reason).trim_end().to_owned();
+            }
+            self.note(entry);
+        }
+    }
+
+    pub(super) fn note(&mut self, entry: history::Entry) {
+        self.attributes_due = true;
+        if let Err(error) = history::add(&self.dir, entry) {
+            warn!("cannot write `{}`: {error}", self.dir.history().display());
+        }
+    }
+
     /// The machine has moved on from `before`: say so.
     pub(super) fn moved(&mut self, before: &Machine) {
         let (was, is) = (before.state(), self.machine.state());
@@ -65,7 +84,10 @@ impl Device {
                 );
             }
             State::Committed { .. } => crate::hold::forget_consent(&self.dir),
-            State::Idle => self.tidy_due = true,
+            State::Idle => {
+                self.tidy_due = true;
+                self.taking_over = None;
+            }
             _ => {}
         }
         if let State::Idle = is

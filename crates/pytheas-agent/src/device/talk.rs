@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pytheas_api::ddi::{self, Handling};
 use pytheas_durable::faults;
-use pytheas_update::{Event, Failure, Outcome, Reason};
+use pytheas_update::{ActionId, Event, Failure, Outcome, Reason};
 use tracing::{debug, error, info, warn};
 
 use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
@@ -13,6 +13,7 @@ use crate::{
     backoff::{jittered, spread},
     enrol,
     error::AgentError,
+    history,
     http::HttpError,
     hub::{self, Hub},
 };
@@ -82,8 +83,21 @@ impl Device {
             .chunks
             .iter()
             .find_map(|c| c.metadata(ddi::TARGET_KEY));
-        let action = Some(offer.action);
+        let action = Some(offer.action.clone());
         match target {
+            Some(target) if self.went_back_from(&offer.action, target) => {
+                let message = format!(
+                    "somebody at the device went back from `{target}` after this action had \
+                     installed it\nhelp: roll it out by another action to install it again"
+                );
+                let because = Failure::new(Reason::Superseded, message);
+                let target = target.to_owned();
+                self.happen(Event::Wanted {
+                    action,
+                    target: target.clone(),
+                });
+                self.happen(Event::CheckFailed { target, because });
+            }
             Some(target) => self.happen(Event::Wanted {
                 action,
                 target: target.to_owned(),
@@ -110,6 +124,12 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// Whether an operator undid what `action` did here.
+    fn went_back_from(&self, action: &ActionId, target: &str) -> bool {
+        history::load(&self.dir)
+            .is_ok_and(|entries| history::gone_back_from(&entries, action, target))
     }
 
     /// Whether the device is accepted now.
@@ -213,7 +233,13 @@ impl Device {
             }
         }
         if self.attributes_due {
-            let data = attributes::now(&self.identity.platform, self.machine.current());
+            let history = history::load(&self.dir).unwrap_or_default();
+            let data = attributes::now(
+                &self.identity.platform,
+                self.machine.current(),
+                history.last(),
+                self.live.damage.as_deref(),
+            );
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,
                 Err(error) => {

@@ -17,7 +17,12 @@ use rustix::process::{
 
 use tracing::warn;
 
-use super::{Launch, leftover, log::AppLog};
+use super::{
+    Launch,
+    confine::{Confinement, Guard, Prepared},
+    leftover,
+    log::AppLog,
+};
 use crate::paths::StateDir;
 
 /// Variables of the agent that are not the app's business.
@@ -41,6 +46,7 @@ pub(super) struct App {
     pidfd: Option<OwnedFd>,
     output: Option<PipeReader>,
     pid_file: std::path::PathBuf,
+    guards: Vec<Guard>,
 }
 
 impl App {
@@ -50,9 +56,11 @@ impl App {
         launch: &Launch,
         notify_socket: &str,
         watchdog: Option<Duration>,
+        confinement: &Confinement,
     ) -> io::Result<Self> {
         let data = dir.data();
         pytheas_durable::create_dir_all(&data)?;
+        let prepared = Prepared::new(confinement, dir)?;
         let (output, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&output, true)?;
         let mut command = Command::new(dir.current().join(launch.entry.as_str()));
@@ -75,6 +83,8 @@ impl App {
         if let Some(watchdog) = watchdog {
             command.env("WATCHDOG_USEC", watchdog.as_micros().to_string());
         }
+        let confined = prepared.confine(&mut command, &data)?;
+        // After another user was taken on, which the kernel takes as a reason to forget it.
         die_with_the_agent(&mut command);
         let child = command.spawn()?;
         drop(command); // its copies of the pipe's writing end, or the output would never end
@@ -89,7 +99,13 @@ impl App {
             pidfd,
             output: Some(output),
             pid_file,
+            guards: confined.guards(),
         })
+    }
+
+    /// What protects the device from it.
+    pub(super) fn guards(&self) -> &[Guard] {
+        &self.guards
     }
 
     pub(super) fn pid(&self) -> u32 {

@@ -51,6 +51,11 @@ pub(super) fn end(path: &Path) {
     let _gone_already = fs::remove_file(path);
 }
 
+/// All processes with the mark of the `app.pid` file `path`.
+pub(super) fn marked(path: &Path) -> Vec<u32> {
+    members(None, &format!("{MARK}={}", path.display()))
+}
+
 /// Processes that belong to the app: itself, by number and start, and all with its mark.
 fn members(app: Option<(u32, u64)>, mark: &str) -> Vec<u32> {
     let Ok(processes) = fs::read_dir("/proc") else {

@@ -162,8 +162,11 @@ impl Worker {
             launch,
             &self.socket.address(),
             self.settings.watchdog,
+            &self.settings.confinement,
         ) {
             Ok(app) => {
+                self.status.lock().unwrap_or_else(|e| e.into_inner()).guards =
+                    app.guards().to_vec();
                 info!(release = %launch.release, pid = app.pid(), "started `{}`", launch.release);
                 self.log
                     .mark(&format!("started {} (pid {})", launch.release, app.pid()));

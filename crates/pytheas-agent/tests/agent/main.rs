@@ -7,9 +7,13 @@
 )]
 
 mod commands;
+mod confined;
+mod emulated;
+mod local;
 mod memory;
 mod network;
 mod power_cuts;
 mod refusals;
+mod rot;
 mod support;
 mod updates;

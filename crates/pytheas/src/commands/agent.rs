@@ -18,8 +18,8 @@ pub(crate) struct AgentArgs {
 /// Hands over to the agent's own command line.
 pub(crate) fn run(args: AgentArgs, context: &Context) -> miette::Result<ExitCode> {
     let mut command = args.command;
-    if let AgentCommand::Status(status) = &mut command {
-        status.json |= context.json;
+    if context.json {
+        command.in_json();
     }
     match pytheas_agent::cli::execute(&command, &mut std::io::stdout()) {
         Ok(code) => Ok(ExitCode::from(code)),

@@ -121,7 +121,12 @@ impl App {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
         for (path, content) in &self.files {
-            write(path, 0o644, content);
+            let mode = if path.starts_with("bin/") {
+                0o755
+            } else {
+                0o644
+            };
+            write(path, mode, content);
         }
         // The app says what it is by two of its files, so a mixed tree would show.
         let script = format!(
@@ -253,6 +258,8 @@ pub(crate) struct Device {
     pub(crate) child: Option<Child>,
     hub: String,
     root: PathBuf,
+    /// Another agent than the one built with the tests.
+    pub(crate) program: Option<PathBuf>,
     pub(crate) args: Vec<String>,
 }
 
@@ -263,6 +270,7 @@ impl Device {
             child: None,
             hub: world.hub.url(),
             root: world.root_file(),
+            program: std::env::var_os("PYTHEAS_AGENT_BIN").map(PathBuf::from),
             args: vec!["--poll-interval".into(), "100ms".into()],
         }
     }
@@ -274,8 +282,8 @@ impl Device {
 
     /// An agent's command on this device.
     pub(crate) fn command(&self, verb: &str) -> Command {
-        let built = env!("CARGO_BIN_EXE_pytheas-agent").into();
-        let mut command = Command::new(std::env::var_os("PYTHEAS_AGENT_BIN").unwrap_or(built));
+        let built = Path::new(env!("CARGO_BIN_EXE_pytheas-agent"));
+        let mut command = Command::new(self.program.as_deref().unwrap_or(built));
         command
             .arg(verb)
             .arg("--state")

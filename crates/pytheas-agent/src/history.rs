@@ -1,0 +1,425 @@
+//! What happened to this device's releases: `history.json`, the newest [`MAX_ENTRIES`] events.
+//!
+//! An entry is written before the state that ends its update: a power cut between the two leaves
+//! an entry that the next start would write again, and does not. A history that cannot be written
+//! (full disk) or read holds no update up.
+
+use std::{fmt, fs, io, path::Path};
+
+use jiff::Timestamp;
+use pytheas_release::{ReleaseRef, TreeId};
+use pytheas_update::{ActionId, Machine, Outcome as Told, State};
+use serde::{Deserialize, Serialize};
+
+use crate::paths::StateDir;
+
+/// Entries kept; the oldest goes first.
+pub const MAX_ENTRIES: usize = 200;
+
+/// How something ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The release runs and is committed.
+    Committed,
+    /// It was switched to, failed, and the one before runs again.
+    RolledBack,
+    /// It was refused, or did not get as far as running.
+    Failed,
+    /// The hub (or a newer deployment) wanted it given up.
+    Cancelled,
+    /// Damage was found on the disk and repaired.
+    Repaired,
+    /// Damage was found on the disk and could not be repaired.
+    Damaged,
+}
+
+impl Outcome {
+    /// The word it is stored and shown by.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::RolledBack => "rolled-back",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+            Self::Repaired => "repaired",
+            Self::Damaged => "damaged",
+        }
+    }
+}
+
+/// Who asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum By {
+    /// The hub, by an action.
+    Hub,
+    /// Somebody at the device.
+    Operator,
+    /// The agent itself.
+    Agent,
+}
+
+/// One thing that happened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When, milliseconds since 1970 by the device's clock.
+    pub at_ms: i64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Who asked.
+    pub by: By,
+    /// The hub's action.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<ActionId>,
+    /// The release that ran before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<ReleaseRef>,
+    /// The release it was about, once it was known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<ReleaseRef>,
+    /// The tree of that release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tree: Option<TreeId>,
+    /// The TUF target that was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<String>,
+    /// Why, for people; first line first.
+    #[serde(default)]
+    pub reason: String,
+}
+
+impl Entry {
+    /// Whether `other` tells the same: all but the time.
+    fn is(&self, other: &Self) -> bool {
+        let timeless = |entry: &Self| Self {
+            at_ms: 0,
+            ..entry.clone()
+        };
+        timeless(self) == timeless(other)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let when = Timestamp::from_millisecond(self.at_ms)
+            .map_or_else(|_| "?".to_owned(), |at| at.strftime("%F %T").to_string());
+        write!(f, "{when}  {:<11}", self.outcome.as_str())?;
+        match (&self.to, &self.target) {
+            (Some(to), _) => write!(f, "  {to}")?,
+            (None, Some(target)) if !target.is_empty() => write!(f, "  {target}")?,
+            _ => {}
+        }
+        if let Some(from) = self
+            .from
+            .as_ref()
+            .filter(|from| Some(*from) != self.to.as_ref())
+        {
+            write!(f, " (from {from})")?;
+        }
+        match (&self.action, self.by) {
+            (Some(action), _) => write!(f, ", action {action}")?,
+            (None, By::Operator) => write!(f, ", by an operator")?,
+            (None, _) => {}
+        }
+        for line in self.reason.lines() {
+            write!(f, "\n    {line}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The content of `history.json` (format 1), oldest first.
+#[derive(Serialize, Deserialize)]
+struct Stored {
+    format: u32,
+    entries: Vec<Entry>,
+}
+
+/// The history of the device in `dir`, oldest first; empty when there is none yet.
+///
+/// # Errors
+/// When the file is there and cannot be read or understood.
+pub(crate) fn load(dir: &StateDir) -> io::Result<Vec<Entry>> {
+    match fs::read(dir.history()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+        Ok(bytes) => {
+            let stored: Stored = serde_json::from_slice(&bytes).map_err(io::Error::from)?;
+            if stored.format != 1 {
+                let text = format!("format {}; this agent reads format 1", stored.format);
+                return Err(io::Error::other(text));
+            }
+            Ok(stored.entries)
+        }
+    }
+}
+
+/// Adds an entry, unless the newest one tells the same already.
+///
+/// A file that does not parse is set aside as `history.json.damaged`.
+///
+/// # Errors
+/// When it cannot be written.
+pub(crate) fn add(dir: &StateDir, entry: Entry) -> io::Result<()> {
+    let path = dir.history();
+    let mut entries = load(dir).or_else(|error| {
+        tracing::warn!("a new history is begun: `{}`: {error}", path.display());
+        set_aside(&path).map(|()| Vec::new())
+    })?;
+    if entries.last().is_some_and(|last| last.is(&entry)) {
+        return Ok(());
+    }
+    entries.push(entry);
+    let surplus = entries.len().saturating_sub(MAX_ENTRIES);
+    entries.drain(..surplus);
+    let stored = Stored { format: 1, entries };
+    let mut bytes = serde_json::to_vec(&stored).map_err(io::Error::from)?;
+    bytes.push(b'\n');
+    pytheas_durable::replace(&path, &bytes)
+}
+
+fn set_aside(path: &Path) -> io::Result<()> {
+    pytheas_durable::move_dir(path, &path.with_extension("json.damaged"))
+}
+
+/// The update that ends when a machine steps from `before` to `after`, if one does.
+pub(crate) fn ended(before: &Machine, after: &Machine, now: Timestamp) -> Option<Entry> {
+    let (was, is) = (before.state(), after.state());
+    let action = was.action().cloned();
+    let goes_on = match is {
+        State::Idle => false,
+        State::Committed { .. } => matches!(was, State::Committed { .. }),
+        _ => is.action() == was.action(),
+    };
+    if goes_on || matches!(was, State::Idle | State::Committed { .. }) {
+        return None;
+    }
+    let told = after
+        .outbox()
+        .iter()
+        .find(|report| Some(&report.action) == action.as_ref() && !before.outbox().contains(report))
+        .map(|report| &report.outcome);
+    let refused = after
+        .refused()
+        .last()
+        .filter(|last| before.refused().last() != Some(last))
+        .map(|refusal| refusal.because.message().to_owned());
+    let (outcome, reason) = match (is, was, told) {
+        (State::Committed { .. }, ..) => (Outcome::Committed, String::new()),
+        (_, State::RollingBack { because, .. }, _) => {
+            (Outcome::RolledBack, because.message().to_owned())
+        }
+        (_, _, Some(Told::Succeeded { message })) => (Outcome::Committed, message.clone()),
+        (_, _, Some(Told::Cancelled)) => (Outcome::Cancelled, "the hub wanted it given up".into()),
+        (_, _, Some(Told::Failed { because })) if refused.is_none() => {
+            (Outcome::Cancelled, because.message().to_owned())
+        }
+        _ => (Outcome::Failed, refused.unwrap_or_default()),
+    };
+    let job = was.job();
+    let target = match was {
+        State::Checking { target, .. } => Some(target.clone()),
+        _ => job.and_then(|job| job.target.clone()),
+    };
+    // `checked` ends at once when the release is the one that runs.
+    let to = match job {
+        Some(job) => Some(&job.to),
+        None if outcome == Outcome::Committed => after.current(),
+        None => None,
+    };
+    Some(Entry {
+        at_ms: now.as_millisecond(),
+        outcome,
+        by: if action.is_some() {
+            By::Hub
+        } else {
+            By::Operator
+        },
+        action,
+        from: job
+            .and_then(|job| job.from.as_ref())
+            .or(before.current())
+            .map(|from| from.release.clone()),
+        to: to.map(|to| to.release.clone()),
+        tree: to.map(|to| to.tree),
+        target,
+        reason,
+    })
+}
+
+/// Whether `action` with this `target` was done here already, and an operator has gone back from
+/// it since: the same action must not undo what somebody at the device wanted.
+pub(crate) fn gone_back_from(entries: &[Entry], action: &ActionId, target: &str) -> bool {
+    let done = entries.iter().rposition(|entry| {
+        entry.outcome == Outcome::Committed
+            && entry.action.as_ref() == Some(action)
+            && entry.target.as_deref() == Some(target)
+    });
+    let Some(done) = done else { return false };
+    entries[done + 1..]
+        .iter()
+        .find(|entry| entry.outcome == Outcome::Committed)
+        .is_some_and(|next| next.by == By::Operator && next.from == entries[done].to)
+}
+
+#[cfg(test)]
+mod tests {
+    use pytheas_release::Sha256;
+    use pytheas_update::{Event, Failure, Installed, Reason};
+
+    use super::*;
+
+    fn installed(version: &str) -> Installed {
+        Installed {
+            tree: TreeId(Sha256::of(version.as_bytes())),
+            release: ReleaseRef {
+                name: "app".parse().unwrap(),
+                version: version.parse().unwrap(),
+            },
+        }
+    }
+
+    /// Steps through `events`, remembering what a history would hold.
+    fn lived(machine: &mut Machine, events: Vec<Event>) -> Vec<String> {
+        let mut told = Vec::new();
+        for event in events {
+            let next = machine.clone().step(event);
+            told.extend(ended(machine, &next, Timestamp::UNIX_EPOCH).map(|e| e.to_string()));
+            *machine = next;
+        }
+        told
+    }
+
+    fn wanted(action: &str, target: &str) -> Event {
+        Event::Wanted {
+            action: Some(action.parse().unwrap()),
+            target: target.into(),
+        }
+    }
+
+    fn up_to_probation(action: &str, version: &str) -> Vec<Event> {
+        let to = installed(version);
+        let tree = to.tree;
+        vec![
+            wanted(action, version),
+            Event::Checked {
+                target: version.into(),
+                to,
+            },
+            Event::Fetched { to: tree },
+            Event::Staged { to: tree },
+            Event::Verified { to: tree },
+            Event::Switched { to: tree },
+        ]
+    }
+
+    #[test]
+    fn every_end_of_an_update_is_told_once() {
+        let mut machine = Machine::default();
+        let mut events = up_to_probation("1", "1.0");
+        let tree = installed("1.0").tree;
+        events.push(Event::Healthy { to: tree });
+        events.push(Event::Tidied { current: tree });
+        events.extend(up_to_probation("2", "1.1"));
+        let because = Failure::new(Reason::NotReady, "too slow\nhelp: look");
+        events.push(Event::NotReady {
+            to: installed("1.1").tree,
+            because,
+        });
+        events.push(Event::RolledBack {
+            from: installed("1.1").tree,
+        });
+        events.push(wanted("3", "x"));
+        events.push(Event::CancelWanted {
+            action: "3".parse().unwrap(),
+        });
+        events.push(wanted("4", "y"));
+        events.push(wanted("5", "z"));
+        events.push(Event::CheckFailed {
+            target: "z".into(),
+            because: Failure::new(Reason::Untrusted, "not signed"),
+        });
+        events.push(wanted("6", "same"));
+        events.push(Event::Checked {
+            target: "same".into(),
+            to: installed("1.0"),
+        });
+        insta::assert_snapshot!(lived(&mut machine, events).join("\n"), @"
+        1970-01-01 00:00:00  committed    app@1.0, action 1
+        1970-01-01 00:00:00  rolled-back  app@1.1 (from app@1.0), action 2
+            too slow
+            help: look
+        1970-01-01 00:00:00  cancelled    x (from app@1.0), action 3
+            the hub wanted it given up
+        1970-01-01 00:00:00  cancelled    y (from app@1.0), action 4
+            another deployment took its place
+        1970-01-01 00:00:00  failed       z (from app@1.0), action 5
+            not signed
+        1970-01-01 00:00:00  committed    app@1.0, action 6
+            `app@1.0` is running already
+        ");
+    }
+
+    #[test]
+    fn the_history_is_bounded_and_told_twice_is_told_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(tmp.path());
+        let entry = |n: usize| Entry {
+            at_ms: n as i64,
+            outcome: Outcome::Failed,
+            by: By::Hub,
+            action: Some(n.to_string().parse().unwrap()),
+            from: None,
+            to: None,
+            tree: None,
+            target: None,
+            reason: "why".into(),
+        };
+        for n in 0..MAX_ENTRIES + 5 {
+            add(&dir, entry(n)).unwrap();
+        }
+        let again = Entry {
+            at_ms: 7,
+            ..entry(MAX_ENTRIES + 4)
+        };
+        add(&dir, again).unwrap();
+        let entries = load(&dir).unwrap();
+        assert_eq!((entries.len(), entries[0].at_ms), (MAX_ENTRIES, 5));
+
+        pytheas_durable::replace(&dir.history(), b"{torn").unwrap();
+        assert!(load(&dir).is_err());
+        add(&dir, entry(1)).unwrap();
+        assert_eq!(load(&dir).unwrap().len(), 1);
+        assert!(dir.history().with_extension("json.damaged").exists());
+    }
+
+    #[test]
+    fn an_action_an_operator_went_back_from_is_known() {
+        let entry = |action: Option<&str>, from: &str, to: &str| Entry {
+            at_ms: 0,
+            outcome: Outcome::Committed,
+            by: if action.is_some() {
+                By::Hub
+            } else {
+                By::Operator
+            },
+            action: action.map(|action| action.parse().unwrap()),
+            from: Some(installed(from).release),
+            to: Some(installed(to).release),
+            tree: None,
+            target: action.map(|_| to.to_owned()),
+            reason: String::new(),
+        };
+        let action = |text: &str| text.parse::<ActionId>().unwrap();
+        let mut entries = vec![entry(Some("7"), "1.0", "1.1")];
+        assert!(!gone_back_from(&entries, &action("7"), "1.1"));
+        entries.push(entry(None, "1.1", "1.0"));
+        assert!(gone_back_from(&entries, &action("7"), "1.1"));
+        assert!(!gone_back_from(&entries, &action("8"), "1.1"));
+        assert!(
+            !gone_back_from(&entries, &action("7"), "1.2"),
+            "a hub that counts anew"
+        );
+    }
+}

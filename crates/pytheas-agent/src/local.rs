@@ -1,0 +1,288 @@
+//! What somebody at the device asks beside `status`: `history`, `verify`, `rollback`, `logs`.
+//!
+//! All of them work without an agent that runs, and read no more than they have to: who may not
+//! write the state directory can still look.
+
+use std::{
+    collections::VecDeque,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    os::unix::fs::MetadataExt as _,
+    path::Path,
+    time::Duration,
+};
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::{
+    cli::{StateArgs, StatusArgs, say},
+    error::{AgentError, exit},
+    history, request, slots,
+    status::load_machine,
+};
+
+/// How often `logs --follow` looks for more.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// The app's log, oldest part first; see `supervisor::log`.
+const LOG_FILES: [&str; 3] = ["app.log.2", "app.log.1", "app.log"];
+/// Marks lines that are the supervisor's, not the app's.
+const OWN_LINE: &str = "--- pytheas: ";
+
+/// Show what happened to the device's releases, newest last
+#[derive(Debug, Clone, Args)]
+pub struct HistoryArgs {
+    /// Show only the newest N
+    #[arg(short = 'n', long, value_name = "N")]
+    pub lines: Option<usize>,
+    /// As JSON: an array, oldest first
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// Show what the app has written
+#[derive(Debug, Clone, Args)]
+pub struct LogsArgs {
+    /// Show only the newest N lines
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 100)]
+    pub lines: usize,
+    /// Go on with what the app writes from now on, until interrupted
+    #[arg(short, long)]
+    pub follow: bool,
+    /// As JSON: one object a line, `{"by": "app" or "agent", "line": …}`
+    #[arg(long)]
+    pub json: bool,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// One line of JSON.
+fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), AgentError> {
+    let text = serde_json::to_string_pretty(value).expect("all keys are strings");
+    say(out, format_args!("{text}\n")).map(drop)
+}
+
+/// `history`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn history(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let dir = args.state.dir();
+    let entries = history::load(&dir).map_err(AgentError::io("read", &dir.history()))?;
+    let newest = entries
+        .len()
+        .saturating_sub(args.lines.unwrap_or(usize::MAX));
+    let shown = &entries[newest..];
+    if args.json {
+        say_json(out, &shown)?;
+    } else if entries.is_empty() {
+        say(out, format_args!("nothing has happened yet\n"))?;
+    } else {
+        for entry in shown {
+            say(out, format_args!("{entry}\n"))?;
+        }
+    }
+    Ok(exit::OK)
+}
+
+/// `rollback`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn rollback(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let asked = request::rollback(&args.state.dir())?;
+    let to = asked.to.to_string();
+    if args.json {
+        say_json(out, &json!({"to": to, "agent_pid": asked.agent_pid}))?;
+        return Ok(exit::OK);
+    }
+    match asked.agent_pid {
+        Some(pid) => say(out, format_args!("agent {pid} goes back to `{to}`\n"))?,
+        None => say(out, format_args!("`{to}` runs when the agent starts\n"))?,
+    };
+    Ok(exit::OK)
+}
+
+/// `verify`.
+///
+/// # Errors
+/// [`AgentError::Damaged`] when a byte is wrong.
+pub(crate) fn verify(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let dir = args.state.dir();
+    let machine = load_machine(&dir)?.unwrap_or_default();
+    let Some(current) = machine.current() else {
+        return Err(AgentError::NothingInstalled {
+            dir: dir.root().to_owned(),
+        });
+    };
+    let (release, tree) = (current.release.to_string(), current.tree);
+    let damage = slots::slot_damage(&dir, tree)?;
+    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
+        (document.file_count(), document.size_bytes())
+    });
+    if args.json {
+        let found = json!({
+            "release": release, "tree": tree, "whole": damage.is_none(),
+            "files": files, "size_bytes": bytes, "damage": damage,
+        });
+        say_json(out, &found)?;
+        return Ok(if damage.is_none() {
+            exit::OK
+        } else {
+            exit::REFUSED
+        });
+    }
+    if let Some(damage) = damage {
+        return Err(AgentError::Damaged { release, damage });
+    }
+    say(
+        out,
+        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
+    )?;
+    Ok(exit::OK)
+}
+
+/// `logs`: ends when `out` is closed, with `--follow` not before.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn logs(args: &LogsArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let folder = args.state.dir().logs();
+    let mut last: VecDeque<Vec<u8>> = VecDeque::new();
+    let mut open = None;
+    for name in LOG_FILES {
+        let path = folder.join(name);
+        let file = match File::open(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            other => other.map_err(AgentError::io("read", &path))?,
+        };
+        let mut reader = BufReader::new(file);
+        let mut line = Vec::new();
+        while reader
+            .read_until(b'\n', &mut line)
+            .map_err(AgentError::io("read", &path))?
+            > 0
+        {
+            if last.len() == args.lines {
+                last.pop_front();
+            }
+            if args.lines > 0 {
+                last.push_back(std::mem::take(&mut line));
+            }
+            line.clear();
+        }
+        open = (name == LOG_FILES[2]).then_some(reader.into_inner());
+    }
+    let mut printer = Printer {
+        out,
+        json: args.json,
+        begun: Vec::new(),
+    };
+    for line in last {
+        if !printer.take(&line)? {
+            return Ok(exit::OK);
+        }
+    }
+    if args.follow {
+        follow(&folder.join(LOG_FILES[2]), open, &mut printer)?;
+    } else {
+        printer.end()?;
+    }
+    Ok(exit::OK)
+}
+
+/// Shows what comes, through rotations, until nobody listens.
+fn follow(
+    path: &Path,
+    mut open: Option<File>,
+    printer: &mut Printer<'_>,
+) -> Result<(), AgentError> {
+    let mut bytes = vec![0; 16 << 10];
+    loop {
+        if let Some(file) = &mut open {
+            loop {
+                let len = file
+                    .read(&mut bytes)
+                    .map_err(AgentError::io("read", path))?;
+                if !printer.take(&bytes[..len])? {
+                    return Ok(());
+                }
+                if len == 0 {
+                    break;
+                }
+            }
+        }
+        let here = fs::metadata(path).map(|m| (m.dev(), m.ino(), m.len())).ok();
+        let at = open.as_mut().and_then(|file| {
+            let metadata = file.metadata().ok()?;
+            Some((metadata.dev(), metadata.ino(), file.stream_position().ok()?))
+        });
+        match (here, at) {
+            // Rotated: what was written to the old file until then was read above.
+            (Some((dev, ino, _)), at) if at.is_none_or(|at| (at.0, at.1) != (dev, ino)) => {
+                let rest = open.take();
+                if let Some(mut rest) = rest {
+                    let mut bytes = Vec::new();
+                    let _what_there_is = rest.read_to_end(&mut bytes);
+                    if !printer.take(&bytes)? {
+                        return Ok(());
+                    }
+                }
+                open = File::open(path).ok();
+                continue;
+            }
+            // Cut by somebody: from its new end on.
+            (Some((.., len)), Some((.., position))) if len < position => {
+                if let Some(file) = &mut open {
+                    let _read_again_next_time = file.seek(SeekFrom::Start(0));
+                }
+            }
+            _ => {}
+        }
+        // Also says that nobody listens any more: `logs -f | head` ends when the next line comes.
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// Puts lines out, as text or as JSON.
+struct Printer<'a> {
+    out: &'a mut dyn Write,
+    json: bool,
+    begun: Vec<u8>,
+}
+
+impl Printer<'_> {
+    /// Whether anybody still listens.
+    fn take(&mut self, bytes: &[u8]) -> Result<bool, AgentError> {
+        if !self.json {
+            // As it is: it need not be UTF-8.
+            return crate::cli::put(self.out, bytes);
+        }
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if piece.ends_with(b"\n") && !self.end()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends the line that was begun.
+    fn end(&mut self) -> Result<bool, AgentError> {
+        if self.begun.is_empty() {
+            return Ok(true);
+        }
+        let line = String::from_utf8_lossy(&std::mem::take(&mut self.begun)).into_owned();
+        let line = line.trim_end_matches(['\r', '\n']);
+        let object = match line.strip_prefix(OWN_LINE) {
+            Some(own) => json!({"by": "agent", "line": own}),
+            None => json!({"by": "app", "line": line}),
+        };
+        crate::cli::put(self.out, format!("{object}\n").as_bytes())
+    }
+}
