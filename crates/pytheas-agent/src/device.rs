@@ -11,6 +11,7 @@
 
 mod effects;
 mod narrate;
+mod orders;
 mod talk;
 
 use std::{
@@ -37,6 +38,7 @@ use crate::{
     http::Http,
     hub::Hub,
     identity::Identity,
+    offline::Order,
     paths::StateDir,
     request, slots,
     status::Live,
@@ -127,6 +129,12 @@ pub struct Device {
     /// What the supervisor was told last.
     ordered: Option<(TreeId, Option<u8>)>,
     launch_at: Instant,
+    /// The update from a file that is under way.
+    order: Option<Order>,
+    /// The one to begin next.
+    ordered_next: Option<Order>,
+    /// There is no hub to ask: the device knows none, or is to leave it alone.
+    detached: bool,
     progress: VecDeque<(ActionId, Feedback)>,
     attributes_due: bool,
     tidy_due: bool,
@@ -182,6 +190,9 @@ impl Device {
             supervisor,
             ordered: None,
             launch_at: now,
+            order: None,
+            ordered_next: None,
+            detached: identity.hub.is_empty(),
             progress: VecDeque::new(),
             attributes_due: true,
             tidy_due: true,
@@ -203,7 +214,14 @@ impl Device {
         };
         device.machine = device.load_machine()?;
         device.happen(Event::Restarted);
+        device.take_up_order();
         Ok(device)
+    }
+
+    /// Leaves the hub alone, whatever this device knows of one.
+    pub fn detach(&mut self) {
+        self.detached = true;
+        self.hub = None;
     }
 
     /// A handle for signal handlers and tests.
@@ -223,6 +241,7 @@ impl Device {
                 continue;
             }
             self.take_request();
+            self.begin_order();
             if self.poll_at <= Instant::now() {
                 self.poll();
             }
@@ -256,8 +275,10 @@ impl Device {
 
     /// With `once`: polled, nothing under way, and the hub knows it (or cannot be told).
     fn is_done(&self) -> bool {
-        let told = self.machine.outbox().is_empty() || self.hub_backoff.failures() > 0;
-        self.polled && matches!(self.machine.state(), State::Idle) && told
+        let told =
+            self.machine.outbox().is_empty() || self.detached || self.hub_backoff.failures() > 0;
+        let nothing_ordered = self.ordered_next.is_none();
+        self.polled && matches!(self.machine.state(), State::Idle) && told && nothing_ordered
     }
 
     /// Effects during which no app may be running, or the wrong one: the network can wait.
@@ -482,6 +503,7 @@ impl Device {
             return;
         };
         match wanted {
+            request::Wanted::Apply(order) => self.apply(order),
             request::Wanted::Rollback => {
                 match request::rollback_possible(&self.dir, &self.machine) {
                     Ok(()) => self.happen(Event::RollbackWanted),

@@ -26,6 +26,7 @@
 //! # Ok::<(), pytheas_agent::AgentError>(())
 //! ```
 
+pub mod apply;
 pub mod attributes;
 mod backoff;
 mod by_delta;
@@ -42,6 +43,7 @@ mod hub;
 mod identity;
 mod interrupt;
 mod memory;
+mod offline;
 mod paths;
 mod request;
 mod slots;

@@ -146,7 +146,7 @@ impl Status {
             device_id: identity
                 .as_ref()
                 .map(|identity| identity.device_id.to_string()),
-            hub: identity.map(|identity| identity.hub),
+            hub: identity.map(|identity| identity.hub), // empty: none
             agent_pid,
             release: machine.current().map(|current| current.release.clone()),
             tree: machine.current().map(|current| current.tree),
@@ -239,8 +239,13 @@ impl fmt::Display for Status {
                 } else {
                     " (waits to be accepted)"
                 };
-                writeln!(f, "device     {id}{accepted}")?;
-                writeln!(f, "hub        {hub}")?;
+                if hub.is_empty() {
+                    writeln!(f, "device     {id}")?;
+                    writeln!(f, "hub        none: updated from files")?;
+                } else {
+                    writeln!(f, "device     {id}{accepted}")?;
+                    writeln!(f, "hub        {hub}")?;
+                }
             }
             _ => writeln!(f, "device     not enrolled")?,
         }

@@ -29,12 +29,15 @@ pub mod client;
 pub mod fetch;
 pub mod index;
 pub mod layout;
+pub mod offline;
 mod unpack;
 
 #[cfg(feature = "store")]
 mod base;
 #[cfg(feature = "store")]
 pub mod dsse;
+#[cfg(feature = "store")]
+pub mod export;
 #[cfg(feature = "store")]
 pub mod keys;
 #[cfg(feature = "store")]

@@ -8,6 +8,7 @@
 
 mod commands;
 mod memory;
+mod offline;
 mod power_cuts;
 mod refusals;
 mod support;
