@@ -7,7 +7,11 @@ use std::{
     io::{self, Write},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     path::PathBuf,
-    sync::mpsc::channel,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::{Receiver, channel},
+    },
     time::Duration,
 };
 
@@ -21,12 +25,14 @@ use signal_hook::{
 };
 
 use crate::{
-    device::{Device, Settings},
+    apply::{self, ApplyArgs},
+    device::{Device, Settings, Waker},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     hold,
     http::Http,
     local::{self, HistoryArgs, LogsArgs},
+    offline::Order,
     paths::StateDir,
     service::{self, InstallServiceArgs},
     settings::{AgentSettings, NetworkArgs},
@@ -49,6 +55,8 @@ pub enum AgentCommand {
     Rollback(StatusArgs),
     /// Check every byte of the running release
     Verify(StatusArgs),
+    /// Update this device from a file, without a hub
+    Apply(ApplyArgs),
     /// Switch to no other release until `release`; downloads go on
     Hold(StateArgs),
     /// End a hold, and agree to the update that waits for consent
@@ -66,6 +74,7 @@ impl AgentCommand {
             Self::Status(args) | Self::Rollback(args) | Self::Verify(args) => args.json = true,
             Self::History(args) => args.json = true,
             Self::Logs(args) => args.json = true,
+            Self::Apply(args) => args.json = true,
             Self::Enrol(_)
             | Self::Run(_)
             | Self::Hold(_)
@@ -272,6 +281,7 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::History(args) => local::history(args, out),
         AgentCommand::Rollback(args) => local::rollback(args, out),
         AgentCommand::Verify(args) => local::verify(args, out),
+        AgentCommand::Apply(args) => apply::apply(args, out),
         AgentCommand::Hold(args) => hold(args, out),
         AgentCommand::Release(args) => release(args, out),
         AgentCommand::Logs(args) => local::logs(args, out),
@@ -279,13 +289,13 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
     }
 }
 
-fn host() -> Result<Platform, AgentError> {
+pub(crate) fn host() -> Result<Platform, AgentError> {
     Platform::host().map_err(|error| {
         AgentError::io("name the platform of", std::path::Path::new("/"))(io::Error::other(error))
     })
 }
 
-fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
+pub(crate) fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
     pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
     FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))
 }
@@ -365,54 +375,108 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),
     };
-    let mut device = Device::open(&dir, settings, lock)?;
+    let device = Device::open(&dir, settings, lock)?;
     service::ready();
-    let waker = device.waker();
-    let io = |error| AgentError::io("handle signals in", dir.root())(error);
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
-    let (news, reports) = channel();
-    let asked = news.clone();
-    let signalled = waker.clone();
-    std::thread::Builder::new()
-        .name("signals".into())
-        .stack_size(64 << 10)
-        .spawn(move || {
-            for signal in signals.forever() {
-                match signal {
-                    SIGHUP | SIGUSR1 => signalled.poll(),
-                    _ => {
-                        signalled.stop();
-                        let _ended_already = asked.send(None);
-                    }
-                }
-            }
-        })
-        .map_err(io)?;
-    std::thread::Builder::new()
-        .name("agent".into())
-        .spawn(move || {
-            let ended = catch_unwind(AssertUnwindSafe(|| device.run()));
-            drop(device);
-            let _nobody_waits = news.send(Some(ended));
-        })
-        .map_err(io)?;
-    let mut ended = reports.recv().ok().flatten();
-    if ended.is_none() {
-        // Asked to end. Once the app is gone there is nothing to wait for but a hub that does not
-        // answer, and what is half done is taken up at the next start.
-        waker.wait_for_app();
-        ended = reports.recv_timeout(LINGER).ok().flatten();
-    }
-    let reached = match ended {
-        Some(Ok(reached)) => reached,
-        Some(Err(panic)) => resume_unwind(panic),
-        None => false,
-    };
+    let working = Working::start(device, &dir)?;
+    let reached = working.end();
     Ok(if args.once && !reached {
         exit::WORLD
     } else {
         exit::OK
     })
+}
+
+/// Lets an agent update from a file in this process, the hub left alone.
+pub(crate) fn run_order(
+    dir: &StateDir,
+    order: Order,
+    confinement: &Confinement,
+    lock: FileLock,
+) -> Result<Working, AgentError> {
+    let settings = Settings {
+        poll_interval: None,
+        agent: AgentSettings::resolve(dir, &NetworkArgs::default())?,
+        watchdog: None,
+        confinement: confinement.clone(),
+        scrub: Duration::ZERO,
+        once: true,
+        enrolment_key: None,
+        name: None,
+    };
+    let mut device = Device::open(dir, settings, lock)?;
+    device.detach();
+    device.apply(order);
+    Working::start(device, dir)
+}
+
+/// An agent at work in a thread of this process; signals end it.
+pub(crate) struct Working {
+    waker: Waker,
+    reports: Receiver<Option<std::thread::Result<bool>>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl Working {
+    fn start(mut device: Device, dir: &StateDir) -> Result<Self, AgentError> {
+        let waker = device.waker();
+        let io = |error| AgentError::io("handle signals in", dir.root())(error);
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1]).map_err(io)?;
+        let (news, reports) = channel();
+        let ended = Arc::new(AtomicBool::new(false));
+        let finished = Arc::clone(&ended);
+        let asked = news.clone();
+        let signalled = waker.clone();
+        std::thread::Builder::new()
+            .name("signals".into())
+            .stack_size(64 << 10)
+            .spawn(move || {
+                for signal in signals.forever() {
+                    match signal {
+                        SIGHUP | SIGUSR1 => signalled.poll(),
+                        _ => {
+                            signalled.stop();
+                            let _ended_already = asked.send(None);
+                        }
+                    }
+                }
+            })
+            .map_err(io)?;
+        std::thread::Builder::new()
+            .name("agent".into())
+            .spawn(move || {
+                let result = catch_unwind(AssertUnwindSafe(|| device.run()));
+                drop(device);
+                finished.store(true, Ordering::Release);
+                let _nobody_waits = news.send(Some(result));
+            })
+            .map_err(io)?;
+        Ok(Self {
+            waker,
+            reports,
+            ended,
+        })
+    }
+
+    /// Whether it has ended by itself.
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Waits until it has ended; whether its last poll reached the hub.
+    pub(crate) fn end(self) -> bool {
+        let mut ended = self.reports.recv().ok().flatten();
+        if ended.is_none() {
+            // Asked to end. Once the app is gone there is nothing to wait for but a hub that does
+            // not answer, and what is half done is taken up at the next start.
+            self.waker.wait_for_app();
+            ended = self.reports.recv_timeout(LINGER).ok().flatten();
+        }
+        match ended {
+            Some(Ok(reached)) => reached,
+            Some(Err(panic)) => resume_unwind(panic),
+            None => false,
+        }
+    }
 }
 
 /// `status`.

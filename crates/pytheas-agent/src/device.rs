@@ -12,6 +12,7 @@
 mod effects;
 mod gate;
 mod narrate;
+mod orders;
 mod scrubbing;
 mod talk;
 
@@ -40,6 +41,7 @@ use crate::{
     http::Http,
     hub::Hub,
     identity::Identity,
+    offline::Order,
     paths::StateDir,
     request, scrub,
     settings::AgentSettings,
@@ -141,6 +143,12 @@ pub struct Device {
     /// What the supervisor was told last.
     ordered: Option<(TreeId, Option<u8>)>,
     launch_at: Instant,
+    /// The update from a file that is under way.
+    order: Option<Order>,
+    /// The one to begin next.
+    ordered_next: Option<Order>,
+    /// There is no hub to ask: the device knows none, or is to leave it alone.
+    detached: bool,
     progress: VecDeque<(ActionId, Feedback)>,
     attributes_due: bool,
     tidy_due: bool,
@@ -205,6 +213,9 @@ impl Device {
             supervisor,
             ordered: None,
             launch_at: now,
+            order: None,
+            ordered_next: None,
+            detached: identity.hub.is_empty(),
             progress: VecDeque::new(),
             attributes_due: true,
             tidy_due: true,
@@ -231,7 +242,14 @@ impl Device {
         };
         device.machine = device.load_machine()?;
         device.happen(Event::Restarted);
+        device.take_up_order();
         Ok(device)
+    }
+
+    /// Leaves the hub alone, whatever this device knows of one.
+    pub fn detach(&mut self) {
+        self.detached = true;
+        self.hub = None;
     }
 
     /// A handle for signal handlers and tests.
@@ -251,6 +269,7 @@ impl Device {
                 continue;
             }
             self.take_request();
+            self.begin_order();
             if self.poll_at <= Instant::now() {
                 self.poll();
             }
@@ -290,9 +309,11 @@ impl Device {
 
     /// With `once`: polled, nothing under way (or it waits for its window), and the hub knows it (or cannot be told).
     fn is_done(&self) -> bool {
-        let told = self.machine.outbox().is_empty() || self.hub_backoff.failures() > 0;
+        let told =
+            self.machine.outbox().is_empty() || self.detached || self.hub_backoff.failures() > 0;
         let at_rest = matches!(self.machine.state(), State::Idle) || self.live.held.is_some();
-        self.polled && at_rest && told
+        let nothing_ordered = self.ordered_next.is_none();
+        self.polled && at_rest && told && nothing_ordered
     }
 
     /// Effects during which no app may be running, or the wrong one: the network can wait.
@@ -525,6 +546,7 @@ impl Device {
             return;
         };
         match wanted {
+            request::Wanted::Apply(order) => self.apply(order),
             request::Wanted::Rollback => {
                 match request::rollback_possible(&self.dir, &self.machine) {
                     Ok(()) => self.happen(Event::RollbackWanted),

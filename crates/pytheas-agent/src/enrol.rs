@@ -88,6 +88,10 @@ pub fn prepare(
 /// # Errors
 /// [`AgentError::OtherHub`], and an identity that cannot be read.
 pub fn is_prepared(dir: &StateDir, enrolment: &Enrolment) -> Result<bool, AgentError> {
+    // One that was updated from files so far gets its hub only now.
+    if Identity::load(&dir.identity()).is_ok_and(|known| known.hub.is_empty()) {
+        return Ok(false);
+    }
     let same_token = |known: Identity| enrolment.token.is_none() || enrolment.token == known.token;
     Ok(known(dir, enrolment)?.is_some_and(same_token)
         && pytheas_repo::client::is_initialised(dir.root()))
@@ -97,6 +101,14 @@ pub fn is_prepared(dir: &StateDir, enrolment: &Enrolment) -> Result<bool, AgentE
 fn known(dir: &StateDir, enrolment: &Enrolment) -> Result<Option<Identity>, AgentError> {
     let asked = enrolment.hub.trim_end_matches('/');
     match Identity::load(&dir.identity()) {
+        Ok(mut known) if known.hub.is_empty() => {
+            asked.clone_into(&mut known.hub);
+            known.ca = enrolment
+                .ca
+                .as_ref()
+                .map(|ca| std::path::absolute(ca).unwrap_or_else(|_| ca.clone()));
+            Ok(Some(known))
+        }
         Ok(known) if known.hub != asked => Err(AgentError::OtherHub {
             enrolled: known.hub,
             asked: asked.to_owned(),

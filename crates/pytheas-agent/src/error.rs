@@ -11,6 +11,7 @@ use pytheas_repo::client::MetadataError;
 use pytheas_update::StoredStateError;
 
 use crate::{
+    apply::ApplyError,
     http::{CaError, HttpError},
     identity::IdentityError,
     settings::SettingsError,
@@ -52,6 +53,10 @@ pub enum AgentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Metadata(#[from] MetadataError),
+    /// An update from a file did not succeed.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Apply(Box<ApplyError>),
     /// The stored state cannot be used.
     #[error("cannot use `{}`", path.display())]
     #[diagnostic(code(pytheas::agent::state), help("{}", source.help().map(|h| h.to_string()).unwrap_or_default()))]
@@ -154,6 +159,12 @@ pub enum AgentError {
     },
 }
 
+impl From<ApplyError> for AgentError {
+    fn from(error: ApplyError) -> Self {
+        Self::Apply(Box::new(error))
+    }
+}
+
 impl AgentError {
     /// A file operation that failed.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
@@ -186,6 +197,7 @@ impl AgentError {
             | Self::IdTaken { .. }
             | Self::NothingInstalled { .. } => exit::USER,
             Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,
+            Self::Apply(error) => error.exit_code(),
             _ => exit::WORLD,
         }
     }

@@ -26,6 +26,7 @@
 //! # Ok::<(), pytheas_agent::AgentError>(())
 //! ```
 
+pub mod apply;
 pub mod attributes;
 mod backoff;
 mod by_delta;
@@ -45,6 +46,7 @@ mod identity;
 mod interrupt;
 mod local;
 mod memory;
+mod offline;
 mod paths;
 mod request;
 pub mod settings;

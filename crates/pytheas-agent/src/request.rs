@@ -1,6 +1,6 @@
 //! What an operator asks of an agent that runs already: one small file and a signal.
 
-use std::{fs, time::Duration};
+use std::{fs, io, time::Duration};
 
 use pytheas_durable::FileLock;
 use pytheas_release::ReleaseRef;
@@ -10,16 +10,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::AgentError,
+    offline::Order,
     paths::StateDir,
     status::{load_machine, running_agent},
 };
 
 /// What is asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Wanted {
     /// The previous release back.
     Rollback,
+    /// An update from a file.
+    Apply(Order),
 }
 
 /// The content of `request.json` (format 1).
@@ -66,16 +69,8 @@ pub(crate) fn rollback(dir: &StateDir) -> Result<Asked, AgentError> {
         .map(|p| p.release.clone())
         .ok_or(AgentError::NoPrevious)?;
     if let Some(agent) = running_agent(dir) {
-        let request = Request {
-            format: 1,
-            wanted: Wanted::Rollback,
-        };
-        let bytes = serde_json::to_vec(&request).expect("one number and one word");
         let path = dir.request();
-        pytheas_durable::replace(&path, &bytes).map_err(AgentError::io("write", &path))?;
-        if let Some(pid) = Pid::from_raw(agent.cast_signed()) {
-            let _ended_since = kill_process(pid, Signal::USR1);
-        }
+        ask(dir, agent, Wanted::Rollback)?;
         // Until it has taken the file, up to the longest request it may be waiting for.
         for _ in 0..400 {
             if !path.exists() {
@@ -99,6 +94,26 @@ pub(crate) fn rollback(dir: &StateDir) -> Result<Asked, AgentError> {
         to,
         agent_pid: None,
     })
+}
+
+/// Asks the agent `pid` to update from a file; it has taken the order when `request.json` is gone.
+///
+/// # Errors
+/// A file that cannot be written.
+pub(crate) fn apply(dir: &StateDir, order: &Order, pid: u32) -> Result<(), AgentError> {
+    ask(dir, pid, Wanted::Apply(order.clone()))
+}
+
+fn ask(dir: &StateDir, agent: u32, wanted: Wanted) -> Result<(), AgentError> {
+    let path = dir.request();
+    let bytes = serde_json::to_vec(&Request { format: 1, wanted })
+        .map_err(io::Error::other)
+        .map_err(AgentError::io("write", &path))?;
+    pytheas_durable::replace(&path, &bytes).map_err(AgentError::io("write", &path))?;
+    if let Some(pid) = Pid::from_raw(agent.cast_signed()) {
+        let _ended_since = kill_process(pid, Signal::USR1);
+    }
+    Ok(())
 }
 
 /// The request that lies there, if any; it is taken away.

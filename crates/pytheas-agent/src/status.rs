@@ -273,8 +273,13 @@ impl fmt::Display for Status {
                 } else {
                     " (waits to be accepted)"
                 };
-                writeln!(f, "device     {id}{accepted}")?;
-                writeln!(f, "hub        {hub}")?;
+                if hub.is_empty() {
+                    writeln!(f, "device     {id}")?;
+                    writeln!(f, "hub        none: updated from files")?;
+                } else {
+                    writeln!(f, "device     {id}{accepted}")?;
+                    writeln!(f, "hub        {hub}")?;
+                }
             }
             _ => writeln!(f, "device     not enrolled")?,
         }

@@ -34,7 +34,7 @@ use pytheas_release::Sha256;
 
 pub use content::ContentError;
 #[cfg(feature = "store")]
-pub(crate) use content::fetch_tree;
+pub(crate) use content::{fetch_index, fetch_tree};
 pub use metadata::MetadataError;
 #[cfg(feature = "store")]
 pub(crate) use metadata::short_key_id;

@@ -29,6 +29,7 @@ pub mod client;
 pub mod fetch;
 pub mod index;
 pub mod layout;
+pub mod offline;
 mod unpack;
 
 #[cfg(feature = "store")]
@@ -37,6 +38,8 @@ mod base;
 pub mod delegations;
 #[cfg(feature = "store")]
 pub mod dsse;
+#[cfg(feature = "store")]
+pub mod export;
 #[cfg(feature = "store")]
 pub mod keys;
 #[cfg(feature = "store")]

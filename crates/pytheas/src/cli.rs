@@ -87,6 +87,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
     Publish(commands::publish::PublishArgs),
+    Export(commands::export::ExportArgs),
     Hub(commands::hub::HubRunArgs),
     Agent(commands::agent::AgentArgs),
     /// See and admit devices

@@ -12,6 +12,7 @@ pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod enrolment_key;
+pub(crate) mod export;
 pub(crate) mod hub;
 pub(crate) mod input;
 pub(crate) mod keys;
@@ -52,6 +53,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Provenance(command) => provenance::run(&command, context),
         Command::Why(args) => why::run(&args, context),
         Command::Keys(command) => keys::run(&command, context),
+        Command::Export(args) => export::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),
         Command::Hub(args) => hub::run(&args, context),
         Command::Device(command) => device::run(&command, context),

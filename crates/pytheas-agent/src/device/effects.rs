@@ -1,9 +1,10 @@
 //! The effects of the update machine: each may be repeated after a power cut at any point of it.
 
-use std::{fs, rc::Rc, sync::Arc, sync::atomic::Ordering, time::Instant};
+use std::{fs, sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use pytheas_durable::faults;
 use pytheas_release::{Tree, TreeId};
+use pytheas_repo::fetch::Fetch;
 use pytheas_update::{Effect, Event, Failure, Job, Reason};
 use tracing::{debug, warn};
 
@@ -12,8 +13,9 @@ use crate::{
     backoff::spread,
     check, content,
     failure::{Trouble, slot_failure},
-    http::RepositoryFetch,
     interrupt::{Guard, Guarded},
+    offline::{self, Source},
+    paths::StateDir,
     slots,
 };
 
@@ -60,24 +62,45 @@ impl Device {
         }
     }
 
-    pub(super) fn transport(&self) -> (Guarded<RepositoryFetch>, Rc<Guard>) {
+    /// Where the content of the update at hand comes from.
+    pub(super) fn transport(&self) -> Result<Guarded<Source>, Trouble> {
         let token = self.identity.token.as_deref();
+        let offline = offline::is_under_way(&self.machine);
         let guard = Guard::new(
             Arc::clone(&self.waker.stop),
-            self.hub.clone(),
+            // What an operator ordered is not the hub's to take back.
+            self.hub.clone().filter(|_| !offline),
             self.machine.state().action().cloned(),
             self.interval,
             self.poll_at,
-            Box::new(self.download_window()),
-        );
-        let inner = self.http.repository(&self.identity.device_id, token);
-        (
-            Guarded {
-                inner,
-                guard: Rc::clone(&guard),
+            if offline {
+                Box::new(|| true)
+            } else {
+                Box::new(self.download_window())
             },
-            guard,
-        )
+        );
+        let inner = if offline {
+            Source::of(self.order.as_ref())?
+        } else {
+            Source::Hub(self.http.repository(&self.identity.device_id, token))
+        };
+        Ok(Guarded { inner, guard })
+    }
+
+    /// Does `work` with it. Trouble with a file is final, unless the agent itself broke off.
+    fn with_transport<T>(
+        &mut self,
+        work: impl FnOnce(&StateDir, &mut dyn Fetch) -> Result<T, Trouble>,
+    ) -> Result<T, Trouble> {
+        let mut transport = self.transport()?;
+        let result = work(&self.dir, &mut transport);
+        self.heed(&transport.guard);
+        match result {
+            Err(trouble) if transport.inner.is_file() && !transport.guard.broken_off.get() => {
+                Err(offline::settled(trouble))
+            }
+            other => other,
+        }
     }
 
     /// After a download: what the guard has learnt about polling.
@@ -90,21 +113,14 @@ impl Device {
     }
 
     fn check(&mut self, target: &str) -> Result<Event, String> {
-        let (mut transport, guard) = self.transport();
         let (platform, current) = (
             self.identity.platform.clone(),
             self.machine.current().cloned(),
         );
         let now = crate::clock::now();
-        let checked = check::check(
-            &self.dir,
-            &platform,
-            current.as_ref(),
-            target,
-            &mut transport,
-            now,
-        );
-        self.heed(&guard);
+        let checked = self.with_transport(|dir, transport| {
+            check::check(dir, &platform, current.as_ref(), target, transport, now)
+        });
         let target = target.to_owned();
         match checked {
             Ok(to) => Ok(Event::Checked { target, to }),
@@ -114,9 +130,7 @@ impl Device {
     }
 
     fn fetch(&mut self, job: &Job) -> Result<Event, String> {
-        let (mut transport, guard) = self.transport();
-        let fetched = content::fetch(&self.dir, job, &mut transport);
-        self.heed(&guard);
+        let fetched = self.with_transport(|dir, transport| content::fetch(dir, job, transport));
         let to = job.to.tree;
         match fetched {
             Ok(()) => Ok(Event::Fetched { to }),

@@ -10,6 +10,7 @@ use super::{Device, MAX_PROGRESS};
 use crate::{
     clock,
     hold::{self, Step},
+    offline,
 };
 
 /// Clocks are set and files removed without a word to us.
@@ -18,6 +19,11 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 impl Device {
     /// Whether the machine's effect has to wait; if so it is looked at again by itself.
     pub(super) fn is_held(&mut self) -> bool {
+        // An operator who stands beside the device has agreed, and there is nothing to download.
+        if offline::is_under_way(&self.machine) {
+            self.live.held = None;
+            return false;
+        }
         let (step, job) = match self.machine.effect() {
             Effect::Fetch(job) => (Step::Download, job),
             Effect::Verify(job) => (Step::Install, job),

@@ -100,6 +100,9 @@ impl Device {
             }
             self.failed(message);
         }
+        if matches!(self.machine.state(), State::Idle) {
+            self.end_order();
+        }
         if let Some(action) = self.machine.state().action().cloned() {
             let now = crate::clock::now().as_millisecond();
             for mut feedback in told {

@@ -83,10 +83,12 @@ impl Device {
         let trees: Vec<_> = installed.iter().map(|installed| installed.tree).collect();
         let (mut current_is_whole, mut left) = (true, None);
         for (at, installed) in installed.iter().enumerate() {
-            let (mut transport, guard) = self.transport();
+            let Ok(mut transport) = self.transport() else {
+                return false;
+            };
             let platform = self.identity.platform.clone();
             let repaired = scrub::repair(&self.dir, installed, &trees, &platform, &mut transport);
-            self.heed(&guard);
+            self.heed(&transport.guard);
             let entry = |outcome, reason| Entry {
                 at_ms: crate::clock::now().as_millisecond(),
                 outcome,

@@ -22,6 +22,9 @@ impl Device {
     /// Asks the hub what there is to do.
     pub(super) fn poll(&mut self) {
         self.polled = true;
+        if self.detached {
+            return self.poll_again_in(LONGEST_INTERVAL);
+        }
         if self.hub.is_none() && !self.ask_to_be_accepted() {
             return;
         }

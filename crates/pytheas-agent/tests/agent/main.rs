@@ -12,6 +12,7 @@ mod emulated;
 mod local;
 mod memory;
 mod network;
+mod offline;
 mod power_cuts;
 mod refusals;
 mod rot;

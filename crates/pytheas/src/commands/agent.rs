@@ -21,6 +21,9 @@ pub(crate) fn run(args: AgentArgs, context: &Context) -> miette::Result<ExitCode
     if context.json {
         command.in_json();
     }
+    if let AgentCommand::Apply(apply) = &mut command {
+        apply.json |= context.json;
+    }
     match pytheas_agent::cli::execute(&command, &mut std::io::stdout()) {
         Ok(code) => Ok(ExitCode::from(code)),
         Err(error) => {

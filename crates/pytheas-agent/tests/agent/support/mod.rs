@@ -236,6 +236,10 @@ impl World {
             .unwrap()
     }
 
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
     /// A device that is not started yet.
     pub(crate) fn device(&self, name: &str) -> Device {
         Device::new(self, self.path(name))

@@ -1,0 +1,426 @@
+//! `apply`: update this device from a file that `pytheas export` made.
+//!
+//! The file is looked at here, whole, before anything is begun; then the running agent is asked
+//! (or, when none runs, an agent works in this process, without a hub) and its end is waited for.
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use miette::Diagnostic;
+use pytheas_api::DeviceId;
+use pytheas_release::Platform;
+use pytheas_repo::offline::{OfflineError, OfflineFile};
+use pytheas_update::{Reason, State};
+use serde::Serialize;
+
+use crate::{
+    cli::{StateArgs, lock, say},
+    error::{AgentError, exit},
+    identity::{Identity, IdentityError},
+    offline::{Order, Outcome},
+    paths::StateDir,
+    request,
+    status::{load_machine, running_agent},
+    supervisor::Confinement,
+};
+
+/// How long a running agent may take until it looks at a request: it may be waiting for a hub.
+const TAKEN_WITHIN: Duration = Duration::from_secs(120);
+/// Pause between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Update this device from a file, without a hub
+///
+/// The file is one that `pytheas export` made. Every check of an update over the network is done
+/// on it: signatures, versions, expiry, platform, requirements; then the same update runs, with
+/// probation and the way back. An agent that runs does it; without one the app is started, judged
+/// and stopped again, and runs when the agent starts.
+///
+/// Exit codes: 0 the release runs, 1 wrong use, 3 the file or the disk fails, 4 refused, or rolled
+/// back because the app did not prove that it works.
+#[derive(Debug, Clone, Args)]
+pub struct ApplyArgs {
+    /// The file
+    pub file: PathBuf,
+    /// The release to take when the file has several for this platform, e.g. `greenhouse@1.1.0`
+    #[arg(long, value_name = "RELEASE")]
+    pub release: Option<String>,
+    /// First root metadata of the repository (metadata/1.root.json), brought by hand: for a device
+    /// that knows no hub
+    #[arg(long, value_name = "FILE")]
+    pub root: Option<PathBuf>,
+    /// Device id of a device that knows no hub [default: the host's name and six random digits]
+    #[arg(long, value_name = "ID", requires = "root")]
+    pub id: Option<DeviceId>,
+    /// How it ended as JSON, and nothing on the way
+    #[arg(long)]
+    pub json: bool,
+    /// What the app may not, when no agent runs.
+    #[command(flatten)]
+    pub confinement: Confinement,
+    /// Where.
+    #[command(flatten)]
+    pub state: StateArgs,
+}
+
+/// A file that is not for this device.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum ApplyError {
+    /// The file cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(#[from] OfflineError),
+    /// Its metadata is too old.
+    #[error("`{file}` in `{}` expired at {expired} and it is {now}", path.display())]
+    #[diagnostic(
+        code(pytheas::apply::refused::expired),
+        help(
+            "run `pytheas export` again on the repository as it is now and bring that file (`--timestamp-valid` of `pytheas publish` says how long it stays good); if the date here is wrong, set the clock"
+        )
+    )]
+    Expired {
+        /// The offline file.
+        path: PathBuf,
+        /// The metadata file in it.
+        file: String,
+        /// When it expired.
+        expired: jiff::Timestamp,
+        /// The device's time.
+        now: jiff::Timestamp,
+    },
+    /// Nothing in it is for this device.
+    #[error("`{}` has no release {wanted}", path.display())]
+    #[diagnostic(
+        code(pytheas::apply::refused::no_release),
+        help(
+            "it has {have}; export the release for this platform too: `pytheas export --platform {platform}`"
+        )
+    )]
+    NoRelease {
+        /// The offline file.
+        path: PathBuf,
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        have: String,
+        /// The device's platform.
+        platform: Platform,
+    },
+    /// More than one is.
+    #[error("`{}` has several releases for this device: {have}", path.display())]
+    #[diagnostic(code(pytheas::apply::which), help("say which: `--release {first}`"))]
+    Several {
+        /// The offline file.
+        path: PathBuf,
+        /// What there is.
+        have: String,
+        /// One of them.
+        first: String,
+    },
+    /// The update did not succeed.
+    #[error("`{release}` was not installed: {}", message.lines().next().unwrap_or_default())]
+    #[diagnostic(
+        code(pytheas::apply::refused::failed),
+        help("{}", after_first(message))
+    )]
+    Failed {
+        /// The release.
+        release: String,
+        /// The kind of failure.
+        reason: Reason,
+        /// The whole explanation.
+        message: String,
+    },
+    /// The agent is gone.
+    #[error("the agent ended before the update did")]
+    #[diagnostic(
+        code(pytheas::apply::agent_ended),
+        help("it goes on when the agent starts again; leave the stick where it is")
+    )]
+    AgentEnded,
+    /// The agent does not listen.
+    #[error("agent {pid} did not take the order")]
+    #[diagnostic(
+        code(pytheas::apply::agent_silent),
+        help("look at its log; nothing was begun")
+    )]
+    Silent {
+        /// Its process.
+        pid: u32,
+    },
+}
+
+/// What the lines after the first say, without the word `help`.
+fn after_first(message: &str) -> String {
+    let rest: Vec<&str> = message.lines().skip(1).collect();
+    let rest = rest.join("\n");
+    match rest.strip_prefix("help: ") {
+        Some(help) => help.to_owned(),
+        None if rest.is_empty() => "the release that ran before still runs".into(),
+        None => rest,
+    }
+}
+
+impl ApplyError {
+    /// The exit code that says what kind of error it is.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::File(OfflineError::Open { .. } | OfflineError::Read { .. })
+            | Self::AgentEnded
+            | Self::Silent { .. } => exit::WORLD,
+            Self::Several { .. } => exit::USER,
+            Self::Failed {
+                reason: Reason::NoSpace | Reason::Device | Reason::Content,
+                ..
+            } => exit::WORLD,
+            _ => exit::REFUSED,
+        }
+    }
+}
+
+/// How it ended, for programs.
+#[derive(Serialize)]
+struct Shown<'a> {
+    file: &'a Path,
+    release: &'a str,
+    platform: &'a str,
+    outcome: &'static str,
+    message: String,
+}
+
+/// `apply`.
+///
+/// # Errors
+/// [`AgentError`].
+pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let dir = args.state.dir();
+    provision(&dir, args)?;
+    let platform = Identity::load(&dir.identity())?.platform;
+    let path = std::path::absolute(&args.file).unwrap_or_else(|_| args.file.clone());
+    let mut progress = |text: String| match args.json {
+        true => Ok(()),
+        false => say(out, format_args!("{text}\n")),
+    };
+    let (target, release) = look(&path, args, &platform, &mut progress)?;
+    let ended = carry_out(&dir, &path, &target, &args.confinement, &mut progress);
+    let (outcome, message) = match &ended {
+        Ok(()) => ("committed", format!("`{release}` runs and is committed")),
+        Err(AgentError::Apply(error)) => match error.as_ref() {
+            ApplyError::Failed { message, .. } => ("failed", message.clone()),
+            _ => return ended.map(|()| exit::OK),
+        },
+        Err(_) => return ended.map(|()| exit::OK),
+    };
+    if args.json {
+        let shown = Shown {
+            file: &path,
+            release: &release,
+            platform: platform.as_str(),
+            outcome,
+            message,
+        };
+        let json = serde_json::to_string_pretty(&shown).unwrap_or_default();
+        say(out, format_args!("{json}\n"))?;
+    } else if ended.is_ok() {
+        say(out, format_args!("{message}\n"))?;
+    }
+    ended.map(|()| exit::OK)
+}
+
+/// Makes a device that knows no hub know whom to trust; one that has an identity keeps it.
+fn provision(dir: &StateDir, args: &ApplyArgs) -> Result<(), AgentError> {
+    let known = match Identity::load(&dir.identity()) {
+        Err(IdentityError::Missing { .. }) => None,
+        other => Some(other?),
+    };
+    let Some(root) = &args.root else {
+        return match known {
+            Some(_) => Ok(()),
+            None => Err(AgentError::NoRoot),
+        };
+    };
+    let bytes = std::fs::read(root).map_err(AgentError::io("read", root))?;
+    pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
+    pytheas_repo::client::init(dir.root(), &bytes, None)?;
+    if known.is_none() {
+        let _lock = lock(dir)?;
+        let identity = Identity::new(String::new(), args.id.clone(), crate::cli::host()?, None)?;
+        identity.save(&dir.identity())?;
+    }
+    Ok(())
+}
+
+/// Checks the file as far as that is possible without the trusted state, and finds the release
+/// that is for this device: its target and what people call it.
+fn look(
+    path: &Path,
+    args: &ApplyArgs,
+    platform: &Platform,
+    progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
+) -> Result<(String, String), AgentError> {
+    let file = OfflineFile::open(path).map_err(ApplyError::from)?;
+    let megabytes = file.size_bytes().div_ceil(1_000_000);
+    progress(format!("checking `{}`: {megabytes} MB", path.display()))?;
+    let mut told = 0;
+    let mut silent = Ok(());
+    file.check(&mut |done| {
+        let tenth = done * 10 / file.size_bytes().max(1);
+        if tenth > told && tenth < 10 && megabytes >= 50 {
+            told = tenth;
+            silent = progress(format!("checking: {} %", tenth * 10));
+        }
+    })
+    .map_err(ApplyError::from)?;
+    silent?;
+    let chosen = choose(&file, args.release.as_deref(), platform)?;
+    let now = crate::clock::now();
+    let expiries = file.expiries().map_err(ApplyError::from)?;
+    if let Some(first) = expiries.first()
+        && first.expires <= now
+    {
+        return Err(ApplyError::Expired {
+            path: path.to_owned(),
+            file: first.file.clone(),
+            expired: first.expires,
+            now,
+        }
+        .into());
+    }
+    Ok(chosen)
+}
+
+fn choose(
+    file: &OfflineFile,
+    wanted: Option<&str>,
+    platform: &Platform,
+) -> Result<(String, String), ApplyError> {
+    let path = || file.path().to_owned();
+    let mut all: Vec<(String, String, String)> = Vec::new();
+    for target in file.releases() {
+        if let [name, version, platform, "release.json"] = target.split('/').collect::<Vec<_>>()[..]
+        {
+            let release = format!("{name}@{version}");
+            all.push((target.clone(), release, platform.to_owned()));
+        }
+    }
+    let fits = all.iter().filter(|(_, release, of)| {
+        of == platform.as_str() && wanted.is_none_or(|wanted| wanted == release)
+    });
+    let fitting: Vec<_> = fits.collect();
+    match &fitting[..] {
+        [(target, release, _)] => Ok((target.clone(), release.clone())),
+        [] => {
+            let have: Vec<String> = all
+                .iter()
+                .map(|(_, release, platform)| format!("`{release}` for `{platform}`"))
+                .collect();
+            let wanted = wanted.map_or(String::new(), |wanted| format!("`{wanted}` "));
+            Err(ApplyError::NoRelease {
+                path: path(),
+                wanted: format!("{wanted}for `{platform}`"),
+                have: if have.is_empty() {
+                    "none".into()
+                } else {
+                    have.join(", ")
+                },
+                platform: platform.clone(),
+            })
+        }
+        several => Err(ApplyError::Several {
+            path: path(),
+            have: several
+                .iter()
+                .map(|(_, release, _)| format!("`{release}`"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            first: several
+                .last()
+                .map(|(_, r, _)| r.clone())
+                .unwrap_or_default(),
+        }),
+    }
+}
+
+/// Lets the running agent, or one in this process, update from the file.
+fn carry_out(
+    dir: &StateDir,
+    path: &Path,
+    target: &str,
+    confinement: &Confinement,
+    progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
+) -> Result<(), AgentError> {
+    let mut id = [0; 8];
+    getrandom::fill(&mut id).map_err(IdentityError::Random)?;
+    let order = Order::new(hex::encode(id), path.to_owned(), target.to_owned());
+    if let Some(pid) = running_agent(dir) {
+        let machine = load_machine(dir)?.unwrap_or_default();
+        if !matches!(machine.state(), State::Idle) {
+            return Err(AgentError::Busy {
+                state: machine.state().name().to_owned(),
+            });
+        }
+        request::apply(dir, &order, pid)?;
+        let asked = Instant::now();
+        while dir.request().exists() {
+            if running_agent(dir).is_none() || asked.elapsed() > TAKEN_WITHIN {
+                let _taken_after_all = std::fs::remove_file(dir.request());
+                return Err(ApplyError::Silent { pid }.into());
+            }
+            std::thread::sleep(LOOK);
+        }
+        return wait(dir, &order, &mut || running_agent(dir).is_none(), progress);
+    }
+    let lock = lock(dir)?;
+    let machine = load_machine(dir)?.unwrap_or_default();
+    if machine.state().action().is_some() {
+        return Err(AgentError::Busy {
+            state: machine.state().name().to_owned(),
+        });
+    }
+    let running = crate::cli::run_order(dir, order.clone(), confinement, lock)?;
+    let ended = wait(dir, &order, &mut || running.is_finished(), progress);
+    running.end();
+    ended
+}
+
+/// Waits until the order has ended, telling each step; `gone` says whether nobody works on it.
+fn wait(
+    dir: &StateDir,
+    order: &Order,
+    gone: &mut dyn FnMut() -> bool,
+    progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
+) -> Result<(), AgentError> {
+    let mut told = "idle";
+    loop {
+        // Looked at first: who is gone after that has written down all there is.
+        let nobody = gone();
+        let known = Order::load(dir).filter(|known| known.id == order.id);
+        if let Some(outcome) = known.and_then(|known| known.outcome) {
+            let release: Vec<&str> = order.target.split('/').take(2).collect();
+            return match outcome {
+                Outcome::Committed => Ok(()),
+                Outcome::Failed { reason, message } => Err(ApplyError::Failed {
+                    release: release.join("@"),
+                    reason,
+                    message,
+                }
+                .into()),
+            };
+        }
+        if nobody {
+            return Err(ApplyError::AgentEnded.into());
+        }
+        if let Ok(Some(machine)) = load_machine(dir) {
+            let state = machine.state().name();
+            if state != told && state != "idle" {
+                progress(state.to_owned())?;
+            }
+            told = state;
+        }
+        std::thread::sleep(LOOK);
+    }
+}
