@@ -30,7 +30,6 @@ use crate::{
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     hold,
-    http::Http,
     local::{self, HistoryArgs, LogsArgs},
     offline::Order,
     paths::StateDir,

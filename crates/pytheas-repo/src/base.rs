@@ -64,7 +64,7 @@ pub(crate) async fn next_free(
 ) -> Result<NonZeroU64, StoreError> {
     let mut version = NonZeroU64::MIN.saturating_add(now);
     while store
-        .size_bytes(&layout::role(role, version.get()))
+        .size_bytes(&layout::role(role, Some(version.get())))
         .await?
         .is_some()
     {

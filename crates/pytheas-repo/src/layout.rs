@@ -59,12 +59,6 @@ pub fn targets(version: u64) -> String {
     format!("metadata/{version}.targets.json")
 }
 
-/// Version `version` of the metadata of `role`: `targets`, or the team a delegation names (TUF
-/// §7.1; names of teams need no escaping).
-pub fn role(role: &str, version: u64) -> String {
-    format!("metadata/{version}.{role}.json")
-}
-
 /// The file of target `name` (TUF §7.1: the hash goes before the last part of the name).
 pub fn target(name: &str, sha256: &Sha256) -> String {
     hashed_target(name, &sha256.to_string())

@@ -147,7 +147,7 @@ impl Base {
         let mut newest = None;
         loop {
             version = version.saturating_add(1);
-            let file = layout::role(&role.name, version);
+            let file = layout::role(&role.name, Some(version));
             let Some(bytes) = self.store.get(&file, METADATA_MAX).await? else {
                 return Ok(newest);
             };
@@ -310,7 +310,7 @@ impl Base {
         let file = sign::sign(targets, team, &by, &keys.signers)?;
         let version = file.signed.signed.version.get();
         let Some(online) = &keys.online else {
-            let path = layout::role(team, version);
+            let path = layout::role(team, Some(version));
             let bytes = Bytes::from(file.bytes);
             let size_bytes = bytes.len() as u64;
             self.store.create(&path, bytes).await?;
@@ -365,7 +365,7 @@ impl Base {
         let mut bytes = 0;
         let roles = batch.roles.into_iter().map(|(role, file)| {
             let version = file.signed.signed.version.get();
-            (layout::role(&role, version), file.bytes)
+            (layout::role(&role, Some(version)), file.bytes)
         });
         let snapshot = (layout::snapshot(version.get()), snapshot.bytes);
         for (path, content) in roles.chain([snapshot]) {

@@ -281,7 +281,7 @@ async fn known(
     let mut meta = HashMap::new();
     for (name, listed) in snapshot.signed.meta {
         let role = name.trim_end_matches(".json").to_owned();
-        let file = layout::role(&role, listed.version.get());
+        let file = layout::role(&role, Some(listed.version.get()));
         if store.size_bytes(&file).await?.is_some() {
             meta.insert(name, listed);
         }
@@ -298,7 +298,7 @@ async fn newest(
 ) -> Result<Option<(Signed<Targets>, Metafile)>, StoreError> {
     let (mut there, mut step) = (0_u64, 1_u64);
     while step > 0 {
-        let file = layout::role(role, there + step);
+        let file = layout::role(role, Some(there + step));
         if store.size_bytes(&file).await?.is_some() {
             there += step;
             step *= 2;
@@ -310,7 +310,7 @@ async fn newest(
         .rev()
         .filter(|v| *v > 0)
     {
-        let file = layout::role(role, version);
+        let file = layout::role(role, Some(version));
         let Some(bytes) = store.get(&file, METADATA_MAX).await? else {
             continue;
         };

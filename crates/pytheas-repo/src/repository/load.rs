@@ -125,7 +125,7 @@ impl Reader<'_> {
         role: &str,
         meta: &Metafile,
     ) -> Result<Signed<T>, RepositoryError> {
-        let file = layout::role(role, meta.version.get());
+        let file = layout::role(role, Some(meta.version.get()));
         let bytes = self.bytes(&file).await?;
         let sha256 = pytheas_release::Sha256::of(&bytes);
         if meta
