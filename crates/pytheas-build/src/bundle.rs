@@ -98,10 +98,12 @@ impl Form for Bundle {
         self.add_start(job, into)?;
         startup::add_module(&site)?;
         crate::tools::add(job, into, &site)?;
+        crate::hooks::add(job, into)?;
         // First what goes, then the work on what stays.
         if let Some(keep) = job.slim {
             let mut all = crate::app_packages::keep(job.project, &site);
             all.extend_from_slice(keep);
+            all.extend(crate::hooks::modules(&job.project.settings.hooks));
             crate::slim::cut(job, into, &all)?;
         }
         let stdlib = job.interpreter.stdlib.under(&home);

@@ -13,7 +13,7 @@ use std::{
 };
 
 use pytheas_durable::trees;
-use pytheas_release::{BuildRecord, Health, Platform, Ready, TreeId};
+use pytheas_release::{BuildRecord, Health, Platform, Ready, TreeId, UpdateRules};
 use pytheas_repo::{
     keys::{Init, PublisherKeys},
     publish::{Events, Options, Published, publish},
@@ -47,6 +47,9 @@ pub(crate) struct App {
     pub(crate) platform: Platform,
     pub(crate) form: String,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// The app's name.
+    pub(crate) name: String,
+    pub(crate) update: UpdateRules,
 }
 
 pub(crate) const STAYS: &str = "exec sleep 100000";
@@ -80,7 +83,19 @@ impl App {
             platform: Platform::host().unwrap(),
             form: "bundle".into(),
             files,
+            name: "app".into(),
+            update: UpdateRules::default(),
         }
+    }
+
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    pub(crate) fn requires(mut self, key: &str, value: &str) -> Self {
+        self.update.rules.requires.insert(key.into(), value.into());
+        self
     }
 
     pub(crate) fn script(mut self, script: &str) -> Self {
@@ -133,7 +148,7 @@ impl App {
         std::os::unix::fs::symlink("app", dir.join("bin/alias")).unwrap();
         let record = BuildRecord {
             format: 1,
-            name: "app".parse().unwrap(),
+            name: self.name.parse().unwrap(),
             version: self.version.parse().unwrap(),
             form: self.form.clone(),
             platform: self.platform.clone(),
@@ -141,6 +156,7 @@ impl App {
             health: self.health.clone(),
             config: BTreeMap::new(),
             interpreter: None,
+            update: self.update.clone(),
         };
         write("pytheas.json", 0o644, &record.encode());
     }
