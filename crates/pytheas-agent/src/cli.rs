@@ -21,7 +21,7 @@ use signal_hook::{
 };
 
 use crate::{
-    device::{Device, Settings},
+    device::{Device, DowngradePolicy, Settings},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     http::Http,
@@ -142,6 +142,17 @@ pub struct RunArgs {
     /// Poll this often, e.g. `2s`, whatever the hub says
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub poll_interval: Option<Duration>,
+    /// The device's model, which releases may require [default: what the hardware says]
+    #[arg(long, value_name = "NAME", env = "PYTHEAS_MODEL")]
+    pub model: Option<String>,
+    /// Whether older releases may take the place of newer ones
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "PYTHEAS_DOWNGRADES",
+        default_value = "asked"
+    )]
+    pub downgrades: DowngradePolicy,
     /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub watchdog: Option<Duration>,
@@ -298,6 +309,8 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         once: args.once,
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),
+        model: args.model.clone(),
+        downgrades: args.downgrades,
     };
     let mut device = Device::open(&dir, settings, lock)?;
     let waker = device.waker();
@@ -370,13 +383,10 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
 pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let asked = request::rollback(&args.dir())?;
     match asked.agent_pid {
-        Some(pid) => say(
-            out,
-            format_args!("agent {pid} goes back to `{}`\n", asked.to),
-        )?,
+        Some(pid) => say(out, format_args!("agent {pid} goes back to {}\n", asked.to))?,
         None => say(
             out,
-            format_args!("`{}` runs when the agent starts\n", asked.to),
+            format_args!("{} runs when the agent starts\n", asked.to),
         )?,
     }
     Ok(exit::OK)
@@ -389,22 +399,27 @@ pub fn rollback(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError>
 pub fn verify(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let dir = args.dir();
     let machine = load_machine(&dir)?.unwrap_or_default();
-    let Some(current) = machine.current() else {
+    if machine.current().is_none() {
         return Err(AgentError::NothingInstalled {
             dir: dir.root().to_owned(),
         });
-    };
-    let release = current.release.to_string();
-    if let Some(damage) = slots::slot_damage(&dir, current.tree)? {
-        return Err(AgentError::Damaged { release, damage });
     }
-    let tree = current.tree;
-    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
-        (document.file_count(), document.size_bytes())
-    });
-    say(
-        out,
-        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
-    )?;
+    for installed in machine.installed() {
+        let dir = match machine.first_name() == Some(&installed.release.name) {
+            true => dir.clone(),
+            false => dir.component(&installed.release.name),
+        };
+        let (release, tree) = (installed.release.to_string(), installed.tree);
+        if let Some(damage) = slots::slot_damage(&dir, tree)? {
+            return Err(AgentError::Damaged { release, damage });
+        }
+        let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
+            (document.file_count(), document.size_bytes())
+        });
+        say(
+            out,
+            format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
+        )?;
+    }
     Ok(exit::OK)
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pytheas_api::ddi::{self, Handling};
 use pytheas_durable::faults;
-use pytheas_update::{Event, Failure, Outcome, Reason};
+use pytheas_update::{Event, Failure, Offer, Outcome, Reason};
 use tracing::{debug, error, info, warn};
 
 use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
@@ -77,36 +77,35 @@ impl Device {
         {
             return Ok(()); // not now
         }
-        let target = base
-            .deployment
-            .chunks
-            .iter()
-            .find_map(|c| c.metadata(ddi::TARGET_KEY));
+        let chunks = &base.deployment.chunks;
+        let mut targets = chunks.iter().filter_map(|c| c.metadata(ddi::TARGET_KEY));
         let action = Some(offer.action);
-        match target {
-            Some(target) => self.happen(Event::Wanted {
-                action,
-                target: target.to_owned(),
-            }),
-            None => {
-                let names: Vec<_> = base
-                    .deployment
-                    .chunks
+        match targets.next() {
+            Some(target) => {
+                let downgrade = chunks
                     .iter()
-                    .map(|c| c.name.as_str())
-                    .collect();
+                    .any(|c| c.metadata(ddi::DOWNGRADE_KEY) == Some("true"));
+                let offer = Offer {
+                    target: target.to_owned(),
+                    also: targets.map(str::to_owned).collect(),
+                    downgrade,
+                };
+                self.happen(Event::Wanted { action, offer });
+            }
+            None => {
+                let names: Vec<_> = chunks.iter().map(|c| c.name.as_str()).collect();
                 let message = format!(
                     "action has no Pytheas release in it (only: {})\n\
                      help: plain artifacts are for other clients (SWUpdate, RAUC); roll out a release",
                     names.join(", ")
                 );
                 let because = Failure::new(Reason::Incompatible, message);
-                let target = String::new();
+                let offer = Offer::one("");
                 self.happen(Event::Wanted {
                     action,
-                    target: target.clone(),
+                    offer: offer.clone(),
                 });
-                self.happen(Event::CheckFailed { target, because });
+                self.happen(Event::CheckFailed { offer, because });
             }
         }
         Ok(())
@@ -212,7 +211,11 @@ impl Device {
             }
         }
         if self.attributes_due {
-            let data = attributes::now(&self.identity.platform, self.machine.current());
+            let data = attributes::now(
+                &self.identity.platform,
+                self.model.as_deref(),
+                &self.machine,
+            );
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,
                 Err(error) => {

@@ -7,7 +7,10 @@
 )]
 
 mod commands;
+mod compat;
+mod components;
 mod memory;
+mod migrations;
 mod power_cuts;
 mod refusals;
 mod support;

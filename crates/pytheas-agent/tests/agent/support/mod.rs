@@ -13,7 +13,7 @@ use std::{
 };
 
 use pytheas_durable::trees;
-use pytheas_release::{BuildRecord, Health, Platform, Ready, TreeId, UpdateRules};
+use pytheas_release::{BuildRecord, Health, Hook, Platform, Ready, TreeId, UpdateRules};
 use pytheas_repo::{
     keys::{Init, PublisherKeys},
     publish::{Events, Options, Published, publish},
@@ -93,6 +93,27 @@ impl App {
         self
     }
 
+    /// With a hook that runs `script` in its data folder; it is given up after `timeout_ms`.
+    pub(crate) fn hook(mut self, name: &str, timeout_ms: u64, script: &str) -> Self {
+        let path = format!("bin/{name}");
+        let hook = Some(Hook {
+            command: vec![path.clone(), "argument".into()],
+            timeout_ms,
+        });
+        let hooks = &mut self.update.hooks;
+        match name {
+            "before-update" => hooks.before_update = hook,
+            "after-update" => hooks.after_update = hook,
+            _ => hooks.after_rollback = hook,
+        }
+        self.file(&path, format!("#!/bin/sh\n{script}\n").into_bytes())
+    }
+
+    pub(crate) fn conflicts(mut self, key: &str, value: &str) -> Self {
+        self.update.rules.conflicts.insert(key.into(), value.into());
+        self
+    }
+
     pub(crate) fn requires(mut self, key: &str, value: &str) -> Self {
         self.update.rules.requires.insert(key.into(), value.into());
         self
@@ -136,7 +157,12 @@ impl App {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
         };
         for (path, content) in &self.files {
-            write(path, 0o644, content);
+            let mode = if path.starts_with("bin/") {
+                0o755
+            } else {
+                0o644
+            };
+            write(path, mode, content);
         }
         // The app says what it is by two of its files, so a mixed tree would show.
         let script = format!(
@@ -245,6 +271,12 @@ impl World {
                 &Events::none(),
             ))
             .unwrap()
+    }
+
+    /// Publishes several and offers them as one update.
+    pub(crate) fn offer_together(&self, published: &[&Published]) -> String {
+        let targets: Vec<&str> = published.iter().map(|one| one.target.as_str()).collect();
+        self.hub.offer(&targets.join(" "))
     }
 
     /// A device that is not started yet.
@@ -411,6 +443,22 @@ impl Device {
     pub(crate) fn app_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.state.join("app.pid")).ok()?;
         text.split_whitespace().next()?.parse().ok()
+    }
+
+    /// A further app of this device, as if it were a device of its own.
+    pub(crate) fn component(&self, name: &str) -> Self {
+        Self {
+            state: self.state.join("components").join(name),
+            child: None,
+            hub: self.hub.clone(),
+            root: self.root.clone(),
+            args: Vec::new(),
+        }
+    }
+
+    pub(crate) fn data(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.state.join("data").join(name)).ok()?;
+        Some(text.trim().to_owned())
     }
 
     /// The tree that `current` leads to, every byte read.
