@@ -16,7 +16,7 @@ use std::{
     fs::{self, File, Permissions},
     io,
     os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use pytheas_durable::{faults, move_dir, remove_tree, trees};
@@ -178,6 +178,19 @@ pub(crate) fn forget(dir: &StateDir) -> io::Result<()> {
         remove_tree(&waste)?;
     }
     Ok(())
+}
+
+/// Keeps what was set aside for an update that nobody remembers; where it lies now.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn rescue(dir: &StateDir) -> io::Result<Option<PathBuf>> {
+    let kept = dir.root().join("data.rescued");
+    if !dir.snapshot().exists() || kept.exists() {
+        return Ok(None); // what was rescued first is the more valuable
+    }
+    move_dir(&dir.snapshot(), &kept)?;
+    Ok(Some(kept))
 }
 
 /// Copies a folder with everything in it: modes, owners, times.

@@ -350,6 +350,15 @@ impl Device {
             Some(_) => "was rebuilt from what runs",
             None => "no whole release was found; roll one out to this device",
         };
+        for dir in self.dirs() {
+            // Nobody knows whether it was still needed.
+            if let Ok(Some(kept)) = crate::data::rescue(&dir) {
+                warn!(
+                    "data that was set aside for an update lies in `{}`",
+                    kept.display()
+                );
+            }
+        }
         let machine = Machine::recovered(found, others);
         let message = format!("the update state was lost and {from} ({why})");
         error!("{message}");

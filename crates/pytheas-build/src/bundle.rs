@@ -93,6 +93,17 @@ impl Form for Bundle {
             &python,
             job.environment,
         )?;
+        for (name, entry) in crate::hooks::entries(&job.project.settings.hooks) {
+            entry_check::check(
+                entry,
+                &app,
+                &job.project.dir,
+                &roots,
+                &python,
+                job.environment,
+            )
+            .map_err(|source| crate::hooks::HookError::entry(name, entry, source))?;
+        }
         warn_of_clashes(job, &app, &site);
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;

@@ -28,6 +28,20 @@ pub enum HookError {
         /// The form.
         form: String,
     },
+    /// No such function.
+    #[error("the hook `{hook}` is `{entry}`, which is not there")]
+    #[diagnostic(
+        code(pytheas::build::no_hook_function),
+        help("name a function of the app: `module:function`")
+    )]
+    Entry {
+        /// Which hook.
+        hook: &'static str,
+        /// What it calls.
+        entry: String,
+        /// What is missing.
+        source: Box<crate::EntryCheckError>,
+    },
     /// No such program.
     #[error("the hook `{hook}` runs `{program}`, which is not in the bundle")]
     #[diagnostic(
@@ -42,6 +56,24 @@ pub enum HookError {
         /// What it runs.
         program: String,
     },
+}
+
+impl HookError {
+    pub(crate) fn entry(hook: &'static str, entry: &Entry, source: crate::EntryCheckError) -> Self {
+        Self::Entry {
+            hook,
+            entry: entry.to_string(),
+            source: Box::new(source),
+        }
+    }
+}
+
+/// Name and function of the hooks that are functions.
+pub(crate) fn entries(hooks: &HooksSpec) -> impl Iterator<Item = (&'static str, &Entry)> {
+    hooks.iter().filter_map(|(name, hook)| match &hook.command {
+        HookCommand::Entry(entry) => Some((name, entry)),
+        HookCommand::Program(_) => None,
+    })
 }
 
 /// The program's name for a hook that is a function.
