@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use pytheas_api::ddi::{
-    ATTRIBUTE_AGENT, ATTRIBUTE_PLATFORM, ATTRIBUTE_RELEASE, ATTRIBUTE_TREE, ConfigData, MergeMode,
+    ATTRIBUTE_AGENT, ATTRIBUTE_COMPONENT, ATTRIBUTE_MODEL, ATTRIBUTE_PLATFORM, ATTRIBUTE_RELEASE,
+    ATTRIBUTE_TREE, ConfigData, MergeMode,
 };
 use pytheas_release::Platform;
-use pytheas_update::Installed;
+use pytheas_update::Machine;
 
 use crate::history::Entry;
 
@@ -36,10 +37,15 @@ const ATTRIBUTE_LAST_CHANGE: &str = "pytheas.last-change";
 /// Damage on the disk that could not be repaired; absent when there is none.
 const ATTRIBUTE_DAMAGE: &str = "pytheas.damage";
 
+fn cut(text: &str) -> String {
+    text.chars().take(MAX_VALUE_CHARS).collect()
+}
+
 /// Everything, as it is now.
 pub fn now(
     platform: &Platform,
-    running: Option<&Installed>,
+    model: Option<&str>,
+    machine: &Machine,
     last_change: Option<&Entry>,
     damage: Option<&str>,
 ) -> ConfigData {
@@ -49,7 +55,15 @@ pub fn now(
         env!("CARGO_PKG_VERSION").to_owned(),
     );
     data.insert(ATTRIBUTE_PLATFORM.to_owned(), platform.to_string());
-    if let Some(running) = running {
+    if let Some(model) = model {
+        data.insert(ATTRIBUTE_MODEL.to_owned(), model.to_owned());
+    }
+    for (name, component) in machine.components() {
+        let key = format!("{ATTRIBUTE_COMPONENT}{name}");
+        let release = component.current.release.to_string();
+        data.insert(cut(&key), cut(&release));
+    }
+    if let Some(running) = machine.current() {
         data.insert(ATTRIBUTE_RELEASE.to_owned(), running.release.to_string());
         data.insert(ATTRIBUTE_TREE.to_owned(), running.tree.to_string());
     }

@@ -1,117 +1,153 @@
-//! Is an offered release genuine, and is it for this device?
+//! Is what is offered genuine, and is it for this device?
+//!
+//! Everything that can be said without any content is said here: signatures, the form, the
+//! platform, what the releases require of the device and of each other, the room. An offer of
+//! several releases is one plan: it is carried out whole or refused whole.
 
 use jiff::Timestamp;
-use pytheas_release::{Platform, Release};
+use pytheas_release::{
+    Release,
+    compat::{self, Component, Downgrades, Facts, Problem},
+};
 use pytheas_repo::{client::Client, fetch::Fetch};
-use pytheas_update::{Failure, Installed, Reason};
+use pytheas_update::{Failure, Found, Installed, Machine, Offer, Reason};
 
 use crate::{
     content,
     failure::{Trouble, content_trouble, metadata_trouble},
     paths::StateDir,
+    slots,
 };
 
 /// Forms this agent can run.
 const FORMS: &[&str] = &["bundle"];
 
-/// The release that is the TUF target `target`, after every check that needs none of its content;
-/// its document is kept for the steps that follow.
-///
-/// # Errors
-/// [`Trouble::Later`] when the network is away; [`Trouble::Failed`] when the release is refused.
-pub(crate) fn check(
-    dir: &StateDir,
-    platform: &Platform,
-    current: Option<&Installed>,
-    target: &str,
-    transport: &mut dyn Fetch,
-    now: Timestamp,
-) -> Result<Installed, Trouble> {
-    let mut client = Client::open(dir.root(), transport).map_err(metadata_trouble)?;
-    client.refresh(now).map_err(metadata_trouble)?;
-    let release = client
-        .fetch_release(target, platform)
-        .map_err(content_trouble)?;
-    fits(&release)?;
-    let new_here = current.is_none_or(|current| current.tree != release.tree.id);
-    if new_here {
-        // Without a running release every byte is new; else the exact sum is known once the tree is.
-        if current.is_none() {
-            let reference = release.reference().to_string();
-            content::require_space(dir, &reference, release.tree.size_bytes)?;
-        }
-        content::keep_release(dir, &release)?;
-    }
-    Ok(Installed {
-        tree: release.tree.id,
-        release: release.reference(),
-    })
+/// What releases are judged by.
+pub(crate) struct Judge<'a> {
+    /// The device's directory.
+    pub(crate) dir: &'a StateDir,
+    /// What the device is.
+    pub(crate) facts: Facts,
+    /// What it has.
+    pub(crate) machine: &'a Machine,
+    /// Whether older releases are welcome.
+    pub(crate) downgrades: Downgrades,
 }
 
-/// Whether this agent can run `release`.
-fn fits(release: &Release) -> Result<(), Failure> {
-    let no = |message: String| Err(Failure::new(Reason::Incompatible, message));
-    let name = release.reference();
-    if !FORMS.contains(&release.form.as_str()) {
-        return no(format!(
-            "`{name}` has the form `{}`; this agent runs {}",
-            release.form,
-            FORMS.join(", ")
-        ));
-    }
-    for (what, wanted) in &release.requires {
-        match what.as_str() {
-            "agent" => {
-                let have = env!("CARGO_PKG_VERSION");
-                if is_older(have, wanted) {
-                    return no(format!(
-                        "`{name}` requires agent {wanted} or newer; this is agent {have}\n\
-                         help: update the agent first"
-                    ));
+impl Judge<'_> {
+    /// The releases of `offer` in the order in which they are to be switched to, after every check
+    /// that needs none of their content; their documents are kept for the steps that follow.
+    ///
+    /// # Errors
+    /// [`Trouble::Later`] when the network is away; [`Trouble::Failed`] when the offer is refused.
+    pub(crate) fn check(
+        &self,
+        offer: &Offer,
+        transport: &mut dyn Fetch,
+        now: Timestamp,
+    ) -> Result<Vec<Found>, Trouble> {
+        let mut client = Client::open(self.dir.device(), transport).map_err(metadata_trouble)?;
+        client.refresh(now).map_err(metadata_trouble)?;
+        let mut releases = Vec::new();
+        for target in offer.targets() {
+            let release = client
+                .fetch_release(target, &self.facts.platform)
+                .map_err(content_trouble)?;
+            fits(&release)?;
+            releases.push((target, release));
+        }
+        let order = self.solve(&releases)?;
+        let first = releases[order[0]].1.name.clone();
+        let first = self
+            .machine
+            .installed()
+            .next()
+            .map_or(first, |current| current.release.name.clone());
+        let mut found = Vec::with_capacity(order.len());
+        let mut fresh_bytes = 0;
+        for (target, release) in order.into_iter().map(|at| &releases[at]) {
+            let current = self.machine.installed_as(&release.name);
+            if current.is_none_or(|current| current.tree != release.tree.id) {
+                let dir = match release.name == first {
+                    true => self.dir.clone(),
+                    false => self.dir.component(&release.name),
+                };
+                // Without a running release every byte is new; else the exact sum is known once
+                // the tree is.
+                if current.is_none() {
+                    fresh_bytes += release.tree.size_bytes;
+                    let title = release.reference().to_string();
+                    content::require_space(self.dir, &title, fresh_bytes)?;
                 }
+                content::keep_release(&dir, release)?;
             }
-            // A requirement we do not know was meant to keep the release away from some devices.
-            other => {
-                return no(format!(
-                    "`{name}` requires `{other}` {wanted}, which this agent cannot judge\n\
-                     help: update the agent first"
-                ));
-            }
+            found.push(Found {
+                target: (*target).to_owned(),
+                to: Installed {
+                    tree: release.tree.id,
+                    release: release.reference(),
+                },
+            });
         }
+        Ok(found)
     }
-    Ok(())
-}
 
-/// Whether version `a` is older than `b`, number by number; what is no number counts as 0.
-fn is_older(a: &str, b: &str) -> bool {
-    let numbers = |text: &str| -> Vec<u64> {
-        let mut numbers: Vec<u64> = text
-            .split(['.', '-', '+'])
-            .map(|part| part.parse().unwrap_or(0))
+    /// The order of the plan.
+    fn solve(&self, releases: &[(&str, Release)]) -> Result<Vec<usize>, Failure> {
+        let coming: Vec<Component> = releases
+            .iter()
+            .map(|(_, release)| Component {
+                release: release.reference(),
+                rules: release.rules(),
+            })
             .collect();
-        while numbers.last() == Some(&0) {
-            numbers.pop();
+        let installed: Vec<Component> = self
+            .machine
+            .installed()
+            .map(|installed| self.component(installed))
+            .collect();
+        compat::solve(&self.facts, &installed, &coming, self.downgrades)
+            .map_err(|problems| refused(&problems))
+    }
+
+    /// What an installed release says is in its slot. One that cannot be read (bit rot) must not
+    /// keep its own repair away.
+    fn component(&self, installed: &Installed) -> Component {
+        let first = self.machine.first_name() == Some(&installed.release.name);
+        let dir = match first {
+            true => self.dir.clone(),
+            false => self.dir.component(&installed.release.name),
+        };
+        let rules = slots::record(&dir, installed.tree)
+            .map(|record| record.update.rules)
+            .inspect_err(|error| tracing::warn!("{error}"))
+            .unwrap_or_default();
+        Component {
+            release: installed.release.clone(),
+            rules,
         }
-        numbers
-    };
-    numbers(a) < numbers(b)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn versions_are_compared_by_their_numbers() {
-        for (a, b) in [
-            ("0.1.0", "0.1.1"),
-            ("0.9", "0.10"),
-            ("1", "1.0.1"),
-            ("0.1.0", "1"),
-        ] {
-            assert!(is_older(a, b), "{a} {b}");
-            assert!(!is_older(b, a), "{b} {a}");
-        }
-        assert!(!is_older("1.0", "1.0.0"));
+/// Whether this agent can run `release` at all.
+fn fits(release: &Release) -> Result<(), Failure> {
+    if FORMS.contains(&release.form.as_str()) {
+        return Ok(());
     }
+    let message = format!(
+        "`{}` has the form `{}`; this agent runs {}",
+        release.reference(),
+        release.form,
+        FORMS.join(", ")
+    );
+    Err(Failure::new(Reason::Incompatible, message))
+}
+
+/// All that is in the way, each once, with what can be done about it.
+fn refused(problems: &[Problem]) -> Failure {
+    let mut text = String::new();
+    for problem in problems {
+        text.push_str(&format!("{problem}\nhelp: {}\n", problem.help()));
+    }
+    Failure::new(Reason::Incompatible, text.trim_end())
 }

@@ -26,7 +26,7 @@ use signal_hook::{
 
 use crate::{
     apply::{self, ApplyArgs},
-    device::{Device, Settings, Waker},
+    device::{Device, DowngradePolicy, Settings, Waker},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
     hold,
@@ -183,6 +183,17 @@ pub struct RunArgs {
     /// Poll this often, e.g. `2s`, whatever the hub says
     #[arg(long, value_name = "TIME", value_parser = parse_time, env = "PYTHEAS_POLL_INTERVAL")]
     pub poll_interval: Option<Duration>,
+    /// The device's model, which releases may require [default: what the hardware says]
+    #[arg(long, value_name = "NAME", env = "PYTHEAS_MODEL")]
+    pub model: Option<String>,
+    /// Whether older releases may take the place of newer ones
+    #[arg(
+        long,
+        value_name = "WHEN",
+        env = "PYTHEAS_DOWNGRADES",
+        default_value = "asked"
+    )]
+    pub downgrades: DowngradePolicy,
     /// Restart the app when it does not say WATCHDOG=1 this often, e.g. `30s`
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     pub watchdog: Option<Duration>,
@@ -373,6 +384,8 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         once: args.once,
         enrolment_key: args.options.key.clone(),
         name: args.options.name.clone(),
+        model: args.model.clone(),
+        downgrades: args.downgrades,
     };
     let device = Device::open(&dir, settings, lock)?;
     service::ready();
@@ -401,6 +414,8 @@ pub(crate) fn run_order(
         once: true,
         enrolment_key: None,
         name: None,
+        model: None,
+        downgrades: DowngradePolicy::default(),
     };
     let mut device = Device::open(dir, settings, lock)?;
     device.detach();

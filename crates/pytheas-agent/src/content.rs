@@ -67,7 +67,7 @@ pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Res
     let objects = dir.objects(to);
     pytheas_durable::create_dir_all(&objects)
         .map_err(|error| device_failure("create", &objects, &error))?;
-    let mut client = Client::open(dir.root(), transport).map_err(metadata_trouble)?;
+    let mut client = Client::open(dir.device(), transport).map_err(metadata_trouble)?;
     let mut fetching = Fetching {
         dir,
         job,

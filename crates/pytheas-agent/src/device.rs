@@ -9,18 +9,20 @@
 //! The machine is saved before each effect begins, so a restart repeats an effect and never skips
 //! one. What must not wait for the network (switching, rolling back, starting the app) does not.
 
+mod apps;
 mod effects;
 mod gate;
+mod migrate;
 mod narrate;
 mod orders;
 mod scrubbing;
 mod talk;
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, BTreeSet, VecDeque},
     io,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
@@ -29,15 +31,15 @@ use std::{
 
 use pytheas_api::ddi::Feedback;
 use pytheas_durable::{FileLock, faults};
-use pytheas_release::TreeId;
-use pytheas_update::{ActionId, Effect, Event, Failure, Machine, State, StoredStateError};
+use pytheas_release::{Name, TreeId};
+use pytheas_update::{ActionId, Effect, Event, Machine, State, StoredStateError};
 use tracing::{error, warn};
 
 use crate::{
     backoff::Backoff,
     enrol,
     error::AgentError,
-    failure::{device_failure, slot_failure},
+    failure::device_failure,
     http::Http,
     hub::Hub,
     identity::Identity,
@@ -47,8 +49,10 @@ use crate::{
     settings::AgentSettings,
     slots,
     status::Live,
-    supervisor::{self, AppEvent, Launch, StopHandle, Supervisor},
+    supervisor::{self, AppEvent, StopHandle, Supervisor},
 };
+
+use self::apps::App;
 
 /// The search for bit rot leaves the device alone for so long after a start.
 const FIRST_SCRUB: Duration = Duration::from_secs(60);
@@ -72,6 +76,22 @@ pub struct Settings {
     pub enrolment_key: Option<String>,
     /// The device's name for people, told when it asks to be accepted.
     pub name: Option<String>,
+    /// The device's model, when the hardware's own word is not wanted.
+    pub model: Option<String>,
+    /// Whether older releases may take the place of newer ones.
+    pub downgrades: DowngradePolicy,
+}
+
+/// Whether older releases may take the place of newer ones on this device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum DowngradePolicy {
+    /// When one of the two releases, or the rollout, allows it
+    #[default]
+    Asked,
+    /// Always
+    Always,
+    /// Only when one of the two releases allows it, whatever the hub says
+    Never,
 }
 
 /// What wakes the agent.
@@ -90,7 +110,7 @@ pub enum Wake {
 pub struct Waker {
     wakes: Sender<Wake>,
     stop: Arc<AtomicBool>,
-    app: Option<StopHandle>,
+    apps: Arc<Mutex<Vec<StopHandle>>>,
 }
 
 impl Waker {
@@ -98,17 +118,31 @@ impl Waker {
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
         // The loop may be waiting for a hub that does not answer; the app need not.
-        if let Some(app) = &self.app {
+        for app in self.handles() {
             app.stop();
         }
         let _ended_already = self.wakes.send(Wake::Stop);
     }
 
-    /// Waits until the app is gone, after [`Self::stop`].
+    /// Waits until the apps are gone, after [`Self::stop`].
     pub fn wait_for_app(&self) {
-        if let Some(app) = &self.app {
+        for app in self.handles() {
             app.stop_and_wait();
         }
+    }
+
+    fn handles(&self) -> Vec<StopHandle> {
+        self.apps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    fn add(&self, app: StopHandle) {
+        self.apps
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(app);
     }
 
     /// Polls now.
@@ -134,15 +168,21 @@ pub struct Device {
     dir: StateDir,
     settings: Settings,
     identity: Identity,
+    /// The device's model, if it has one.
+    model: Option<String>,
     http: Http,
     hub: Option<Hub>,
     machine: Machine,
     /// Events whose outcome could not be saved yet.
     pending: VecDeque<Event>,
-    supervisor: Supervisor,
-    /// What the supervisor was told last.
-    ordered: Option<(TreeId, Option<u8>)>,
-    launch_at: Instant,
+    /// The app that was installed first.
+    first: App,
+    /// The others, by name.
+    others: BTreeMap<Name, App>,
+    /// Releases on probation that have proved that they work.
+    proved: BTreeSet<TreeId>,
+    /// When an app is to be started that failed a moment ago.
+    next_launch: Option<Instant>,
     /// The update from a file that is under way.
     order: Option<Order>,
     /// The one to begin next.
@@ -185,10 +225,10 @@ impl Device {
         let identity = Identity::load(&dir.identity())?;
         let http = enrol::connect(&identity, &settings.agent.network)?;
         let (sender, wakes) = channel();
-        let mut waker = Waker {
+        let waker = Waker {
             wakes: sender,
             stop: Arc::default(),
-            app: None,
+            apps: Arc::default(),
         };
         let events = waker.wakes.clone();
         let supervisor = Supervisor::start(
@@ -203,16 +243,17 @@ impl Device {
             },
         )
         .map_err(AgentError::io("start the supervisor in", dir.root()))?;
-        waker.app = Some(supervisor.stop_handle());
+        waker.add(supervisor.stop_handle());
         let now = Instant::now();
         let interval = settings.poll_interval.unwrap_or(DEFAULT_INTERVAL);
         let mut device = Self {
             hub: Hub::of(&identity, &http),
             machine: Machine::default(),
             pending: VecDeque::new(),
-            supervisor,
-            ordered: None,
-            launch_at: now,
+            first: App::new(dir.clone(), supervisor),
+            others: BTreeMap::new(),
+            proved: BTreeSet::new(),
+            next_launch: None,
             order: None,
             ordered_next: None,
             detached: identity.hub.is_empty(),
@@ -233,6 +274,7 @@ impl Device {
             live: Live::default(),
             polled: false,
             dir: dir.clone(),
+            model: crate::model::find(settings.model.as_deref()),
             settings,
             identity,
             http,
@@ -293,14 +335,19 @@ impl Device {
                 self.wait();
             }
         }
-        self.supervisor.stop();
+        self.stop_all();
         self.show();
         self.hub_backoff.failures() == 0
     }
 
+    fn is_stopping(&self) -> bool {
+        self.waker.stop.load(Ordering::Relaxed)
+    }
+
     /// Leaves what `status` shows.
     fn show(&mut self) {
-        self.live.app = self.supervisor.status();
+        self.live.app = self.first.supervisor.status();
+        self.live.apps = self.other_apps();
         self.live.device_id = Some(self.identity.device_id.to_string());
         self.live.hub = Some(self.identity.hub.clone());
         self.live.accepted = self.identity.token.is_some();
@@ -320,7 +367,11 @@ impl Device {
     fn is_urgent(&self) -> bool {
         matches!(
             self.machine.effect(),
-            Effect::Switch(_) | Effect::RollBack(_) | Effect::Tidy(_)
+            Effect::Snapshot(_)
+                | Effect::Switch(_)
+                | Effect::Migrate { .. }
+                | Effect::RollBack(_)
+                | Effect::Tidy(_)
         )
     }
 
@@ -346,11 +397,25 @@ impl Device {
     /// what was under way is not, and the hub will say again what it wants.
     fn rebuild(&mut self, why: &str) -> Result<Machine, AgentError> {
         let found = slots::recover(&self.dir);
+        let others = self.dir.components();
+        let others = others
+            .iter()
+            .filter_map(|name| slots::recover(&self.dir.component(name)));
+        let others = others.collect();
         let from = match &found {
             Some(_) => "was rebuilt from what runs",
             None => "no whole release was found; roll one out to this device",
         };
-        let machine = Machine::recovered(found);
+        for dir in self.dirs() {
+            // Nobody knows whether it was still needed.
+            if let Ok(Some(kept)) = crate::data::rescue(&dir) {
+                warn!(
+                    "data that was set aside for an update lies in `{}`",
+                    kept.display()
+                );
+            }
+        }
+        let machine = Machine::recovered(found, others);
         let message = format!("the update state was lost and {from} ({why})");
         error!("{message}");
         self.failed(message);
@@ -392,7 +457,9 @@ impl Device {
                     if downloading {
                         return Err(error);
                     }
-                    let _as_far_as_it_goes = slots::tidy(&self.dir, &needed);
+                    for dir in self.dirs() {
+                        let _as_far_as_it_goes = slots::tidy(&dir, &needed);
+                    }
                     self.save(&next)
                 });
                 if let Err(error) = saved {
@@ -416,65 +483,6 @@ impl Device {
         self.live.last_error_ms = Some(crate::clock::now().as_millisecond());
     }
 
-    /// Lets the release run that should be running.
-    fn supervise(&mut self) {
-        if self.waker.stop.load(Ordering::Relaxed) {
-            return; // it was stopped while we waited for the hub
-        }
-        let wanted = match self.machine.state() {
-            State::Switching { .. } | State::RollingBack { .. } => return, // theirs to stop
-            State::Probation {
-                job, tries_left, ..
-            } => Some((job.to.tree, Some(*tries_left))),
-            _ => self.machine.live().map(|live| (live.tree, None)),
-        };
-        // Judged already, but not yet on disk (full?): starting it again would not help.
-        let judged = |e: &Event| {
-            matches!(
-                e,
-                Event::Healthy { .. } | Event::Died { .. } | Event::NotReady { .. }
-            )
-        };
-        if self.pending.iter().any(judged) {
-            return;
-        }
-        let Some((tree, trial)) = wanted.filter(|wanted| self.ordered != Some(*wanted)) else {
-            return;
-        };
-        if Instant::now() < self.launch_at {
-            return;
-        }
-        match slots::record(&self.dir, tree) {
-            Ok(record) => {
-                // A power cut between saving and linking, or a person, may have moved `current`.
-                if slots::current(&self.dir) != Some(tree)
-                    && let Err(error) = slots::point_current(&self.dir, Some(tree))
-                {
-                    return self.cannot_launch(tree, trial, slot_failure(&error));
-                }
-                self.supervisor.launch(Launch::new(tree, record, trial));
-                self.ordered = Some((tree, trial));
-            }
-            Err(error) => self.cannot_launch(tree, trial, slot_failure(&error)),
-        }
-    }
-
-    fn cannot_launch(&mut self, tree: TreeId, trial: Option<u8>, because: Failure) {
-        match trial {
-            Some(tries_left) => self.happen(Event::Died {
-                to: tree,
-                tries_left,
-                because,
-            }),
-            None => {
-                error!("cannot start the current release: {}", because.message());
-                self.failed(because.message().to_owned());
-                self.launch_at = Instant::now() + Duration::from_secs(10);
-                self.suspect();
-            }
-        }
-    }
-
     /// Waits until something happens or is due.
     fn wait(&mut self) {
         let mut until = self.poll_at;
@@ -491,8 +499,8 @@ impl Device {
         if to_tell && self.hub.is_some() {
             until = until.min(self.tell_at);
         }
-        if self.ordered.is_none() && self.machine.live().is_some() && !self.is_urgent() {
-            until = until.min(self.launch_at);
+        if let Some(at) = self.next_launch {
+            until = until.min(at);
         }
         // At least a moment, so that no mistake here can burn a processor.
         let timeout = until
@@ -506,37 +514,6 @@ impl Device {
                 self.effect_at = Instant::now();
             }
             Ok(Wake::Stop) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
-        }
-    }
-
-    fn app_event(&mut self, event: AppEvent) {
-        match event {
-            AppEvent::Healthy { tree } => {
-                self.ordered = Some((tree, None));
-                self.happen(Event::Healthy { to: tree });
-            }
-            AppEvent::Died {
-                tree,
-                tries_left,
-                because,
-            } => {
-                self.ordered = None;
-                // What it needs (a port, a database) may be there a moment later.
-                self.launch_at = Instant::now() + TRY_AGAIN_AFTER;
-                self.happen(Event::Died {
-                    to: tree,
-                    tries_left,
-                    because,
-                });
-            }
-            AppEvent::NotReady { tree, because } => {
-                self.ordered = None;
-                self.happen(Event::NotReady { to: tree, because });
-            }
-            AppEvent::Crashed { because } => {
-                self.failed(because.message().to_owned());
-                self.suspect();
-            }
         }
     }
 
@@ -568,7 +545,10 @@ fn state_point(state: &State) -> &'static str {
         State::Fetching { .. } => "agent:state:fetching",
         State::Staging { .. } => "agent:state:staging",
         State::Verifying { .. } => "agent:state:verifying",
+        State::Preparing { .. } => "agent:state:preparing",
+        State::Snapshotting { .. } => "agent:state:snapshotting",
         State::Switching { .. } => "agent:state:switching",
+        State::Migrating { .. } => "agent:state:migrating",
         State::Probation { .. } => "agent:state:probation",
         State::Committed { .. } => "agent:state:committed",
         State::RollingBack { .. } => "agent:state:rolling-back",

@@ -219,7 +219,7 @@ pub(crate) fn ended(before: &Machine, after: &Machine, now: Timestamp) -> Option
     };
     let job = was.job();
     let target = match was {
-        State::Checking { target, .. } => Some(target.clone()),
+        State::Checking { offer, .. } => Some(offer.target.clone()),
         _ => job.and_then(|job| job.target.clone()),
     };
     // `checked` ends at once when the release is the one that runs.
@@ -266,7 +266,7 @@ pub(crate) fn gone_back_from(entries: &[Entry], action: &ActionId, target: &str)
 #[cfg(test)]
 mod tests {
     use pytheas_release::Sha256;
-    use pytheas_update::{Event, Failure, Installed, Reason};
+    use pytheas_update::{Event, Failure, Found, Installed, Offer, Reason};
 
     use super::*;
 
@@ -294,7 +294,7 @@ mod tests {
     fn wanted(action: &str, target: &str) -> Event {
         Event::Wanted {
             action: Some(action.parse().unwrap()),
-            target: target.into(),
+            offer: Offer::one(target),
         }
     }
 
@@ -304,12 +304,18 @@ mod tests {
         vec![
             wanted(action, version),
             Event::Checked {
-                target: version.into(),
-                to,
+                offer: Offer::one(version),
+                found: vec![Found {
+                    target: version.into(),
+                    to,
+                }],
             },
             Event::Fetched { to: tree },
             Event::Staged { to: tree },
-            Event::Verified { to: tree },
+            Event::Verified {
+                to: tree,
+                migrates: false,
+            },
             Event::Switched { to: tree },
         ]
     }
@@ -337,13 +343,16 @@ mod tests {
         events.push(wanted("4", "y"));
         events.push(wanted("5", "z"));
         events.push(Event::CheckFailed {
-            target: "z".into(),
+            offer: Offer::one("z"),
             because: Failure::new(Reason::Untrusted, "not signed"),
         });
         events.push(wanted("6", "same"));
         events.push(Event::Checked {
-            target: "same".into(),
-            to: installed("1.0"),
+            offer: Offer::one("same"),
+            found: vec![Found {
+                target: "same".into(),
+                to: installed("1.0"),
+            }],
         });
         insta::assert_snapshot!(lived(&mut machine, events).join("\n"), @"
         1970-01-01 00:00:00  committed    app@1.0, action 1

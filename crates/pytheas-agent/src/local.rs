@@ -96,11 +96,15 @@ pub(crate) fn history(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8, Age
 /// [`AgentError`].
 pub(crate) fn rollback(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let asked = request::rollback(&args.state.dir())?;
-    let to = asked.to.to_string();
+    let to = asked.to;
     if args.json {
-        say_json(out, &json!({"to": to, "agent_pid": asked.agent_pid}))?;
+        say_json(
+            out,
+            &json!({"to": to.join(", "), "agent_pid": asked.agent_pid}),
+        )?;
         return Ok(exit::OK);
     }
+    let to = to.join("`, `");
     match asked.agent_pid {
         Some(pid) => say(out, format_args!("agent {pid} goes back to `{to}`\n"))?,
         None => say(out, format_args!("`{to}` runs when the agent starts\n"))?,
@@ -115,36 +119,47 @@ pub(crate) fn rollback(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, Age
 pub(crate) fn verify(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let dir = args.state.dir();
     let machine = load_machine(&dir)?.unwrap_or_default();
-    let Some(current) = machine.current() else {
+    if machine.current().is_none() {
         return Err(AgentError::NothingInstalled {
             dir: dir.root().to_owned(),
         });
+    }
+    let mut all = Vec::new();
+    for installed in machine.installed() {
+        let dir = match machine.first_name() == Some(&installed.release.name) {
+            true => dir.clone(),
+            false => dir.component(&installed.release.name),
+        };
+        let (release, tree) = (installed.release.to_string(), installed.tree);
+        let damage = slots::slot_damage(&dir, tree)?;
+        let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
+            (document.file_count(), document.size_bytes())
+        });
+        if args.json {
+            all.push(json!({
+                "release": release, "tree": tree, "whole": damage.is_none(),
+                "files": files, "size_bytes": bytes, "damage": damage,
+            }));
+            continue;
+        }
+        if let Some(damage) = damage {
+            return Err(AgentError::Damaged { release, damage });
+        }
+        say(
+            out,
+            format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
+        )?;
+    }
+    if !args.json {
+        return Ok(exit::OK);
+    }
+    let is_whole = all.iter().all(|found| found["damage"].is_null());
+    // One app, as on most devices, is told as itself.
+    match all.as_slice() {
+        [one] => say_json(out, one)?,
+        several => say_json(out, &several)?,
     };
-    let (release, tree) = (current.release.to_string(), current.tree);
-    let damage = slots::slot_damage(&dir, tree)?;
-    let (files, bytes) = slots::document(&dir, tree).map_or((0, 0), |document| {
-        (document.file_count(), document.size_bytes())
-    });
-    if args.json {
-        let found = json!({
-            "release": release, "tree": tree, "whole": damage.is_none(),
-            "files": files, "size_bytes": bytes, "damage": damage,
-        });
-        say_json(out, &found)?;
-        return Ok(if damage.is_none() {
-            exit::OK
-        } else {
-            exit::REFUSED
-        });
-    }
-    if let Some(damage) = damage {
-        return Err(AgentError::Damaged { release, damage });
-    }
-    say(
-        out,
-        format_args!("`{release}` is whole: {files} files, {bytes} bytes, tree {tree}\n"),
-    )?;
-    Ok(exit::OK)
+    Ok(if is_whole { exit::OK } else { exit::REFUSED })
 }
 
 /// `logs`: ends when `out` is closed, with `--follow` not before.

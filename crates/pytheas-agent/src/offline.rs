@@ -84,11 +84,11 @@ impl Order {
             return None;
         }
         let release = self.target.rsplitn(3, '/').nth(2).unwrap_or_default();
-        let runs = machine.current().map(|current| {
-            let reference = &current.release;
-            format!("{}/{}", reference.name, reference.version)
+        let runs = machine.installed().any(|installed| {
+            let reference = &installed.release;
+            format!("{}/{}", reference.name, reference.version) == release
         });
-        if runs.as_deref() == Some(release) {
+        if runs {
             return Some(Outcome::Committed);
         }
         let because = machine

@@ -15,7 +15,10 @@
 //! staging/ID/     a tree being put together
 //! slots/ID/       a whole, verified tree; ID.tree its document
 //! current         -> slots/ID
-//! data/           the app's own; never touched
+//! data/           the app's own; set aside before an update that changes it
+//! snapshot/       the data as it was before such an update; snapshot.part/ while it is made
+//! data.part/, data.failed/  data on its way in or out
+//! components/NAME/ the same, from slots/ on, for each further app of the device
 //! logs/app.log    what the app writes, rotated
 //! app.pid         the app's process, to find it again after a crash of the agent
 //! agent.lock      held by the running agent
@@ -23,12 +26,14 @@
 
 use std::path::{Path, PathBuf};
 
-use pytheas_release::{Sha256, TreeId};
+use pytheas_release::{Name, Sha256, TreeId};
 
 /// An agent's state directory.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     root: PathBuf,
+    /// The device's directory, when this is a component's.
+    device: Option<PathBuf>,
 }
 
 impl StateDir {
@@ -38,7 +43,34 @@ impl StateDir {
         let root = root.into();
         Self {
             root: std::path::absolute(&root).unwrap_or(root),
+            device: None,
         }
+    }
+
+    /// `components/NAME/`: where a further app of the device lies.
+    pub fn component(&self, name: &Name) -> Self {
+        let device = self.device();
+        Self {
+            root: device.join("components").join(name.as_str()),
+            device: Some(device.to_owned()),
+        }
+    }
+
+    /// The further apps that have a directory.
+    pub fn components(&self) -> Vec<Name> {
+        let entries = std::fs::read_dir(self.device().join("components"));
+        let mut names: Vec<Name> = entries
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The device's directory, which holds what all its apps share.
+    pub fn device(&self) -> &Path {
+        self.device.as_deref().unwrap_or(&self.root)
     }
 
     /// `/var/lib/pytheas` for root, else `$XDG_STATE_HOME/pytheas` (`~/.local/state/pytheas`).
@@ -177,6 +209,31 @@ impl StateDir {
     /// `data/`.
     pub fn data(&self) -> PathBuf {
         self.root.join("data")
+    }
+
+    /// `snapshot/`: the data as it was before the update under way.
+    pub fn snapshot(&self) -> PathBuf {
+        self.root.join("snapshot")
+    }
+
+    /// Where a snapshot is made, and where one that is no longer needed goes.
+    pub fn snapshot_part(&self) -> PathBuf {
+        self.root.join("snapshot.part")
+    }
+
+    /// Where data is copied before it takes the place of `data/`.
+    pub fn data_part(&self) -> PathBuf {
+        self.root.join("data.part")
+    }
+
+    /// Data that is given up.
+    pub fn data_failed(&self) -> PathBuf {
+        self.root.join("data.failed")
+    }
+
+    /// The process of a hook, as `app.pid`.
+    pub fn hook_pid(&self) -> PathBuf {
+        self.root.join("hook.pid")
     }
 
     /// `logs/`.

@@ -3,8 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use pytheas_durable::FileLock;
-use pytheas_release::ReleaseRef;
-use pytheas_update::{Event, Machine, State};
+use pytheas_update::{Event, Installed, Machine, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
@@ -42,17 +41,26 @@ pub(crate) fn rollback_possible(dir: &StateDir, machine: &Machine) -> Result<(),
             state: machine.state().name().to_owned(),
         });
     }
-    match machine.previous() {
-        Some(previous) if dir.slot(previous.tree).is_dir() => Ok(()),
-        _ => Err(AgentError::NoPrevious),
+    let back = machine.way_back();
+    let is_there = |previous: &&Installed| {
+        let name = &previous.release.name;
+        let dir = match machine.first_name() == Some(name) {
+            true => dir.clone(),
+            false => dir.component(name),
+        };
+        dir.slot(previous.tree).is_dir()
+    };
+    match !back.is_empty() && back.iter().all(is_there) {
+        true => Ok(()),
+        false => Err(AgentError::NoPrevious),
     }
 }
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Asked {
-    /// The release that is to run.
-    pub to: ReleaseRef,
+    /// The releases that are to run.
+    pub to: Vec<String>,
     /// The agent that does it; none runs when absent, and it is done when one starts.
     pub agent_pid: Option<u32>,
 }
@@ -64,10 +72,11 @@ pub(crate) struct Asked {
 pub(crate) fn rollback(dir: &StateDir) -> Result<Asked, AgentError> {
     let machine = load_machine(dir)?.unwrap_or_default();
     rollback_possible(dir, &machine)?;
-    let to = machine
-        .previous()
-        .map(|p| p.release.clone())
-        .ok_or(AgentError::NoPrevious)?;
+    let to: Vec<String> = machine
+        .way_back()
+        .iter()
+        .map(|previous| previous.release.to_string())
+        .collect();
     if let Some(agent) = running_agent(dir) {
         let path = dir.request();
         ask(dir, agent, Wanted::Rollback)?;

@@ -364,7 +364,7 @@ impl Network<'_> {
         let text = |error: &dyn std::error::Error| {
             format!("fetching failed: {}", crate::http::chain(error))
         };
-        let mut client = Client::open(self.dir.root(), self.fetch).map_err(|e| text(&e))?;
+        let mut client = Client::open(self.dir.device(), self.fetch).map_err(|e| text(&e))?;
         client.refresh(crate::clock::now()).map_err(|e| text(&e))?;
         let found = client
             .fetch_release(&target, self.platform)

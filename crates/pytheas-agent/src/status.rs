@@ -3,7 +3,7 @@
 //! The agent leaves what only it knows in `status.json` (format 1); the rest is read from the
 //! files that hold it, so `status` also answers when no agent runs.
 
-use std::{fmt, fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt as _, path::Path};
 
 use jiff::Timestamp;
 use pytheas_release::{ReleaseRef, TreeId};
@@ -45,12 +45,15 @@ pub(crate) struct Live {
     /// When that was.
     #[serde(default)]
     pub last_error_ms: Option<i64>,
-    /// The app.
+    /// The app that was installed first.
     #[serde(default)]
     pub app: AppStatus,
     /// What the update waits for.
     #[serde(default)]
     pub held: Option<String>,
+    /// The others, by name.
+    #[serde(default)]
+    pub apps: BTreeMap<String, AppStatus>,
     /// When this was written.
     #[serde(default)]
     pub written_ms: i64,
@@ -72,7 +75,9 @@ impl Live {
             written_ms: 0,
             ..self.clone()
         };
-        shown.app.uptime_s = shown.app.uptime_s.map(|_| 0);
+        for app in std::iter::once(&mut shown.app).chain(shown.apps.values_mut()) {
+            app.uptime_s = app.uptime_s.map(|_| 0);
+        }
         if self.shown.as_deref() == Some(&shown) {
             return;
         }
@@ -135,6 +140,22 @@ pub struct Status {
     pub damage: Option<String>,
     /// The app; as it was when the agent last wrote about it.
     pub app: AppStatus,
+    /// The device's further apps, by name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub components: Vec<ComponentStatus>,
+}
+
+/// What `status` shows of a further app.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ComponentStatus {
+    /// The committed release.
+    pub release: ReleaseRef,
+    /// Its tree.
+    pub tree: TreeId,
+    /// The release one can go back to.
+    pub previous: Option<ReleaseRef>,
+    /// The app.
+    pub app: AppStatus,
 }
 
 impl Status {
@@ -162,10 +183,29 @@ impl Status {
         } else {
             AppStatus::default()
         };
-        if let Some(uptime) = &mut app.uptime_s {
-            let since = crate::clock::now().as_millisecond() - live.written_ms;
-            *uptime += u64::try_from(since / 1000).unwrap_or(0);
+        let mut apps = match agent_pid {
+            Some(_) => live.apps,
+            None => BTreeMap::new(),
+        };
+        for app in std::iter::once(&mut app).chain(apps.values_mut()) {
+            if let Some(uptime) = &mut app.uptime_s {
+                let since = crate::clock::now().as_millisecond() - live.written_ms;
+                *uptime += u64::try_from(since / 1000).unwrap_or(0);
+            }
         }
+        let components = machine
+            .components()
+            .iter()
+            .map(|(name, component)| ComponentStatus {
+                release: component.current.release.clone(),
+                tree: component.current.tree,
+                previous: component
+                    .previous
+                    .as_ref()
+                    .map(|previous| previous.release.clone()),
+                app: apps.remove(name.as_str()).unwrap_or_default(),
+            })
+            .collect();
         Ok(Self {
             accepted: match &identity {
                 Some(identity) => identity.token.is_some(),
@@ -194,6 +234,7 @@ impl Status {
             last_error: live.last_error,
             last_error_ms: live.last_error_ms,
             app,
+            components,
         })
     }
 }
@@ -324,6 +365,30 @@ impl fmt::Display for Status {
         for guard in &self.app.guards {
             let held = if guard.in_force { "" } else { "not in force: " };
             writeln!(f, "guard      {}: {held}{}", guard.name, guard.detail)?;
+        }
+        for component in &self.components {
+            write!(
+                f,
+                "also       {} (tree {}), ",
+                component.release,
+                component.tree.short()
+            )?;
+            match (component.app.pid, component.app.uptime_s) {
+                (Some(pid), Some(uptime)) => {
+                    let restarts = component.app.restarts;
+                    write!(f, "process {pid}, up {uptime} s, {restarts} restarts")?;
+                    writeln!(
+                        f,
+                        "{}",
+                        if component.app.ready {
+                            ""
+                        } else {
+                            ", not ready"
+                        }
+                    )?;
+                }
+                _ => writeln!(f, "not running")?,
+            }
         }
         writeln!(f, "last poll  {}", when(self.last_poll_ms))?;
         if self.reports_waiting > 0 {

@@ -12,6 +12,7 @@
 
 mod app;
 mod confine;
+mod hook;
 mod leftover;
 mod log;
 mod notify;
@@ -21,6 +22,8 @@ mod worker;
 use std::{
     io,
     os::fd::OwnedFd,
+    path::PathBuf,
+    process::Command,
     sync::{
         Arc, Mutex,
         mpsc::{Sender, channel},
@@ -35,6 +38,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 
 pub use self::confine::{Confinement, Guard};
+pub(crate) use self::hook::{HookRun, Stopped, end_left_over as end_hooks, run as run_hook};
 use self::worker::Worker;
 use crate::paths::StateDir;
 
@@ -56,6 +60,8 @@ pub struct Launch {
     pub env: Vec<(String, String)>,
     /// Set while the release has to prove itself: `tries_left` of the machine.
     pub trial: Option<u8>,
+    /// Instead of the app: the program and arguments of a hook.
+    pub hook: Option<(PathBuf, Vec<String>)>,
 }
 
 impl Launch {
@@ -77,6 +83,27 @@ impl Launch {
             health: record.health,
             env,
             trial,
+            hook: None,
+        }
+    }
+
+    /// What is started.
+    fn command(&self, dir: &StateDir) -> Command {
+        match &self.hook {
+            None => Command::new(dir.current().join(self.entry.as_str())),
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments);
+                command
+            }
+        }
+    }
+
+    /// Where its process is noted.
+    fn pid_file(&self, dir: &StateDir) -> PathBuf {
+        match self.hook {
+            None => dir.app_pid(),
+            Some(_) => dir.hook_pid(),
         }
     }
 }

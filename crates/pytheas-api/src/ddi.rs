@@ -24,6 +24,8 @@ use crate::DeviceId;
 
 /// Chunk metadata: the release's TUF target, `greenhouse/1.1.0/linux-x86_64/release.json`.
 pub const TARGET_KEY: &str = "pytheas.target";
+/// Chunk metadata: `true` when the release may be older than what runs.
+pub const DOWNGRADE_KEY: &str = "pytheas.allow-downgrade";
 /// Chunk metadata: the format of the release document, `1`.
 pub const FORMAT_KEY: &str = "pytheas.format";
 /// `part` of the chunk of a Pytheas release.
@@ -35,6 +37,10 @@ pub const ATTRIBUTE_AGENT: &str = "pytheas.agent";
 pub const ATTRIBUTE_RELEASE: &str = "pytheas.release";
 /// Attribute: the tree that runs.
 pub const ATTRIBUTE_TREE: &str = "pytheas.tree";
+/// Attribute: the device's model.
+pub const ATTRIBUTE_MODEL: &str = "pytheas.model";
+/// Attributes: what runs beside it, `pytheas.component.broker` = `broker@2.0.0`.
+pub const ATTRIBUTE_COMPONENT: &str = "pytheas.component.";
 /// Attribute: the device's platform.
 pub const ATTRIBUTE_PLATFORM: &str = "pytheas.platform";
 

@@ -171,6 +171,9 @@ pub struct DeviceView {
     /// What it says it runs: `greenhouse@1.1.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub release: Option<String>,
+    /// The further apps it says it runs: `broker@2.0.0`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
     /// The tree it says it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tree: Option<String>,

@@ -79,6 +79,14 @@ pub struct RolloutRequest {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
     pub release: Option<ReleaseRef>,
+    /// Further releases that are to run together with `release`: devices switch to all of them or
+    /// to none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<String>))]
+    pub also: Vec<ReleaseRef>,
+    /// Whether devices may go back from a newer release.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_downgrade: bool,
     /// An uploaded artifact: `firmware@7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
@@ -120,6 +128,8 @@ impl RolloutRequest {
     pub fn release(release: ReleaseRef) -> Self {
         Self {
             release: Some(release),
+            also: Vec::new(),
+            allow_downgrade: false,
             artifact: None,
             devices: None,
             groups: one_group(),
@@ -219,8 +229,11 @@ pub struct GroupView {
 pub struct RolloutView {
     /// Its number.
     pub id: i64,
-    /// What is rolled out, `greenhouse@1.1.0`.
+    /// What is rolled out, `greenhouse@1.1.0`; several with `, ` between them.
     pub release: String,
+    /// Whether devices may go back from a newer release.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_downgrade: bool,
     /// Whether that is an uploaded artifact and no Pytheas release.
     pub is_artifact: bool,
     /// Where it stands.

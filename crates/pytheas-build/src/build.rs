@@ -10,7 +10,9 @@ use std::{
 use pytheas_project::{
     Connectivity, Entry, Environment, Project, PythonRequest, Uv, lock::LockReport,
 };
-use pytheas_release::{BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, Version};
+use pytheas_release::{
+    BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, UpdateRules, Version,
+};
 
 use crate::{
     budget::{Budget, largest, shown_bytes},
@@ -244,6 +246,10 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         health: project.settings.health(),
         config: project.settings.config(name),
         interpreter: form.carries_interpreter().then(|| interpreter.record()),
+        update: UpdateRules {
+            rules: project.settings.rules(),
+            hooks: crate::hooks::recorded(&project.settings.hooks, form.name(), &tree_dir)?,
+        },
     };
     let record_file = tree_dir.join(RECORD_FILE);
     scratch::write(&record_file, &record.encode(), Kind::Data)

@@ -93,15 +93,28 @@ impl Form for Bundle {
             &python,
             job.environment,
         )?;
+        for (name, entry) in crate::hooks::entries(&job.project.settings.hooks) {
+            entry_check::check(
+                entry,
+                &app,
+                &job.project.dir,
+                &roots,
+                &python,
+                job.environment,
+            )
+            .map_err(|source| crate::hooks::HookError::entry(name, entry, source))?;
+        }
         warn_of_clashes(job, &app, &site);
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
         startup::add_module(&site)?;
         crate::tools::add(job, into, &site)?;
+        crate::hooks::add(job, into)?;
         // First what goes, then the work on what stays.
         if let Some(keep) = job.slim {
             let mut all = crate::app_packages::keep(job.project, &site);
             all.extend_from_slice(keep);
+            all.extend(crate::hooks::modules(&job.project.settings.hooks));
             crate::slim::cut(job, into, &all)?;
         }
         let stdlib = job.interpreter.stdlib.under(&home);

@@ -43,6 +43,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Tools(#[from] crate::tools::ToolsError),
+    /// A hook that devices could not run.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Hook(#[from] crate::hooks::HookError),
     /// No uv.
     #[error(transparent)]
     #[diagnostic(transparent)]

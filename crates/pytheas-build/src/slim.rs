@@ -88,6 +88,7 @@ fn record(job: &Job<'_>) -> Result<BuildRecord, BuildError> {
         health: job.project.settings.health(),
         config: job.project.settings.config(job.name),
         interpreter: Some(job.interpreter.record()),
+        update: pytheas_release::UpdateRules::default(),
     })
 }
 

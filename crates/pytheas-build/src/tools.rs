@@ -75,14 +75,7 @@ pub(crate) fn add(job: &Job<'_>, into: &Path, site: &Path) -> Result<(), BuildEr
             }
             .into());
         }
-        let root = into.join(TOOLS).join(name);
-        let put = |path: &str, bytes: &[u8], kind| {
-            let path = root.join(path);
-            scratch::write(&path, bytes, kind).map_err(io_error("write", &path))
-        };
-        put(&format!("bin/{name}"), &code, Kind::Program)?;
-        put(LAUNCH_FILE, &launch(job), Kind::Data)?;
-        put(START, start(name, object).as_bytes(), Kind::Data)?;
+        add_root(job, into, &code, name, object)?;
         for (folder, up) in [("bin", ".."), ("python/bin", "../..")] {
             let link = into.join(folder).join(name);
             if let Some(folder) = link.parent() {
@@ -95,6 +88,24 @@ pub(crate) fn add(job: &Job<'_>, into: &Path, site: &Path) -> Result<(), BuildEr
         }
     }
     Ok(())
+}
+
+/// The root of the program `name`, which calls `object`, `module:callable`.
+pub(crate) fn add_root(
+    job: &Job<'_>,
+    into: &Path,
+    code: &[u8],
+    name: &str,
+    object: &str,
+) -> Result<(), BuildError> {
+    let root = into.join(TOOLS).join(name);
+    let put = |path: &str, bytes: &[u8], kind| {
+        let path = root.join(path);
+        scratch::write(&path, bytes, kind).map_err(io_error("write", &path))
+    };
+    put(&format!("bin/{name}"), code, Kind::Program)?;
+    put(LAUNCH_FILE, &launch(job), Kind::Data)?;
+    put(START, start(name, object).as_bytes(), Kind::Data)
 }
 
 /// What the launcher of a program starts; its root lies two folders below the bundle's.

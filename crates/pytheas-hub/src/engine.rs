@@ -78,6 +78,10 @@ pub(crate) struct NewRollout {
     pub(crate) machine: Rollout<DeviceId>,
     /// What each device gets.
     pub(crate) modules: std::collections::BTreeMap<DeviceId, i64>,
+    /// What devices that get a module get with it.
+    pub(crate) also: std::collections::BTreeMap<i64, Vec<i64>>,
+    /// Whether it may be older than what runs.
+    pub(crate) allow_downgrade: bool,
 }
 
 /// What a person does with a rollout.
@@ -134,12 +138,19 @@ impl Engine {
             is_artifact,
             machine,
             modules,
+            also,
+            allow_downgrade,
         } = new;
         let now_ms = change.now_ms;
         let db = &mut *change.tx;
         let id =
             rollouts::add(db, &release, is_artifact, actor, &machine, &modules, now_ms).await?;
-        let detail = format!("{release} to {} devices", machine.members().len());
+        rollouts::add_options(db, id, allow_downgrade, &also).await?;
+        let older = match allow_downgrade {
+            true => ", older ones too",
+            false => "",
+        };
+        let detail = format!("{release} to {} devices{older}", machine.members().len());
         audit::note(db, now_ms, actor, "rollout.start", &id.to_string(), &detail).await?;
         change.taken.insert(id, machine);
         change.feed(id, Event::Begin).await?;

@@ -45,9 +45,11 @@ impl From<ReleasesError> for ApiError {
 
 /// What can be installed, by platform; `None` is an artifact, for whatever device.
 struct Offer {
-    shown: ReleaseRef,
+    shown: String,
     is_artifact: bool,
     modules: BTreeMap<Option<Platform>, i64>,
+    /// What goes with a module, by its number.
+    also: BTreeMap<i64, Vec<i64>>,
 }
 
 impl Offer {
@@ -61,14 +63,17 @@ impl Offer {
         self.modules.get(&Some(platform?.parse().ok()?)).copied()
     }
 
-    fn platforms(&self) -> String {
+    fn there_for(&self) -> String {
         let names: Vec<&str> = self
             .modules
             .keys()
             .flatten()
             .map(Platform::as_str)
             .collect();
-        names.join(", ")
+        match names[..] {
+            [] => "there is no platform that all of them are there for".to_owned(),
+            _ => format!("it is there for {}", names.join(", ")),
+        }
     }
 }
 
@@ -89,8 +94,8 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
     };
     let plan = Plan::new(groups, gates)?;
     let offer = match (&request.release, &request.artifact) {
-        (Some(release), None) => of_release(app, release).await?,
-        (None, Some(artifact)) => of_artifact(app, artifact).await?,
+        (Some(release), None) => of_releases(app, release, &request.also).await?,
+        (None, Some(artifact)) if request.also.is_empty() => of_artifact(app, artifact).await?,
         _ => {
             return Err(ApiError::invalid(
                 "a rollout has either a `release` or an `artifact`",
@@ -109,18 +114,43 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
     let machine = match Rollout::new(plan, order) {
         Err(PlanError::NoDevices) if !offer.is_artifact => {
             let message = format!("no accepted device fits `{}`", offer.shown);
-            return Err(
-                ApiError::invalid(message).help(format!("it is there for {}", offer.platforms()))
-            );
+            return Err(ApiError::invalid(message).help(offer.there_for()));
         }
         other => other?,
     };
     Ok(NewRollout {
-        release: offer.shown.to_string(),
+        release: offer.shown,
         is_artifact: offer.is_artifact,
         machine,
         modules: modules.into_iter().collect(),
+        also: offer.also,
+        allow_downgrade: request.allow_downgrade,
     })
+}
+
+/// Several releases go to devices of the platforms that all of them are there for.
+async fn of_releases(app: &Shared, release: &ReleaseRef, also: &[ReleaseRef]) -> ApiResult<Offer> {
+    let mut offer = of_release(app, release).await?;
+    let mut names = vec![&release.name];
+    for release in also {
+        if names.contains(&&release.name) {
+            let message = format!("the rollout names `{}` twice", release.name);
+            return Err(ApiError::invalid(message).help("name one version of each app"));
+        }
+        names.push(&release.name);
+        let with = of_release(app, release).await?;
+        offer.shown = format!("{}, {release}", offer.shown);
+        offer
+            .modules
+            .retain(|platform, _| with.modules.contains_key(platform));
+        for (platform, lead) in &offer.modules {
+            let beside = with.modules.get(platform);
+            offer.also.entry(*lead).or_default().extend(beside);
+        }
+    }
+    let leads: Vec<i64> = offer.modules.values().copied().collect();
+    offer.also.retain(|lead, _| leads.contains(lead));
+    Ok(offer)
 }
 
 async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
@@ -160,9 +190,10 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
         by_platform.insert(Some(described.platform.clone()), module.id);
     }
     Ok(Offer {
-        shown: release.clone(),
+        shown: release.to_string(),
         is_artifact: false,
         modules: by_platform,
+        also: BTreeMap::new(),
     })
 }
 
@@ -177,9 +208,10 @@ async fn of_artifact(app: &Shared, artifact: &ReleaseRef) -> ApiResult<Offer> {
     };
     let modules = BTreeMap::from([(None, module.id)]);
     Ok(Offer {
-        shown: artifact.clone(),
+        shown: artifact.to_string(),
         is_artifact: true,
         modules,
+        also: BTreeMap::new(),
     })
 }
 
@@ -204,9 +236,7 @@ async fn choose(
         let Some(module) = offer.module_for(platform.as_deref(), true) else {
             let has = platform.as_deref().unwrap_or("no platform");
             let message = format!("`{}` does not fit the device `{id}` ({has})", offer.shown);
-            return Err(
-                ApiError::invalid(message).help(format!("it is there for {}", offer.platforms()))
-            );
+            return Err(ApiError::invalid(message).help(offer.there_for()));
         };
         modules.push((id.clone(), module));
     }

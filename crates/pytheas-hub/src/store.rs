@@ -29,7 +29,10 @@ pub(crate) type Tx = Transaction<'static, Sqlite>;
 pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// Steps from an empty database to this program's; never changed, only added to.
-const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001_first.sql")];
+const MIGRATIONS: &[&str] = &[
+    include_str!("../migrations/0001_first.sql"),
+    include_str!("../migrations/0002_together.sql"),
+];
 
 /// A database that cannot be used.
 #[derive(Debug, Error, Diagnostic)]

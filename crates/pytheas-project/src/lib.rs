@@ -57,8 +57,9 @@ pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
     AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind, ConfigSpec,
-    Day, HealthSpec, IgnoreSpec, LicenceSpec, Millis, ReadySpec, Settings, SlimRule, Target,
-    TestSpec, VersionFrom, VersionSpec,
+    ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec, LicenceSpec,
+    Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target, TestSpec, VersionFrom,
+    VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use test_requirements::TestRequirements;

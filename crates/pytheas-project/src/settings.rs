@@ -26,6 +26,14 @@
 //! groups = ["test"]                   # dependency groups (and `extras`) that the tests need
 //! command = "pytest -q tests/unit"    # how they are run
 //!
+//! [tool.pytheas.requires]             # and `conflicts`: where the release may run
+//! agent = ">=0.2"
+//! model = ["Raspberry Pi 4*"]
+//! broker = ">=2,<3"                   # another app of the device
+//!
+//! [tool.pytheas.hooks]                # run by the device's agent around an update
+//! after-update = { command = "greenhouse.data:migrate", timeout = "2m" }
+//!
 //! [tool.pytheas.health]
 //! ready = "notify"                    # or "http://127.0.0.1:8080/healthz", or "stay-up"
 //! deadline = "60s"
@@ -34,17 +42,21 @@
 
 use std::collections::BTreeMap;
 
-use pytheas_release::{ConfigOption, Health, Name, Platform, Ready, parse_duration_ms};
+use pytheas_release::{
+    ConfigOption, Health, Name, Platform, Ready, compat::Rules, parse_duration_ms,
+};
 use serde::Deserialize;
 
 use crate::{entry::Entry, python::PythonRequest};
 
 mod tables;
+mod update;
 
 pub use tables::{
     AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, Day, IgnoreSpec,
     LicenceSpec, SlimRule, TestSpec, VersionFrom, VersionSpec,
 };
+pub use update::{ConflictsSpec, HookCommand, HookSpec, HooksSpec, RequiresSpec};
 
 /// The table `[tool.pytheas]`; absent parts have their defaults.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -88,6 +100,14 @@ pub struct Settings {
     pub rule: Vec<SlimRule>,
     /// How the project's tests are run.
     pub test: TestSpec,
+    /// What a device must have for the release.
+    pub requires: RequiresSpec,
+    /// What it must not have.
+    pub conflicts: ConflictsSpec,
+    /// Older releases may take its place, and it the place of newer ones, without being asked to.
+    pub allow_downgrade: bool,
+    /// What devices run around an update.
+    pub hooks: HooksSpec,
 }
 
 /// One table `[tool.pytheas.target.NAME]`.
@@ -270,6 +290,15 @@ impl Settings {
                 .health
                 .stay_up
                 .map_or(default.stay_up_ms, |time| time.0),
+        }
+    }
+
+    /// Where a release may run.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            requires: self.requires.0.clone(),
+            conflicts: self.conflicts.0.clone(),
+            allow_downgrade: self.allow_downgrade,
         }
     }
 

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ConfigOption, Health, InterpreterRecord, Name, Platform, RelPath, ReleaseRef, Sha256, TreeId,
-    Version,
+    Version, compat::Rules,
 };
 
 /// A file of the content store: `blobs/<first two digits>/<sha256>`.
@@ -65,9 +65,16 @@ pub struct Release {
     /// Deltas that were made at publish: from the tree a device has.
     #[serde(default)]
     pub deltas: BTreeMap<TreeId, BlobRef>,
-    /// What must be there for this release: `agent` → smallest version.
+    /// What must be there for this release, see [`crate::compat`]. An agent refuses a release with
+    /// a key it does not know.
     #[serde(default)]
     pub requires: BTreeMap<String, String>,
+    /// Components that must not be there: name → versions.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub conflicts: BTreeMap<String, String>,
+    /// See [`Rules::allow_downgrade`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_downgrade: bool,
     /// How the started app proves that it works.
     #[serde(default)]
     pub health: Health,
@@ -126,6 +133,15 @@ impl Release {
         ReleaseRef {
             name: self.name.clone(),
             version: self.version.clone(),
+        }
+    }
+
+    /// What it says about where it may run.
+    pub fn rules(&self) -> Rules {
+        Rules {
+            requires: self.requires.clone(),
+            conflicts: self.conflicts.clone(),
+            allow_downgrade: self.allow_downgrade,
         }
     }
 

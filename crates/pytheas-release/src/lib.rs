@@ -19,11 +19,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod compat;
 pub mod delta;
 mod digest;
 mod document;
 mod health;
+mod hooks;
 mod path;
+mod pep440;
 mod platform;
 mod record;
 mod reference;
@@ -32,8 +35,12 @@ mod tree;
 pub use digest::{Hasher, ParseDigestError, Sha256, TreeId};
 pub use document::{BlobRef, DocumentError, Release, TreeRef, target_name};
 pub use health::{Health, Ready, parse_duration_ms};
+pub use hooks::{HOOK_TIMEOUT_MS, Hook, Hooks};
 pub use path::{PathError, RelPath};
+pub use pep440::{NotPep440, NotSpecifiers, Pep440, Specifiers};
 pub use platform::{Platform, PlatformError};
-pub use record::{BuildRecord, ConfigOption, InterpreterRecord, RECORD_FILE, RecordError};
+pub use record::{
+    BuildRecord, ConfigOption, InterpreterRecord, RECORD_FILE, RecordError, UpdateRules,
+};
 pub use reference::{Name, NameError, ReleaseRef, Version};
 pub use tree::{Entry, Tree, TreeError};

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Health, Name, Platform, RelPath, Version};
+use crate::{Health, Hooks, Name, Platform, RelPath, Version, compat::Rules};
 
 /// Name of the record's file at the root of every built tree.
 pub const RECORD_FILE: &str = "pytheas.json";
@@ -46,6 +46,23 @@ pub struct ConfigOption {
     pub help: String,
 }
 
+/// How the release takes part in updates.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct UpdateRules {
+    /// Where it may run.
+    pub rules: Rules,
+    /// What is run around an update.
+    #[serde(skip_serializing_if = "Hooks::is_empty")]
+    pub hooks: Hooks,
+}
+
+impl UpdateRules {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// The content of `pytheas.json` (format 1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BuildRecord {
@@ -70,6 +87,9 @@ pub struct BuildRecord {
     /// The interpreter inside, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interpreter: Option<InterpreterRecord>,
+    /// How it takes part in updates.
+    #[serde(default, skip_serializing_if = "UpdateRules::is_empty")]
+    pub update: UpdateRules,
 }
 
 /// A `pytheas.json` that cannot be used.

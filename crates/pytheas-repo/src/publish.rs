@@ -27,7 +27,7 @@ use miette::Diagnostic;
 use pytheas_durable::trees::{self, ScanError};
 use pytheas_release::{
     BlobRef, BuildRecord, Entry, Platform, RECORD_FILE, RecordError, RelPath, Release, ReleaseRef,
-    Sha256, Tree, TreeId, TreeRef, target_name,
+    Sha256, Tree, TreeId, TreeRef, compat, target_name,
 };
 
 pub use crate::sign::Validity;
@@ -542,7 +542,12 @@ pub async fn publish(
         },
         index: index_blob,
         deltas,
-        requires: BTreeMap::new(),
+        requires: compat::requires_with_features(
+            &record.update.rules,
+            !record.update.hooks.is_empty(),
+        ),
+        conflicts: record.update.rules.conflicts,
+        allow_downgrade: record.update.rules.allow_downgrade,
         health: record.health,
         config: record.config,
         interpreter: record.interpreter,

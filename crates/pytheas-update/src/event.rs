@@ -1,9 +1,11 @@
 //! What the machine is told ([`Event`]) and what it asks for ([`Effect`]).
+//!
+//! An event about an update of several components names it by the tree of the first.
 
 use pytheas_release::TreeId;
 use serde::{Deserialize, Serialize};
 
-use crate::{ActionId, Failure, Installed, Job, Report};
+use crate::{ActionId, Failure, Found, Job, Offer, Report};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,8 +17,9 @@ pub enum Event {
     Wanted {
         /// The hub's action.
         action: Option<ActionId>,
-        /// The TUF target.
-        target: String,
+        /// What is offered.
+        #[serde(flatten)]
+        offer: Offer,
     },
     /// The hub wants an action given up.
     CancelWanted {
@@ -27,15 +30,17 @@ pub enum Event {
     RollbackWanted,
     /// What was offered is genuine and fits.
     Checked {
-        /// The TUF target.
-        target: String,
-        /// The release it describes.
-        to: Installed,
+        /// What was offered.
+        #[serde(flatten)]
+        offer: Offer,
+        /// The releases, in the order in which they are to be switched to.
+        found: Vec<Found>,
     },
     /// It is not, or does not.
     CheckFailed {
-        /// The TUF target.
-        target: String,
+        /// What was offered.
+        #[serde(flatten)]
+        offer: Offer,
         /// Why.
         because: Failure,
     },
@@ -67,12 +72,50 @@ pub enum Event {
     Verified {
         /// The tree.
         to: TreeId,
+        /// Whether there is more to do than to switch.
+        migrates: bool,
     },
     /// The tree is not whole.
     Damaged {
         /// The tree.
         to: TreeId,
         /// What is wrong.
+        because: Failure,
+    },
+    /// The update may begin.
+    Prepared {
+        /// The tree.
+        to: TreeId,
+    },
+    /// A hook of the new release says that it may not, or there is no room for the data's copy.
+    PrepareFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
+        because: Failure,
+    },
+    /// The data is set aside.
+    Snapshotted {
+        /// The tree.
+        to: TreeId,
+    },
+    /// It could not be; it is as it was.
+    SnapshotFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
+        because: Failure,
+    },
+    /// The data is the new release's.
+    Migrated {
+        /// The tree.
+        to: TreeId,
+    },
+    /// It could not be changed.
+    MigrateFailed {
+        /// The tree.
+        to: TreeId,
+        /// Why.
         because: Failure,
     },
     /// `current` leads to the new slot.
@@ -132,8 +175,8 @@ pub enum Effect<'a> {
     Rest,
     /// Refresh the TUF metadata, read the release, check that it fits.
     Check {
-        /// The TUF target.
-        target: &'a str,
+        /// What is offered.
+        offer: &'a Offer,
     },
     /// Download what is missing.
     Fetch(&'a Job),
@@ -141,8 +184,19 @@ pub enum Effect<'a> {
     Stage(&'a Job),
     /// Check every byte and make it a slot.
     Verify(&'a Job),
+    /// Ask the new release's hooks, and whether there is room for a copy of the data.
+    Prepare(&'a Job),
+    /// Stop the app, set its data aside.
+    Snapshot(&'a Job),
     /// Stop the app, move `current`.
     Switch(&'a Job),
+    /// Let the new release's hooks change the data.
+    Migrate {
+        /// The update.
+        job: &'a Job,
+        /// Whether an earlier try may have changed some of it: put it back first.
+        again: bool,
+    },
     /// Start the app and judge it.
     Prove {
         /// The update.
@@ -152,6 +206,6 @@ pub enum Effect<'a> {
     },
     /// Remove what is no longer needed.
     Tidy(&'a Job),
-    /// Stop the app, move `current` back, start what ran before.
+    /// Stop the app, put back what was set aside, move `current` back.
     RollBack(&'a Job),
 }

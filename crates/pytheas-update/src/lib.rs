@@ -8,7 +8,14 @@
 //!           │            │           │        │  ▲             │           │
 //!           └────────────┴───────────┴────────┴──┼─▶ idle      └──▶ rolling-back ─▶ idle
 //!                                     operator: roll back
+//!
+//! with hooks or data to set aside:
+//! verifying ─▶ preparing ─▶ snapshotting ─▶ switching ─▶ migrating ─▶ probation ─▶ …
+//!                  └──────────────┴─▶ idle                  └─▶ rolling-back ─▶ idle
 //! ```
+//!
+//! An update moves one component or several; those go through every state together, and are
+//! committed or rolled back together.
 //!
 //! What holds at every moment, crashes included (tested by random histories in `tests/`):
 //! - `current` names a release whose tree was verified, byte by byte, before it was ever switched to;
@@ -16,11 +23,11 @@
 //! - an action that was taken up ends in a closing report, kept until the hub has acknowledged it.
 //!
 //! ```
-//! use pytheas_update::{Effect, Event, Machine};
+//! use pytheas_update::{Effect, Event, Machine, Offer};
 //!
 //! let machine = Machine::default().step(Event::Wanted {
 //!     action: Some("7".parse()?),
-//!     target: "greenhouse/1.1.0/linux-x86_64/release.json".into(),
+//!     offer: Offer::one("greenhouse/1.1.0/linux-x86_64/release.json"),
 //! });
 //! assert!(matches!(machine.effect(), Effect::Check { .. }));
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -35,7 +42,7 @@ mod stored;
 
 pub use action::{ActionId, ParseActionIdError};
 pub use event::{Effect, Event};
-pub use machine::Machine;
+pub use machine::{Component, Machine};
 pub use report::{Failure, Outcome, Reason, Refusal, Report};
-pub use state::{Installed, Job, PROBATION_STARTS, State};
+pub use state::{Found, Installed, Job, Offer, PROBATION_STARTS, Part, State};
 pub use stored::StoredStateError;

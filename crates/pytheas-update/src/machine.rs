@@ -3,11 +3,14 @@
 //! An effect may be performed any number of times; an event that does not belong to the state
 //! (late, doubled, of another update) changes nothing.
 
-use pytheas_release::TreeId;
+use std::collections::BTreeMap;
+
+use pytheas_release::{Name, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ActionId, Failure, Installed, Job, Outcome, PROBATION_STARTS, Reason, Refusal, Report, State,
+    ActionId, Failure, Found, Installed, Job, Offer, Outcome, PROBATION_STARTS, Part, Reason,
+    Refusal, Report, State,
     event::{Effect, Event},
 };
 
@@ -16,11 +19,29 @@ const MAX_REFUSED: usize = 16;
 /// Reports waiting for the hub at which no new deployment is taken up.
 const MAX_OUTBOX: usize = 16;
 
+/// A component beside the first one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Component {
+    /// The committed release.
+    pub current: Installed,
+    /// The release before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Installed>,
+}
+
 /// All that a device knows about its releases: the content of `state.json`.
+///
+/// The app that was installed first is `current`; further ones are `components`. An app is known
+/// again by its name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Machine {
     pub(crate) current: Option<Installed>,
     pub(crate) previous: Option<Installed>,
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) components: BTreeMap<Name, Component>,
+    /// What the last update moved, when it moved several: they go back together.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) together: Vec<Name>,
     pub(crate) update: State,
     #[serde(default)]
     pub(crate) outbox: Vec<Report>,
@@ -29,15 +50,26 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine that knows only which release runs: how a device recovers from a lost state.
-    pub fn recovered(current: Option<Installed>) -> Self {
+    /// A machine that knows only which releases run: how a device recovers from a lost state.
+    pub fn recovered(current: Option<Installed>, others: Vec<Installed>) -> Self {
+        let component = |current: Installed| {
+            let name = current.release.name.clone();
+            (
+                name,
+                Component {
+                    current,
+                    previous: None,
+                },
+            )
+        };
         Self {
             current,
+            components: others.into_iter().map(component).collect(),
             ..Self::default()
         }
     }
 
-    /// The committed release.
+    /// The committed release of the first component.
     pub fn current(&self) -> Option<&Installed> {
         self.current.as_ref()
     }
@@ -45,6 +77,34 @@ impl Machine {
     /// The release before it.
     pub fn previous(&self) -> Option<&Installed> {
         self.previous.as_ref()
+    }
+
+    /// The components beside the first one, by name.
+    pub fn components(&self) -> &BTreeMap<Name, Component> {
+        &self.components
+    }
+
+    /// Every committed release.
+    pub fn installed(&self) -> impl Iterator<Item = &Installed> {
+        self.current
+            .iter()
+            .chain(self.components.values().map(|component| &component.current))
+    }
+
+    /// The committed release of a component.
+    pub fn installed_as(&self, name: &Name) -> Option<&Installed> {
+        self.installed()
+            .find(|installed| installed.release.name == *name)
+    }
+
+    /// Name of the first component: the one installed first, or, on a fresh device, the first of
+    /// what is being installed.
+    pub fn first_name(&self) -> Option<&Name> {
+        let coming = || self.update.job().map(|job| &job.to);
+        self.current
+            .as_ref()
+            .or_else(coming)
+            .map(|first| &first.release.name)
     }
 
     /// Where the update stands.
@@ -62,41 +122,81 @@ impl Machine {
         &self.refused
     }
 
-    /// The release that should be running now: the new one from the switch on.
+    /// The release of the first component that should be running now.
     pub fn live(&self) -> Option<&Installed> {
-        match &self.update {
-            State::Switching { job } | State::Probation { job, .. } | State::Committed { job } => {
-                Some(&job.to)
-            }
-            State::RollingBack { job, .. } => job.from.as_ref(),
-            _ => self.current(),
-        }
+        let first = self.first_name()?;
+        self.running()
+            .into_iter()
+            .find(|installed| installed.release.name == *first)
+    }
+
+    /// The releases that should be running now: the new ones from the switch on. In the order in
+    /// which they are started.
+    pub fn running(&self) -> Vec<&Installed> {
+        let moved: Vec<&Installed> = match &self.update {
+            State::Switching { job }
+            | State::Migrating { job, .. }
+            | State::Probation { job, .. }
+            | State::Committed { job } => job.goals().collect(),
+            State::RollingBack { job, .. } => job.origins().collect(),
+            _ => return self.installed().collect(),
+        };
+        let names: Vec<&Name> = self
+            .update
+            .job()
+            .map(|job| job.names().collect())
+            .unwrap_or_default();
+        let stay = self
+            .installed()
+            .filter(|installed| !names.contains(&&installed.release.name));
+        stay.chain(moved).collect()
     }
 
     /// The trees whose slots are needed now.
     pub fn needed(&self) -> Vec<TreeId> {
         let job = self.update.job();
-        [
-            self.current(),
-            self.previous(),
-            job.map(|job| &job.to),
-            job.and_then(|j| j.from.as_ref()),
-        ]
-        .into_iter()
-        .flatten()
-        .map(|installed| installed.tree)
-        .collect()
+        let previous = self
+            .components
+            .values()
+            .filter_map(|component| component.previous.as_ref());
+        self.installed()
+            .chain(self.previous())
+            .chain(previous)
+            .chain(job.into_iter().flat_map(Job::goals))
+            .chain(job.into_iter().flat_map(Job::origins))
+            .map(|installed| installed.tree)
+            .collect()
+    }
+
+    /// What [`Event::RollbackWanted`] leads to: what the last update moved goes back together.
+    pub fn way_back(&self) -> Vec<&Installed> {
+        let first = self.current.as_ref().map(|current| &current.release.name);
+        let names: Vec<&Name> = match self.together.is_empty() {
+            true => first.into_iter().collect(),
+            false => self.together.iter().collect(),
+        };
+        let previous = |name: &Name| match first == Some(name) {
+            true => self.previous.as_ref(),
+            false => self.components.get(name)?.previous.as_ref(),
+        };
+        names.into_iter().filter_map(previous).collect()
     }
 
     /// What is to be done now.
     pub fn effect(&self) -> Effect<'_> {
         match &self.update {
             State::Idle => Effect::Rest,
-            State::Checking { target, .. } => Effect::Check { target },
+            State::Checking { offer, .. } => Effect::Check { offer },
             State::Fetching { job } => Effect::Fetch(job),
             State::Staging { job } => Effect::Stage(job),
             State::Verifying { job } => Effect::Verify(job),
+            State::Preparing { job } => Effect::Prepare(job),
+            State::Snapshotting { job } => Effect::Snapshot(job),
             State::Switching { job } => Effect::Switch(job),
+            State::Migrating { job, tries_left } => Effect::Migrate {
+                job,
+                again: *tries_left + 1 < PROBATION_STARTS,
+            },
             State::Probation {
                 job, tries_left, ..
             } => Effect::Prove {
@@ -120,38 +220,34 @@ impl Machine {
                 }
                 state
             }
-            (state, E::Wanted { action, target }) => self.wanted(state, action, target),
+            (state, E::Wanted { action, offer }) => self.wanted(state, action, offer),
             (state, E::CancelWanted { action }) => self.cancel(state, action),
-            (S::Idle, E::RollbackWanted) => match self.previous.clone() {
-                Some(to) => {
-                    let from = self.current.clone();
-                    S::Verifying {
-                        job: Job {
-                            action: None,
-                            target: None,
-                            from,
-                            to,
-                            attempt: 0,
-                        },
-                    }
-                }
-                None => S::Idle,
-            },
+            (S::Idle, E::RollbackWanted) => self.back(),
 
-            (S::Checking { action, target }, E::Checked { target: of, to }) if of == target => {
-                self.checked(action, target, to)
+            (S::Checking { action, offer }, E::Checked { offer: of, found }) if of == offer => {
+                self.checked(action, found)
             }
-            (
-                S::Checking { action, target },
-                E::CheckFailed {
-                    target: of,
-                    because,
-                },
-            ) if of == target => self.failed(action, None, because),
+            (S::Checking { action, offer }, E::CheckFailed { offer: of, because })
+                if of == offer =>
+            {
+                self.failed(action, None, because)
+            }
 
             (S::Fetching { job }, E::Fetched { to }) if to == job.to.tree => S::Staging { job },
             (S::Staging { job }, E::Staged { to }) if to == job.to.tree => S::Verifying { job },
-            (S::Verifying { job }, E::Verified { to }) if to == job.to.tree => S::Switching { job },
+            (S::Verifying { job }, E::Verified { to, migrates }) if to == job.to.tree => {
+                let job = Job { migrates, ..job };
+                match migrates {
+                    true => S::Preparing { job },
+                    false => S::Switching { job },
+                }
+            }
+            (S::Preparing { job }, E::Prepared { to }) if to == job.to.tree => {
+                S::Snapshotting { job }
+            }
+            (S::Snapshotting { job }, E::Snapshotted { to }) if to == job.to.tree => {
+                S::Switching { job }
+            }
             // Damage is fetched anew once; a second time it is no accident. A slot that an
             // operator wants back cannot be fetched: nobody said which target it came from.
             (S::Verifying { job }, E::Damaged { to, .. })
@@ -164,15 +260,38 @@ impl Machine {
             (S::Fetching { job }, E::FetchFailed { to, because })
             | (S::Staging { job }, E::StageFailed { to, because })
             | (S::Verifying { job }, E::Damaged { to, because })
+            | (S::Preparing { job }, E::PrepareFailed { to, because })
+            | (S::Snapshotting { job }, E::SnapshotFailed { to, because })
                 if to == job.to.tree =>
             {
-                self.failed(job.action, Some(job.to), because)
+                let action = job.action.clone();
+                self.failed(action, Some(job), because)
             }
 
-            (S::Switching { job }, E::Switched { to }) if to == job.to.tree => S::Probation {
-                job,
-                tries_left: PROBATION_STARTS - 1,
-                last: None,
+            (S::Switching { job }, E::Switched { to }) if to == job.to.tree => match job.migrates {
+                true => S::Migrating {
+                    job,
+                    tries_left: PROBATION_STARTS - 1,
+                },
+                false => on_probation(job),
+            },
+            (S::Migrating { job, .. }, E::Migrated { to }) if to == job.to.tree => {
+                on_probation(job)
+            }
+            (S::Migrating { job, .. }, E::MigrateFailed { to, because }) if to == job.to.tree => {
+                S::RollingBack { job, because }
+            }
+            // As with a start on probation: a migration that takes the device down is given up.
+            (S::Migrating { job, tries_left }, E::Restarted) => match tries_left.checked_sub(1) {
+                Some(tries_left) => S::Migrating { job, tries_left },
+                None => {
+                    let message = format!(
+                        "the device or its agent ended while {} changed the data",
+                        job.title()
+                    );
+                    let because = Failure::new(Reason::Hook, message);
+                    S::RollingBack { job, because }
+                }
             },
             (S::Switching { job }, E::SwitchFailed { to, because }) if to == job.to.tree => {
                 S::RollingBack { job, because }
@@ -206,8 +325,8 @@ impl Machine {
                     Failure::new(
                         Reason::Died,
                         format!(
-                            "the device or its agent ended while `{}` was starting",
-                            job.to.release
+                            "the device or its agent ended while {} was starting",
+                            job.title()
                         ),
                     )
                 });
@@ -215,7 +334,8 @@ impl Machine {
             }
 
             (S::RollingBack { job, because }, E::RolledBack { from }) if from == job.to.tree => {
-                self.failed(job.action, Some(job.to), because)
+                let action = job.action.clone();
+                self.failed(action, Some(job), because)
             }
             (S::Committed { job }, E::Tidied { current }) if current == job.to.tree => S::Idle,
             (state, _) => state,
@@ -223,7 +343,7 @@ impl Machine {
         self
     }
 
-    fn wanted(&mut self, state: State, action: Option<ActionId>, target: String) -> State {
+    fn wanted(&mut self, state: State, action: Option<ActionId>, offer: Offer) -> State {
         // Known already: being worked on, or its end not yet told.
         if action.is_some() && state.action() == action.as_ref()
             || action
@@ -253,7 +373,7 @@ impl Machine {
             let because = Failure::new(Reason::Superseded, "another deployment took its place");
             self.report(Some(old.clone()), Outcome::Failed { because });
         }
-        State::Checking { action, target }
+        State::Checking { action, offer }
     }
 
     fn cancel(&mut self, state: State, action: ActionId) -> State {
@@ -276,50 +396,138 @@ impl Machine {
         if working { State::Idle } else { state }
     }
 
-    fn checked(&mut self, action: Option<ActionId>, target: String, to: Installed) -> State {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.tree == to.tree)
-        {
-            // Same files, perhaps under a new version: there is nothing to move.
-            let message = format!("`{}` is running already", to.release);
-            self.current = Some(to);
+    fn checked(&mut self, action: Option<ActionId>, found: Vec<Found>) -> State {
+        let mut parts = Vec::new();
+        let mut running = Vec::new();
+        for Found { target, to } in found {
+            let from = self.installed_as(&to.release.name).cloned();
+            if from.as_ref().is_some_and(|from| from.tree == to.tree) {
+                // Same files, perhaps under a new version: there is nothing to move.
+                running.push(format!("`{}`", to.release));
+                self.set_current(to);
+            } else {
+                let target = Some(target);
+                parts.push(Part { target, from, to });
+            }
+        }
+        if parts.is_empty() {
+            let verb = if running.len() == 1 { "is" } else { "are" };
+            let message = format!("{} {verb} running already", running.join(", "));
             self.report(action, Outcome::Succeeded { message });
             return State::Idle;
         }
+        let Part { target, from, to } = parts.remove(0);
         State::Fetching {
             job: Job {
                 action,
-                target: Some(target),
-                from: self.current.clone(),
+                target,
+                from,
                 to,
                 attempt: 0,
+                also: parts,
+                migrates: false,
             },
         }
     }
 
+    fn back(&self) -> State {
+        let from = |to: &Installed| self.installed_as(&to.release.name).cloned();
+        let mut parts = self.way_back().into_iter().map(|to| Part {
+            target: None,
+            from: from(to),
+            to: to.clone(),
+        });
+        let Some(Part { target, from, to }) = parts.next() else {
+            return State::Idle;
+        };
+        State::Verifying {
+            job: Job {
+                action: None,
+                target,
+                from,
+                to,
+                attempt: 0,
+                also: parts.collect(),
+                migrates: false,
+            },
+        }
+    }
+
+    /// Notes what is committed for its component, and returns what was before.
+    fn set_current(&mut self, to: Installed) -> Option<Installed> {
+        let name = to.release.name.clone();
+        let first = self
+            .current
+            .as_ref()
+            .is_none_or(|current| current.release.name == name);
+        if first {
+            return self.current.replace(to);
+        }
+        match self.components.get_mut(&name) {
+            Some(component) => Some(std::mem::replace(&mut component.current, to)),
+            None => {
+                let fresh = Component {
+                    current: to,
+                    previous: None,
+                };
+                self.components.insert(name, fresh);
+                None
+            }
+        }
+    }
+
+    /// Where the release before a component's committed one is noted.
+    fn previous_of(&mut self, name: &Name) -> Option<&mut Option<Installed>> {
+        if self
+            .current
+            .as_ref()
+            .is_some_and(|current| current.release.name == *name)
+        {
+            return Some(&mut self.previous);
+        }
+        self.components
+            .get_mut(name)
+            .map(|component| &mut component.previous)
+    }
+
     fn commit(&mut self, job: Job) -> State {
-        self.previous = job.from.clone();
-        self.current = Some(job.to.clone());
+        let parts: Vec<Job> = job.each().collect();
+        for part in &parts {
+            self.set_current(part.to.clone());
+            if let Some(previous) = self.previous_of(&part.to.release.name) {
+                previous.clone_from(&part.from);
+            }
+        }
+        // The first component alone is what goes back when nothing is noted.
+        let names: Vec<Name> = job.names().cloned().collect();
+        let first = self.current.as_ref().map(|current| &current.release.name);
+        self.together = match names.as_slice() {
+            [name] if Some(name) == first => Vec::new(),
+            _ => names,
+        };
         self.refused
-            .retain(|refused| refused.tree != Some(job.to.tree));
-        let message = format!("`{}` runs and is committed", job.to.release);
+            .retain(|refused| parts.iter().all(|part| refused.tree != Some(part.to.tree)));
+        let (verb, is) = match parts.len() {
+            1 => ("runs", "is"),
+            _ => ("run", "are"),
+        };
+        let message = format!("{} {verb} and {is} committed", job.title());
         self.report(job.action.clone(), Outcome::Succeeded { message });
         State::Committed { job }
     }
 
-    fn failed(
-        &mut self,
-        action: Option<ActionId>,
-        to: Option<Installed>,
-        because: Failure,
-    ) -> State {
-        let (tree, release) = to.map(|to| (to.tree, to.release)).unzip();
+    fn failed(&mut self, action: Option<ActionId>, job: Option<Job>, because: Failure) -> State {
         // A slot that failed as the way back is no way back.
-        if self.previous.as_ref().map(|previous| previous.tree) == tree {
-            self.previous = None;
+        for goal in job.iter().flat_map(Job::goals) {
+            if let Some(previous) = self.previous_of(&goal.release.name)
+                && previous
+                    .as_ref()
+                    .is_some_and(|previous| previous.tree == goal.tree)
+            {
+                *previous = None;
+            }
         }
+        let (tree, release) = job.map(|job| (job.to.tree, job.to.release)).unzip();
         self.refused.push(Refusal {
             action: action.clone(),
             tree,
@@ -345,6 +553,14 @@ impl Machine {
         if !self.outbox.contains(&report) {
             self.outbox.push(report);
         }
+    }
+}
+
+fn on_probation(job: Job) -> State {
+    State::Probation {
+        job,
+        tries_left: PROBATION_STARTS - 1,
+        last: None,
     }
 }
 

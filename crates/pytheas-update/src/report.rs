@@ -30,6 +30,8 @@ pub enum Reason {
     Died,
     /// The app did not prove in time that it works.
     NotReady,
+    /// A hook of the release failed, or took too long.
+    Hook,
     /// Another deployment took its place.
     Superseded,
 }

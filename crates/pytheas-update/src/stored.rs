@@ -16,14 +16,18 @@
 use pytheas_release::Sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::Machine;
+use crate::{Machine, State};
 
+/// What every agent reads.
 const FORMAT: u32 = 1;
 /// What stands before and after the check.
 const BEFORE_CHECK: &[u8] = b"{\n  \"check\": \"";
 const AFTER_CHECK: &[u8] = b"\",\n";
 /// Bytes of the hash that the check is.
 const CHECK_LEN: usize = 8;
+/// With several components, several releases in one update, or data set aside: an agent that knows
+/// none of that must not take the state up.
+const FORMAT_TOGETHER: u32 = 2;
 
 /// A `state.json` that cannot be used.
 #[derive(Debug, thiserror::Error, miette::Diagnostic)]
@@ -47,7 +51,9 @@ pub enum StoredStateError {
     )]
     Damaged,
     /// Written by a newer agent.
-    #[error("the stored update state has format {0}; this agent reads format {FORMAT}")]
+    #[error(
+        "the stored update state has format {0}; this agent reads formats {FORMAT} and {FORMAT_TOGETHER}"
+    )]
     #[diagnostic(
         code(pytheas::update::state_format),
         help("run the newer agent again, or install the one that wrote this state")
@@ -68,10 +74,23 @@ struct Envelope {
 }
 
 impl Machine {
+    fn format(&self) -> u32 {
+        let beyond = match self.state() {
+            State::Checking { offer, .. } => !offer.also.is_empty() || offer.downgrade,
+            state => state
+                .job()
+                .is_some_and(|job| job.migrates || !job.also.is_empty()),
+        };
+        match beyond || !self.components.is_empty() || !self.together.is_empty() {
+            true => FORMAT_TOGETHER,
+            false => FORMAT,
+        }
+    }
+
     /// The machine as it is stored: pretty JSON with a check and a final newline.
     pub fn encode(&self) -> Vec<u8> {
         let written = Written {
-            format: FORMAT,
+            format: self.format(),
             machine: self,
         };
         let mut bytes = serde_json::to_vec_pretty(&written).expect("all keys are strings");
@@ -92,7 +111,7 @@ impl Machine {
             return Err(StoredStateError::Damaged);
         }
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(StoredStateError::Parse)?;
-        if envelope.format != FORMAT {
+        if !(FORMAT..=FORMAT_TOGETHER).contains(&envelope.format) {
             return Err(StoredStateError::Format(envelope.format));
         }
         serde_json::from_slice(bytes).map_err(StoredStateError::Parse)
@@ -119,10 +138,10 @@ mod tests {
 
     #[test]
     fn the_stored_form_is_fixed() {
-        let target = "greenhouse/1.1.0/linux-x86_64/release.json".to_owned();
+        let offer = crate::Offer::one("greenhouse/1.1.0/linux-x86_64/release.json");
         let machine = Machine::default().step(crate::Event::Wanted {
             action: Some("7".parse().unwrap()),
-            target,
+            offer,
         });
         insta::assert_snapshot!(String::from_utf8(machine.encode()).unwrap(), @r#"
         {
@@ -167,7 +186,10 @@ mod tests {
             ("", "does not parse"),
             ("{}", "does not parse"),
             ("{\"format\": 1}", "does not parse"),
-            ("{\"format\": 2}", "has format 2; this agent reads format 1"),
+            (
+                "{\"format\": 3}",
+                "has format 3; this agent reads formats 1 and 2",
+            ),
             (
                 r#"{"format":1,"current":null,"previous":null,"update":{"state":"flying"}}"#,
                 "does not parse",

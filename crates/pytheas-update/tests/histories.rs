@@ -7,9 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
+use pytheas_release::Name;
 use pytheas_release::{Sha256, TreeId};
 use pytheas_update::{
-    ActionId, Effect, Event, Failure, Installed, Machine, Outcome, Reason, Report, State,
+    ActionId, Effect, Event, Failure, Found, Installed, Job, Machine, Offer, Outcome, Reason,
+    Report, State,
 };
 
 /// Where an agent is killed within one round of save, effect, step.
@@ -32,13 +34,23 @@ enum End {
 
 #[derive(Debug, Clone)]
 enum Action {
-    Offer { release: u8 },
+    /// Releases of one component, or of two together.
+    Offer {
+        releases: Vec<u8>,
+    },
     Repeat,
     Cancel,
     OperatorRollback,
-    Round { end: End, cut: Cut },
-    Deliver { lost: bool },
-    Late { which: usize },
+    Round {
+        end: End,
+        cut: Cut,
+    },
+    Deliver {
+        lost: bool,
+    },
+    Late {
+        which: usize,
+    },
     Kill,
 }
 
@@ -51,7 +63,8 @@ fn actions() -> impl Strategy<Value = Vec<Action>> {
         1 => Just(Cut::AfterEffect),
     ];
     let action = prop_oneof![
-        3 => (0..5u8).prop_map(|release| Action::Offer { release }),
+        3 => (0..5u8).prop_map(|release| Action::Offer { releases: vec![release] }),
+        2 => (0..5u8, 5..8u8).prop_map(|(app, broker)| Action::Offer { releases: vec![broker, app] }),
         1 => Just(Action::Repeat),
         1 => Just(Action::Cancel),
         1 => Just(Action::OperatorRollback),
@@ -69,7 +82,11 @@ struct Device {
     machine: Machine,
     saved: Vec<u8>,
     slots: BTreeSet<TreeId>,
-    link: Option<TreeId>,
+    links: BTreeMap<Name, TreeId>,
+    /// Which release each component's data is for.
+    data: BTreeMap<Name, Data>,
+    /// Data that was set aside.
+    aside: BTreeMap<Name, Data>,
     fetched: BTreeSet<TreeId>,
     staged: BTreeSet<TreeId>,
     starts: BTreeMap<(Option<ActionId>, TreeId), u32>,
@@ -82,10 +99,20 @@ struct Device {
     failed: BTreeSet<TreeId>,
 }
 
+/// The app's data: of the release that wrote it, or half way to another.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Data {
+    None,
+    Of(TreeId),
+    Torn,
+}
+
+/// Releases from 5 on are of another component; some have hooks.
 fn installed(release: u8) -> Installed {
+    let name = if release < 5 { "app" } else { "broker" };
     Installed {
         tree: TreeId(Sha256::of(&[release])),
-        release: format!("app@{release}").parse().unwrap(),
+        release: format!("{name}@{release}").parse().unwrap(),
     }
 }
 
@@ -123,10 +150,12 @@ impl Device {
     fn watch(&mut self) {
         match self.machine.state() {
             State::RollingBack { job, .. } => {
-                self.failed.insert(job.to.tree);
+                self.failed.extend(job.goals().map(|goal| goal.tree));
             }
             State::Committed { job } => {
-                self.failed.remove(&job.to.tree);
+                for goal in job.goals() {
+                    self.failed.remove(&goal.tree);
+                }
             }
             _ => {}
         }
@@ -155,17 +184,18 @@ impl Device {
         let well = end == End::Well;
         Some(match self.machine.effect() {
             Effect::Rest => return None,
-            Effect::Check { target } => {
-                let target = target.to_owned();
-                let release = target.split('/').nth(1).unwrap().parse().unwrap();
+            Effect::Check { offer } => {
+                let offer = offer.clone();
+                let found = offer.targets().map(|target| Found {
+                    target: target.to_owned(),
+                    to: installed(target.split('/').nth(1).unwrap().parse().unwrap()),
+                });
+                let found = found.collect();
                 if well {
-                    Event::Checked {
-                        target,
-                        to: installed(release),
-                    }
+                    Event::Checked { offer, found }
                 } else {
                     Event::CheckFailed {
-                        target,
+                        offer,
                         because: because(),
                     }
                 }
@@ -178,41 +208,98 @@ impl Device {
                         because: because(),
                     });
                 }
-                self.fetched.insert(to);
+                self.fetched.extend(job.goals().map(|goal| goal.tree));
                 Event::Fetched { to }
             }
             Effect::Stage(job) => {
                 let to = job.to.tree;
-                if !well || !self.fetched.contains(&to) && !self.slots.contains(&to) {
+                let mut goals = job.goals().map(|goal| goal.tree);
+                if !well || !goals.all(|to| self.fetched.contains(&to) || self.slots.contains(&to))
+                {
                     return Some(Event::StageFailed {
                         to,
                         because: because(),
                     });
                 }
-                self.staged.insert(to);
+                self.staged.extend(job.goals().map(|goal| goal.tree));
                 Event::Staged { to }
             }
             Effect::Verify(job) => {
                 let to = job.to.tree;
-                if !well || !self.staged.contains(&to) && !self.slots.contains(&to) {
+                let mut goals = job.goals().map(|goal| goal.tree);
+                if !well || !goals.all(|to| self.staged.contains(&to) || self.slots.contains(&to)) {
                     return Some(Event::Damaged {
                         to,
                         because: because(),
                     });
                 }
-                self.staged.remove(&to);
-                self.slots.insert(to);
-                Event::Verified { to }
+                for goal in job.goals() {
+                    self.staged.remove(&goal.tree);
+                    self.slots.insert(goal.tree);
+                }
+                let migrates = job
+                    .goals()
+                    .any(|goal| goal.tree.0.as_bytes()[0].is_multiple_of(2));
+                Event::Verified { to, migrates }
+            }
+            Effect::Prepare(job) => {
+                let to = job.to.tree;
+                match well {
+                    true => Event::Prepared { to },
+                    false => Event::PrepareFailed {
+                        to,
+                        because: because(),
+                    },
+                }
+            }
+            Effect::Snapshot(job) => {
+                let to = job.to.tree;
+                for name in job.names() {
+                    let data = self.data.get(name).copied().unwrap_or(Data::None);
+                    self.aside.insert(name.clone(), data);
+                    if !well {
+                        return Some(Event::SnapshotFailed {
+                            to,
+                            because: because(),
+                        });
+                    }
+                }
+                Event::Snapshotted { to }
+            }
+            Effect::Migrate { job, again } => {
+                let to = job.to.tree;
+                for part in job.each() {
+                    let name = part.to.release.name.clone();
+                    if again {
+                        self.data.insert(name.clone(), self.aside[&name]);
+                    }
+                    let expected = part.from.map_or(Data::None, |from| Data::Of(from.tree));
+                    assert_eq!(
+                        self.data.get(&name).copied().unwrap_or(Data::None),
+                        expected
+                    );
+                    if !well {
+                        self.data.insert(name, Data::Torn);
+                        return Some(Event::MigrateFailed {
+                            to,
+                            because: because(),
+                        });
+                    }
+                    self.data.insert(name, Data::Of(part.to.tree));
+                }
+                Event::Migrated { to }
             }
             Effect::Switch(job) => {
                 let to = job.to.tree;
-                if !well {
-                    return Some(Event::SwitchFailed {
-                        to,
-                        because: because(),
-                    });
+                for goal in job.goals() {
+                    self.links.insert(goal.release.name.clone(), goal.tree);
+                    if !well {
+                        return Some(Event::SwitchFailed {
+                            to,
+                            because: because(),
+                        });
+                    }
                 }
-                self.link = Some(to);
                 Event::Switched { to }
             }
             Effect::Prove { job, tries_left } => {
@@ -236,31 +323,54 @@ impl Device {
                 let needed = self.machine.needed();
                 self.slots.retain(|slot| needed.contains(slot));
                 self.fetched.clear();
+                self.aside.clear();
+                for goal in job.goals() {
+                    // Without a migration the release finds its way with the data there is.
+                    self.data
+                        .insert(goal.release.name.clone(), Data::Of(goal.tree));
+                }
                 Event::Tidied { current }
             }
             Effect::RollBack(job) => {
                 let from = job.to.tree;
-                self.link = job.from.as_ref().map(|from| from.tree);
+                let job = job.clone();
+                self.put_back(&job);
                 Event::RolledBack { from }
             }
         })
     }
 
+    fn put_back(&mut self, job: &Job) {
+        for part in job.each().collect::<Vec<_>>().into_iter().rev() {
+            let name = part.to.release.name;
+            if let Some(aside) = self.aside.remove(&name).filter(|_| job.migrates) {
+                self.data.insert(name.clone(), aside);
+            }
+            match part.from {
+                Some(from) => self.links.insert(name, from.tree),
+                None => self.links.remove(&name),
+            };
+        }
+    }
+
     fn act(&mut self, action: Action) {
         match action {
-            Action::Offer { release } => {
+            Action::Offer { releases } => {
                 let action: ActionId = (self.hub_said.len() + 1).to_string().parse().unwrap();
                 self.hub_said.push(action.clone());
                 self.happen(Event::Wanted {
                     action: Some(action),
-                    target: target(release),
+                    offer: Offer {
+                        also: releases[1..].iter().copied().map(target).collect(),
+                        ..Offer::one(target(releases[0]))
+                    },
                 });
             }
             Action::Repeat => {
                 if let Some(action) = self.hub_said.last().cloned() {
                     self.happen(Event::Wanted {
                         action: Some(action),
-                        target: target(1),
+                        offer: Offer::one(target(1)),
                     });
                 }
             }
@@ -270,10 +380,8 @@ impl Device {
                 }
             }
             Action::OperatorRollback => {
-                let there = self
-                    .machine
-                    .previous()
-                    .is_some_and(|p| self.slots.contains(&p.tree));
+                let back = self.machine.way_back();
+                let there = back.iter().all(|back| self.slots.contains(&back.tree));
                 if there {
                     self.happen(Event::RollbackWanted);
                 }
@@ -307,8 +415,14 @@ fn speaks_of(event: &Event, tree: TreeId) -> bool {
         | Event::FetchFailed { to, .. }
         | Event::Staged { to }
         | Event::StageFailed { to, .. }
-        | Event::Verified { to }
+        | Event::Verified { to, .. }
         | Event::Damaged { to, .. }
+        | Event::Prepared { to }
+        | Event::PrepareFailed { to, .. }
+        | Event::Snapshotted { to }
+        | Event::SnapshotFailed { to, .. }
+        | Event::Migrated { to }
+        | Event::MigrateFailed { to, .. }
         | Event::Switched { to }
         | Event::SwitchFailed { to, .. }
         | Event::Healthy { to }
@@ -322,13 +436,13 @@ fn speaks_of(event: &Event, tree: TreeId) -> bool {
 
 /// `current` on disk leads to a slot, and only verified trees are slots.
 fn invariant_current_is_a_complete_verified_tree(device: &Device) {
-    if let Some(link) = device.link {
+    for link in device.links.values() {
         assert!(
-            device.slots.contains(&link),
+            device.slots.contains(link),
             "current leads to {link}, which is no slot"
         );
     }
-    if let Some(live) = device.machine.live() {
+    for live in device.machine.running() {
         assert!(
             device.slots.contains(&live.tree),
             "live is {}, which is no slot",
@@ -337,24 +451,32 @@ fn invariant_current_is_a_complete_verified_tree(device: &Device) {
     }
 }
 
-/// A device that once ran a release always runs one.
+/// A component that once ran a release always runs one.
 fn invariant_a_device_with_a_release_never_loses_it(device: &Device) {
-    if device.machine.current().is_some() {
-        assert!(device.link.is_some());
+    for installed in device.machine.installed() {
+        assert!(device.links.contains_key(&installed.release.name));
     }
 }
 
-/// At rest, `current` is the committed release, and not one whose last probation failed.
+/// At rest, every component runs its committed release, and none whose last probation failed; its
+/// data is that release's.
 fn invariant_a_failed_release_never_stays_current(device: &Device) {
     if matches!(device.machine.state(), State::Idle) {
-        assert_eq!(
-            device.link,
-            device.machine.current().map(|current| current.tree)
-        );
-        if let Some(link) = device.link {
+        let committed: BTreeMap<Name, TreeId> = device
+            .machine
+            .installed()
+            .map(|installed| (installed.release.name.clone(), installed.tree))
+            .collect();
+        assert_eq!(device.links, committed);
+        for (name, link) in &device.links {
             assert!(
-                !device.failed.contains(&link),
+                !device.failed.contains(link),
                 "{link} failed and is current"
+            );
+            assert_eq!(
+                device.data.get(name),
+                Some(&Data::Of(*link)),
+                "the data of {name}"
             );
         }
     }
@@ -401,7 +523,7 @@ proptest! {
             invariant_a_release_is_not_tried_for_ever(&device);
         }
         // Left alone, every update comes to its end.
-        for _ in 0..20 {
+        for _ in 0..30 {
             device.round(End::Well, Cut::Never);
         }
         prop_assert_eq!(device.machine.state().name(), "idle");

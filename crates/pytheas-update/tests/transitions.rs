@@ -9,7 +9,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use pytheas_release::{Sha256, TreeId};
-use pytheas_update::{Event, Failure, Installed, Machine, Reason, Report};
+use pytheas_update::{Event, Failure, Found, Installed, Machine, Offer, Reason, Report};
 use serde_json::{Value, json};
 
 fn installed(version: &str) -> Installed {
@@ -23,6 +23,32 @@ fn target(version: &str) -> String {
     format!("greenhouse/{version}/linux-x86_64/release.json")
 }
 
+fn offer(version: &str) -> Offer {
+    Offer::one(target(version))
+}
+
+fn found(version: &str) -> Vec<Found> {
+    let (target, to) = (target(version), installed(version));
+    vec![Found { target, to }]
+}
+
+/// Another component.
+fn broker() -> Found {
+    let to = Installed {
+        tree: TreeId(Sha256::of(b"broker")),
+        release: "broker@2.0.0".parse().unwrap(),
+    };
+    let target = "broker/2.0.0/linux-x86_64/release.json".into();
+    Found { target, to }
+}
+
+fn offer_of_two() -> Offer {
+    Offer {
+        also: vec![target("1.1.0")],
+        ..Offer::one(broker().target)
+    }
+}
+
 fn because(reason: Reason) -> Failure {
     Failure::new(reason, "the reason")
 }
@@ -30,14 +56,18 @@ fn because(reason: Reason) -> Failure {
 fn wanted(action: &str, version: &str) -> Event {
     Event::Wanted {
         action: Some(action.parse().unwrap()),
-        target: target(version),
+        offer: offer(version),
     }
+}
+
+fn verified(to: TreeId, migrates: bool) -> Event {
+    Event::Verified { to, migrates }
 }
 
 fn checked(version: &str) -> Event {
     Event::Checked {
-        target: target(version),
-        to: installed(version),
+        offer: offer(version),
+        found: found(version),
     }
 }
 
@@ -52,7 +82,7 @@ fn machines() -> BTreeMap<&'static str, Machine> {
     let switching_first = fetching_first
         .step(Event::Fetched { to: first })
         .step(Event::Staged { to: first })
-        .step(Event::Verified { to: first });
+        .step(verified(first, false));
     let probation_first = switching_first.step(Event::Switched { to: first });
     let told = probation_first.clone().step(Event::Healthy { to: first });
     let report = told.outbox()[0].clone();
@@ -73,7 +103,41 @@ fn machines() -> BTreeMap<&'static str, Machine> {
         .clone()
         .step(Event::Fetched { to })
         .step(Event::Staged { to });
-    let switching = verifying.clone().step(Event::Verified { to });
+    let switching = verifying.clone().step(verified(to, false));
+    let preparing = verifying.clone().step(verified(to, true));
+    let snapshotting = preparing.clone().step(Event::Prepared { to });
+    let switching_data = snapshotting.clone().step(Event::Snapshotted { to });
+    let migrating = switching_data.clone().step(Event::Switched { to });
+    let migrating_last = migrating
+        .clone()
+        .step(Event::Restarted)
+        .step(Event::Restarted);
+    let rolling_back_data = migrating_last.clone().step(Event::Restarted);
+    let both = broker().to.tree;
+    let checking_two = idle.clone().step(Event::Wanted {
+        action: Some("7".parse().unwrap()),
+        offer: offer_of_two(),
+    });
+    let two = [vec![broker()], found("1.1.0")].concat();
+    let fetching_two = checking_two.clone().step(Event::Checked {
+        offer: offer_of_two(),
+        found: two,
+    });
+    let probation_two = fetching_two
+        .clone()
+        .step(Event::Fetched { to: both })
+        .step(Event::Staged { to: both })
+        .step(verified(both, false))
+        .step(Event::Switched { to: both });
+    let rolling_back_two = probation_two.clone().step(Event::NotReady {
+        to: both,
+        because: because(Reason::NotReady),
+    });
+    let committed_two = probation_two.clone().step(Event::Healthy { to: both });
+    let back_two = committed_two
+        .clone()
+        .step(Event::Tidied { current: both })
+        .step(Event::RollbackWanted);
     let probation = switching.clone().step(Event::Switched { to });
     let died = |tries_left| Event::Died {
         to,
@@ -97,6 +161,18 @@ fn machines() -> BTreeMap<&'static str, Machine> {
     all.insert("fetching-again", fetching_again);
     all.insert("verifying-again", verifying_again);
     all.insert("switching", switching);
+    all.insert("preparing", preparing);
+    all.insert("snapshotting", snapshotting);
+    all.insert("switching-migrating", switching_data);
+    all.insert("migrating", migrating);
+    all.insert("migrating-last-try", migrating_last);
+    all.insert("rolling-back-migrated", rolling_back_data);
+    all.insert("checking-two", checking_two);
+    all.insert("fetching-two", fetching_two);
+    all.insert("probation-two", probation_two);
+    all.insert("rolling-back-two", rolling_back_two);
+    all.insert("committed-two", committed_two);
+    all.insert("verifying-operator-rollback-after-two", back_two);
     all.insert("probation", probation);
     all.insert("probation-last-try", probation_last);
     all.insert("rolling-back", rolling_back);
@@ -124,7 +200,7 @@ fn events() -> BTreeMap<&'static str, Event> {
             "wanted-by-operator",
             Event::Wanted {
                 action: None,
-                target: target("1.2.0"),
+                offer: offer("1.2.0"),
             },
         ),
         (
@@ -144,14 +220,14 @@ fn events() -> BTreeMap<&'static str, Event> {
         (
             "checked-same-as-current",
             Event::Checked {
-                target: target("1.1.0"),
-                to: installed("1.0.0"),
+                offer: offer("1.1.0"),
+                found: found("1.0.0"),
             },
         ),
         (
             "check-failed",
             Event::CheckFailed {
-                target: target("1.1.0"),
+                offer: offer("1.1.0"),
                 because: failure(),
             },
         ),
@@ -171,7 +247,32 @@ fn events() -> BTreeMap<&'static str, Event> {
                 because: failure(),
             },
         ),
-        ("verified", Event::Verified { to }),
+        ("verified", verified(to, false)),
+        ("verified-migrates", verified(to, true)),
+        ("prepared", Event::Prepared { to }),
+        (
+            "prepare-failed",
+            Event::PrepareFailed {
+                to,
+                because: failure(),
+            },
+        ),
+        ("snapshotted", Event::Snapshotted { to }),
+        (
+            "snapshot-failed",
+            Event::SnapshotFailed {
+                to,
+                because: failure(),
+            },
+        ),
+        ("migrated", Event::Migrated { to }),
+        (
+            "migrate-failed",
+            Event::MigrateFailed {
+                to,
+                because: failure(),
+            },
+        ),
         (
             "damaged",
             Event::Damaged {
@@ -322,7 +423,7 @@ fn memory_and_reports_stay_bounded() {
         machine = machine
             .step(wanted(&i.to_string(), "1.1.0"))
             .step(Event::CheckFailed {
-                target: target("1.1.0"),
+                offer: offer("1.1.0"),
                 because: because(Reason::Incompatible),
             });
         machine = machine.step(Event::CancelWanted {
@@ -331,4 +432,70 @@ fn memory_and_reports_stay_bounded() {
     }
     assert!(machine.outbox().len() <= 17, "{}", machine.outbox().len());
     assert!(machine.refused().len() <= 16);
+}
+
+#[test]
+fn what_was_moved_together_goes_back_together() {
+    let both = broker().to.tree;
+    let newer = Found {
+        target: "broker/2.1.0/linux-x86_64/release.json".into(),
+        to: Installed {
+            tree: TreeId(Sha256::of(b"broker 2.1")),
+            release: "broker@2.1.0".parse().unwrap(),
+        },
+    };
+    let all = machines();
+    let idle = all["committed-two"]
+        .clone()
+        .step(Event::Tidied { current: both });
+    let names = |machine: &Machine| -> Vec<String> {
+        machine
+            .installed()
+            .map(|installed| installed.release.to_string())
+            .collect()
+    };
+    assert_eq!(names(&idle), ["greenhouse@1.1.0", "broker@2.0.0"]);
+    let offer = Offer {
+        also: vec![target("1.2.0")],
+        ..Offer::one(newer.target.clone())
+    };
+    let to = newer.to.tree;
+    let committed = idle
+        .step(Event::Wanted {
+            action: Some("9".parse().unwrap()),
+            offer: offer.clone(),
+        })
+        .step(Event::Checked {
+            offer,
+            found: [vec![newer], found("1.2.0")].concat(),
+        })
+        .step(Event::Fetched { to })
+        .step(Event::Staged { to })
+        .step(verified(to, false))
+        .step(Event::Switched { to })
+        .step(Event::Healthy { to })
+        .step(Event::Tidied { current: to });
+    assert_eq!(names(&committed), ["greenhouse@1.2.0", "broker@2.1.0"]);
+    let back = committed.step(Event::RollbackWanted);
+    let goals: Vec<String> = back
+        .state()
+        .job()
+        .unwrap()
+        .goals()
+        .map(|g| g.release.to_string())
+        .collect();
+    assert_eq!(goals, ["broker@2.0.0", "greenhouse@1.1.0"]);
+    assert_eq!(Machine::parse(&back.encode()).unwrap(), back);
+}
+
+#[test]
+fn a_migration_that_takes_the_device_down_is_tried_three_times() {
+    let mut machine = machines()["migrating"].clone();
+    let mut tries = vec![machine.effect() == pytheas_update::Effect::Rest];
+    while let pytheas_update::Effect::Migrate { again, .. } = machine.effect() {
+        tries.push(again);
+        machine = machine.step(Event::Restarted);
+    }
+    assert_eq!(tries, [false, false, true, true]);
+    assert_eq!(machine.state().name(), "rolling-back");
 }

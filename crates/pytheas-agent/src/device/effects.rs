@@ -3,20 +3,25 @@
 use std::{fs, sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use pytheas_durable::faults;
-use pytheas_release::{Tree, TreeId};
+use pytheas_release::{
+    Tree, TreeId,
+    compat::{Downgrades, Facts},
+};
 use pytheas_repo::fetch::Fetch;
-use pytheas_update::{Effect, Event, Failure, Job, Reason};
+use pytheas_update::{Effect, Event, Failure, Job, Offer, Reason};
 use tracing::{debug, warn};
 
-use super::Device;
+use super::{Device, DowngradePolicy};
 use crate::{
     backoff::spread,
-    check, content,
-    failure::{Trouble, slot_failure},
+    check::Judge,
+    content, data,
+    failure::{Trouble, device_failure, slot_failure},
     interrupt::{Guard, Guarded},
     offline::{self, Source},
     paths::StateDir,
     slots,
+    supervisor::end_hooks,
 };
 
 impl Device {
@@ -30,11 +35,14 @@ impl Device {
         let machine = self.machine.clone();
         let result = match machine.effect() {
             Effect::Rest | Effect::Prove { .. } => return,
-            Effect::Check { target } => self.check(target),
+            Effect::Check { offer } => self.check(offer),
             Effect::Fetch(job) => self.fetch(job),
             Effect::Stage(job) => self.stage(job),
             Effect::Verify(job) => self.verify(job),
+            Effect::Prepare(job) => self.prepare(job),
+            Effect::Snapshot(job) => self.snapshot(job),
             Effect::Switch(job) => self.switch(job),
+            Effect::Migrate { job, again } => self.migrate(job, again),
             Effect::Tidy(job) => self.tidy_after(job),
             Effect::RollBack(job) => self.roll_back(job),
         };
@@ -112,25 +120,45 @@ impl Device {
         };
     }
 
-    fn check(&mut self, target: &str) -> Result<Event, String> {
-        let (platform, current) = (
-            self.identity.platform.clone(),
-            self.machine.current().cloned(),
-        );
+    fn check(&mut self, offer: &Offer) -> Result<Event, String> {
+        let facts = Facts {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            model: self.model.clone(),
+            platform: self.identity.platform.clone(),
+        };
+        let machine = self.machine.clone();
+        let downgrades = match (self.settings.downgrades, offer.downgrade) {
+            (DowngradePolicy::Always, _) | (DowngradePolicy::Asked, true) => Downgrades::Allowed,
+            _ => Downgrades::ByRelease,
+        };
         let now = crate::clock::now();
         let checked = self.with_transport(|dir, transport| {
-            check::check(dir, &platform, current.as_ref(), target, transport, now)
+            let judge = Judge {
+                dir,
+                facts,
+                machine: &machine,
+                downgrades,
+            };
+            judge.check(offer, transport, now)
         });
-        let target = target.to_owned();
+        let offer = offer.clone();
         match checked {
-            Ok(to) => Ok(Event::Checked { target, to }),
-            Err(Trouble::Failed(because)) => Ok(Event::CheckFailed { target, because }),
+            Ok(found) => Ok(Event::Checked { offer, found }),
+            Err(Trouble::Failed(because)) => Ok(Event::CheckFailed { offer, because }),
             Err(Trouble::Later(why)) => Err(why),
         }
     }
 
     fn fetch(&mut self, job: &Job) -> Result<Event, String> {
-        let fetched = self.with_transport(|dir, transport| content::fetch(dir, job, transport));
+        let parts: Vec<_> = job
+            .each()
+            .map(|part| (self.dir_of(&part.to.release.name), part))
+            .collect();
+        let fetched = self.with_transport(|_, transport| {
+            parts
+                .iter()
+                .try_for_each(|(dir, part)| content::fetch(dir, part, transport))
+        });
         let to = job.to.tree;
         match fetched {
             Ok(()) => Ok(Event::Fetched { to }),
@@ -141,71 +169,82 @@ impl Device {
 
     fn stage(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
-        if self.dir.slot(to).exists() {
-            return Ok(Event::Staged { to }); // in its slot already: verified there
+        for part in job.each() {
+            let (dir, tree) = (self.dir_of(&part.to.release.name), part.to.tree);
+            if dir.slot(tree).exists() {
+                continue; // in its slot already: verified there
+            }
+            let Some(tree) = fetched_tree(&dir, tree) else {
+                let because = Failure::new(Reason::Device, "the new tree's document got lost");
+                return Ok(Event::StageFailed { to, because });
+            };
+            if let Err(error) = slots::stage(&dir, &tree, part.from.map(|from| from.tree)) {
+                let because = slot_failure(&error);
+                return Ok(Event::StageFailed { to, because });
+            }
         }
-        let Some(tree) = self.fetched_tree(to) else {
-            let because = Failure::new(Reason::Device, "the new tree's document got lost");
-            return Ok(Event::StageFailed { to, because });
-        };
-        match slots::stage(&self.dir, &tree, job.from.as_ref().map(|from| from.tree)) {
-            Ok(()) => Ok(Event::Staged { to }),
-            Err(error) => Ok(Event::StageFailed {
-                to,
-                because: slot_failure(&error),
-            }),
-        }
-    }
-
-    fn fetched_tree(&self, tree: TreeId) -> Option<Tree> {
-        let bytes = fs::read(self.dir.fetched_tree(tree)).ok()?;
-        Tree::parse(&bytes).ok().filter(|found| found.id() == tree)
+        Ok(Event::Staged { to })
     }
 
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
-        let found = if self.dir.slot(to).exists() {
-            slots::mend(&self.dir, to)
-        } else if let Some(tree) = self.fetched_tree(to) {
-            slots::accept(&self.dir, &tree)
-        } else {
-            Ok(Some("the new tree's document got lost".into()))
-        };
-        let damaged = |because| Event::Damaged { to, because };
-        Ok(match found {
-            Ok(None) => Event::Verified { to },
-            Ok(Some(damage)) => {
-                let message = format!("`{}` is damaged on this device: {damage}", job.to.release);
-                damaged(Failure::new(Reason::Device, message))
-            }
-            Err(error) => damaged(slot_failure(&error)),
-        })
+        for part in job.each() {
+            let (dir, tree) = (self.dir_of(&part.to.release.name), part.to.tree);
+            let found = if dir.slot(tree).exists() {
+                slots::mend(&dir, tree)
+            } else if let Some(tree) = fetched_tree(&dir, tree) {
+                slots::accept(&dir, &tree)
+            } else {
+                Ok(Some("the new tree's document got lost".into()))
+            };
+            let because = match found {
+                Ok(None) => continue,
+                Ok(Some(damage)) => {
+                    let release = &part.to.release;
+                    let message = format!("`{release}` is damaged on this device: {damage}");
+                    Failure::new(Reason::Device, message)
+                }
+                Err(error) => slot_failure(&error),
+            };
+            return Ok(Event::Damaged { to, because });
+        }
+        let migrates = self.migrates(job);
+        Ok(Event::Verified { to, migrates })
     }
 
     fn switch(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
-        self.stop_app();
+        self.stop_apps(job);
         faults::point("agent:switch:stopped");
-        match slots::point_current(&self.dir, Some(to)) {
-            Ok(()) => Ok(Event::Switched { to }),
-            Err(error) => Ok(Event::SwitchFailed {
-                to,
-                because: slot_failure(&error),
-            }),
+        for part in job.each() {
+            let dir = self.dir_of(&part.to.release.name);
+            if let Err(error) = slots::point_current(&dir, Some(part.to.tree)) {
+                return Ok(Event::SwitchFailed {
+                    to,
+                    because: slot_failure(&error),
+                });
+            }
+            faults::point("agent:switch:one");
         }
+        Ok(Event::Switched { to })
     }
 
     fn roll_back(&mut self, job: &Job) -> Result<Event, String> {
-        self.stop_app();
+        self.stop_apps(job);
         faults::point("agent:rollback:stopped");
-        let to = job.from.as_ref().map(|from| from.tree);
-        match slots::point_current(&self.dir, to) {
-            Ok(()) => Ok(Event::RolledBack { from: job.to.tree }),
-            Err(error) => Err(format!(
-                "cannot roll back: {}",
-                slot_failure(&error).message()
-            )),
+        let failed = |failure: &Failure| format!("cannot roll back: {}", failure.message());
+        for part in job.each().rev() {
+            let dir = self.dir_of(&part.to.release.name);
+            if job.migrates {
+                end_hooks(&dir);
+                data::put_back(&dir).map_err(|failure| failed(&failure))?;
+            }
+            let back = part.from.map(|from| from.tree);
+            slots::point_current(&dir, back).map_err(|error| failed(&slot_failure(&error)))?;
+            faults::point("agent:rollback:one");
         }
+        self.after_rollback(job)?;
+        Ok(Event::RolledBack { from: job.to.tree })
     }
 
     fn tidy_after(&mut self, job: &Job) -> Result<Event, String> {
@@ -216,22 +255,24 @@ impl Device {
     }
 
     pub(super) fn tidy(&mut self) {
-        match slots::tidy(&self.dir, &self.machine.needed()) {
-            Ok(()) => {
-                self.tidy_due = false;
-                crate::memory::give_back();
-            }
+        self.tidy_due = false;
+        let needed = self.machine.needed();
+        for dir in self.dirs() {
             // What stays costs space, nothing else; the next update tries again.
-            Err(error) => {
-                self.tidy_due = false;
+            if let Err(error) = slots::tidy(&dir, &needed) {
                 self.failed(slot_failure(&error).message().to_owned());
             }
+            if let Err(error) = data::forget(&dir) {
+                let failure = device_failure("remove", &dir.snapshot(), &error);
+                self.failed(failure.message().to_owned());
+            }
         }
+        crate::memory::give_back();
     }
+}
 
-    pub(super) fn stop_app(&mut self) {
-        self.supervisor.stop();
-        self.ordered = None;
-        self.launch_at = Instant::now(); // whatever runs next has not failed yet
-    }
+/// The document of a tree that was fetched.
+fn fetched_tree(dir: &StateDir, tree: TreeId) -> Option<Tree> {
+    let bytes = fs::read(dir.fetched_tree(tree)).ok()?;
+    Tree::parse(&bytes).ok().filter(|found| found.id() == tree)
 }

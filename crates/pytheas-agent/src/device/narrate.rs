@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use pytheas_api::ddi::{Execution, Feedback, Finished, Progress};
-use pytheas_update::{Machine, State};
+use pytheas_update::{Job, Machine, State};
 use tracing::{info, warn};
 
 use super::{Device, MAX_PROGRESS};
@@ -31,7 +31,9 @@ impl Device {
     /// The machine has moved on from `before`: say so.
     pub(super) fn moved(&mut self, before: &Machine) {
         let (was, is) = (before.state(), self.machine.state());
-        if self.machine.current() != before.current() {
+        if self.machine.current() != before.current()
+            || self.machine.components() != before.components()
+        {
             self.attributes_due = true;
         }
         if was == is {
@@ -43,19 +45,24 @@ impl Device {
             let (from, to) = (was.name(), is.name());
             info!(from, to, "update: {from} → {to}");
         }
-        let release = is
-            .job()
-            .map(|job| job.to.release.to_string())
-            .unwrap_or_default();
+        if !matches!(is, State::Probation { .. }) {
+            self.proved.clear();
+        }
+        let release = is.job().map(Job::title).unwrap_or_default();
         let mut told = Vec::new();
         match is {
             State::Fetching { .. } => told.push(
                 Feedback::proceeding(Progress::Downloading)
-                    .detail(format!("downloading `{release}`")),
+                    .detail(format!("downloading {release}")),
             ),
             State::Switching { .. } => told.push(
                 Feedback::proceeding(Progress::Staged)
-                    .detail(format!("`{release}` is staged, every byte is verified")),
+                    .detail(format!("{release}: staged, every byte is verified")),
+            ),
+            State::Migrating { tries_left, .. } => told.push(
+                Feedback::new(Execution::Proceeding, Finished::None).detail(format!(
+                    "changing the data for {release}, {tries_left} tries left after this one"
+                )),
             ),
             State::Probation {
                 tries_left, last, ..
@@ -63,11 +70,11 @@ impl Device {
                 if !matches!(was, State::Probation { .. }) {
                     told.push(
                         Feedback::proceeding(Progress::Switched)
-                            .detail(format!("switched to `{release}`")),
+                            .detail(format!("switched to {release}")),
                     );
                 }
                 let mut feedback = Feedback::proceeding(Progress::Probation).detail(format!(
-                    "starting `{release}`, {tries_left} tries left after this one"
+                    "starting {release}, {tries_left} tries left after this one"
                 ));
                 if let Some(last) = last {
                     warn!(tries_left, "{}; it is started again", last.message());
@@ -76,10 +83,10 @@ impl Device {
                 told.push(feedback);
             }
             State::RollingBack { because, .. } => {
-                warn!("rolling back `{release}`: {}", because.message());
+                warn!("rolling back {release}: {}", because.message());
                 told.push(
                     Feedback::new(Execution::Proceeding, Finished::None)
-                        .detail(format!("rolling back `{release}`"))
+                        .detail(format!("rolling back {release}"))
                         .details(because.message().lines()),
                 );
             }

@@ -1,7 +1,7 @@
 //! Orders of an operator to update from a file: begun when the machine is free, ended with a word
 //! that `apply` waits for.
 
-use pytheas_update::{Event, Reason, State};
+use pytheas_update::{Event, Offer, Reason, State};
 use tracing::{info, warn};
 
 use super::Device;
@@ -35,11 +35,11 @@ impl Device {
             return self.failed(format!("cannot keep what was ordered: {error}"));
         }
         info!(file = %order.file.display(), target = %order.target, "updating from `{}`", order.file.display());
-        let target = order.target.clone();
+        let offer = Offer::one(&order.target);
         self.order = Some(order.clone());
         self.happen(Event::Wanted {
             action: None,
-            target,
+            offer,
         });
         if matches!(self.machine.state(), State::Idle) && self.pending.is_empty() {
             order.outcome = Some(Outcome::Failed {

@@ -63,7 +63,7 @@ impl Device {
             }
             Step::Damaged(_) if self.repair_slots() => Duration::ZERO,
             Step::Damaged(_) => {
-                let current_runs = self.supervisor.status().pid.is_some();
+                let current_runs = self.first.supervisor.status().pid.is_some();
                 if !current_runs {
                     self.suspect();
                 }
@@ -111,9 +111,9 @@ impl Device {
                     self.note(entry(Outcome::Repaired, message));
                     let in_use = at == 0
                         && scrub::is_used(&repaired.replaced, &supervisor::processes(&self.dir));
-                    if in_use || self.supervisor.status().pid.is_none() {
+                    if in_use || self.first.supervisor.status().pid.is_none() {
                         info!("the app is started again: it used what was damaged, or had ended");
-                        self.stop_app();
+                        self.first.stop();
                     }
                 }
                 Err(why) => {
@@ -142,7 +142,7 @@ impl Device {
             return;
         };
         // An app that still runs is better than one that is to be started.
-        if self.supervisor.status().pid.is_some() {
+        if self.first.supervisor.status().pid.is_some() {
             return;
         }
         if !matches!(slots::slot_damage(&self.dir, previous.tree), Ok(None)) {

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pytheas_api::ddi::{self, Handling};
 use pytheas_durable::faults;
-use pytheas_update::{ActionId, Event, Failure, Outcome, Reason};
+use pytheas_update::{ActionId, Event, Failure, Offer, Outcome, Reason};
 use tracing::{debug, error, info, warn};
 
 use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
@@ -81,49 +81,54 @@ impl Device {
         {
             return Ok(()); // not now
         }
-        let target = base
-            .deployment
-            .chunks
+        let chunks = &base.deployment.chunks;
+        let targets: Vec<&str> = chunks
             .iter()
-            .find_map(|c| c.metadata(ddi::TARGET_KEY));
-        let action = Some(offer.action.clone());
-        match target {
-            Some(target) if self.went_back_from(&offer.action, target) => {
-                let message = format!(
+            .filter_map(|c| c.metadata(ddi::TARGET_KEY))
+            .collect();
+        let went_back = targets
+            .iter()
+            .find(|target| self.went_back_from(&offer.action, target))
+            .map(|target| {
+                format!(
                     "somebody at the device went back from `{target}` after this action had \
                      installed it\nhelp: roll it out by another action to install it again"
-                );
-                let because = Failure::new(Reason::Superseded, message);
-                let target = target.to_owned();
+                )
+            });
+        let action = Some(offer.action);
+        match targets.split_first() {
+            Some((target, also)) => {
+                let downgrade = chunks
+                    .iter()
+                    .any(|c| c.metadata(ddi::DOWNGRADE_KEY) == Some("true"));
+                let offer = Offer {
+                    target: (*target).to_owned(),
+                    also: also.iter().map(|target| (*target).to_owned()).collect(),
+                    downgrade,
+                };
                 self.happen(Event::Wanted {
                     action,
-                    target: target.clone(),
+                    offer: offer.clone(),
                 });
-                self.happen(Event::CheckFailed { target, because });
+                if let Some(message) = went_back {
+                    let because = Failure::new(Reason::Superseded, message);
+                    self.happen(Event::CheckFailed { offer, because });
+                }
             }
-            Some(target) => self.happen(Event::Wanted {
-                action,
-                target: target.to_owned(),
-            }),
             None => {
-                let names: Vec<_> = base
-                    .deployment
-                    .chunks
-                    .iter()
-                    .map(|c| c.name.as_str())
-                    .collect();
+                let names: Vec<_> = chunks.iter().map(|c| c.name.as_str()).collect();
                 let message = format!(
                     "action has no Pytheas release in it (only: {})\n\
                      help: plain artifacts are for other clients (SWUpdate, RAUC); roll out a release",
                     names.join(", ")
                 );
                 let because = Failure::new(Reason::Incompatible, message);
-                let target = String::new();
+                let offer = Offer::one("");
                 self.happen(Event::Wanted {
                     action,
-                    target: target.clone(),
+                    offer: offer.clone(),
                 });
-                self.happen(Event::CheckFailed { target, because });
+                self.happen(Event::CheckFailed { offer, because });
             }
         }
         Ok(())
@@ -239,7 +244,8 @@ impl Device {
             let history = history::load(&self.dir).unwrap_or_default();
             let data = attributes::now(
                 &self.identity.platform,
-                self.machine.current(),
+                self.model.as_deref(),
+                &self.machine,
                 history.last(),
                 self.live.damage.as_deref(),
             );

@@ -63,7 +63,7 @@ impl App {
         let prepared = Prepared::new(confinement, dir)?;
         let (output, writer) = io::pipe()?;
         rustix::io::ioctl_fionbio(&output, true)?;
-        let mut command = Command::new(dir.current().join(launch.entry.as_str()));
+        let mut command = launch.command(dir);
         for name in NOT_FOR_THE_APP {
             command.env_remove(name);
         }
@@ -72,7 +72,7 @@ impl App {
             .env("PYTHEAS_DATA_DIR", &data)
             .env("PYTHEAS_RELEASE", launch.release.to_string())
             .env("NOTIFY_SOCKET", notify_socket)
-            .env(leftover::MARK, dir.app_pid())
+            .env(leftover::MARK, launch.pid_file(dir))
             // Byte code written into a slot would make it another tree than the verified one.
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .current_dir(&data)
@@ -88,7 +88,7 @@ impl App {
         die_with_the_agent(&mut command);
         let child = command.spawn()?;
         drop(command); // its copies of the pipe's writing end, or the output would never end
-        let pid_file = dir.app_pid();
+        let pid_file = launch.pid_file(dir);
         // Without the note (full disk) the app runs all the same; its mark tells it too.
         if let Err(error) = leftover::note(&pid_file, child.id()) {
             warn!("cannot write `{}`: {error}", pid_file.display());

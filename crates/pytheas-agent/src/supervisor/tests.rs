@@ -71,6 +71,7 @@ impl Bench {
             health,
             env: vec![("FROM_CONFIG".into(), "yes".into())],
             trial,
+            hook: None,
         });
         tree
     }

@@ -316,11 +316,11 @@ fn a_lost_state_is_rebuilt_from_what_runs() {
 
     // A newer agent's state is not ours to touch.
     device.kill();
-    pytheas_durable::replace(&device.state.join("state.json"), b"{\"format\": 2}").unwrap();
+    pytheas_durable::replace(&device.state.join("state.json"), b"{\"format\": 3}").unwrap();
     let output = device.output("run", &[]);
     assert_eq!(output.status.code(), Some(4));
     assert!(
-        stderr(&output).contains("has format 2; this agent reads format 1"),
+        stderr(&output).contains("has format 3; this agent reads formats 1 and 2"),
         "{}",
         stderr(&output)
     );

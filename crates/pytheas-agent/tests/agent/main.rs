@@ -7,10 +7,13 @@
 )]
 
 mod commands;
+mod compat;
+mod components;
 mod confined;
 mod emulated;
 mod local;
 mod memory;
+mod migrations;
 mod network;
 mod offline;
 mod power_cuts;

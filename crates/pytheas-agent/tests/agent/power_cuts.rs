@@ -101,6 +101,7 @@ fn killed_at_every_point_of_an_update() {
         world.publish(&App::good("1.1.0").file("lib/more.bin", noise(3, 70_000))),
         world.publish(&App::good("1.2.0")),
     ];
+    world.hub.talk().downgrade = true;
     let mut device = world.device_with("device", &releases[0]);
     let mut passed = BTreeSet::new();
     let mut at = 0;
@@ -163,6 +164,7 @@ fn killed_at_random_moments() {
             world.publish(&App::good(version).file("lib/more.bin", more))
         })
         .collect();
+    world.hub.talk().downgrade = true;
     let mut device = world.device_with("device", &releases[0]);
     world.hub.talk().slow = Duration::from_millis(8);
     let kills: u32 = std::env::var("PYTHEAS_KILLS")

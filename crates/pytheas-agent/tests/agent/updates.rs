@@ -171,7 +171,7 @@ fn bit_rot_in_the_running_slot_is_not_taken_over() {
     let slot = device.state.join("slots").join(first.tree.to_string());
     rot(&slot.join("lib/shared-5"));
     for deltas in [3, 0] {
-        let version = format!("1.{deltas}.0");
+        let version = format!("1.{}.0", 4 - deltas);
         let options = Options {
             deltas,
             level: 3,

@@ -70,6 +70,7 @@ fn facts(device: &DeviceView, moved: u64, session: &Session, now_ms: i64) -> Mar
                     }
                 }
                 dt { "Release" } dd { (device.release.as_deref().unwrap_or("–")) }
+                @if !device.also.is_empty() { dt { "Also" } dd { (device.also.join(", ")) } }
                 @if let Some(platform) = &device.platform { dt { "Platform" } dd { (platform) } }
                 dt { "Last seen" } dd {
                     (parts::maybe_ago(device.last_seen_ms, now_ms))

@@ -200,8 +200,8 @@ pub(crate) async fn history(
     limit: u32,
 ) -> Result<Vec<ActionView>> {
     let rows = sqlx::query(
-        "SELECT a.*, m.name || '@' || m.version AS release FROM actions a
-         JOIN modules m ON m.id = a.module WHERE a.device = ? ORDER BY a.id DESC LIMIT ?",
+        "SELECT a.*, r.release FROM actions a
+         JOIN rollouts r ON r.id = a.rollout WHERE a.device = ? ORDER BY a.id DESC LIMIT ?",
     )
     .bind(device.as_str())
     .bind(limit)
@@ -219,8 +219,8 @@ pub(crate) async fn history(
 /// The newest failures over all devices: device and action, newest first.
 pub(crate) async fn failures(db: &SqlitePool, limit: u32) -> Result<Vec<(DeviceId, ActionView)>> {
     sqlx::query(
-        "SELECT a.*, m.name || '@' || m.version AS release FROM actions a
-         JOIN modules m ON m.id = a.module WHERE a.status = 'failed'
+        "SELECT a.*, r.release FROM actions a
+         JOIN rollouts r ON r.id = a.rollout WHERE a.status = 'failed'
          ORDER BY a.updated_ms DESC, a.id DESC LIMIT ?",
     )
     .bind(limit)

@@ -239,10 +239,12 @@ const VIEW: &str = "
           ORDER BY id DESC LIMIT 1) AS update_status,
         a.id AS a_id, a.rollout AS a_rollout, a.status AS a_status, a.message AS a_message,
         a.created_ms AS a_created_ms, a.updated_ms AS a_updated_ms,
-        am.name || '@' || am.version AS a_release
+        ar.release AS a_release,
+        (SELECT group_concat(value, ', ') FROM (SELECT value FROM attributes WHERE device = d.id
+          AND key GLOB 'pytheas.component.*' ORDER BY key)) AS said_also
     FROM devices d
     LEFT JOIN actions a ON a.id = (SELECT max(id) FROM actions WHERE device = d.id)
-    LEFT JOIN modules am ON am.id = a.module";
+    LEFT JOIN rollouts ar ON ar.id = a.rollout";
 
 fn view(row: &SqliteRow) -> Result<DeviceView> {
     let accepted = row.try_get::<Option<i64>, _>("accepted_ms")?.is_some();
@@ -268,6 +270,10 @@ fn view(row: &SqliteRow) -> Result<DeviceView> {
             Some(said) => Some(said),
             None => row.try_get("installed")?,
         },
+        also: row
+            .try_get::<Option<String>, _>("said_also")?
+            .map(|also| also.split(", ").map(str::to_owned).collect())
+            .unwrap_or_default(),
         tree: row.try_get("said_tree")?,
         last_seen_ms: row.try_get("last_seen_ms")?,
         last_address: row.try_get("last_address")?,

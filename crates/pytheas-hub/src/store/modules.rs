@@ -80,13 +80,20 @@ pub(crate) async fn artifact(db: &SqlitePool, name: &str, version: &str) -> Resu
     row.as_ref().map(module).transpose()
 }
 
-/// The module with this number.
-pub(crate) async fn by_id(db: &SqlitePool, id: i64) -> Result<Option<Module>> {
-    let row = sqlx::query("SELECT * FROM modules WHERE id = ?")
-        .bind(id)
-        .fetch_optional(db)
-        .await?;
-    row.as_ref().map(module).transpose()
+/// What an action consists of: its module, and those its rollout assigns with it.
+pub(crate) async fn of_action(db: &SqlitePool, rollout: i64, lead: i64) -> Result<Vec<Module>> {
+    let rows = sqlx::query(
+        "SELECT m.*, -1 AS at FROM modules m WHERE m.id = ?1
+         UNION ALL
+         SELECT m.*, o.position FROM rollout_also o JOIN modules m ON m.id = o.also
+          WHERE o.rollout = ?2 AND o.module = ?1
+         ORDER BY at",
+    )
+    .bind(lead)
+    .bind(rollout)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(module).collect()
 }
 
 /// A module's files, by name.
@@ -151,9 +158,11 @@ pub(crate) async fn assigned(
     also_installed: bool,
 ) -> Result<bool> {
     let row = sqlx::query(
-        "SELECT 1 FROM actions WHERE device = ? AND module = ? AND
+        "SELECT 1 FROM actions a WHERE device = ?1 AND
+         (module = ?2 OR EXISTS (SELECT 1 FROM rollout_also o
+            WHERE o.rollout = a.rollout AND o.module = a.module AND o.also = ?2)) AND
          (status IN ('pending', 'retrieved', 'downloading', 'installing', 'probation')
-          OR (? AND status = 'succeeded')) LIMIT 1",
+          OR (?3 AND status = 'succeeded')) LIMIT 1",
     )
     .bind(device)
     .bind(module)

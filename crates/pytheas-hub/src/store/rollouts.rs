@@ -83,6 +83,43 @@ pub(crate) async fn add(
     Ok(id)
 }
 
+/// Notes what is beside the machine: releases that go with others, and whether they may be older.
+pub(crate) async fn add_options(
+    db: &mut SqliteConnection,
+    id: i64,
+    allow_downgrade: bool,
+    also: &BTreeMap<i64, Vec<i64>>,
+) -> Result<()> {
+    sqlx::query("UPDATE rollouts SET allow_downgrade = ? WHERE id = ?")
+        .bind(allow_downgrade)
+        .bind(id)
+        .execute(&mut *db)
+        .await?;
+    for (module, also) in also {
+        for (position, also) in also.iter().enumerate() {
+            sqlx::query(
+                "INSERT INTO rollout_also (rollout, module, position, also) VALUES (?, ?, ?, ?)",
+            )
+            .bind(id)
+            .bind(module)
+            .bind(position as i64)
+            .bind(also)
+            .execute(&mut *db)
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether the rollout's releases may be older than what runs.
+pub(crate) async fn allows_downgrade(db: &SqlitePool, id: i64) -> Result<bool> {
+    sqlx::query("SELECT allow_downgrade FROM rollouts WHERE id = ?")
+        .bind(id)
+        .fetch_one(db)
+        .await?
+        .try_get(0)
+}
+
 /// The machine as it was written down.
 pub(crate) async fn load(db: &mut SqliteConnection, id: i64) -> Result<Option<Rollout<DeviceId>>> {
     let Some(row) = sqlx::query("SELECT plan, progress FROM rollouts WHERE id = ?")
@@ -335,6 +372,7 @@ async fn view(db: &SqlitePool, row: &SqliteRow) -> Result<RolloutView> {
         id,
         release: row.try_get("release")?,
         is_artifact: row.try_get("is_artifact")?,
+        allow_downgrade: row.try_get("allow_downgrade")?,
         state: wire_state(&progress.state),
         reason: progress.state.reason(),
         created_by: row.try_get("created_by")?,

@@ -207,6 +207,7 @@ impl World {
             health: Health::default(),
             config: BTreeMap::new(),
             interpreter: None,
+            update: pytheas_release::UpdateRules::default(),
         };
         let main = format!("print('version {version}')\n").repeat(50);
         write(&dir.join("bin/app"), b"#!/bin/sh\n", 0o755);

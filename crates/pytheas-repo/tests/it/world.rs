@@ -125,6 +125,7 @@ impl World {
             health: Health::default(),
             config: BTreeMap::new(),
             interpreter: None,
+            update: pytheas_release::UpdateRules::default(),
         };
         let record = record.encode();
         let fixed: Files<'_> = &[("bin/app", b"#!/bin/sh\n"), ("pytheas.json", &record)];

@@ -48,6 +48,8 @@ pub(crate) struct Talk {
     pub(crate) sleep: String,
     /// There is no enrolment, as on other DDI servers.
     pub(crate) accepts_nobody: bool,
+    /// Older releases may be offered.
+    pub(crate) downgrade: bool,
     /// Closing reports get no answer, so often.
     pub(crate) lose_answers: u32,
 }
@@ -299,14 +301,28 @@ fn answer(
                     "part": "os", "name": "firmware", "version": "7", "artifacts": [],
                 }]},
             })),
-            Some((id, target, _)) if id == action => ok(json!({
-                "id": id,
-                "deployment": {"download": "forced", "update": "forced", "chunks": [{
-                    "part": "bApp", "name": "app", "version": "1",
-                    "metadata": [{"key": "pytheas.target", "value": target}, {"key": "pytheas.format", "value": "1"}],
-                    "artifacts": [],
-                }]},
-            })),
+            // Several targets, with blanks between them, are to run together.
+            Some((id, targets, _)) if id == action => {
+                let downgrade = talk.downgrade.to_string();
+                let chunks: Vec<Value> = targets
+                    .split(' ')
+                    .map(|target| {
+                        json!({
+                            "part": "bApp", "name": target.split('/').next(), "version": "1",
+                            "metadata": [
+                                {"key": "pytheas.target", "value": target},
+                                {"key": "pytheas.format", "value": "1"},
+                                {"key": "pytheas.allow-downgrade", "value": downgrade},
+                            ],
+                            "artifacts": [],
+                        })
+                    })
+                    .collect();
+                ok(json!({
+                    "id": id,
+                    "deployment": {"download": "forced", "update": "forced", "chunks": chunks},
+                }))
+            }
             _ => Some((404, String::new(), Value::Null)),
         },
         ("GET", ["cancelAction", action]) => {

@@ -13,7 +13,7 @@ use std::{
 };
 
 use pytheas_durable::trees;
-use pytheas_release::{BuildRecord, Health, Platform, Ready, TreeId};
+use pytheas_release::{BuildRecord, Health, Hook, Platform, Ready, TreeId, UpdateRules};
 use pytheas_repo::{
     keys::{Init, PublisherKeys},
     publish::{Events, Options, Published, publish},
@@ -47,6 +47,9 @@ pub(crate) struct App {
     pub(crate) platform: Platform,
     pub(crate) form: String,
     pub(crate) files: BTreeMap<String, Vec<u8>>,
+    /// The app's name.
+    pub(crate) name: String,
+    pub(crate) update: UpdateRules,
 }
 
 pub(crate) const STAYS: &str = "exec sleep 100000";
@@ -80,7 +83,40 @@ impl App {
             platform: Platform::host().unwrap(),
             form: "bundle".into(),
             files,
+            name: "app".into(),
+            update: UpdateRules::default(),
         }
+    }
+
+    pub(crate) fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// With a hook that runs `script` in its data folder; it is given up after `timeout_ms`.
+    pub(crate) fn hook(mut self, name: &str, timeout_ms: u64, script: &str) -> Self {
+        let path = format!("bin/{name}");
+        let hook = Some(Hook {
+            command: vec![path.clone(), "argument".into()],
+            timeout_ms,
+        });
+        let hooks = &mut self.update.hooks;
+        match name {
+            "before-update" => hooks.before_update = hook,
+            "after-update" => hooks.after_update = hook,
+            _ => hooks.after_rollback = hook,
+        }
+        self.file(&path, format!("#!/bin/sh\n{script}\n").into_bytes())
+    }
+
+    pub(crate) fn conflicts(mut self, key: &str, value: &str) -> Self {
+        self.update.rules.conflicts.insert(key.into(), value.into());
+        self
+    }
+
+    pub(crate) fn requires(mut self, key: &str, value: &str) -> Self {
+        self.update.rules.requires.insert(key.into(), value.into());
+        self
     }
 
     pub(crate) fn script(mut self, script: &str) -> Self {
@@ -138,7 +174,7 @@ impl App {
         std::os::unix::fs::symlink("app", dir.join("bin/alias")).unwrap();
         let record = BuildRecord {
             format: 1,
-            name: "app".parse().unwrap(),
+            name: self.name.parse().unwrap(),
             version: self.version.parse().unwrap(),
             form: self.form.clone(),
             platform: self.platform.clone(),
@@ -146,6 +182,7 @@ impl App {
             health: self.health.clone(),
             config: BTreeMap::new(),
             interpreter: None,
+            update: self.update.clone(),
         };
         write("pytheas.json", 0o644, &record.encode());
     }
@@ -238,6 +275,12 @@ impl World {
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
         self.runtime.block_on(work)
+    }
+
+    /// Publishes several and offers them as one update.
+    pub(crate) fn offer_together(&self, published: &[&Published]) -> String {
+        let targets: Vec<&str> = published.iter().map(|one| one.target.as_str()).collect();
+        self.hub.offer(&targets.join(" "))
     }
 
     /// A device that is not started yet.
@@ -412,6 +455,23 @@ impl Device {
     pub(crate) fn app_pid(&self) -> Option<u32> {
         let text = fs::read_to_string(self.state.join("app.pid")).ok()?;
         text.split_whitespace().next()?.parse().ok()
+    }
+
+    /// A further app of this device, as if it were a device of its own.
+    pub(crate) fn component(&self, name: &str) -> Self {
+        Self {
+            state: self.state.join("components").join(name),
+            child: None,
+            hub: self.hub.clone(),
+            root: self.root.clone(),
+            program: self.program.clone(),
+            args: Vec::new(),
+        }
+    }
+
+    pub(crate) fn data(&self, name: &str) -> Option<String> {
+        let text = fs::read_to_string(self.state.join("data").join(name)).ok()?;
+        Some(text.trim().to_owned())
     }
 
     /// The tree that `current` leads to, every byte read.

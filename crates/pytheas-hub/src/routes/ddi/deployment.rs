@@ -8,8 +8,8 @@ use axum::{
 use pytheas_api::{
     ActionStatus,
     ddi::{
-        ActionHistory, Artifact, ArtifactLinks, Chunk, Deployment, DeploymentBase, FORMAT_KEY,
-        Handling, Hashes, Link, Metadata, TARGET_KEY,
+        ActionHistory, Artifact, ArtifactLinks, Chunk, DOWNGRADE_KEY, Deployment, DeploymentBase,
+        FORMAT_KEY, Handling, Hashes, Link, Metadata, TARGET_KEY,
     },
 };
 use serde::Deserialize;
@@ -22,7 +22,7 @@ use crate::{
     store::{
         self,
         actions::{self, Action},
-        modules,
+        modules, rollouts,
     },
 };
 
@@ -73,36 +73,37 @@ pub(crate) async fn base(
     action: &Action,
     history: i64,
 ) -> store::Result<DeploymentBase> {
-    let module = modules::by_id(&app.store.read, action.module)
-        .await?
-        .ok_or(sqlx::Error::RowNotFound)?;
-    let artifacts = artifacts(app, root, module.id).await?;
-    let mut metadata = Vec::new();
-    if !module.target.is_empty() {
-        metadata.push(Metadata {
-            key: TARGET_KEY.into(),
-            value: module.target.clone(),
-        });
-        metadata.push(Metadata {
-            key: FORMAT_KEY.into(),
-            value: "1".into(),
+    let downgrade = rollouts::allows_downgrade(&app.store.read, action.rollout).await?;
+    let mut chunks = Vec::new();
+    for module in modules::of_action(&app.store.read, action.rollout, action.module).await? {
+        let artifacts = artifacts(app, root, module.id).await?;
+        let mut metadata = Vec::new();
+        let mut say = |key: &str, value: String| {
+            let key = key.to_owned();
+            metadata.push(Metadata { key, value });
+        };
+        if !module.target.is_empty() {
+            say(TARGET_KEY, module.target);
+            say(FORMAT_KEY, "1".into());
+            if downgrade {
+                say(DOWNGRADE_KEY, "true".into());
+            }
+        }
+        chunks.push(Chunk {
+            part: modules::part(&module.part).to_owned(),
+            version: module.version,
+            name: module.name,
+            metadata,
+            artifacts,
         });
     }
-    let part = modules::part(&module.part).to_owned();
-    let chunk = Chunk {
-        part,
-        version: module.version,
-        name: module.name,
-        metadata,
-        artifacts,
-    };
     Ok(DeploymentBase {
         id: action.id.to_string(),
         deployment: Deployment {
             download: Handling::Forced,
             update: Handling::Forced,
             maintenance_window: None,
-            chunks: vec![chunk],
+            chunks,
         },
         action_history: self::history(app, action, history).await?,
     })

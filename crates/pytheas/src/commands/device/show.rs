@@ -37,6 +37,9 @@ impl Show for Detail {
         let state = out.state(device.state.as_str());
         out.fact("state", state)?;
         out.fact("runs", device.release.as_deref().unwrap_or("-"))?;
+        if !device.also.is_empty() {
+            out.fact("also", &device.also.join(", "))?;
+        }
         let update = out.state(device.update.as_str());
         out.fact("update", update)?;
         out.fact("platform", device.platform.as_deref().unwrap_or("-"))?;

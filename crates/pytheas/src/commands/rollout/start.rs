@@ -16,12 +16,13 @@ use crate::{
 /// A group opens when the one before it has succeeded; the rollout pauses by
 /// itself when too many devices of a group fail.
 ///
-/// Example: `pytheas rollout start greenhouse@1.1.0 --groups 1,10%,100%`
+/// Examples: `pytheas rollout start greenhouse@1.1.0 --groups 1,10%,100%`,
+/// `pytheas rollout start greenhouse@2.0.0 broker@2.0.0`
 #[derive(Debug, clap::Args)]
 pub(crate) struct StartArgs {
-    /// The release, e.g. `greenhouse@1.1.0`
-    #[arg(required_unless_present = "artifact")]
-    release: Option<ReleaseRef>,
+    /// The release, e.g. `greenhouse@1.1.0`; several are switched to together or not at all
+    #[arg(required_unless_present = "artifact", value_name = "NAME@VERSION")]
+    release: Vec<ReleaseRef>,
     /// An uploaded artifact instead, e.g. `firmware@7`
     #[arg(long, conflicts_with = "release", value_name = "NAME@VERSION")]
     artifact: Option<ReleaseRef>,
@@ -45,6 +46,9 @@ pub(crate) struct StartArgs {
     /// A device that is silent for so long counts as failed
     #[arg(long, default_value = "1d", value_parser = seconds, value_name = "DURATION")]
     silence_deadline: u64,
+    /// Let devices go back from a newer release
+    #[arg(long)]
+    allow_downgrade: bool,
     /// Wait until the rollout ends or pauses; exit code 1 unless it finished
     #[arg(long)]
     wait: bool,
@@ -63,7 +67,9 @@ fn seconds(text: &str) -> Result<u64, String> {
 pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<ExitCode> {
     let hub = HubClient::new(&args.hub)?;
     let request = RolloutRequest {
-        release: args.release.clone(),
+        release: args.release.first().cloned(),
+        also: args.release.iter().skip(1).cloned().collect(),
+        allow_downgrade: args.allow_downgrade,
         artifact: args.artifact.clone(),
         devices: (!args.devices.is_empty()).then(|| args.devices.clone()),
         groups: args.groups.clone(),

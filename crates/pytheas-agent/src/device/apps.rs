@@ -1,0 +1,287 @@
+//! The apps of a device: a supervisor for each component, and which of them is to run what.
+//!
+//! On probation the releases of one update are started in its order, each when the one before it
+//! has proved that it works; the update is healthy when all have.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use pytheas_release::{Name, TreeId};
+use pytheas_update::{Event, Failure, Installed, Job, State};
+use tracing::error;
+
+use super::{Device, TRY_AGAIN_AFTER, Wake};
+use crate::{
+    failure::slot_failure,
+    paths::StateDir,
+    slots,
+    supervisor::{self, AppEvent, Launch, Supervisor},
+};
+
+/// One component's app.
+pub(super) struct App {
+    pub(super) dir: StateDir,
+    pub(super) supervisor: Supervisor,
+    /// What the supervisor was told last.
+    pub(super) ordered: Option<(TreeId, Option<u8>)>,
+    /// It is not started before this moment.
+    pub(super) launch_at: Instant,
+}
+
+impl App {
+    pub(super) fn new(dir: StateDir, supervisor: Supervisor) -> Self {
+        Self {
+            dir,
+            supervisor,
+            ordered: None,
+            launch_at: Instant::now(),
+        }
+    }
+
+    pub(super) fn stop(&mut self) {
+        self.supervisor.stop();
+        self.ordered = None;
+        self.launch_at = Instant::now(); // whatever runs next has not failed yet
+    }
+}
+
+impl Device {
+    /// Where a component lies: the first one in the device's own directory.
+    pub(super) fn dir_of(&self, name: &Name) -> StateDir {
+        match self.machine.first_name() == Some(name) {
+            true => self.dir.clone(),
+            false => self.dir.component(name),
+        }
+    }
+
+    /// The directories of every component there is or was.
+    pub(super) fn dirs(&self) -> Vec<StateDir> {
+        let further = self.dir.components();
+        let further = further.iter().map(|name| self.dir.component(name));
+        std::iter::once(self.dir.clone()).chain(further).collect()
+    }
+
+    /// A component's app; its supervisor is started when there is none yet.
+    fn app(&mut self, name: &Name) -> io::Result<&mut App> {
+        if self.machine.first_name() == Some(name) {
+            return Ok(&mut self.first);
+        }
+        if !self.others.contains_key(name) {
+            let dir = self.dir.component(name);
+            pytheas_durable::create_dir_all(dir.root())?;
+            let events = self.waker.wakes.clone();
+            let settings = supervisor::Settings {
+                watchdog: self.settings.watchdog,
+                confinement: self.settings.confinement.clone(),
+                ..supervisor::Settings::default()
+            };
+            let supervisor = Supervisor::start(&dir, settings, move |event| {
+                let _agent_ended = events.send(Wake::App(event));
+            })?;
+            self.waker.add(supervisor.stop_handle());
+            self.others.insert(name.clone(), App::new(dir, supervisor));
+        }
+        self.others
+            .get_mut(name)
+            .ok_or_else(|| io::Error::other("the supervisor was not kept"))
+    }
+
+    fn apps(&mut self) -> impl Iterator<Item = &mut App> {
+        std::iter::once(&mut self.first).chain(self.others.values_mut())
+    }
+
+    /// Stops the apps that `job` is about.
+    pub(super) fn stop_apps(&mut self, job: &Job) {
+        for name in job.names() {
+            if self.machine.first_name() == Some(name) {
+                self.first.stop();
+            } else if let Some(app) = self.others.get_mut(name) {
+                app.stop();
+            }
+        }
+    }
+
+    /// Stops every app.
+    pub(super) fn stop_all(&mut self) {
+        for app in self.apps() {
+            app.supervisor.stop();
+        }
+    }
+
+    /// Lets the releases run that should be running.
+    pub(super) fn supervise(&mut self) {
+        self.next_launch = None;
+        if self.is_stopping() {
+            return; // it was stopped while we waited for the hub
+        }
+        // Judged already, but not yet on disk (full?): starting it again would not help.
+        let is_verdict = |e: &Event| {
+            matches!(
+                e,
+                Event::Healthy { .. } | Event::Died { .. } | Event::NotReady { .. }
+            )
+        };
+        let judged = self.pending.iter().any(is_verdict);
+        let state = self.machine.state();
+        let trial = match state {
+            State::Probation { tries_left, .. } => Some(*tries_left),
+            _ => None,
+        };
+        // The effects of these stop what they are about.
+        let untouched = matches!(
+            state,
+            State::Snapshotting { .. }
+                | State::Switching { .. }
+                | State::Migrating { .. }
+                | State::RollingBack { .. }
+        );
+        let moved: Vec<Name> = state
+            .job()
+            .map(|job| job.names().cloned().collect())
+            .unwrap_or_default();
+        let running: Vec<Installed> = self.machine.running().into_iter().cloned().collect();
+        for installed in running {
+            if !moved.contains(&installed.release.name) {
+                self.keep_running(&installed, None);
+                continue;
+            }
+            if untouched || judged {
+                continue;
+            }
+            if trial.is_none() || self.proved.contains(&installed.tree) {
+                self.keep_running(&installed, None);
+                continue;
+            }
+            self.keep_running(&installed, trial);
+            break; // those after it wait until it works
+        }
+    }
+
+    fn keep_running(&mut self, installed: &Installed, trial: Option<u8>) {
+        let tree = installed.tree;
+        let app = match self.app(&installed.release.name) {
+            Ok(app) => app,
+            Err(source) => {
+                let because = crate::failure::device_failure(
+                    "start the supervisor in",
+                    self.dir_of(&installed.release.name).root(),
+                    &source,
+                );
+                return self.cannot_launch(installed, trial, because);
+            }
+        };
+        if app.ordered == Some((tree, trial)) {
+            return;
+        }
+        if Instant::now() < app.launch_at {
+            let at = app.launch_at;
+            self.next_launch = Some(self.next_launch.map_or(at, |next| next.min(at)));
+            return;
+        }
+        let record = slots::record(&app.dir, tree).and_then(|record| {
+            // A power cut between saving and linking, or a person, may have moved `current`.
+            if slots::current(&app.dir) != Some(tree) {
+                slots::point_current(&app.dir, Some(tree))?;
+            }
+            Ok(record)
+        });
+        match record {
+            Ok(record) => {
+                app.supervisor.launch(Launch::new(tree, record, trial));
+                app.ordered = Some((tree, trial));
+            }
+            Err(error) => self.cannot_launch(installed, trial, slot_failure(&error)),
+        }
+    }
+
+    fn cannot_launch(&mut self, installed: &Installed, trial: Option<u8>, because: Failure) {
+        match trial {
+            Some(_) => self.died(installed.tree, trial, because),
+            None => {
+                error!("cannot start the current release: {}", because.message());
+                self.failed(because.message().to_owned());
+                self.suspect();
+                let at = Instant::now() + Duration::from_secs(10);
+                if let Ok(app) = self.app(&installed.release.name) {
+                    app.launch_at = at;
+                }
+                self.next_launch = Some(at);
+            }
+        }
+    }
+
+    /// The update on probation that `tree` is part of.
+    fn on_trial(&self, tree: TreeId) -> Option<&Job> {
+        match self.machine.state() {
+            State::Probation { job, .. } if job.goals().any(|goal| goal.tree == tree) => Some(job),
+            _ => None,
+        }
+    }
+
+    fn died(&mut self, tree: TreeId, tries_left: Option<u8>, because: Failure) {
+        let to = self.on_trial(tree).map_or(tree, |job| job.to.tree);
+        if let Some(tries_left) = tries_left {
+            self.happen(Event::Died {
+                to,
+                tries_left,
+                because,
+            });
+        }
+    }
+
+    fn app_of(&mut self, tree: TreeId) -> Option<&mut App> {
+        self.apps()
+            .find(|app| app.ordered.is_some_and(|(ordered, _)| ordered == tree))
+    }
+
+    /// Takes in what became of an app.
+    pub(super) fn app_event(&mut self, event: AppEvent) {
+        match event {
+            AppEvent::Healthy { tree } => {
+                if let Some(app) = self.app_of(tree) {
+                    app.ordered = Some((tree, None));
+                }
+                let Some(job) = self.on_trial(tree).cloned() else {
+                    return;
+                };
+                self.proved.insert(tree);
+                if job.goals().all(|goal| self.proved.contains(&goal.tree)) {
+                    self.happen(Event::Healthy { to: job.to.tree });
+                }
+            }
+            AppEvent::Died {
+                tree,
+                tries_left,
+                because,
+            } => {
+                if let Some(app) = self.app_of(tree) {
+                    app.ordered = None;
+                    // What it needs (a port, a database) may be there a moment later.
+                    app.launch_at = Instant::now() + TRY_AGAIN_AFTER;
+                }
+                self.died(tree, Some(tries_left), because);
+            }
+            AppEvent::NotReady { tree, because } => {
+                if let Some(app) = self.app_of(tree) {
+                    app.ordered = None;
+                }
+                let to = self.on_trial(tree).map_or(tree, |job| job.to.tree);
+                self.happen(Event::NotReady { to, because });
+            }
+            AppEvent::Crashed { because } => {
+                self.failed(because.message().to_owned());
+                self.suspect();
+            }
+        }
+    }
+
+    /// What each further app does now.
+    pub(super) fn other_apps(&self) -> std::collections::BTreeMap<String, supervisor::AppStatus> {
+        self.others
+            .iter()
+            .map(|(name, app)| (name.to_string(), app.supervisor.status()))
+            .collect()
+    }
+}

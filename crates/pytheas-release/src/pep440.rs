@@ -1,0 +1,547 @@
+//! Versions and version specifiers as PEP 440 orders them: `1.4.2`, `>=2,<3`.
+//!
+//! Devices compare versions with this, so it is small, takes any text without panicking, and knows
+//! nothing of installers' habits: a pre-release is a version like any other, later than what it is
+//! later than (`2.1rc1` fits `>=2`, `2.0rc1` does not).
+//!
+//! Off-spec: numbers beyond 64 bits are no versions.
+
+use std::{cmp::Ordering, fmt, str::FromStr};
+
+/// A version that can be compared.
+#[derive(Debug, Clone)]
+pub struct Pep440 {
+    epoch: u64,
+    release: Vec<u64>,
+    pre: Option<(Phase, u64)>,
+    post: Option<u64>,
+    dev: Option<u64>,
+    local: Vec<Segment>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    Alpha,
+    Beta,
+    Candidate,
+}
+
+/// Part of a local version; numbers are later than words.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+enum Segment {
+    Word(String),
+    Number(u64),
+}
+
+/// A text that is no version by PEP 440.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no version by PEP 440, so it cannot be compared")]
+pub struct NotPep440(pub String);
+
+/// What remains to be read of a version; ASCII, lower case.
+struct Rest<'a>(&'a str);
+
+impl Rest<'_> {
+    fn number(&mut self) -> Option<u64> {
+        let digits = self
+            .0
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(self.0.len());
+        let (number, rest) = self.0.split_at(digits);
+        let number = number.parse().ok()?;
+        self.0 = rest;
+        Some(number)
+    }
+
+    fn skip(&mut self, char: char) -> bool {
+        match self.0.strip_prefix(char) {
+            Some(rest) => {
+                self.0 = rest;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// `[-_.]? WORD [-_.]? NUMBER?`: which of `words`, and the number (0 when absent).
+    fn labelled(&mut self, words: &[&str]) -> Option<(usize, Option<u64>)> {
+        let body = self.0.strip_prefix(['-', '_', '.']).unwrap_or(self.0);
+        let (which, rest) = words
+            .iter()
+            .enumerate()
+            .find_map(|(at, word)| Some((at, body.strip_prefix(word)?)))?;
+        let after = rest.strip_prefix(['-', '_', '.']).unwrap_or(rest);
+        if after.starts_with(|c: char| c.is_ascii_digit()) {
+            self.0 = after;
+            Some((which, self.number()))
+        } else {
+            self.0 = rest;
+            Some((which, Some(0)))
+        }
+    }
+}
+
+impl FromStr for Pep440 {
+    type Err = NotPep440;
+
+    fn from_str(text: &str) -> Result<Self, NotPep440> {
+        parse(text).ok_or_else(|| NotPep440(text.chars().take(80).collect()))
+    }
+}
+
+fn parse(text: &str) -> Option<Pep440> {
+    let lower = text.trim().to_ascii_lowercase();
+    let (public, local) = match lower.split_once('+') {
+        Some((public, local)) => (public, Some(local)),
+        None => (lower.as_str(), None),
+    };
+    let mut rest = Rest(public.strip_prefix('v').unwrap_or(public));
+    let first = rest.number()?;
+    let (epoch, first) = if rest.skip('!') {
+        (first, rest.number()?)
+    } else {
+        (0, first)
+    };
+    let mut release = vec![first];
+    while rest.0.starts_with('.') && rest.0[1..].starts_with(|c: char| c.is_ascii_digit()) {
+        rest.skip('.');
+        release.push(rest.number()?);
+    }
+    let words = ["alpha", "a", "beta", "b", "preview", "pre", "rc", "c"];
+    let pre = match rest.labelled(&words) {
+        Some((0 | 1, number)) => Some((Phase::Alpha, number?)),
+        Some((2 | 3, number)) => Some((Phase::Beta, number?)),
+        Some((_, number)) => Some((Phase::Candidate, number?)),
+        None => None,
+    };
+    let implicit = rest.0.strip_prefix('-').unwrap_or("");
+    let post = if implicit.starts_with(|c: char| c.is_ascii_digit()) {
+        rest.skip('-');
+        Some(rest.number()?)
+    } else {
+        match rest.labelled(&["post", "rev", "r"]) {
+            Some((_, number)) => Some(number?),
+            None => None,
+        }
+    };
+    let dev = match rest.labelled(&["dev"]) {
+        Some((_, number)) => Some(number?),
+        None => None,
+    };
+    let local = match local {
+        None => Vec::new(),
+        Some(local) => local
+            .split(['-', '_', '.'])
+            .map(segment)
+            .collect::<Option<Vec<_>>>()?,
+    };
+    rest.0.is_empty().then_some(Pep440 {
+        epoch,
+        release,
+        pre,
+        post,
+        dev,
+        local,
+    })
+}
+
+fn segment(text: &str) -> Option<Segment> {
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(Segment::Number(text.parse().ok()?));
+    }
+    Some(Segment::Word(text.to_owned()))
+}
+
+impl Pep440 {
+    fn is_pre_release(&self) -> bool {
+        self.pre.is_some() || self.dev.is_some()
+    }
+
+    /// Without the local version.
+    fn public(&self) -> Self {
+        Self {
+            local: Vec::new(),
+            ..self.clone()
+        }
+    }
+
+    /// The numbers without zeros at the end.
+    fn numbers(&self) -> &[u64] {
+        let end = self.release.iter().rposition(|n| *n != 0);
+        &self.release[..end.map_or(0, |at| at + 1)]
+    }
+
+    fn has_base_of(&self, other: &Self) -> bool {
+        (self.epoch, self.numbers()) == (other.epoch, other.numbers())
+    }
+
+    /// Whether this is `prefix` or `prefix` with more numbers behind.
+    fn begins_with(&self, prefix: &Self, numbers: usize) -> bool {
+        let number = |version: &Self, at: usize| version.release.get(at).copied().unwrap_or(0);
+        self.epoch == prefix.epoch && (0..numbers).all(|at| number(self, at) == number(prefix, at))
+    }
+
+    /// PEP 440, "Summary of permitted suffixes and relative ordering": `1.dev0 < 1a1 < 1 < 1.post1`.
+    fn rank(&self) -> impl Ord {
+        let pre = match (self.pre, self.post, self.dev) {
+            (Some((phase, number)), _, _) => (1, Some((phase, number))),
+            (None, None, Some(_)) => (0, None),
+            (None, _, _) => (2, None),
+        };
+        let dev = self.dev.map_or((1, 0), |number| (0, number));
+        (pre, self.post, dev, self.local.clone())
+    }
+}
+
+impl Ord for Pep440 {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.epoch, self.numbers())
+            .cmp(&(other.epoch, other.numbers()))
+            .then_with(|| self.rank().cmp(&other.rank()))
+    }
+}
+
+impl PartialOrd for Pep440 {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Pep440 {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Pep440 {}
+
+/// A range of versions: `>=2,<3`; `*` or nothing for any.
+#[derive(Debug, Clone)]
+pub struct Specifiers {
+    all: Vec<Specifier>,
+    text: String,
+}
+
+#[derive(Debug, Clone)]
+enum Specifier {
+    /// `==V` (and, negated, `!=V`).
+    Is {
+        not: bool,
+        version: Pep440,
+    },
+    /// `==V.*` (and, negated, `!=V.*`).
+    Begins {
+        not: bool,
+        prefix: Pep440,
+    },
+    /// `~=V`.
+    Compatible(Pep440),
+    Least(Pep440),
+    Most(Pep440),
+    More(Pep440),
+    Less(Pep440),
+    /// `===TEXT`.
+    Text(String),
+}
+
+/// A text that is no range of versions.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no range of versions: write e.g. `>=1.2`, `>=2,<3`, `==1.4.*`, `~=2.1` or `*`")]
+pub struct NotSpecifiers(pub String);
+
+impl FromStr for Specifiers {
+    type Err = NotSpecifiers;
+
+    fn from_str(text: &str) -> Result<Self, NotSpecifiers> {
+        let trimmed = text.trim();
+        let wrong = || NotSpecifiers(text.chars().take(120).collect());
+        let all = if trimmed.is_empty() || trimmed == "*" {
+            Vec::new()
+        } else {
+            trimmed
+                .split(',')
+                .map(|one| specifier(one.trim()).ok_or_else(wrong))
+                .collect::<Result<_, _>>()?
+        };
+        let text = if trimmed.is_empty() { "*" } else { trimmed };
+        Ok(Self {
+            all,
+            text: text.to_owned(),
+        })
+    }
+}
+
+fn specifier(text: &str) -> Option<Specifier> {
+    if let Some(exact) = text.strip_prefix("===") {
+        let exact = exact.trim();
+        return (!exact.is_empty()).then(|| Specifier::Text(exact.to_owned()));
+    }
+    let (operator, version) = ["==", "!=", "~=", ">=", "<=", ">", "<"]
+        .iter()
+        .find_map(|operator| Some((*operator, text.strip_prefix(operator)?.trim())))?;
+    let equality = matches!(operator, "==" | "!=");
+    let not = operator == "!=";
+    if let Some(prefix) = version.strip_suffix(".*").filter(|_| equality) {
+        let prefix: Pep440 = prefix.parse().ok()?;
+        let plain = !prefix.is_pre_release() && prefix.post.is_none() && prefix.local.is_empty();
+        return plain.then_some(Specifier::Begins { not, prefix });
+    }
+    let version: Pep440 = version.parse().ok()?;
+    if !equality && !version.local.is_empty() {
+        return None; // local versions have no order between publishers
+    }
+    Some(match operator {
+        "==" | "!=" => Specifier::Is { not, version },
+        "~=" if version.release.len() >= 2 => Specifier::Compatible(version),
+        ">=" => Specifier::Least(version),
+        "<=" => Specifier::Most(version),
+        ">" => Specifier::More(version),
+        "<" => Specifier::Less(version),
+        _ => return None,
+    })
+}
+
+impl Specifiers {
+    /// Whether any version fits, also one that cannot be compared.
+    pub fn is_any(&self) -> bool {
+        self.all.is_empty()
+    }
+
+    /// Whether the version `text` is in the range.
+    ///
+    /// # Errors
+    /// [`NotPep440`] when it cannot be compared.
+    pub fn contain(&self, text: &str) -> Result<bool, NotPep440> {
+        let parsed = text.parse::<Pep440>();
+        for one in &self.all {
+            let fits = match one {
+                Specifier::Text(exact) => exact.eq_ignore_ascii_case(text.trim()),
+                other => other.holds(parsed.as_ref().map_err(Clone::clone)?),
+            };
+            if !fits {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Specifier {
+    fn holds(&self, version: &Pep440) -> bool {
+        match self {
+            Self::Text(_) => false, // compared as text, above
+            Self::Is { not, version: with } => {
+                let equal = if with.local.is_empty() {
+                    version.public() == *with
+                } else {
+                    version == with
+                };
+                equal != *not
+            }
+            Self::Begins { not, prefix } => {
+                version.begins_with(prefix, prefix.release.len()) != *not
+            }
+            Self::Compatible(least) => {
+                version.public() >= *least && version.begins_with(least, least.release.len() - 1)
+            }
+            Self::Least(least) => version.public() >= *least,
+            Self::Most(most) => version.public() <= *most,
+            // `>1.7` is not met by `1.7.post1` nor by `1.7+local`; `<2` not by `2rc1`.
+            Self::More(than) => {
+                version > than
+                    && (than.post.is_some() || version.post.is_none() || !version.has_base_of(than))
+                    && (version.local.is_empty() || !version.has_base_of(than))
+            }
+            Self::Less(than) => {
+                version < than
+                    && (than.is_pre_release()
+                        || !version.is_pre_release()
+                        || !version.has_base_of(than))
+            }
+        }
+    }
+}
+
+impl fmt::Display for Specifiers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_pep_440_says() {
+        let sorted = [
+            "1.dev0",
+            "1.0.dev456",
+            "1.0a1",
+            "1.0a2.dev456",
+            "1.0a12.dev456",
+            "1.0a12",
+            "1.0b1.dev456",
+            "1.0b2",
+            "1.0b2.post345.dev456",
+            "1.0b2.post345",
+            "1.0rc1.dev456",
+            "1.0rc1",
+            "1.0",
+            "1.0+abc.5",
+            "1.0+abc.7",
+            "1.0+5",
+            "1.0.post456.dev34",
+            "1.0.post456",
+            "1.0.15",
+            "1.1.dev1",
+            "1.10",
+            "1!0.1",
+        ];
+        for pair in sorted.windows(2) {
+            let (a, b): (Pep440, Pep440) = (pair[0].parse().unwrap(), pair[1].parse().unwrap());
+            assert!(a < b, "{pair:?}");
+            assert!(b > a, "{pair:?}");
+        }
+        for (a, b) in [
+            ("1", "1.0.0"),
+            ("1.0-1", "1.post1"),
+            ("v1.0RC1", "1.0-c-1"),
+            ("1.0_a", "1a0"),
+        ] {
+            assert_eq!(a.parse::<Pep440>().unwrap(), b.parse().unwrap(), "{a} {b}");
+        }
+        for wrong in [
+            "",
+            "one",
+            "1..2",
+            "1.0x",
+            "1+",
+            "1+a..b",
+            "99999999999999999999",
+            "1 2",
+            "1.0-",
+            "é",
+        ] {
+            assert!(wrong.parse::<Pep440>().is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_range_is_refused() {
+        for wrong in [
+            "1.2", "=1", ">=", ">=1,", "~=1", ">=1.*", "==1.*.2", "===", ">=1+abc", "=>1", "^1.2",
+        ] {
+            assert!(wrong.parse::<Specifiers>().is_err(), "{wrong}");
+        }
+        assert!("".parse::<Specifiers>().unwrap().is_any());
+        assert!(
+            "*".parse::<Specifiers>()
+                .unwrap()
+                .contain("a1b2c3d")
+                .unwrap()
+        );
+        assert!(
+            ">=1"
+                .parse::<Specifiers>()
+                .unwrap()
+                .contain("a1b2c3d")
+                .is_err()
+        );
+        assert!(
+            "===a1b2c3d"
+                .parse::<Specifiers>()
+                .unwrap()
+                .contain("A1B2C3D")
+                .unwrap()
+        );
+    }
+
+    /// What `packaging` 21.3 says, with pre-releases allowed.
+    #[test]
+    fn ranges_hold_what_the_reference_says() {
+        let versions =
+            "1 1.0.1 2 2.0.0 2a0 2a1 2.dev0 2.post0 2.post1.dev0 2.1 2.1rc1 2.10 1!2 2+local 3";
+        for (range, expected) in [
+            ("<2a1", "1 1.0.1 2a0 2.dev0"),
+            ("<2", "1 1.0.1"),
+            ("<2.post0", "1 1.0.1 2 2.0.0 2+local"),
+            ("<2.post0.dev0", "1 1.0.1 2 2.0.0 2a0 2a1 2.dev0 2+local"),
+            (">2", "2.1 2.1rc1 2.10 1!2 3"),
+            (">2a0", "2 2.0.0 2a1 2.1 2.1rc1 2.10 1!2 3"),
+            (">2.post0", "2.post1.dev0 2.1 2.1rc1 2.10 1!2 3"),
+            (
+                ">=2",
+                "2 2.0.0 2.post0 2.post1.dev0 2.1 2.1rc1 2.10 1!2 2+local 3",
+            ),
+            ("<=2", "1 1.0.1 2 2.0.0 2a0 2a1 2.dev0 2+local"),
+            ("==2", "2 2.0.0 2+local"),
+            (
+                "!=2",
+                "1 1.0.1 2a0 2a1 2.dev0 2.post0 2.post1.dev0 2.1 2.1rc1 2.10 1!2 3",
+            ),
+            ("==2.1.*", "2.1 2.1rc1"),
+            (
+                "!=2.1.*",
+                "1 1.0.1 2 2.0.0 2a0 2a1 2.dev0 2.post0 2.post1.dev0 2.10 1!2 2+local 3",
+            ),
+            (
+                "==2.*",
+                "2 2.0.0 2a0 2a1 2.dev0 2.post0 2.post1.dev0 2.1 2.1rc1 2.10 2+local",
+            ),
+            (
+                "~=2.0",
+                "2 2.0.0 2.post0 2.post1.dev0 2.1 2.1rc1 2.10 2+local",
+            ),
+            ("~=2.1rc1", "2.1 2.1rc1 2.10"),
+            ("==2+local", "2+local"),
+            (
+                ">1,<2.10",
+                "1.0.1 2 2.0.0 2a0 2a1 2.dev0 2.post0 2.post1.dev0 2.1 2.1rc1 2+local",
+            ),
+            ("===2", "2"),
+        ] {
+            let range: Specifiers = range.parse().unwrap();
+            let held: Vec<&str> = versions
+                .split(' ')
+                .filter(|version| range.contain(version).unwrap())
+                .collect();
+            assert_eq!(held.join(" "), expected, "{range}");
+        }
+    }
+
+    fn versions() -> impl Strategy<Value = String> {
+        "(1!)?[0-2](\\.[0-2]){0,2}((a|b|rc)[0-2])?(\\.post[0-1])?(\\.dev[0-1])?"
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
+
+        #[test]
+        fn order_and_ranges_agree_with_the_resolvers(a in versions(), b in versions(), operator in 0..5_usize) {
+            let theirs = |text: &str| text.parse::<pep440_rs::Version>().unwrap();
+            let ours = |text: &str| text.parse::<Pep440>().unwrap();
+            prop_assert_eq!(ours(&a).cmp(&ours(&b)), theirs(&a).cmp(&theirs(&b)));
+            // uv's library departs from the PEP in `<` and `>` with pre-releases: see the table above.
+            let operator = ["==", "!=", "~=", ">=", "<="][operator];
+            let text = format!("{operator}{b}");
+            let specifier = text.parse::<pep440_rs::VersionSpecifiers>();
+            let found = text.parse::<Specifiers>();
+            prop_assert_eq!(specifier.is_ok(), found.is_ok(), "{}", &text);
+            if let (Ok(theirs_say), Ok(ours_say)) = (specifier, found) {
+                prop_assert_eq!(ours_say.contain(&a).unwrap(), theirs_say.contains(&theirs(&a)), "{} {}", &a, &text);
+            }
+        }
+
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC{0,30}") {
+            let _any = text.parse::<Pep440>();
+            let _any = text.parse::<Specifiers>().map(|s| s.contain(&text));
+        }
+    }
+}
