@@ -20,6 +20,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("busybox-static", "busybox", "a machine without glibc"),
     ("musl-tools", "musl-gcc", "a machine with musl"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
+    ("faketime", "faketime", "devices whose clocks are wrong"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

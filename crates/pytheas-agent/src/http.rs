@@ -437,7 +437,7 @@ impl Fetch for RepositoryFetch {
             .take(wanted.max_bytes.saturating_add(1));
         Ok(Some(Body {
             start,
-            reader: Box::new(reader),
+            reader: Box::new(crate::steady::Steady::new(reader)),
         }))
     }
 }

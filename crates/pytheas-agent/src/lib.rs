@@ -46,6 +46,7 @@ mod paths;
 mod request;
 mod slots;
 mod status;
+mod steady;
 pub mod supervisor;
 
 pub use error::{AgentError, exit};

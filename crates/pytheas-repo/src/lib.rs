@@ -55,4 +55,5 @@ pub use unpack::UnpackError;
 /// Field of the timestamp metadata that says when it was signed (RFC 3339): a device whose clock
 /// is behind it knows that its clock is wrong. TUF allows further fields (§4.2), clients that do
 /// not know it ignore it.
+#[cfg(feature = "store")]
 pub(crate) const SIGNED_AT: &str = "x-pytheas-signed";

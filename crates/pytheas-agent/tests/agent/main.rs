@@ -7,8 +7,10 @@
 )]
 
 mod commands;
+mod forgery;
 mod memory;
 mod power_cuts;
+mod python_tuf;
 mod refusals;
 mod support;
 mod updates;

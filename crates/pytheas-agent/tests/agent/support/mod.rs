@@ -254,6 +254,8 @@ pub(crate) struct Device {
     hub: String,
     root: PathBuf,
     pub(crate) args: Vec<String>,
+    /// What the agent finds in its environment besides.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Device {
@@ -264,6 +266,7 @@ impl Device {
             hub: world.hub.url(),
             root: world.root_file(),
             args: vec!["--poll-interval".into(), "100ms".into()],
+            env: Vec::new(),
         }
     }
 
@@ -302,6 +305,7 @@ impl Device {
             .args(["--hub", &self.hub, "--id", "dev1", "--root"])
             .arg(&self.root)
             .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log);
         if let Some(fault) = fault {
