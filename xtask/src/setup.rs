@@ -27,6 +27,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ),
     ("gpgv", "gpgv", "verifies Debian's archive"),
     ("systemd", "systemd-analyze", "judges the unit of the agent"),
+    ("faketime", "faketime", "devices whose clocks are wrong"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

@@ -52,6 +52,10 @@ pub(crate) fn content_trouble(error: ContentError) -> Trouble {
         ContentError::Download(download) if is_network(download) => {
             return Trouble::Later(chain(&error));
         }
+        ContentError::Delegated { source, .. } => match &**source {
+            MetadataError::Write { source, .. } => device_reason(source),
+            _ => Reason::Untrusted,
+        },
         ContentError::Download(DownloadError::Write { source, .. })
         | ContentError::Sink { source, .. } => device_reason(source),
         ContentError::WrongPlatform { .. } => Reason::Incompatible,

@@ -570,6 +570,7 @@ impl Fetch for RepositoryFetch {
             .into_body()
             .into_reader()
             .take(wanted.max_bytes.saturating_add(1));
+        let reader = crate::steady::Steady::new(reader);
         let reader: Box<dyn Read> = match &self.http.limiter {
             None => Box::new(reader),
             Some(limiter) => Box::new(Limited {

@@ -56,6 +56,7 @@ mod service;
 pub mod settings;
 mod slots;
 mod status;
+mod steady;
 pub mod supervisor;
 
 pub use error::{AgentError, exit};

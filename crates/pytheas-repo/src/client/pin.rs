@@ -74,13 +74,13 @@ impl Pin {
             hex,
         } in &self.digests
         {
-            let found = digest(algorithm, bytes);
-            if hex::encode(&found) != *hex {
+            let found = hex::encode(digest(algorithm, bytes));
+            if found != *hex {
                 return Err(DownloadError::Mismatch {
                     file,
                     algorithm: name,
                     expected: hex.clone(),
-                    found: hex::encode(&found),
+                    found,
                 });
             }
         }

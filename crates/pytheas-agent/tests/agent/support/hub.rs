@@ -52,6 +52,12 @@ pub(crate) struct Talk {
     pub(crate) downgrade: bool,
     /// Closing reports get no answer, so often.
     pub(crate) lose_answers: u32,
+    /// Files whose path holds this text never end.
+    pub(crate) endless: Option<String>,
+    /// Files whose path holds this text come a byte at a time, with a long pause between.
+    pub(crate) drip: Option<String>,
+    /// Files whose path holds the first text are answered with this instead.
+    pub(crate) instead: Vec<(String, Vec<u8>)>,
 }
 
 pub(crate) struct TestHub {
@@ -363,7 +369,22 @@ fn send_file(
     name: &str,
     range: Option<&str>,
 ) -> bool {
-    let Ok(mut bytes) = fs::read(path) else {
+    let (endless, drip, instead) = {
+        let talk = talk.lock().unwrap_or_else(|e| e.into_inner());
+        let is = |text: &Option<String>| text.as_ref().is_some_and(|text| name.contains(text));
+        let instead = talk.instead.iter().find(|(text, _)| name.contains(text));
+        (is(&talk.endless), is(&talk.drip), instead.cloned())
+    };
+    if endless {
+        let _begun = stream.write_all(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n");
+        let noise = [b' '; 64 << 10];
+        while stream.write_all(&noise).is_ok() {
+            talk.lock().unwrap_or_else(|e| e.into_inner()).sent_bytes += noise.len();
+        }
+        return false;
+    }
+    let bytes = instead.map_or_else(|| fs::read(path), |(_, bytes)| Ok(bytes));
+    let Ok(mut bytes) = bytes else {
         return stream
             .write_all(b"HTTP/1.1 404 X\r\nContent-Length: 0\r\n\r\n")
             .is_ok();
@@ -404,6 +425,22 @@ fn send_file(
     );
     if stream.write_all(head.as_bytes()).is_err() {
         return false;
+    }
+    if drip {
+        for byte in &bytes {
+            let drips = talk
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .drip
+                .is_some();
+            if drips {
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            if stream.write_all(&[*byte]).is_err() {
+                return false;
+            }
+        }
+        return true;
     }
     let end = break_off.unwrap_or(bytes.len()).min(bytes.len());
     for piece in bytes[..end].chunks(16 << 10) {

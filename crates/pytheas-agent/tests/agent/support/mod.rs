@@ -308,6 +308,8 @@ pub(crate) struct Device {
     /// Another agent than the one built with the tests.
     pub(crate) program: Option<PathBuf>,
     pub(crate) args: Vec<String>,
+    /// What the agent finds in its environment besides.
+    pub(crate) env: Vec<(String, String)>,
 }
 
 impl Device {
@@ -319,6 +321,7 @@ impl Device {
             root: world.root_file(),
             program: std::env::var_os("PYTHEAS_AGENT_BIN").map(PathBuf::from),
             args: vec!["--poll-interval".into(), "100ms".into()],
+            env: Vec::new(),
         }
     }
 
@@ -362,6 +365,7 @@ impl Device {
             .args(["--hub", &self.hub, "--id", "dev1", "--root"])
             .arg(&self.root)
             .args(&self.args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log);
         if let Some(fault) = fault {
