@@ -20,6 +20,8 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("busybox-static", "busybox", "a machine without glibc"),
     ("musl-tools", "musl-gcc", "a machine with musl"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
+    ("softhsm2", "softhsm2-util", "a token that signs"),
+    ("opensc", "pkcs11-tool", "talks to that token"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

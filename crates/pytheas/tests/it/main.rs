@@ -11,6 +11,7 @@ mod dashboard;
 mod demo;
 mod errors;
 mod fleet;
+mod key_drill;
 mod known;
 mod packaging;
 mod published;
