@@ -129,9 +129,10 @@ fn the_hub_was_stolen_and_the_devices_come_back() {
     // The drill.
     let listen = hub.url.trim_start_matches("http://").to_owned();
     hub.down();
+    let folder = hub.keys.clone();
     let keys = |args: &[&str]| {
         let mut command = pytheas(home);
-        command.arg("keys").args(args).arg("--keys").arg(&hub.keys);
+        command.arg("keys").args(args).arg("--keys").arg(&folder);
         command
     };
     let rotated = parsed(&mut keys(&["rotate", "online"]));
