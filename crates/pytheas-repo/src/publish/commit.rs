@@ -460,7 +460,7 @@ pub(crate) async fn put_roots(
                 let other = RootFile::check(&bytes);
                 let junk = before
                     .as_ref()
-                    .is_some_and(|old| !other.is_some_and(|other| other.follows(old).is_ok()));
+                    .is_some_and(|old| other.is_none_or(|other| other.follows(old).is_err()));
                 if !junk {
                     return Err(PublishError::OtherRoot {
                         store: store.to_string(),

@@ -1,6 +1,10 @@
 //! Teams that sign their own releases, read by python-tuf and by `tough`.
 
-use std::{fs, path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use pytheas_repo::{
     delegations::{Delegate, DelegationError},
@@ -46,7 +50,7 @@ fn set(team: &str, paths: &[&str], keys: &[&PathBuf]) -> Delegate {
 
 fn publish_as(
     world: &World,
-    dir: &PathBuf,
+    dir: &Path,
     team: &str,
     version: &str,
 ) -> Result<Published, PublishError> {
