@@ -28,6 +28,8 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("gpgv", "gpgv", "verifies Debian's archive"),
     ("systemd", "systemd-analyze", "judges the unit of the agent"),
     ("faketime", "faketime", "devices whose clocks are wrong"),
+    ("softhsm2", "softhsm2-util", "a token that signs"),
+    ("opensc", "pkcs11-tool", "talks to that token"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

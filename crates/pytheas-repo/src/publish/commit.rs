@@ -181,7 +181,7 @@ impl Base {
     pub(crate) async fn uploaded(
         &self,
         now: Timestamp,
-    ) -> Result<Vec<(String, Metafile)>, StoreError> {
+    ) -> Result<Vec<(String, Signed<Targets>, Metafile)>, StoreError> {
         let mut all = Vec::new();
         let targets = self.repository.as_ref().map(|r| &r.metadata().targets);
         let delegations = targets.and_then(|targets| targets.signed.delegations.as_ref());
@@ -190,7 +190,7 @@ impl Base {
                 if let Some((signed, meta)) = self.newest_of_team(delegations, role).await?
                     && signed.signed.expires > now
                 {
-                    all.push((role.name.clone(), meta));
+                    all.push((role.name.clone(), signed, meta));
                 }
             }
         }
@@ -340,7 +340,7 @@ impl Base {
     ) -> Result<Written, CommitError> {
         let metadata = self.repository.as_ref().map(|r| r.metadata());
         let mut meta = metadata.map_or_else(HashMap::new, |m| m.meta.clone());
-        for (team, described) in self.uploaded(batch.now).await? {
+        for (team, _, described) in self.uploaded(batch.now).await? {
             meta.insert(format!("{team}.json"), described);
         }
         for (role, file) in &batch.roles {
@@ -460,7 +460,7 @@ pub(crate) async fn put_roots(
                 let other = RootFile::check(&bytes);
                 let junk = before
                     .as_ref()
-                    .is_some_and(|old| !other.is_some_and(|other| other.follows(old).is_ok()));
+                    .is_some_and(|old| other.is_none_or(|other| other.follows(old).is_err()));
                 if !junk {
                     return Err(PublishError::OtherRoot {
                         store: store.to_string(),

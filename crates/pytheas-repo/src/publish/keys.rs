@@ -127,6 +127,14 @@ pub async fn publish_keys(
         validity: &options.validity,
         now: options.now,
     };
+    for (_, team, _) in base.uploaded(options.now).await? {
+        let names = team.signed.targets.keys();
+        fresh
+            .releases
+            .extend(names.map(|name| name.raw().to_owned()));
+    }
+    fresh.releases.sort();
+    fresh.releases.dedup();
     let written: Written = base.write(online, batch, events).await?;
     fresh.online = Some((written.snapshot, written.timestamp, written.expires));
     Ok(fresh)

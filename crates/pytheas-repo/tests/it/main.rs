@@ -7,7 +7,9 @@
 
 mod attached;
 mod attacks;
+mod ceremonies;
 mod clocks;
+mod commands;
 mod cuts;
 mod downloads;
 mod flips;
@@ -16,4 +18,6 @@ mod publishing;
 mod python;
 mod roots;
 mod roundtrip;
+mod teams;
+mod theft;
 mod world;

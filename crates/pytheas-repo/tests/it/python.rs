@@ -6,7 +6,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use crate::world::{World, target};
 
-const SCRIPT: &str = r#"
+pub(crate) const SCRIPT: &str = r#"
 import sys, pathlib
 from datetime import datetime, timezone
 from tuf.ngclient import Updater
@@ -32,17 +32,21 @@ path = updater.download_target(info)
 print(pathlib.Path(path).read_text())
 "#;
 
-#[test]
-fn python_tuf_reads_the_repository() {
+/// The interpreter that has python-tuf.
+pub(crate) fn python() -> Option<PathBuf> {
     let python = std::env::var_os("PYTHEAS_TEST_PYTUF")
         .map_or_else(|| PathBuf::from("/tmp/pytuf/bin/python"), PathBuf::from);
-    let ready = Command::new(&python).args(["-c", "import tuf"]).status();
-    if !ready.is_ok_and(|status| status.success()) {
-        return testkit::skip(&format!(
-            "no python-tuf in `{}`; PYTHEAS_TEST_PYTUF names another Python",
-            python.display()
-        ));
-    }
+    let ready = Command::new(&python).args(["-c", "import tuf"]).output();
+    ready
+        .is_ok_and(|output| output.status.success())
+        .then_some(python)
+}
+
+#[test]
+fn python_tuf_reads_the_repository() {
+    let Some(python) = python() else {
+        return testkit::skip("no python-tuf; PYTHEAS_TEST_PYTUF names another Python");
+    };
     let world = World::with_two_releases();
     let script = world.path("read.py");
     fs::write(&script, SCRIPT).unwrap();

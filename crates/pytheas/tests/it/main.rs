@@ -12,6 +12,7 @@ mod demo;
 mod errors;
 mod fleet;
 mod hooks;
+mod key_drill;
 mod known;
 mod packaging;
 mod published;
