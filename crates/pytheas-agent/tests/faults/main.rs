@@ -243,6 +243,11 @@ fn a_device_survives_every_fault() {
                     let (scenario, fault) = (&fleet.scenarios[case.0], case.1);
                     let result = inject(&mut bench, scenario, &courses[case.0], fault);
                     let mut tally = tally.lock().unwrap();
+                    let done = tally.0.values().sum::<usize>() + tally.1 + 1;
+                    if done % 500 == 0 {
+                        let seconds = begun.elapsed().as_secs();
+                        println!("{done} of {} after {seconds} s", cases.len());
+                    }
                     match result {
                         Ok(Some(_)) => *tally.0.entry(fault.kind()).or_default() += 1,
                         Ok(None) => tally.1 += 1,
