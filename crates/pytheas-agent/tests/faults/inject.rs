@@ -25,6 +25,8 @@ pub(crate) enum Fault {
     Short(usize),
     /// The power is cut before this call; what was not synced is kept in part.
     Cut(usize, Kept),
+    /// As above, of an agent that was started after another one was killed.
+    CutAgain(usize, usize, Kept),
     /// The disk is full at this call, or from it on.
     Full(usize, bool),
     /// The disk fails at this call that changes it, or from it on.
@@ -54,6 +56,7 @@ impl Fault {
             Self::Kill(_) => "killed",
             Self::Tear(_) | Self::Short(_) => "torn write",
             Self::Cut(..) => "power cut",
+            Self::CutAgain(..) => "power cut after a kill",
             Self::Full(..) => "disk full",
             Self::SmallDisk(_) => "small disk",
             Self::WriteError(..) | Self::ReadError(_) => "disk error",
@@ -75,6 +78,10 @@ impl fmt::Display for Fault {
             Self::Short(at) => write!(f, "short/{at}"),
             Self::Cut(at, Kept::Some(seed)) => write!(f, "cut/{at}/{seed}"),
             Self::Cut(at, kept) => write!(f, "cut/{at}/{kept:?}"),
+            Self::CutAgain(run, at, Kept::Some(seed)) => {
+                write!(f, "cut-again/{run}/{at}/{seed}")
+            }
+            Self::CutAgain(run, at, kept) => write!(f, "cut-again/{run}/{at}/{kept:?}"),
             Self::Full(at, on) => write!(f, "full{}/{at}", stays(on)),
             Self::SmallDisk(free) => write!(f, "small-disk/{free}"),
             Self::WriteError(at, on) => write!(f, "eio{}/{at}", stays(on)),
@@ -89,12 +96,96 @@ impl fmt::Display for Fault {
     }
 }
 
+/// What was done to the disk by an agent, or by one that was killed and the one after it.
+pub(crate) struct Recorded {
+    pub(crate) record: Record,
+    /// For each of its moments, the action the hub still offered.
+    offers: Vec<Option<String>>,
+    /// The moment at which the first agent was killed.
+    pub(crate) killed: usize,
+}
+
+impl Recorded {
+    fn of(bench: &mut Bench, scenario: &Scenario, kill: Option<usize>) -> Self {
+        bench.begin(scenario);
+        let mut offers = Vec::new();
+        let hub = &bench.hub;
+        let offer = || {
+            let talk = hub.talk();
+            offers.push(talk.offer.as_ref().map(|(action, ..)| action.clone()));
+        };
+        let mut recorder = KilledOnce {
+            recorder: Recorder::new(&bench.state, offer),
+            calls: 0,
+            kill,
+        };
+        let mut run = || {
+            let watched = Watched::default();
+            trace::run(
+                bench.command(),
+                &bench.state,
+                watched,
+                PATIENCE,
+                &mut recorder,
+            )
+            .unwrap()
+        };
+        if kill.is_some() {
+            // With fewer calls than the last time it may have come to its end before.
+            assert_ne!(run(), trace::End::TimedOut, "{}", bench.take_log());
+        }
+        assert_eq!(run(), trace::End::Exited(0), "{}", bench.take_log());
+        Self {
+            record: recorder.recorder.finish(),
+            offers,
+            killed: kill.unwrap_or(0),
+        }
+    }
+
+    /// Leaves the device as a cut at `moment` would; the call that was about to be made.
+    fn cut(&self, bench: &Bench, moment: usize, kept: Kept) -> String {
+        bench.put(&self.record, moment, kept);
+        let mut talk = bench.hub.talk();
+        match self.offers.get(moment).and_then(Clone::clone) {
+            Some(action) => {
+                if let Some(offer) = &mut talk.offer {
+                    offer.0 = action;
+                }
+            }
+            None => talk.offer = None,
+        }
+        let call = self.record.calls.get(moment);
+        format!("before {}", call.map_or("the end", String::as_str))
+    }
+}
+
+/// Records, and kills the first agent before one of its calls.
+struct KilledOnce<F> {
+    recorder: Recorder<F>,
+    calls: usize,
+    kill: Option<usize>,
+}
+
+impl<F: FnMut()> Observer for KilledOnce<F> {
+    fn before(&mut self, call: &Call) -> Verdict {
+        self.calls += 1;
+        if self.kill.is_some_and(|kill| self.calls == kill + 1) {
+            return Verdict::Kill; // never made, so not recorded
+        }
+        self.recorder.before(call)
+    }
+
+    fn after(&mut self, call: &Call, result: i64) -> After {
+        self.recorder.after(call, result)
+    }
+}
+
 /// A run without faults: all that may go wrong in it.
 pub(crate) struct Course {
-    /// What it did to the disk.
-    pub(crate) record: Record,
-    /// For each of its moments, whether the hub still offered the action, and its number.
-    offers: Vec<Option<String>>,
+    /// What it does to the disk.
+    pub(crate) whole: Recorded,
+    /// … in two attempts.
+    pub(crate) in_two: Vec<Recorded>,
     /// Calls that change the disk.
     pub(crate) changes: Vec<libc::c_long>,
     /// Calls that read it.
@@ -106,25 +197,19 @@ pub(crate) struct Course {
 }
 
 impl Course {
-    /// Goes through the update three times.
-    pub(crate) fn of(bench: &mut Bench, scenario: &Scenario) -> Self {
+    /// Goes through the update without faults, and once for each of `kills` with a kill before
+    /// that share of its calls.
+    pub(crate) fn of(bench: &mut Bench, scenario: &Scenario, kills: &[f64]) -> Self {
         bench.begin(scenario);
         let files = files(&bench.state).len();
-        let mut offers = Vec::new();
-        let hub = &bench.hub;
-        let offer = || offers.push(hub.talk().offer.as_ref().map(|(action, ..)| action.clone()));
-        let mut recorder = Recorder::new(&bench.state, offer);
-        let end = trace::run(
-            bench.command(),
-            &bench.state,
-            Watched::default(),
-            PATIENCE,
-            &mut recorder,
-        );
-        assert_eq!(end.unwrap(), trace::End::Exited(0), "{}", bench.take_log());
-        let record = recorder.finish();
+        let whole = Recorded::of(bench, scenario, None);
         let requests = bench.proxy.plan().seen.len();
         bench.recover(scenario).unwrap();
+        let calls = whole.record.calls.len() as f64;
+        let in_two = kills
+            .iter()
+            .map(|share| Recorded::of(bench, scenario, Some((calls * share) as usize)))
+            .collect();
 
         let mut count = |watched: Watched| {
             bench.begin(scenario);
@@ -145,8 +230,8 @@ impl Course {
         });
         let changes = count(Watched::default());
         Self {
-            record,
-            offers,
+            whole,
+            in_two,
             changes: changes.calls,
             reads: all.reads,
             readings: all.readings,
@@ -368,23 +453,11 @@ pub(crate) fn inject(
     bench.begin(scenario);
     let floor = bench.trusted();
     let met = match fault {
-        Fault::Cut(moment, kept) => {
-            bench.put(&course.record, moment, kept);
-            match course.offers.get(moment).and_then(Clone::clone) {
-                Some(action) => {
-                    if let Some(offer) = &mut bench.hub.talk().offer {
-                        offer.0 = action;
-                    }
-                }
-                None => bench.hub.talk().offer = None,
-            }
-            let call = course
-                .record
-                .calls
-                .get(moment)
-                .map_or("the end", String::as_str);
-            Some(format!("before {call}"))
-        }
+        Fault::Cut(moment, kept) => Some(course.whole.cut(bench, moment, kept)),
+        Fault::CutAgain(run, moment, kept) => course
+            .in_two
+            .get(run)
+            .map(|recorded| recorded.cut(bench, moment, kept)),
         Fault::Rot(number, seed) => rot(bench, number, seed),
         Fault::RotThere(at, seed) => traced(bench, Fault::Kill(at)).map(|call| {
             let number = Random::new(seed).below(usize::MAX);

@@ -34,12 +34,12 @@ use std::{
 
 use fleet::Fleet;
 use inject::{Course, Fault, inject};
-use model::Kept;
+use model::{Kept, Record};
 use proxy::Lie;
 use random::Random;
 
 /// Faults injected in every run of the tests, and in the nightly one.
-const FEW: usize = 640;
+const FEW: usize = 560;
 const MANY: usize = 10_500;
 
 fn number(variable: &str) -> Option<u64> {
@@ -68,23 +68,25 @@ fn faults(course: &Course, seed: u64, small_disks: bool) -> BTreeMap<&'static st
         add(Fault::Twice(at, random.below(changes)));
         add(Fault::RotThere(at, random.next()));
     }
-    for moment in 0..=course.record.calls.len() {
-        if course.record.unsafe_changes(moment) == 0 {
-            add(Fault::Cut(moment, Kept::Everything));
-            continue;
+    let mut cuts = |record: &Record, first: usize, fault: &dyn Fn(usize, Kept) -> Fault| {
+        for moment in first..=record.calls.len() {
+            if record.unsafe_changes(moment) == 0 {
+                add(fault(moment, Kept::Everything));
+                continue;
+            }
+            for kept in Kept::EXTREMES {
+                add(fault(moment, *kept));
+            }
+            for _ in 0..8 {
+                add(fault(moment, Kept::Some(random.next())));
+            }
         }
-        for kept in [
-            Kept::Nothing,
-            Kept::Everything,
-            Kept::NamesOnly,
-            Kept::NamesAndLengths,
-            Kept::ContentOnly,
-        ] {
-            add(Fault::Cut(moment, kept));
-        }
-        for _ in 0..8 {
-            add(Fault::Cut(moment, Kept::Some(random.next())));
-        }
+    };
+    cuts(&course.whole.record, 0, &Fault::Cut);
+    for (run, recorded) in course.in_two.iter().enumerate() {
+        cuts(&recorded.record, recorded.killed, &|moment, kept| {
+            Fault::CutAgain(run, moment, kept)
+        });
     }
     for (at, number) in course.reads.iter().enumerate() {
         add(Fault::ReadError(at));
@@ -170,12 +172,17 @@ fn a_device_survives_every_fault() {
     println!("seed {seed}; replay with PYTHEAS_FAULTS_SEED={seed}");
 
     let fleet = Fleet::new();
+    let kills: Vec<f64> = if nightly {
+        (1..8).map(|part| f64::from(part) / 8.0).collect()
+    } else {
+        vec![0.5]
+    };
     let courses: Vec<Course> = {
         let mut bench = fleet.bench(1000);
         fleet
             .scenarios
             .iter()
-            .map(|scenario| Course::of(&mut bench, scenario))
+            .map(|scenario| Course::of(&mut bench, scenario, &kills))
             .collect()
     };
     for (scenario, course) in fleet.scenarios.iter().zip(&courses) {
@@ -236,6 +243,11 @@ fn a_device_survives_every_fault() {
                     let (scenario, fault) = (&fleet.scenarios[case.0], case.1);
                     let result = inject(&mut bench, scenario, &courses[case.0], fault);
                     let mut tally = tally.lock().unwrap();
+                    let done = tally.0.values().sum::<usize>() + tally.1 + 1;
+                    if done % 500 == 0 {
+                        let seconds = begun.elapsed().as_secs();
+                        println!("{done} of {} after {seconds} s", cases.len());
+                    }
                     match result {
                         Ok(Some(_)) => *tally.0.entry(fault.kind()).or_default() += 1,
                         Ok(None) => tally.1 += 1,

@@ -88,6 +88,16 @@ pub(crate) enum Kept {
     Some(u64),
 }
 
+impl Kept {
+    pub(crate) const EXTREMES: &[Self] = &[
+        Self::Nothing,
+        Self::Everything,
+        Self::NamesOnly,
+        Self::NamesAndLengths,
+        Self::ContentOnly,
+    ];
+}
+
 /// Records a run.
 pub(crate) struct Recorder<F> {
     root: PathBuf,
