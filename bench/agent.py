@@ -157,6 +157,12 @@ def agent(hub, state, run_for):
         process.wait()
 
 
+def spent(pid):
+    """Seconds of CPU, its threads' too."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def wait(what, found):
     for _ in range(600_000):
         if found():
@@ -166,7 +172,7 @@ def wait(what, found):
 
 
 def update(name):
-    """One update on a fresh device: seconds, bytes, kinds of bytes, KiB."""
+    """One update on a fresh device: seconds, bytes, kinds of bytes, KiB, seconds of CPU."""
     repo, (first, second) = published(name)
     hub, state = Hub(repo), WORK / "state"
     for old in WORK.glob("state*"):
@@ -181,17 +187,17 @@ def update(name):
     def go(process):
         time.sleep(1)
         os.sync()
-        link, before = state / "current", os.readlink(state / "current")
+        link, before, used = state / "current", os.readlink(state / "current"), spent(process.pid)
         hub.closed, hub.asked, hub.offer = None, None, second
         wait("update", lambda: os.readlink(link) != before)
-        switched = time.perf_counter()
+        switched, used = time.perf_counter(), spent(process.pid) - used
         parts = dict(hub.parts)
         wait("end", lambda: hub.closed)
         if hub.closed["result"]["finished"] != "success":
             raise SystemExit(f"{name}: {hub.closed}")
         status = Path(f"/proc/{process.pid}/status").read_text()
         peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-        return switched - hub.asked, sum(parts.values()), parts, peak
+        return switched - hub.asked, sum(parts.values()), parts, peak, used
 
     agent(hub, state, install)
     return agent(hub, state, go)
@@ -201,27 +207,30 @@ def copied(name, durable):
     new, copy = prepared(name, "b"), WORK / "copy"
     shutil.rmtree(copy, ignore_errors=True)
     os.sync()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), os.times()
     run("cp", "-a", new, copy)
     if durable:
         run("sync", "-f", copy)
-    took = time.perf_counter() - began
+    took, now = time.perf_counter() - began, os.times()
     shutil.rmtree(copy)
-    return took
+    return took, sum(now[2:4]) - sum(used[2:4])
 
 
 def main():
     WORK.mkdir(parents=True, exist_ok=True)
     load = " ".join(f"{one:.1f}" for one in os.getloadavg())
     print(f"{time.strftime('%F')}, {os.cpu_count()} cores, load {load}, fastest of {RUNS}\n")
-    print("| pair | update, s | `cp -a`, s | `cp -a; sync -f`, s | ÷ cp | ÷ cp and sync | peak, KiB | bytes on the wire |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| pair | update, s | its CPU, s | `cp -a`, s | its CPU, s | `cp -a; sync -f`, s | ÷ cp | ÷ cp and sync |"
+          " peak, KiB | bytes on the wire |")
+    print("| --- |" + " ---: |" * 9)
     kinds = {}
     for name in NAMES:
         rows = [(update(name), copied(name, False), copied(name, True)) for _ in range(RUNS)]
-        took, plain, synced = (min(row[0][0] for row in rows), min(row[1] for row in rows), min(row[2] for row in rows))
+        took, plain, synced = (min(of) for of in ([row[0][0] for row in rows], [row[1][0] for row in rows],
+                                                  [row[2][0] for row in rows]))
+        ours, theirs = min(row[0][4] for row in rows), min(row[1][1] for row in rows)
         peak, wire, kinds[name] = max(row[0][3] for row in rows), rows[0][0][1], rows[0][0][2]
-        print(f"| {name} | {took:.2f} | {plain:.2f} | {synced:.2f} | {took / plain:.2f} | {took / synced:.2f} |"
+        print(f"| {name} | {took:.2f} | {ours:.2f} | {plain:.2f} | {theirs:.2f} | {synced:.2f} | {took / plain:.2f} | {took / synced:.2f} |"
               f" {peak:,} | {wire:,} |", flush=True)
     for name, parts in kinds.items():
         print(f"\n{name}: " + ", ".join(f"{what} {size:,}" for what, size in sorted(parts.items())))

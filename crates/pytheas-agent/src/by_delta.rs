@@ -10,6 +10,8 @@
 //! for nothing; what the records say was made is hashed before it is believed. Broken off at any
 //! point, it goes on with the segment at hand, and without a power cut in the middle of it.
 
+mod log;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
@@ -18,6 +20,7 @@ use std::{
     thread,
 };
 
+use log::{encode_progress, parse_progress, read_record, write_record};
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
     BlobRef, Hasher, Sha256, Tree, TreeId,
@@ -29,8 +32,6 @@ use pytheas_repo::client::{Client, ContentError};
 /// they may be; one alone may take more.
 const BATCH_MEMORY: usize = 14 << 20;
 const BATCH_MAX: usize = 16;
-/// Longest record: head and plan, or what one segment made.
-const RECORD_MAX: usize = 64 << 20;
 
 /// Why the delta was not the way.
 #[derive(Debug)]
@@ -445,66 +446,6 @@ fn unpack_all(
     });
     done.sort_by_key(|(number, _)| *number);
     done.into_iter().map(|(_, result)| result).collect()
-}
-
-fn check(payload: &[u8]) -> [u8; 8] {
-    let mut check = [0; 8];
-    check.copy_from_slice(&Sha256::of(payload).as_bytes()[..8]);
-    check
-}
-
-fn read_record(log: &mut File) -> Option<Vec<u8>> {
-    let mut head = [0; 12];
-    log.read_exact(&mut head).ok()?;
-    let (len, expected) = head.split_first_chunk()?;
-    let len = u32::from_le_bytes(*len) as usize;
-    let mut payload = Vec::new();
-    log.take(len.min(RECORD_MAX) as u64)
-        .read_to_end(&mut payload)
-        .ok()?;
-    (payload.len() == len && check(&payload) == *expected).then_some(payload)
-}
-
-/// Writes a record at `at`; says where it ends.
-fn write_record(log: &mut File, at: u64, payload: &[u8]) -> io::Result<u64> {
-    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
-    let record = [&len.to_le_bytes()[..], &check(payload), payload].concat();
-    log.seek(SeekFrom::Start(at))?;
-    log.write_all(&record)?;
-    Ok(at + record.len() as u64)
-}
-
-fn encode_progress(progress: &Progress) -> Vec<u8> {
-    let mut out = Vec::new();
-    match &progress.open {
-        Some((number, len, sha256)) => {
-            out.extend_from_slice(&(*number as u64 + 1).to_le_bytes());
-            out.extend_from_slice(&len.to_le_bytes());
-            out.extend_from_slice(sha256.as_bytes());
-        }
-        None => out.extend_from_slice(&[0; 48]),
-    }
-    for sha256 in &progress.finished {
-        out.extend_from_slice(sha256.as_bytes());
-    }
-    out
-}
-
-fn parse_progress(bytes: &[u8]) -> Option<Progress> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    let (len, rest) = rest.split_first_chunk()?;
-    let mut hashes = rest.chunks_exact(32).map(|chunk| {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(chunk);
-        Sha256::from_bytes(hash)
-    });
-    let half = hashes.next()?;
-    let number = u64::from_le_bytes(*number).checked_sub(1);
-    let open = number.map(|number| (number as usize, u64::from_le_bytes(*len), half));
-    Some(Progress {
-        finished: hashes.collect(),
-        open,
-    })
 }
 
 fn made_path(objects: &Path, number: usize) -> PathBuf {
