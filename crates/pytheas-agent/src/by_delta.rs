@@ -10,21 +10,28 @@
 //! for nothing; what the records say was made is hashed before it is believed. Broken off at any
 //! point, it goes on with the segment at hand, and without a power cut in the middle of it.
 
+mod log;
+
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+    thread,
 };
 
+use log::{encode_progress, parse_progress, read_record, write_record};
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
     BlobRef, Hasher, Sha256, Tree, TreeId,
-    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress},
+    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress, Unpacked},
 };
 use pytheas_repo::client::{Client, ContentError};
 
-/// Longest record: head and plan, or what one segment made.
-const RECORD_MAX: usize = 64 << 20;
+/// What segments that are unpacked side by side may take together, in bytes of memory, and how many
+/// they may be; one alone may take more.
+const BATCH_MEMORY: usize = 14 << 20;
+const BATCH_MAX: usize = 16;
 
 /// Why the delta was not the way.
 #[derive(Debug)]
@@ -269,52 +276,64 @@ impl Place<'_> {
         let mut packed = self.kept_segment(&applier);
         let mut again = true;
         while let Some(place) = applier.place() {
-            let from = place + packed.len() as u64;
-            let source = match &mut reader {
-                Some((at, source)) if *at == from => source,
-                _ => {
-                    let source = client.blob_from(blob, from).map_err(Error::Content);
-                    let source = source.inspect_err(|_| self.keep_segment(place, &packed))?;
-                    &mut reader.insert((from, Watched::new(source))).1
+            // As many segments as memory allows, unpacked side by side, taken in their order.
+            let (mut batch, mut memory, mut from) = (Vec::new(), 0_usize, place);
+            let mut came = Ok(());
+            while let Some(len) = applier.packed_len(batch.len()) {
+                memory = memory.saturating_add(applier.memory(batch.len()).unwrap_or(0));
+                if !batch.is_empty() && memory > BATCH_MEMORY || batch.len() == BATCH_MAX {
+                    break;
                 }
-            };
-            let missing = applier.packed_len().saturating_sub(packed.len());
-            if let Err(source) = source.take(missing as u64).read_to_end(&mut packed) {
-                self.keep_segment(place, &packed);
-                return Err(Error::Content(Client::broken_blob(blob, source)));
+                came = fill(client, blob, &mut reader, from, len, &mut packed);
+                if came.is_err() {
+                    self.keep_segment(from, &packed);
+                    break;
+                }
+                from += len as u64;
+                batch.push(std::mem::take(&mut packed));
             }
-            if let Some(whole) = whole {
-                whole.hasher.update(&packed);
-            }
-            match applier.step(&packed, self.files, &mut sink) {
-                Ok(progress) => {
-                    let record = encode_progress(&progress);
-                    end = write_record(log, end, &record).map_err(self.disk())?;
-                    reader = reader.map(|(_, source)| (place + packed.len() as u64, source));
-                    again = true;
+            packed = Vec::new();
+            let mut unpacked = unpack_all(&applier, &batch, self.files).into_iter();
+            for packed in &batch {
+                if let Some(whole) = whole {
+                    whole.hasher.update(packed);
                 }
-                Err(error @ DeltaError::DamagedSegment { .. }) if again => {
-                    tracing::warn!("{error}; fetching it again");
-                    again = false;
-                    reader = None;
-                    *whole = None;
-                }
-                Err(error @ DeltaError::DamagedSegment { .. }) => {
-                    self.forget();
-                    return Err(Error::Content(Client::wrong_blob(blob, error)));
-                }
-                Err(DeltaError::Write { source, .. }) => {
-                    return Err(Error::Disk(self.objects.clone(), source));
-                }
-                Err(error) => {
-                    self.forget();
-                    if let Some(whole) = whole {
-                        whole.rest = reader.take().map(|(_, source)| source);
+                let result = match unpacked.next() {
+                    Some(result) => result.and_then(|done| applier.take(done, &mut sink)),
+                    None => break,
+                };
+                match result {
+                    Ok(progress) => {
+                        let record = encode_progress(&progress);
+                        end = write_record(log, end, &record).map_err(self.disk())?;
+                        again = true;
                     }
-                    return Err(Error::Unusable(error));
+                    Err(error @ DeltaError::DamagedSegment { .. }) if again => {
+                        tracing::warn!("{error}; fetching it again");
+                        again = false;
+                        reader = None;
+                        *whole = None;
+                        came = Ok(());
+                        let _it_comes_again = fs::remove_file(self.segment());
+                        break;
+                    }
+                    Err(error @ DeltaError::DamagedSegment { .. }) => {
+                        self.forget();
+                        return Err(Error::Content(Client::wrong_blob(blob, error)));
+                    }
+                    Err(DeltaError::Write { source, .. }) => {
+                        return Err(Error::Disk(self.objects.clone(), source));
+                    }
+                    Err(error) => {
+                        self.forget();
+                        if let Some(whole) = whole {
+                            whole.rest = reader.take().map(|(_, source)| source);
+                        }
+                        return Err(Error::Unusable(error));
+                    }
                 }
             }
-            packed.clear();
+            came?;
         }
         applier.finish().map_err(|error| {
             self.forget();
@@ -350,7 +369,8 @@ impl Place<'_> {
         let _there_or_not = fs::remove_file(self.segment());
         match (kept.split_first_chunk(), applier.place()) {
             (Some((at, rest)), Some(place))
-                if u64::from_le_bytes(*at) == place && rest.len() <= applier.packed_len() =>
+                if u64::from_le_bytes(*at) == place
+                    && applier.packed_len(0).is_some_and(|len| rest.len() <= len) =>
             {
                 rest.to_vec()
             }
@@ -367,64 +387,65 @@ impl Place<'_> {
     }
 }
 
-fn check(payload: &[u8]) -> [u8; 8] {
-    let mut check = [0; 8];
-    check.copy_from_slice(&Sha256::of(payload).as_bytes()[..8]);
-    check
-}
-
-fn read_record(log: &mut File) -> Option<Vec<u8>> {
-    let mut head = [0; 12];
-    log.read_exact(&mut head).ok()?;
-    let (len, expected) = head.split_first_chunk()?;
-    let len = u32::from_le_bytes(*len) as usize;
-    let mut payload = Vec::new();
-    log.take(len.min(RECORD_MAX) as u64)
-        .read_to_end(&mut payload)
-        .ok()?;
-    (payload.len() == len && check(&payload) == *expected).then_some(payload)
-}
-
-/// Writes a record at `at`; says where it ends.
-fn write_record(log: &mut File, at: u64, payload: &[u8]) -> io::Result<u64> {
-    let len = u32::try_from(payload.len()).map_err(io::Error::other)?;
-    let record = [&len.to_le_bytes()[..], &check(payload), payload].concat();
-    log.seek(SeekFrom::Start(at))?;
-    log.write_all(&record)?;
-    Ok(at + record.len() as u64)
-}
-
-fn encode_progress(progress: &Progress) -> Vec<u8> {
-    let mut out = Vec::new();
-    match &progress.open {
-        Some((number, len, sha256)) => {
-            out.extend_from_slice(&(*number as u64 + 1).to_le_bytes());
-            out.extend_from_slice(&len.to_le_bytes());
-            out.extend_from_slice(sha256.as_bytes());
+/// Appends what is missing of the `len` bytes of the delta from `place` on to `packed`.
+fn fill(
+    client: &mut Client<'_>,
+    blob: &BlobRef,
+    reader: &mut Option<(u64, Watched)>,
+    place: u64,
+    len: usize,
+    packed: &mut Vec<u8>,
+) -> Result<(), Error> {
+    let from = place + packed.len() as u64;
+    let (at, source) = match reader.take() {
+        Some((at, source)) if at == from => reader.insert((at, source)),
+        _ => {
+            let source = client.blob_from(blob, from).map_err(Error::Content)?;
+            reader.insert((from, Watched::new(source)))
         }
-        None => out.extend_from_slice(&[0; 48]),
-    }
-    for sha256 in &progress.finished {
-        out.extend_from_slice(sha256.as_bytes());
-    }
-    out
+    };
+    let missing = len.saturating_sub(packed.len());
+    packed.reserve_exact(missing.min(1 << 20));
+    let read = source.take(missing as u64).read_to_end(packed);
+    *at = place + packed.len() as u64;
+    read.map(drop)
+        .map_err(|source| Error::Content(Client::broken_blob(blob, source)))
 }
 
-fn parse_progress(bytes: &[u8]) -> Option<Progress> {
-    let (number, rest) = bytes.split_first_chunk()?;
-    let (len, rest) = rest.split_first_chunk()?;
-    let mut hashes = rest.chunks_exact(32).map(|chunk| {
-        let mut hash = [0; 32];
-        hash.copy_from_slice(chunk);
-        Sha256::from_bytes(hash)
+/// Unpacks the segments that come next, on two cores where there are as many.
+fn unpack_all(
+    applier: &Applier<'_>,
+    batch: &[Vec<u8>],
+    files: &dyn Files,
+) -> Vec<Result<Unpacked, DeltaError>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(packed) = batch.get(number) else {
+                return done;
+            };
+            done.push((number, applier.unpack(number, packed, files)));
+        }
+    };
+    let alone =
+        batch.len() < 2 || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2);
+    let mut done = thread::scope(|scope| {
+        let other = (!alone)
+            .then(|| thread::Builder::new().spawn_scoped(scope, &work).ok())
+            .flatten();
+        let mut done = work();
+        match other.map(thread::ScopedJoinHandle::join) {
+            Some(Ok(more)) => done.extend(more),
+            // As if it had happened here.
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => {}
+        }
+        done
     });
-    let half = hashes.next()?;
-    let number = u64::from_le_bytes(*number).checked_sub(1);
-    let open = number.map(|number| (number as usize, u64::from_le_bytes(*len), half));
-    Some(Progress {
-        finished: hashes.collect(),
-        open,
-    })
+    done.sort_by_key(|(number, _)| *number);
+    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn made_path(objects: &Path, number: usize) -> PathBuf {

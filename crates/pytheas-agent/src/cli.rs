@@ -366,6 +366,7 @@ pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
 /// # Errors
 /// [`AgentError`].
 pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
+    crate::memory::settle();
     let dir = args.state.dir();
     let lock = lock(&dir)?;
     let agent = AgentSettings::resolve(&dir, &args.network)?;

@@ -8,7 +8,9 @@
 //! downloads/tree-<new>/objects/<sha256>  contents, verified; `.part` while one is written
 //! ```
 //! Broken off at any point, it goes on where it stopped. Files that the new tree shares with the
-//! running one are read and checked here: one that has rotted on the disk is fetched like a new one.
+//! running one are not read here the first time: every byte of the staged tree is hashed before it
+//! becomes a slot, and when that finds one that has rotted on the disk, the update comes here once
+//! more, reads them all, and fetches what is damaged like a new one.
 
 use std::{
     collections::BTreeMap,
@@ -128,19 +130,23 @@ impl Fetching<'_> {
     fn run(&mut self, client: &mut Client<'_>) -> Result<(), Trouble> {
         let mut tree = self.known_tree();
         let mut index = None;
+        let mut made_now = false;
         if let Some(delta) = self.usable_delta() {
             // The delta carries the new tree; without it the tree's document and the index are
             // moved as well. Only when those are the smaller part it is worth to look closer.
             let documents = self.release.tree.document.size_bytes + self.release.index.size_bytes;
             let cheaper = delta.size_bytes <= documents || {
                 let tree = self.tree(client, &mut tree)?;
-                let missing = self.missing(tree)?;
+                let missing = self.missing(tree, false)?;
                 let index = index.insert(client.index(&self.release).map_err(content_trouble)?);
                 delta.size_bytes <= cost(index, &missing)?
             };
             if cheaper {
                 match self.by_delta(client, &delta) {
-                    Ok(made) => tree = Some(made),
+                    Ok(made) => {
+                        tree = Some(made);
+                        made_now = true;
+                    }
                     Err(DeltaTrouble::Trouble(trouble)) => return Err(trouble),
                     Err(DeltaTrouble::Unusable(error)) => {
                         let text = crate::http::chain(&error);
@@ -150,7 +156,7 @@ impl Fetching<'_> {
             }
         }
         let tree = self.tree(client, &mut tree)?;
-        let missing = self.missing(tree)?;
+        let missing = self.missing(tree, made_now)?;
         if missing.is_empty() {
             return Ok(());
         }
@@ -235,9 +241,17 @@ impl Fetching<'_> {
         Ok(new)
     }
 
-    /// What `tree` has and the device has not: neither fetched already nor, whole, in the running
-    /// slot.
-    fn missing(&self, tree: &Tree) -> Result<BTreeMap<Sha256, u64>, Trouble> {
+    /// What `tree` has and the device has not: neither fetched already nor in the running slot.
+    /// Contents that were `made_now` were hashed on their way to the disk. The running slot's files
+    /// are read when the staged tree was damaged before.
+    fn missing(&self, tree: &Tree, made_now: bool) -> Result<BTreeMap<Sha256, u64>, Trouble> {
+        let trusted = |first: bool, path: &Path, sha256: Sha256, size: u64| {
+            if first && self.job.attempt == 0 {
+                fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == size)
+            } else {
+                is(path, sha256, size)
+            }
+        };
         let here = self.job.from.as_ref().map(|from| self.dir.slot(from.tree));
         let mut old_files: BTreeMap<Sha256, &RelPath> = BTreeMap::new();
         for (path, entry) in self.old.iter().flat_map(Tree::iter) {
@@ -249,14 +263,14 @@ impl Fetching<'_> {
         missing.retain(|sha256, size| {
             let fetched = self.dir.object(self.job.to.tree, *sha256);
             if fetched.exists() {
-                if is(&fetched, *sha256, *size) {
+                if trusted(made_now, &fetched, *sha256, *size) {
                     return false;
                 }
                 // A power cut before the content was synced.
                 let _overwritten_anyway = fs::remove_file(&fetched);
             }
             let (Some(path), Some(here)) = (old_files.get(sha256), &here) else { return true };
-            let whole = is(&path.under(here), *sha256, *size);
+            let whole = trusted(true, &path.under(here), *sha256, *size);
             if !whole {
                 warn!(path = %path, "`{path}` of the running release is damaged; it is fetched anew");
             }

@@ -5,7 +5,7 @@
 //! a file may be part of several slots.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
@@ -124,10 +124,18 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
         .collect();
     // Content is by hash, the mode is not: what is executable in one place only cannot be shared.
     let mut modes: BTreeMap<Sha256, bool> = BTreeMap::new();
+    let fetched_here: BTreeSet<Sha256> = names(&dir.objects(id))?
+        .iter()
+        .filter_map(|name| name.parse().ok())
+        .collect();
+    let mut parent_made = root.clone();
     for (path, entry) in tree.iter() {
         let target = path.under(&root);
-        if let Some(parent) = target.parent() {
+        if let Some(parent) = target.parent()
+            && parent != parent_made
+        {
             fs::create_dir_all(parent).map_err(io_error("create", parent))?;
+            parent_made = parent.to_owned();
         }
         match entry {
             Entry::Directory => {
@@ -139,10 +147,9 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
             Entry::File {
                 sha256, executable, ..
             } => {
-                let fetched = dir.object(id, *sha256);
-                let (source, share) = if fetched.exists() {
+                let (source, share) = if fetched_here.contains(sha256) {
                     (
-                        fetched,
+                        dir.object(id, *sha256),
                         *modes.entry(*sha256).or_insert(*executable) == *executable,
                     )
                 } else {
@@ -161,7 +168,7 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
         }
         faults::point("agent:stage:entry");
     }
-    trees::set_modes(&root, READ_ONLY).map_err(io_error("set the modes in", &root))?;
+    set_folder_modes(&root)?;
     trees::sync(&root).map_err(io_error("sync", &root))
 }
 
@@ -188,6 +195,19 @@ fn place(source: &Path, target: &Path, share: bool) -> Result<(), SlotError> {
     fs::copy(source, target)
         .map(drop)
         .map_err(io_error("copy to", target))
+}
+
+/// Gives the folders below `path` the mode of a tree, whatever the umask is.
+fn set_folder_modes(path: &Path) -> Result<(), SlotError> {
+    set_mode(path, 0o755)?;
+    for entry in fs::read_dir(path).map_err(io_error("read", path))? {
+        let entry = entry.map_err(io_error("read", path))?;
+        let kind = entry.file_type().map_err(io_error("read", path))?;
+        if kind.is_dir() {
+            set_folder_modes(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn set_mode(path: &Path, mode: u32) -> Result<(), SlotError> {

@@ -32,17 +32,23 @@ mod group;
 #[cfg(any(feature = "make-deltas", test))]
 mod make;
 #[cfg(any(feature = "make-deltas", test))]
+mod mutate;
+#[cfg(any(feature = "make-deltas", test))]
 mod pair;
 mod plan;
 mod records;
 mod steps;
+mod unpack;
 
 use std::io;
 
 pub use apply::{Applier, Delta, DeltaError, Progress};
 #[cfg(any(feature = "make-deltas", test))]
-pub use make::{MakeError, Part, Summary, for_fuzzing, make, make_with_summary, mutated};
+pub use make::{MakeError, Part, Summary, make, make_with_summary};
+#[cfg(any(feature = "make-deltas", test))]
+pub use mutate::{for_fuzzing, mutated};
 pub use plan::Head;
+pub use unpack::Unpacked;
 
 use crate::{RelPath, Sha256};
 

@@ -27,7 +27,7 @@ use jiff::Timestamp;
 use pytheas_durable::trees::{self, ScanError};
 use pytheas_release::{
     BlobRef, BuildRecord, Entry, Platform, RECORD_FILE, Release, ReleaseRef, Sha256, Tree, TreeId,
-    TreeRef, compat, target_name,
+    TreeRef, Version, compat, target_name,
 };
 
 pub use crate::sign::Validity;
@@ -55,6 +55,8 @@ pub struct Options {
     pub validity: Validity,
     /// From how many earlier releases deltas are made.
     pub deltas: usize,
+    /// From which they are made besides, however old they are: those that devices still run.
+    pub delta_from: Vec<Version>,
     /// zstd's level for packs.
     pub level: i32,
     /// A pack is closed once it is this long, in bytes.
@@ -84,6 +86,7 @@ impl Options {
             now,
             validity: Validity::default(),
             deltas: 3,
+            delta_from: Vec::new(),
             level: 12,
             pack_bytes: 64 << 20,
             attached: Attached::default(),
@@ -234,6 +237,7 @@ pub async fn publish(
         Some(repository) => earlier::load(store, repository).await?,
         None => Vec::new(),
     };
+    let worth_it = earlier::worth_a_delta(&releases, &published, options)?;
     let scratch = Arc::new(tempfile::tempdir().map_err(PublishError::Scratch)?);
     let tree = Arc::new(tree);
 
@@ -268,9 +272,9 @@ pub async fn publish(
             .saturating_add(document.size_bytes + index_blob.size_bytes)
     };
 
-    // Deltas from the newest earlier releases of the same app for the same platform.
+    // Deltas from earlier releases of the same app for the same platform.
     let mut deltas = BTreeMap::new();
-    for old in earlier::newest(&releases, &published, options.deltas) {
+    for old in worth_it {
         let from = old.release.reference();
         let made = delta::make(store, old, &tree, dir, &scratch).await;
         match made {

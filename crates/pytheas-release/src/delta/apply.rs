@@ -2,16 +2,14 @@
 
 use std::io::{self, Read};
 
-use pytheas_codec::{
-    Damaged, patch,
-    text::{self, Kind},
-};
+use pytheas_codec::Damaged;
 
 use super::{
     Files, MadeSink, REFERENCE_MAX,
-    plan::{self, Head, Method, OldPiece, Segment},
+    plan::{self, Head, Method},
     records,
     steps::{self, Content, NewEntry, NewTree},
+    unpack::Unpacked,
 };
 use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
@@ -85,14 +83,14 @@ pub enum DeltaError {
 /// A delta being applied.
 #[derive(Debug)]
 pub struct Applier<'t> {
-    head: Head,
-    old: Vec<(&'t RelPath, &'t Entry)>,
+    pub(super) head: Head,
+    pub(super) old: Vec<(&'t RelPath, &'t Entry)>,
     new: NewTree,
     /// The first path of each content.
     paths: Vec<RelPath>,
     made: Vec<Option<Sha256>>,
     /// Number and place of the segment that comes next.
-    next: usize,
+    pub(super) next: usize,
     place: u64,
     /// The content of which a part is made: its number, its length so far.
     open: Option<(usize, u64, Hasher)>,
@@ -223,12 +221,10 @@ impl<'t> Applier<'t> {
         true
     }
 
-    /// How long the next segment is, packed, in bytes.
-    pub fn packed_len(&self) -> usize {
-        self.head
-            .segments
-            .get(self.next)
-            .map_or(0, |segment| segment.packed_len)
+    /// How long the segment is, packed, that comes `ahead` segments after the next one, in bytes.
+    pub fn packed_len(&self, ahead: usize) -> Option<usize> {
+        let segment = self.head.segments.get(self.next + ahead)?;
+        Some(segment.packed_len)
     }
 
     /// Applies the next segment, given as it is in the delta.
@@ -242,14 +238,24 @@ impl<'t> Applier<'t> {
         files: &dyn Files,
         sink: &mut dyn MadeSink,
     ) -> Result<Progress, DeltaError> {
-        let Some(segment) = self.head.segments.get(self.next) else {
-            return Err(DeltaError::Damaged("it has no more segments".into()));
+        let unpacked = self.unpack(0, packed, files)?;
+        self.take(unpacked, sink)
+    }
+
+    /// Hands on what the next segment makes, unpacked before.
+    ///
+    /// # Errors
+    /// As [`Self::step`].
+    pub fn take(
+        &mut self,
+        unpacked: Unpacked,
+        sink: &mut dyn MadeSink,
+    ) -> Result<Progress, DeltaError> {
+        let segment = match self.head.segments.get(self.next) {
+            Some(segment) if unpacked.number == self.next => segment,
+            _ => return Err(DeltaError::Damaged("that is not its next segment".into())),
         };
-        if packed.len() != segment.packed_len || plan::check(packed) != segment.check {
-            let segment = self.next + 1;
-            return Err(DeltaError::DamagedSegment { segment });
-        }
-        let contents = self.contents(segment, packed, files)?;
+        let contents = (unpacked.bytes, unpacked.from);
         let mut progress = Progress::default();
         let mut open = self.open.clone();
         let mut at = contents.1;
@@ -362,108 +368,6 @@ impl<'t> Applier<'t> {
             _ => None,
         }
     }
-
-    /// Size and hash of a file of the old tree.
-    fn lookup_old(&self, path: &str) -> Option<(u64, Sha256)> {
-        let found = self
-            .old
-            .binary_search_by(|(other, _)| other.as_str().cmp(path))
-            .ok()?;
-        match self.old[found].1 {
-            Entry::File {
-                size_bytes, sha256, ..
-            } => Some((*size_bytes, *sha256)),
-            _ => None,
-        }
-    }
-
-    /// What a segment makes, and where in the bytes it begins.
-    fn contents(
-        &self,
-        segment: &Segment,
-        packed: &[u8],
-        files: &dyn Files,
-    ) -> Result<(Vec<u8>, usize), DeltaError> {
-        let known = segment.old.iter().fold(0_usize, |sum, piece| {
-            sum.saturating_add(self.old_len(*piece).unwrap_or(0))
-        });
-        let mut buffer =
-            Vec::with_capacity(known.min(REFERENCE_MAX) + segment.made_len(&self.head.sizes));
-        for piece in &segment.old {
-            self.old_piece(*piece, segment.method, files, &mut buffer)?;
-            if buffer.len() > REFERENCE_MAX {
-                return Err(DeltaError::Damaged(
-                    "a segment looks back at more than is allowed".into(),
-                ));
-            }
-        }
-        let known = buffer.len();
-        let len = segment.made_len(&self.head.sizes);
-        match segment.method {
-            Method::Text | Method::Records => text::unpack(packed, &mut buffer, len, Kind::Text),
-            Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
-            Method::Patch => {
-                let mut out = Vec::new();
-                patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
-                return Ok((out, 0));
-            }
-        }
-        .map_err(damaged)?;
-        Ok((buffer, known))
-    }
-
-    /// How long an old piece is; nothing when there is no such file.
-    fn old_len(&self, piece: OldPiece) -> Option<usize> {
-        match (piece.part, self.old.get(piece.entry)?.1) {
-            (Some((_, len)), Entry::File { .. }) => Some(len),
-            (None, Entry::File { size_bytes, .. }) => usize::try_from(*size_bytes).ok(),
-            _ => None,
-        }
-    }
-
-    fn old_piece(
-        &self,
-        piece: OldPiece,
-        method: Method,
-        files: &dyn Files,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), DeltaError> {
-        let damaged = || DeltaError::Damaged("a segment looks back at no old file".into());
-        let (path, entry) = self.old.get(piece.entry).ok_or_else(damaged)?;
-        let Entry::File {
-            size_bytes, sha256, ..
-        } = entry
-        else {
-            return Err(damaged());
-        };
-        let offset = piece.part.map_or(0, |(offset, _)| offset);
-        let len = self.old_len(piece).ok_or_else(damaged)?;
-        let fits = offset
-            .checked_add(len as u64)
-            .is_some_and(|end| end <= *size_bytes);
-        if !fits || len > REFERENCE_MAX.saturating_sub(buffer.len()) {
-            return Err(damaged());
-        }
-        let from = buffer.len();
-        files
-            .read_into(path, offset, len, buffer)
-            .map_err(|source| DeltaError::OldFile {
-                path: (*path).clone(),
-                source,
-            })?;
-        if piece.part.is_none() && Sha256::of(&buffer[from..]) != *sha256 {
-            let path = (*path).clone();
-            return Err(DeltaError::OldContent { path });
-        }
-        if method == Method::Records {
-            let lookup = |path: &str| self.lookup_old(path);
-            if let Some(short) = records::shorten(path, &buffer[from..], &lookup) {
-                buffer.truncate(from);
-                buffer.extend(short);
-            }
-        }
-        Ok(())
-    }
 }
 
 fn part_of(bytes: &[u8], at: usize, len: usize) -> Result<&[u8], DeltaError> {
@@ -471,10 +375,6 @@ fn part_of(bytes: &[u8], at: usize, len: usize) -> Result<&[u8], DeltaError> {
         .get(at..)
         .and_then(|rest| rest.get(..len))
         .ok_or_else(|| DeltaError::Damaged("a segment makes too little".into()))
-}
-
-fn damaged(error: Damaged) -> DeltaError {
-    DeltaError::Damaged(format!("a segment: {error}"))
 }
 
 fn plan_damaged(error: Damaged) -> DeltaError {
@@ -516,7 +416,8 @@ impl<R: Read> Delta<R> {
         let mut applier = Applier::new(self.head, old)?;
         while applier.place().is_some() {
             let mut packed = Vec::new();
-            plan::read_more(&mut self.rest, applier.packed_len(), &mut packed)?;
+            let len = applier.packed_len(0).unwrap_or(0);
+            plan::read_more(&mut self.rest, len, &mut packed)?;
             applier.step(&packed, files, sink)?;
         }
         let mut rest = [0];

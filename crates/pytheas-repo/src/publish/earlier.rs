@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use pytheas_release::{BlobRef, Release, Sha256, Tree};
+use pytheas_release::{BlobRef, Release, ReleaseRef, Sha256, Tree};
 
-use super::{PublishError, Published, pack::Pack};
+use super::{Options, PublishError, Published, pack::Pack};
 use crate::{
     client::ContentError,
     fetch::check,
@@ -98,12 +98,12 @@ pub(super) fn index_of(
     ContentIndex::new(packs, objects)
 }
 
-/// The newest `count` earlier releases that deltas are worth making from.
-pub(super) fn newest<'e>(
+/// The earlier releases that deltas are made from: the newest ones, and those that are named.
+pub(super) fn worth_a_delta<'e>(
     earlier: &'e [Earlier],
     new: &Published,
-    count: usize,
-) -> Vec<&'e Earlier> {
+    options: &Options,
+) -> Result<Vec<&'e Earlier>, PublishError> {
     let mut same: Vec<&Earlier> = earlier
         .iter()
         .filter(|old| {
@@ -113,8 +113,35 @@ pub(super) fn newest<'e>(
         })
         .collect();
     same.sort_by_key(|old| std::cmp::Reverse(old.listed.published));
+    for version in &options.delta_from {
+        if same.iter().all(|old| old.release.version != *version) {
+            let there: Vec<&str> = same
+                .iter()
+                .map(|old| old.release.version.as_str())
+                .collect();
+            let wanted = ReleaseRef {
+                name: new.reference.name.clone(),
+                version: version.clone(),
+            };
+            return Err(PublishError::NoEarlier {
+                wanted,
+                platform: new.platform.clone(),
+                have: match there.as_slice() {
+                    [] => "this is its first release".into(),
+                    there => format!("there are: {}", there.join(", ")),
+                },
+            });
+        }
+    }
     let mut seen = BTreeSet::new();
-    same.retain(|old| seen.insert(old.release.tree.id));
-    same.truncate(count);
-    same
+    let mut left = options.deltas;
+    same.retain(|old| {
+        let named = options.delta_from.contains(&old.release.version);
+        let is_new = left > 0;
+        (named || is_new) && seen.insert(old.release.tree.id) && {
+            left = left.saturating_sub(1);
+            true
+        }
+    });
+    Ok(same)
 }

@@ -91,6 +91,17 @@ pub enum PublishError {
         /// The tree in the folder.
         yours: TreeId,
     },
+    /// A delta is wanted from a release that is not there.
+    #[error("there is no `{wanted}` for `{platform}` to make a delta from")]
+    #[diagnostic(code(pytheas::publish::no_earlier), help("{have}"))]
+    NoEarlier {
+        /// The release.
+        wanted: ReleaseRef,
+        /// The platform.
+        platform: Platform,
+        /// What there is.
+        have: String,
+    },
     /// The root metadata is too old to sign under.
     #[error("the root metadata expired at {expired} and it is {now}")]
     #[diagnostic(

@@ -125,6 +125,37 @@ fn a_small_change_is_a_small_delta_that_needs_no_other_document() {
 }
 
 #[test]
+fn deltas_are_also_made_from_the_versions_that_are_named() {
+    let world = World::with_two_releases();
+    let main = b"print('version 1.2.0')\n".repeat(40);
+    let library = noise(1, 300_000);
+    let files: &[(&str, &[u8])] = &[("app/main.py", &main), ("lib/library.so", &library)];
+    let dir = world.tree("1.2.0", PLATFORM, files);
+    let mut options = Options {
+        deltas: 0,
+        delta_from: vec!["0.9.0".parse().unwrap()],
+        ..Options::at(now())
+    };
+    let error = world.publish_dir(&world.store(), &dir, &options);
+    let error = miette::Report::new(error.unwrap_err());
+    assert_eq!(
+        (error.to_string(), error.help().unwrap().to_string()),
+        (
+            format!("there is no `app@0.9.0` for `{PLATFORM}` to make a delta from"),
+            "there are: 1.0.0, 1.1.0".to_owned()
+        )
+    );
+    options.delta_from = vec!["1.0.0".parse().unwrap()];
+    let published = world.publish_dir(&world.store(), &dir, &options).unwrap();
+    let from: Vec<String> = published
+        .deltas
+        .iter()
+        .map(|delta| delta.from.to_string())
+        .collect();
+    assert_eq!(from, ["app@1.0.0"], "the named one alone, not the newest");
+}
+
+#[test]
 fn unchanged_objects_are_not_published_again() {
     let world = World::with_two_releases();
     let packs = |repo: PathBuf| {

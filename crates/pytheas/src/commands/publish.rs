@@ -9,6 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use miette::{Context as _, IntoDiagnostic};
 use pytheas_build::{SBOM_FILE, provenance_path};
+use pytheas_release::Version;
 use pytheas_repo::{
     keys::{self, PublisherKeys},
     publish::{Event, Events, Options, Published, Reached},
@@ -58,6 +59,9 @@ pub(crate) struct PublishArgs {
     /// From how many earlier releases to make deltas
     #[arg(long, default_value_t = 3, value_name = "N")]
     deltas: usize,
+    /// Make a delta from this earlier version too, however old (may be repeated): one that devices still run
+    #[arg(long, value_name = "VERSION", conflicts_with = "index")]
+    delta_from: Vec<Version>,
     /// The statement on where the folder came from, to sign and publish with it [default: DIR.provenance.json if it speaks of this folder]
     #[arg(long, value_name = "FILE", conflicts_with = "index")]
     provenance: Option<PathBuf>,
@@ -174,6 +178,7 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     };
     let mut options = Options {
         deltas: args.deltas,
+        delta_from: args.delta_from.clone(),
         ..Options::at(Timestamp::now())
     };
     options.attached.statement.clone_from(&args.provenance);

@@ -1,0 +1,178 @@
+//! Unpacks segments, each by itself.
+
+use pytheas_codec::{
+    Damaged, patch,
+    text::{self, Kind},
+};
+
+use super::{
+    Applier, DeltaError, Files, REFERENCE_MAX,
+    plan::{self, Method, OldPiece, Segment},
+    records,
+};
+use crate::{Entry, Sha256};
+
+/// What the models of a segment take, in bytes.
+const MODELS: usize = 2 << 20;
+
+/// What a segment makes.
+#[derive(Debug)]
+pub struct Unpacked {
+    pub(super) number: usize,
+    pub(super) bytes: Vec<u8>,
+    /// Where in `bytes` it begins.
+    pub(super) from: usize,
+}
+
+impl Applier<'_> {
+    /// Size and hash of a file of the old tree.
+    fn lookup_old(&self, path: &str) -> Option<(u64, Sha256)> {
+        let found = self
+            .old
+            .binary_search_by(|(other, _)| other.as_str().cmp(path))
+            .ok()?;
+        match self.old[found].1 {
+            Entry::File {
+                size_bytes, sha256, ..
+            } => Some((*size_bytes, *sha256)),
+            _ => None,
+        }
+    }
+
+    /// What the segment makes that comes `ahead` segments after the next one: segments need
+    /// nothing of each other for this, so that several can be unpacked at a time.
+    ///
+    /// # Errors
+    /// [`DeltaError`].
+    pub fn unpack(
+        &self,
+        ahead: usize,
+        packed: &[u8],
+        files: &dyn Files,
+    ) -> Result<Unpacked, DeltaError> {
+        let number = self.next + ahead;
+        let Some(segment) = self.head.segments.get(number) else {
+            return Err(DeltaError::Damaged("it has no more segments".into()));
+        };
+        if packed.len() != segment.packed_len || plan::check(packed) != segment.check {
+            let segment = number + 1;
+            return Err(DeltaError::DamagedSegment { segment });
+        }
+        let (bytes, from) = self.contents(segment, packed, files)?;
+        Ok(Unpacked {
+            number,
+            bytes,
+            from,
+        })
+    }
+
+    /// What unpacking the segment takes that comes `ahead` segments after the next one, in bytes
+    /// of memory, about.
+    pub fn memory(&self, ahead: usize) -> Option<usize> {
+        let segment = self.head.segments.get(self.next + ahead)?;
+        let made = segment.made_len(&self.head.sizes);
+        let twice = match segment.method {
+            Method::Patch | Method::Records => made,
+            Method::Text | Method::Binary => 0,
+        };
+        Some(segment.packed_len + self.known_len(segment) + made + twice + MODELS)
+    }
+
+    /// How much a segment looks back at, in bytes; what is too much is refused when it is read.
+    fn known_len(&self, segment: &Segment) -> usize {
+        let lens = segment
+            .old
+            .iter()
+            .map(|piece| self.old_len(*piece).unwrap_or(0));
+        lens.fold(0, usize::saturating_add).min(REFERENCE_MAX)
+    }
+
+    /// What a segment makes, and where in the bytes it begins.
+    fn contents(
+        &self,
+        segment: &Segment,
+        packed: &[u8],
+        files: &dyn Files,
+    ) -> Result<(Vec<u8>, usize), DeltaError> {
+        let made = segment.made_len(&self.head.sizes);
+        let mut buffer = Vec::with_capacity(self.known_len(segment) + made);
+        for piece in &segment.old {
+            self.old_piece(*piece, segment.method, files, &mut buffer)?;
+            if buffer.len() > REFERENCE_MAX {
+                return Err(DeltaError::Damaged(
+                    "a segment looks back at more than is allowed".into(),
+                ));
+            }
+        }
+        let known = buffer.len();
+        let len = made;
+        match segment.method {
+            Method::Text | Method::Records => text::unpack(packed, &mut buffer, len, Kind::Text),
+            Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
+            Method::Patch => {
+                let mut out = Vec::new();
+                patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
+                return Ok((out, 0));
+            }
+        }
+        .map_err(damaged)?;
+        Ok((buffer, known))
+    }
+
+    /// How long an old piece is; nothing when there is no such file.
+    pub(super) fn old_len(&self, piece: OldPiece) -> Option<usize> {
+        match (piece.part, self.old.get(piece.entry)?.1) {
+            (Some((_, len)), Entry::File { .. }) => Some(len),
+            (None, Entry::File { size_bytes, .. }) => usize::try_from(*size_bytes).ok(),
+            _ => None,
+        }
+    }
+
+    fn old_piece(
+        &self,
+        piece: OldPiece,
+        method: Method,
+        files: &dyn Files,
+        buffer: &mut Vec<u8>,
+    ) -> Result<(), DeltaError> {
+        let damaged = || DeltaError::Damaged("a segment looks back at no old file".into());
+        let (path, entry) = self.old.get(piece.entry).ok_or_else(damaged)?;
+        let Entry::File {
+            size_bytes, sha256, ..
+        } = entry
+        else {
+            return Err(damaged());
+        };
+        let offset = piece.part.map_or(0, |(offset, _)| offset);
+        let len = self.old_len(piece).ok_or_else(damaged)?;
+        let fits = offset
+            .checked_add(len as u64)
+            .is_some_and(|end| end <= *size_bytes);
+        if !fits || len > REFERENCE_MAX.saturating_sub(buffer.len()) {
+            return Err(damaged());
+        }
+        let from = buffer.len();
+        files
+            .read_into(path, offset, len, buffer)
+            .map_err(|source| DeltaError::OldFile {
+                path: (*path).clone(),
+                source,
+            })?;
+        if piece.part.is_none() && Sha256::of(&buffer[from..]) != *sha256 {
+            let path = (*path).clone();
+            return Err(DeltaError::OldContent { path });
+        }
+        if method == Method::Records {
+            let lookup = |path: &str| self.lookup_old(path);
+            if let Some(short) = records::shorten(path, &buffer[from..], &lookup) {
+                buffer.truncate(from);
+                buffer.extend(short);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn damaged(error: Damaged) -> DeltaError {
+    DeltaError::Damaged(format!("a segment: {error}"))
+}
