@@ -12,9 +12,16 @@ use crate::{cross, steps::root};
 const MOST_BYTES: u64 = 6_000_000;
 
 /// How the agent is linked: statically, relocations packed (`DT_RELR`, a quarter of a megabyte),
-/// and without tables for unwinding, since a panic ends it.
-pub(crate) const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
+/// without tables for unwinding, since a panic ends it.
+const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
      -C link-arg=-Wl,-z,pack-relative-relocs";
+
+/// Equal functions once; only LLD can, which is the default linker on this processor.
+const FOLD: &str = if cfg!(target_arch = "x86_64") {
+    " -C link-arg=-Wl,--icf=safe"
+} else {
+    ""
+};
 
 pub(crate) fn report() -> ExitCode {
     let root = root();
@@ -30,7 +37,12 @@ pub(crate) fn report() -> ExitCode {
             "--target",
             &target,
         ])
-        .env("RUSTFLAGS", RUSTFLAGS)
+        .env("RUSTFLAGS", format!("{RUSTFLAGS}{FOLD}"))
+        // The C of aws-lc and zstd needs no tables for unwinding either.
+        .env(
+            format!("CFLAGS_{}", target.replace('-', "_")),
+            "-fno-asynchronous-unwind-tables",
+        )
         .current_dir(&root)
         .status()
         .is_ok_and(|status| status.success());

@@ -316,8 +316,12 @@ impl Http {
         authorization: Option<&str>,
     ) -> Result<T, HttpError> {
         let url = format!("{}{path}", self.base);
-        // A router on the way may have forgotten a connection that was silent for minutes.
-        let is_stale = self.learnt(|learnt| learnt.answered.is_some_and(|at| at.elapsed() > IDLE));
+        // A router on the way may have forgotten a connection that was silent for minutes: once
+        // more, then, on a new one.
+        let is_stale = self.base.starts_with("https://")
+            && self
+                .learnt(|learnt| learnt.answered.take())
+                .is_some_and(|at| at.elapsed() > IDLE);
         let answer = match self.send(Method::GET, &url, authorization, None) {
             Err(HttpError::Unreachable { .. }) if is_stale => {
                 self.send(Method::GET, &url, authorization, None)?

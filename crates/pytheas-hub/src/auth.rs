@@ -1,7 +1,5 @@
 //! Who asks: a person (or program) with a token or a browser session, or a device.
 
-use std::net::IpAddr;
-
 use axum::{
     extract::{FromRequestParts, RawPathParams},
     http::{HeaderMap, StatusCode, header, request::Parts},
@@ -200,7 +198,7 @@ impl FromRequestParts<App> for Device {
             return Err(denied());
         }
         let id: DeviceId = param("id").parse().map_err(|_| denied())?;
-        let wants_config = authenticate(app, &parts.headers, &id, origin.client)
+        let wants_config = authenticate(app, &parts.headers, &id, &origin)
             .await
             .map_err(IntoResponse::into_response)?
             .ok_or_else(denied)?;
@@ -228,24 +226,38 @@ async fn authenticate(
     app: &Shared,
     headers: &HeaderMap,
     id: &DeviceId,
-    client: IpAddr,
+    origin: &Origin,
 ) -> Result<Option<bool>, ApiError> {
+    // Whoever has shown a certificate is that device and no other, whatever else it knows.
+    if origin
+        .certified
+        .as_deref()
+        .is_some_and(|name| name != id.as_str())
+    {
+        return Ok(None);
+    }
     if let Some(token) = credentials(headers, "TargetToken") {
         return target_token(app, token, id).await;
     }
     if let (Some(token), Some(gateway)) = (credentials(headers, "GatewayToken"), &app.gateway) {
         // A person chose this secret, so it may be guessed.
         let now_ms = app.now_ms();
-        if !app.gateways.allows(client, now_ms) {
+        if !app.gateways.allows(origin.client, now_ms) {
             return Ok(None);
         }
         if secret::hash(token) != *gateway {
-            app.gateways.count(client, now_ms);
+            app.gateways.count(origin.client, now_ms);
             return Ok(None);
         }
         return match devices::credentials(&app.store.read, id).await? {
             Some(known) => Ok(known.accepted.then_some(known.wants_config)),
-            None => Ok(Some(gateway_creates(app, id).await?)),
+            None => Ok(Some(gateway_creates(app, id, "gateway").await?)),
+        };
+    }
+    if origin.certified.is_some() && !headers.contains_key(header::AUTHORIZATION) {
+        return match devices::credentials(&app.store.read, id).await? {
+            Some(known) => Ok(known.accepted.then_some(known.wants_config)),
+            None => Ok(Some(gateway_creates(app, id, "certificate").await?)),
         };
     }
     Ok(None)
@@ -272,11 +284,11 @@ async fn target_token(app: &Shared, token: &str, id: &DeviceId) -> Result<Option
     Ok(None)
 }
 
-async fn gateway_creates(app: &Shared, id: &DeviceId) -> store::Result<bool> {
+async fn gateway_creates(app: &Shared, id: &DeviceId, actor: &str) -> store::Result<bool> {
     let now_ms = app.now_ms();
     let mut tx = app.store.begin().await?;
     devices::add(&mut tx, id, id.as_str(), None, None, Some(now_ms), now_ms).await?;
-    audit::note(&mut tx, now_ms, "gateway", "device.create", id.as_str(), "").await?;
+    audit::note(&mut tx, now_ms, actor, "device.create", id.as_str(), "").await?;
     tx.commit().await?;
     app.bus
         .publish(EventKind::DeviceEnrolled { device: id.clone() });

@@ -30,6 +30,9 @@ pub struct Config {
     pub poll_interval: Duration,
     /// Proxies whose `X-Forwarded-For`, `-Proto` and `-Host` are believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Whether a trusted proxy's `X-Controller-Id` names the device whose certificate it has
+    /// verified: such a device needs no token and is accepted at once.
+    pub client_certificates: bool,
     /// One secret that may act as any device (DDI `GatewayToken`); off when absent.
     pub gateway_token: Option<String>,
     /// Longest uploaded file, in bytes.
@@ -50,6 +53,7 @@ impl Config {
             external_url: None,
             poll_interval: Duration::from_secs(300),
             trusted_proxies: Vec::new(),
+            client_certificates: false,
             gateway_token: None,
             upload_limit_bytes: 1 << 30,
             clock: Clock::System,

@@ -21,6 +21,8 @@ pub(crate) struct Origin {
     pub(crate) base: String,
     /// Who asks, seen through trusted proxies.
     pub(crate) client: IpAddr,
+    /// The device whose certificate a trusted proxy has verified.
+    pub(crate) certified: Option<String>,
 }
 
 impl Origin {
@@ -53,10 +55,15 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
         .and_then(|list| list.rsplit(',').next())
         .and_then(|address| address.trim().parse().ok())
         .unwrap_or(peer);
+    // An empty one is a proxy's word for "no certificate".
+    let certified = forwarded("x-controller-id")
+        .filter(|name| app.config.client_certificates && !name.is_empty())
+        .map(str::to_owned);
     if let Some(url) = &app.config.external_url {
         return Some(Origin {
             base: url.as_str().trim_end_matches('/').to_owned(),
             client,
+            certified,
         });
     }
     let scheme = match forwarded("x-forwarded-proto") {
@@ -71,5 +78,6 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
     (!host.is_empty() && host.len() <= 255 && host.bytes().all(sane)).then(|| Origin {
         base: format!("{scheme}://{host}"),
         client,
+        certified,
     })
 }

@@ -39,6 +39,7 @@ impl Device {
         if was == is {
             return;
         }
+        self.live.held = None;
         self.effect_backoff.reset();
         self.effect_at = Instant::now();
         if was.name() != is.name() {

@@ -79,6 +79,9 @@ fn each_update_waits_for_consent_also_over_a_restart_and_can_be_cancelled_meanwh
     world.hub.cancel();
     device.is_idle();
     device.runs("1.0.0");
+    until("nothing waits any more", || {
+        device.status()["held"].is_null().then_some(())
+    });
 
     let action = world.hub.offer(&second.target);
     waits_for(&device, "waits for consent");
@@ -273,6 +276,10 @@ fn the_hub_is_reached_over_a_proxy_and_its_password_is_in_no_log() {
     other.start();
     let ended = until("it ends", || other.ended());
     assert_eq!(ended.code(), Some(3));
+    assert!(
+        other.log().contains("127.0.0.1"),
+        "says what was not reached"
+    );
     for device in [&device, &other] {
         let log = device.log() + &device.status().to_string();
         assert!(

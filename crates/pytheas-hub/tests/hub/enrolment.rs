@@ -221,3 +221,54 @@ fn flooding_from_one_address_is_slowed() {
         ask(&world, &request("dev-1", 'a')).expect(202);
     }
 }
+
+#[test]
+fn a_certificate_that_a_trusted_proxy_has_seen_is_its_device_and_no_other() {
+    let behind_proxy = |certificates: bool| {
+        World::with(|config| {
+            config.trusted_proxies = vec!["127.0.0.1".parse().unwrap()];
+            config.client_certificates = certificates;
+        })
+    };
+    let world = behind_proxy(true);
+    let ask = |world: &World, id: &str, certificate: &str| {
+        world
+            .call("POST", "/api/v1/enrolment")
+            .header("x-controller-id", certificate)
+            .json(&request(id, 'a'))
+            .send()
+    };
+    let poll = |world: &World, id: &str, certificate: &str, token: Option<&str>| {
+        let call = world
+            .call("GET", &format!("/default/controller/v1/{id}"))
+            .header("x-controller-id", certificate);
+        let call = match token {
+            Some(token) => call.header("authorization", &format!("TargetToken {token}")),
+            None => call,
+        };
+        call.send().status
+    };
+    let accepted = ask(&world, "gw-1", "gw-1").expect(200);
+    let token = token(&accepted);
+    assert_eq!(ask(&world, "gw-2", "gw-1").status, 403);
+    ask(&world, "gw-3", "").expect(202);
+
+    assert_eq!(poll(&world, "gw-1", "gw-1", Some(&token)), 200);
+    assert_eq!(poll(&world, "gw-1", "gw-1", None), 200);
+    assert_eq!(poll(&world, "new", "new", None), 200, "made known by it");
+    // A stolen token does not help another device, a wrong one not even its own.
+    assert_eq!(poll(&world, "gw-1", "new", Some(&token)), 401);
+    assert_eq!(poll(&world, "gw-1", "gw-1", Some("wrong")), 401);
+    assert_eq!(poll(&world, "gw-1", "", None), 401);
+    assert_eq!(poll(&world, "gw-3", "gw-3", None), 401, "not accepted yet");
+    ask(&world, "gw-3", "gw-3").expect(200);
+    assert_eq!(poll(&world, "gw-3", "gw-3", None), 200);
+
+    // Unless it was asked for, and from anybody else, the header says nothing.
+    let without = behind_proxy(false);
+    ask(&without, "gw-1", "gw-1").expect(202);
+    assert_eq!(poll(&without, "new", "new", None), 401);
+    let direct = World::with(|config| config.client_certificates = true);
+    ask(&direct, "gw-1", "gw-1").expect(202);
+    assert_eq!(poll(&direct, "new", "new", None), 401);
+}

@@ -54,6 +54,10 @@ pub(crate) struct HubRunArgs {
     /// Proxies whose forwarding headers are believed
     #[arg(long, value_delimiter = ',', value_name = "IP,…")]
     trusted_proxies: Vec<std::net::IpAddr>,
+    /// Believe a trusted proxy whose certificate a device has shown (`X-Controller-Id`): it needs
+    /// no token and is accepted at once
+    #[arg(long, requires = "trusted_proxies")]
+    client_certificates: bool,
     /// One secret that may act as any device (hawkBit's gateway token) [default: none]
     #[arg(
         long,
@@ -112,6 +116,7 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
         external_url: args.external_url.clone(),
         poll_interval: args.poll_interval,
         trusted_proxies: args.trusted_proxies.clone(),
+        client_certificates: args.client_certificates,
         gateway_token: args.gateway_token.clone(),
         ..Config::new(&data)
     };

@@ -50,7 +50,21 @@ pub(crate) async fn handle(
     }
     check(&request)?;
     let tx = app.store.begin().await?;
-    match enrol(&app, tx, &request, now_ms).await {
+    let certified = match origin.certified.as_deref() {
+        Some(name) if name != request.device_id.as_str() => {
+            app.enrolments.count(origin.client, now_ms);
+            let message = format!(
+                "the certificate is `{name}`'s, not `{}`'s",
+                request.device_id
+            );
+            return Err(
+                ApiError::new(StatusCode::FORBIDDEN, "other-certificate", message)
+                    .help("a device's id is the common name of its certificate"),
+            );
+        }
+        certified => certified.is_some(),
+    };
+    match enrol(&app, tx, &request, certified, now_ms).await {
         Ok(answer) => {
             if answer.is_new {
                 app.enrolments.count(origin.client, now_ms);
@@ -111,6 +125,7 @@ async fn enrol(
     app: &Shared,
     mut tx: Tx,
     request: &EnrolmentRequest,
+    certified: bool,
     now_ms: i64,
 ) -> ApiResult<Enrolled> {
     let id = &request.device_id;
@@ -142,7 +157,7 @@ async fn enrol(
     };
     let mut events = Vec::new();
     if known.is_none() {
-        if key.is_none() && devices::counts(&mut *tx).await?.1 >= PENDING_MAX {
+        if key.is_none() && !certified && devices::counts(&mut *tx).await?.1 >= PENDING_MAX {
             let message = "too many devices wait to be accepted";
             return Err(
                 ApiError::new(StatusCode::SERVICE_UNAVAILABLE, "too-many", message)
@@ -158,10 +173,13 @@ async fn enrol(
     if !request.attributes.is_empty() && !accepted {
         devices::merge_attributes(&mut tx, id, MergeMode::Merge, &request.attributes).await?;
     }
-    if let Some(key) = key {
+    let by = match key {
+        Some(key) => Some(format!("by the enrolment key `{key}`")),
+        None => (certified && !accepted).then(|| "by its certificate".to_owned()),
+    };
+    if let Some(detail) = by {
         accepted = true;
         devices::accept(&mut tx, id, now_ms).await?;
-        let detail = format!("by the enrolment key `{key}`");
         audit::note(
             &mut tx,
             now_ms,
