@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use pytheas_durable::trees;
+use pytheas_durable::{faults, trees};
 use pytheas_release::{Entry, Platform, RelPath, Sha256, Tree, TreeId, target_name};
 use pytheas_repo::{client::Client, fetch::Fetch};
 use pytheas_update::Installed;
@@ -264,7 +264,9 @@ pub(crate) fn repair(
         network.objects(&missing, &folder).map_err(why)?;
     }
     trees::sync(&folder).map_err(|error| why(error.to_string()))?;
+    faults::point("agent:scrub:gathered");
     for (path, entry) in damaged {
+        faults::point("agent:scrub:replace");
         let place = path.under(&dir.slot(of.tree));
         let old = fs::symlink_metadata(&place).ok();
         replace(&place, entry, &folder)
