@@ -33,17 +33,24 @@ if [ ! -e "$root/.complete" ]; then
 fi
 mkdir -p "$root/src" "$root/root/.cargo" "$src/target/cross"
 
+# How this machine reaches the registry is how the chroot does.
+set --
+for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
+    ! value=$(printenv "$name") || set -- "$@" "$name=$value"
+done
+
 # Mounts of a namespace of our own: they end with it.
+export root src cargo_home
 exec unshare --mount --propagation private sh -eu -c '
-    mount --bind "$2" "$1/src"
-    mount --bind "$3" "$1/root/.cargo"
-    exec chroot "$1" env -i HOME=/root PATH=/usr/bin:/bin CARGO_TARGET_DIR=/src/target/cross/build \
+    mount --bind "$src" "$root/src"
+    mount --bind "$cargo_home" "$root/root/.cargo"
+    exec chroot "$root" env -i HOME=/root PATH=/usr/bin:/bin CARGO_TARGET_DIR=/src/target/cross/build \
         CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
         CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc \
         CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
         CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc \
         RUSTFLAGS="-C target-feature=+crt-static -A linker_messages" \
-        sh -eu -c '\''
+        "$@" sh -eu -c '\''
             cd /src
             build() {
                 cargo build --quiet --locked --profile agent --package pytheas-agent --target "$2"
@@ -55,4 +62,4 @@ exec unshare --mount --propagation private sh -eu -c '
             build aarch64 aarch64-unknown-linux-gnu aarch64-linux-gnu
             build armv7 armv7-unknown-linux-gnueabihf arm-linux-gnueabihf
         '\''
-' sh "$root" "$src" "$cargo_home"
+' sh "$@"

@@ -1,6 +1,6 @@
 //! Bit rot: slots are read again in idle time, and what has rotted is replaced.
 //!
-//! One file at a time, spread over the whole interval, so that a pass costs no noticeable time and
+//! A few files at a time, spread over the whole interval, so that a pass costs no noticeable time and
 //! wears nothing; `scrub.json` says how far it is and survives a restart. Good content comes from
 //! another slot or path, else from the content store, by hash. A file is never written in place:
 //! hard links let one rotten file rot every slot, so the new one takes the name of each.
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use pytheas_durable::trees;
+use pytheas_durable::{faults, trees};
 use pytheas_release::{Entry, Platform, RelPath, Sha256, Tree, TreeId, target_name};
 use pytheas_repo::{client::Client, fetch::Fetch};
 use pytheas_update::Installed;
@@ -26,6 +26,9 @@ use crate::{content::ObjectFiles, paths::StateDir, slots};
 
 /// Shortest pause between two files: no processor is kept busy by a short interval.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
+/// A step reads so many files at most, and no further one after so many bytes.
+const STEP_ENTRIES: usize = 64;
+const STEP_BYTES: u64 = 1 << 20;
 /// Files named in a message.
 const MAX_NAMED: usize = 3;
 
@@ -46,7 +49,7 @@ pub(crate) struct Progress {
 /// What one step found.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// A whole file; the next one is due after this pause.
+    /// Whole files; the next ones are due after this pause.
     Whole(Duration),
     /// Damage in this slot.
     Damaged(TreeId),
@@ -64,6 +67,7 @@ impl Progress {
         stored.unwrap_or_else(|| Self::begin(now_ms))
     }
 
+    /// A pass that begins now.
     fn begin(now_ms: i64) -> Self {
         Self {
             format: 1,
@@ -86,7 +90,7 @@ impl Progress {
         }
     }
 
-    /// Reads the next file of the slots `needed`.
+    /// Reads the next files of the slots `needed`.
     pub(crate) fn step(
         &mut self,
         dir: &StateDir,
@@ -111,23 +115,32 @@ impl Progress {
         let Some(document) = slots::document(dir, tree) else {
             return Step::Damaged(tree);
         };
-        let entries = document.iter().count();
-        if let Some((path, entry)) = document.iter().nth(self.done) {
-            if !is_whole(&path.under(&dir.slot(tree)), entry) {
+        let root = dir.slot(tree);
+        let (before, mut bytes) = (self.done, 0);
+        for (path, entry) in document.iter().skip(before).take(STEP_ENTRIES) {
+            if !is_whole(&path.under(&root), entry) {
                 return Step::Damaged(tree);
             }
             self.done += 1;
-        } else {
+            if let Entry::File { size_bytes, .. } = entry {
+                bytes += size_bytes;
+            }
+            if bytes >= STEP_BYTES {
+                break;
+            }
+        }
+        // As if every slot were as large as this one: the pass ends somewhat early or late.
+        let all = document.iter().count().max(1) * needed.len().max(1);
+        let share = (self.done - before).max(1) as f64 / all as f64;
+        if self.done == before {
             self.next_slot();
         }
         self.save(dir);
-        // As if every slot were as large as this one: the pass ends somewhat early or late.
-        let steps = u32::try_from((entries + 1) * needed.len().max(1)).unwrap_or(u32::MAX);
-        Step::Whole((interval / steps).max(SHORTEST_PAUSE))
+        Step::Whole(interval.mul_f64(share.min(1.0)).max(SHORTEST_PAUSE))
     }
 
     /// The slot at hand is done with, whole or not.
-    pub(crate) fn next_slot(&mut self) {
+    fn next_slot(&mut self) {
         self.slots.extend(self.tree.take());
         self.done = 0;
     }
@@ -251,7 +264,9 @@ pub(crate) fn repair(
         network.objects(&missing, &folder).map_err(why)?;
     }
     trees::sync(&folder).map_err(|error| why(error.to_string()))?;
+    faults::point("agent:scrub:gathered");
     for (path, entry) in damaged {
+        faults::point("agent:scrub:replace");
         let place = path.under(&dir.slot(of.tree));
         let old = fs::symlink_metadata(&place).ok();
         replace(&place, entry, &folder)
@@ -411,4 +426,90 @@ pub(crate) fn is_used(files: &[(u64, u64)], pids: &[u32]) -> bool {
         })
     };
     !files.is_empty() && pids.iter().any(|pid| mapped(pid) || open(pid))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slot with 200 small files.
+    fn slot(dir: &StateDir) -> TreeId {
+        let root = dir.root().join("made");
+        for n in 0..200 {
+            let path = root.join(format!("f{n}"));
+            pytheas_durable::create_dir_all(&root).unwrap();
+            pytheas_durable::replace(&path, format!("{n}").as_bytes()).unwrap();
+        }
+        let tree = trees::scan(&root).unwrap();
+        pytheas_durable::create_dir_all(&dir.slots()).unwrap();
+        pytheas_durable::move_dir(&root, &dir.slot(tree.id())).unwrap();
+        pytheas_durable::replace(&dir.slot_document(tree.id()), &tree.encode()).unwrap();
+        tree.id()
+    }
+
+    #[test]
+    fn a_pass_is_spread_over_its_interval_and_goes_on_after_a_restart() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(tmp.path());
+        let tree = slot(&dir);
+        let day = Duration::from_secs(86_400);
+        let mut steps = Vec::new();
+        loop {
+            // Each step as by an agent that was started for it.
+            let mut progress = Progress::load(&dir, 1000);
+            match progress.step(&dir, &[tree], day, 1000) {
+                Step::Done(pause) => break assert_eq!(pause, day, "the next pass is a day away"),
+                Step::Whole(pause) => steps.push(pause),
+                Step::Damaged(_) => panic!("it is whole"),
+            }
+        }
+        let spread: Duration = steps.iter().sum();
+        assert_eq!(
+            steps.len(),
+            5,
+            "64, 64, 64, 8 files, and the end: {steps:?}"
+        );
+        assert!(spread >= day && spread < day + day / 100, "{spread:?}");
+
+        // What is written in place, is missing or is of another kind.
+        let path = dir.slot(tree).join("f150");
+        pytheas_durable::replace(&path, b"rot").unwrap();
+        let mut progress = Progress::load(&dir, 2000);
+        let mut last = progress.step(&dir, &[tree], day, 2000);
+        while matches!(last, Step::Whole(_)) {
+            last = progress.step(&dir, &[tree], day, 2000);
+        }
+        assert_eq!(last, Step::Damaged(tree));
+    }
+
+    #[test]
+    fn progress_that_cannot_be_read_or_comes_from_another_time_begins_anew() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(tmp.path());
+        for (stored, now) in [("{torn", 5), (r#"{"format":2}"#, 5)] {
+            pytheas_durable::replace(&dir.scrub(), stored.as_bytes()).unwrap();
+            assert_eq!(Progress::load(&dir, now), Progress::begin(now));
+        }
+        Progress::begin(1_000_000).save(&dir);
+        assert_eq!(
+            Progress::load(&dir, 7),
+            Progress::begin(7),
+            "the clock was set back"
+        );
+    }
+
+    #[test]
+    fn a_process_is_known_by_the_files_it_has_open() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("x");
+        pytheas_durable::replace(&path, b"x").unwrap();
+        let metadata = fs::metadata(&path).unwrap();
+        let files = [(metadata.dev(), metadata.ino())];
+        let own = [std::process::id()];
+        let open = File::open(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(is_used(&files, &own), "replaced, and still in use");
+        drop(open);
+        assert!(!is_used(&[], &own));
+    }
 }

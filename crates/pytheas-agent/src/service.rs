@@ -135,7 +135,9 @@ StartLimitIntervalSec=0
 [Service]
 Type=notify
 NotifyAccess=main
+EnvironmentFile=-/etc/pytheas/app.env
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 {user}Restart=always
 RestartSec=2
 # The agent ends its app itself; what is left after that is killed.

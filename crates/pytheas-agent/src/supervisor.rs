@@ -29,7 +29,7 @@ use std::{
         mpsc::{Sender, channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use pytheas_release::{BuildRecord, Health, RelPath, ReleaseRef, TreeId};
@@ -157,6 +157,9 @@ pub struct AppStatus {
     /// What it is kept from, and whether that is in force.
     #[serde(default)]
     pub guards: Vec<Guard>,
+    /// When it was started.
+    #[serde(skip)]
+    started: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -253,10 +256,13 @@ impl Supervisor {
 
     /// What is known about the app now.
     pub fn status(&self) -> AppStatus {
-        self.status
+        let mut status = self
+            .status
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+            .clone();
+        status.uptime_s = status.started.map(|started| started.elapsed().as_secs());
+        status
     }
 
     fn order(&self, order: Order) {

@@ -126,6 +126,7 @@ impl Prepared {
         let account = settings
             .app_user
             .as_deref()
+            .filter(|user| !user.is_empty()) // an empty variable
             .map(Account::find)
             .transpose()?;
         let own = rustix::process::geteuid();
@@ -142,7 +143,13 @@ impl Prepared {
         let sandbox = !settings.no_sandbox;
         let data = dir.data();
         let writable = WRITABLE.iter().map(Path::new).chain([data.as_path()]);
-        let writable = writable.chain(settings.app_writes.iter().map(PathBuf::as_path));
+        let writable = writable.chain(
+            settings
+                .app_writes
+                .iter()
+                .map(PathBuf::as_path)
+                .filter(|path| !path.as_os_str().is_empty()),
+        );
         let limited = settings.app_memory.is_some() || settings.app_cpu.is_some();
         Ok(Self {
             account,
@@ -203,7 +210,10 @@ impl Prepared {
         guards.push((SECCOMP, guard("seccomp", missing.into())));
         let landlock = match &self.landlock {
             Ok(_) => "the kernel refuses it".to_owned(),
-            Err(error) if self.sandbox => format!("this kernel has none ({error})"),
+            Err(error) if self.sandbox => match error.raw_os_error() {
+                Some(libc::ENOSYS | libc::EOPNOTSUPP) => format!("this kernel has none ({error})"),
+                _ => format!("its rules cannot be made: {error}"),
+            },
             Err(error) => error.to_string(),
         };
         guards.push((LANDLOCK, guard("landlock", landlock)));

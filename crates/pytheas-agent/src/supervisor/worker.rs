@@ -318,10 +318,7 @@ impl Worker {
     fn publish(&self) {
         let mut status = self.status.lock().unwrap_or_else(|e| e.into_inner());
         status.pid = self.app.as_ref().map(|running| running.app.pid());
-        status.uptime_s = self
-            .app
-            .as_ref()
-            .map(|running| running.started.elapsed().as_secs());
+        status.started = self.app.as_ref().map(|running| running.started);
         status.ready = self
             .app
             .as_ref()

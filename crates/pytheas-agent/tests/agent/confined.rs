@@ -82,6 +82,11 @@ fn an_app_can_change_neither_its_code_nor_the_system() {
     assert!(text.contains("home [STATE]/data"), "{text}");
     assert!(in_force(&status, "no-new-privileges") && in_force(&status, "seccomp"));
     assert!(in_force(&status, "memory"), "{:?}", guards(&status));
+    // Without a cgroup of the agent's own: KiB.
+    let by_process = status["app"]["guards"]
+        .to_string()
+        .contains("of data in each process");
+    assert!(!by_process || has("data limit 97656"), "{text}");
     if in_force(&status, "landlock") {
         assert!(has("could not: write its code"), "{text}");
         assert!(has("could not: add to its code"), "{text}");

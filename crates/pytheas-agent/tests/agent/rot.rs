@@ -165,3 +165,26 @@ fn a_current_release_that_is_lost_is_fetched_again_or_the_one_before_takes_over(
         "{last}"
     );
 }
+
+#[test]
+fn a_repair_survives_power_cuts() {
+    let world = World::new();
+    let (mut device, old, new) = device(&world, crate::support::STAYS);
+    device.kill();
+    for fault in [
+        "agent:scrub:gathered",
+        "agent:scrub:replace:1",
+        "agent:scrub:replace:6",
+    ] {
+        pytheas_durable::remove_tree(&slot(&device, new)).unwrap();
+        rot(&slot(&device, old).join("lib/shared-6"));
+        device.start_with(Some(fault));
+        until(&format!("it is killed at {fault}"), || device.ended());
+        device.start();
+        device.runs("1.1.0");
+        until(&format!("all is whole after {fault}"), || {
+            (is_whole(&device, new) && is_whole(&device, old)).then_some(())
+        });
+        device.kill();
+    }
+}

@@ -13,6 +13,10 @@ const DENIED: &[libc::c_long] = &[
     libc::SYS_bpf,
     libc::SYS_clock_adjtime,
     libc::SYS_clock_settime,
+    #[cfg(target_arch = "arm")]
+    404, // clock_settime64
+    #[cfg(target_arch = "arm")]
+    405, // clock_adjtime64
     libc::SYS_delete_module,
     libc::SYS_finit_module,
     libc::SYS_fsconfig,
