@@ -29,6 +29,7 @@ use crate::{
     device::{Device, Settings, Waker},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
+    follow::{self, FollowArgs},
     http::Http,
     offline::Order,
     paths::StateDir,
@@ -51,6 +52,8 @@ pub enum AgentCommand {
     Verify(StateArgs),
     /// Update this device from a file, without a hub
     Apply(ApplyArgs),
+    /// Update this device from the signed tags of a git repository
+    Follow(FollowArgs),
 }
 
 /// How long an agent that was asked to end waits for a hub that does not answer.
@@ -194,7 +197,7 @@ fn parse_tenant(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     match parse_duration_ms(text) {
         Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         _ => Err("a number with a unit is wanted: `500ms`, `2s`, `5m`, `1h`".into()),
@@ -228,6 +231,7 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Status(args) => status(args, out),
         AgentCommand::Rollback(args) => rollback(args, out),
         AgentCommand::Verify(args) => verify(args, out),
+        AgentCommand::Follow(args) => follow::follow(args, out),
         AgentCommand::Apply(args) => apply::apply(args, out),
     }
 }

@@ -38,6 +38,8 @@ pub mod device;
 pub mod enrol;
 mod error;
 mod failure;
+pub mod follow;
+pub mod git;
 mod http;
 mod hub;
 mod identity;

@@ -7,6 +7,7 @@
 )]
 
 mod commands;
+mod git;
 mod memory;
 mod offline;
 mod power_cuts;
