@@ -197,6 +197,7 @@ impl AgentError {
             | Self::IdTaken { .. }
             | Self::NothingInstalled { .. } => exit::USER,
             Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,
+            Self::Git(GitError::Ledger { .. }) => exit::REFUSED,
             Self::Apply(error) => error.exit_code(),
             _ => exit::WORLD,
         }

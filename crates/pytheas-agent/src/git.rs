@@ -141,7 +141,10 @@ impl Channel {
             .list()?
             .into_iter()
             .map(|found| {
-                let version = found.name.strip_prefix(prefix).and_then(|v| v.parse().ok());
+                let version = found.name.strip_prefix(prefix).and_then(|rest| {
+                    let begins = rest.starts_with(|c: char| c.is_ascii_digit());
+                    begins.then(|| rest.parse().ok()).flatten()
+                });
                 (version, found)
             })
             .collect();

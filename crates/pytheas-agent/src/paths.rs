@@ -5,6 +5,8 @@
 //! state.json      the update machine, see `pytheas_update`
 //! status.json     what `status` shows; a torn one is harmless
 //! request.json    what an operator asked of a running agent
+//! offline.json    the last update from a file, and how it ended
+//! git/            clones and ledgers of followed git repositories
 //! tuf/            trusted metadata, kept by pytheas-repo
 //! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
 //! staging/ID/     a tree being put together

@@ -13,7 +13,7 @@ pub enum GitError {
     /// No git, or it does not start.
     #[error("cannot start `{program}`")]
     #[diagnostic(
-        code(pytheas::git::missing),
+        code(pytheas::git::start),
         help(
             "following a repository needs it: install the package that has it (Debian: `{package}`)"
         )
@@ -57,7 +57,7 @@ pub enum GitError {
     /// A ledger that cannot be relied on.
     #[error("`{}` does not parse", path.display())]
     #[diagnostic(
-        code(pytheas::git::ledger),
+        code(pytheas::git::refused::ledger),
         help(
             "it says which tags were seen as which commits, so nothing is taken without it; restore it from a backup, or remove it to trust what the repository shows next"
         )
