@@ -41,7 +41,7 @@ pub(crate) struct FollowArgs {
     /// A target of `[tool.pytheas.target.NAME]` to build; may be repeated [default: this machine]
     #[arg(long, short, value_name = "NAME")]
     target: Vec<String>,
-    /// Where the clone and the record of the tags lie [default: ~/.local/state/pytheas/follow]
+    /// Where the clone and the record of the tags lie [default: ~/.local/state/pytheas/follow, for root /var/lib/pytheas/follow]
     #[arg(long, value_name = "DIR")]
     work: Option<PathBuf>,
     /// What `pytheas build` is told besides, after `--`: `-- --python 3.11`
