@@ -10,6 +10,7 @@ mod attacks;
 mod clocks;
 mod cuts;
 mod downloads;
+mod exports;
 mod flips;
 mod http;
 mod publishing;
