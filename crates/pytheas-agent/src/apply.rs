@@ -198,7 +198,7 @@ struct Shown<'a> {
 /// [`AgentError`].
 pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let dir = args.state.dir();
-    provision(&dir, args)?;
+    provision(&dir, args.root.as_deref(), args.id.as_ref())?;
     let platform = Identity::load(&dir.identity())?.platform;
     let path = std::path::absolute(&args.file).unwrap_or_else(|_| args.file.clone());
     let mut progress = |text: String| match args.json {
@@ -232,12 +232,16 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
 }
 
 /// Makes a device that knows no hub know whom to trust; one that has an identity keeps it.
-fn provision(dir: &StateDir, args: &ApplyArgs) -> Result<(), AgentError> {
+pub(crate) fn provision(
+    dir: &StateDir,
+    root: Option<&Path>,
+    id: Option<&DeviceId>,
+) -> Result<(), AgentError> {
     let known = match Identity::load(&dir.identity()) {
         Err(IdentityError::Missing { .. }) => None,
         other => Some(other?),
     };
-    let Some(root) = &args.root else {
+    let Some(root) = root else {
         return match known {
             Some(_) => Ok(()),
             None => Err(AgentError::NoRoot),
@@ -248,7 +252,7 @@ fn provision(dir: &StateDir, args: &ApplyArgs) -> Result<(), AgentError> {
     pytheas_repo::client::init(dir.root(), &bytes, None)?;
     if known.is_none() {
         let _lock = lock(dir)?;
-        let identity = Identity::new(String::new(), args.id.clone(), crate::cli::host()?, None)?;
+        let identity = Identity::new(String::new(), id.cloned(), crate::cli::host()?, None)?;
         identity.save(&dir.identity())?;
     }
     Ok(())
@@ -346,7 +350,7 @@ fn choose(
 }
 
 /// Lets the running agent, or one in this process, update from the file.
-fn carry_out(
+pub(crate) fn carry_out(
     dir: &StateDir,
     path: &Path,
     target: &str,

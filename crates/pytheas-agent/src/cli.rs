@@ -29,6 +29,7 @@ use crate::{
     device::{Device, DowngradePolicy, Settings, Waker},
     enrol::{self, Enrolment},
     error::{AgentError, exit},
+    follow::{self, FollowArgs},
     hold,
     local::{self, HistoryArgs, LogsArgs},
     offline::Order,
@@ -56,6 +57,8 @@ pub enum AgentCommand {
     Verify(StatusArgs),
     /// Update this device from a file, without a hub
     Apply(ApplyArgs),
+    /// Update this device from the signed tags of a git repository
+    Follow(FollowArgs),
     /// Switch to no other release until `release`; downloads go on
     Hold(StateArgs),
     /// End a hold, and agree to the update that waits for consent
@@ -77,6 +80,7 @@ impl AgentCommand {
             Self::Enrol(_)
             | Self::Run(_)
             | Self::Hold(_)
+            | Self::Follow(_)
             | Self::Release(_)
             | Self::InstallService(_) => {}
         }
@@ -247,7 +251,7 @@ fn parse_tenant(text: &str) -> Result<String, String> {
     }
 }
 
-fn parse_time(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_time(text: &str) -> Result<Duration, String> {
     match parse_duration_ms(text) {
         Some(ms) if ms > 0 => Ok(Duration::from_millis(ms)),
         _ => Err("a number with a unit is wanted: `500ms`, `2s`, `5m`, `1h`".into()),
@@ -291,6 +295,7 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::History(args) => local::history(args, out),
         AgentCommand::Rollback(args) => local::rollback(args, out),
         AgentCommand::Verify(args) => local::verify(args, out),
+        AgentCommand::Follow(args) => follow::follow(args, out),
         AgentCommand::Apply(args) => apply::apply(args, out),
         AgentCommand::Hold(args) => hold(args, out),
         AgentCommand::Release(args) => release(args, out),

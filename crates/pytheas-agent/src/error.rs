@@ -12,6 +12,7 @@ use pytheas_update::StoredStateError;
 
 use crate::{
     apply::ApplyError,
+    git::GitError,
     http::{CaError, HttpError},
     identity::IdentityError,
     settings::SettingsError,
@@ -57,6 +58,10 @@ pub enum AgentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Apply(Box<ApplyError>),
+    /// A followed repository cannot be used.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Git(#[from] GitError),
     /// The stored state cannot be used.
     #[error("cannot use `{}`", path.display())]
     #[diagnostic(code(pytheas::agent::state), help("{}", source.help().map(|h| h.to_string()).unwrap_or_default()))]
@@ -189,6 +194,7 @@ impl AgentError {
     pub fn exit_code(&self) -> u8 {
         match self {
             Self::Identity(IdentityError::Missing { .. })
+            | Self::Git(GitError::NoKeys | GitError::Pattern(_) | GitError::Other { .. })
             | Self::Ca(_)
             | Self::Settings(_)
             | Self::NoRoot
@@ -197,6 +203,7 @@ impl AgentError {
             | Self::IdTaken { .. }
             | Self::NothingInstalled { .. } => exit::USER,
             Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,
+            Self::Git(GitError::Ledger { .. }) => exit::REFUSED,
             Self::Apply(error) => error.exit_code(),
             _ => exit::WORLD,
         }

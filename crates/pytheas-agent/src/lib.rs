@@ -39,6 +39,8 @@ pub mod device;
 pub mod enrol;
 mod error;
 mod failure;
+pub mod follow;
+pub mod git;
 pub mod history;
 mod hold;
 mod http;

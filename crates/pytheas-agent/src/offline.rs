@@ -13,7 +13,7 @@
 use std::{fs, path::PathBuf};
 
 use pytheas_repo::{
-    fetch::{Body, Fetch, Request, TransportError},
+    fetch::{Body, Fetch, FolderFetch, Request, TransportError},
     offline::OfflineFile,
 };
 use pytheas_update::{Failure, Machine, Reason, State};
@@ -31,7 +31,7 @@ pub(crate) struct Order {
     format: u32,
     /// Tells one order from the next.
     pub(crate) id: String,
-    /// The offline file.
+    /// The offline file, or a repository's folder.
     pub(crate) file: PathBuf,
     /// The TUF target.
     pub(crate) target: String,
@@ -124,6 +124,8 @@ pub(crate) enum Source {
     Hub(RepositoryFetch),
     /// A file.
     File(OfflineFile),
+    /// A repository's folder, as a tag of a followed repository holds it.
+    Folder(FolderFetch),
 }
 
 impl Fetch for Source {
@@ -131,6 +133,7 @@ impl Fetch for Source {
         match self {
             Self::Hub(hub) => hub.fetch(request),
             Self::File(file) => file.fetch(request),
+            Self::Folder(folder) => folder.fetch(request),
         }
     }
 }
@@ -146,6 +149,9 @@ impl Source {
                            help: run `pytheas-agent apply FILE` again";
             return Err(Failure::new(Reason::Device, message));
         };
+        if order.file.is_dir() {
+            return Ok(Self::Folder(FolderFetch(order.file.clone())));
+        }
         OfflineFile::open(&order.file)
             .map(Self::File)
             .map_err(|error| {
@@ -157,7 +163,7 @@ impl Source {
     }
 
     pub(crate) fn is_file(&self) -> bool {
-        matches!(self, Self::File(_))
+        !matches!(self, Self::Hub(_))
     }
 }
 

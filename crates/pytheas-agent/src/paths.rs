@@ -10,6 +10,8 @@
 //! hold            while it is there, no release is switched to
 //! consent         the tree that somebody has agreed to
 //! request.json    what an operator asked of a running agent
+//! offline.json    the last update from a file, and how it ended
+//! git/            clones and ledgers of followed git repositories
 //! tuf/            trusted metadata, kept by pytheas-repo
 //! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
 //! staging/ID/     a tree being put together

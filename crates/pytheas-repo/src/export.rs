@@ -16,6 +16,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use jiff::Timestamp;
 use miette::Diagnostic;
 use pytheas_release::{
@@ -37,8 +38,6 @@ use crate::{
 
 /// Longest metadata file, in bytes.
 const METADATA_MAX: u64 = 16 << 20;
-/// A blob is copied in pieces of this length.
-const PIECE: u64 = 4 << 20;
 
 /// What is to be exported.
 #[derive(Debug, Clone, Default)]
@@ -546,7 +545,7 @@ fn pad(file: &mut File, size_bytes: u64) -> Result<(), Failed> {
     file.write_all(&zeros[..len]).map_err(disk)
 }
 
-/// Copies a blob piece by piece; its hash, which is the one in its name.
+/// Copies a blob as it comes; its hash, which is the one in its name.
 fn copy(
     file: &mut File,
     store: &Store,
@@ -557,19 +556,17 @@ fn copy(
 ) -> Result<Sha256, Failed> {
     let mut hasher = Hasher::new();
     let mut at = 0;
-    while at < blob.size_bytes {
-        let end = (at + PIECE).min(blob.size_bytes);
-        // A server without ranges sends all of it each time: then one piece is all of it.
-        let read = store.read(path, Some(at..end), blob.size_bytes);
-        let seen = runtime
-            .block_on(read)?
-            .ok_or_else(|| missing(store, path))?;
-        if seen.bytes.is_empty() || seen.bytes.len() as u64 > end - at {
+    let mut chunks = runtime
+        .block_on(store.chunks(path))?
+        .ok_or_else(|| missing(store, path))?;
+    while let Some(bytes) = runtime.block_on(chunks.next()) {
+        let bytes = bytes?;
+        at += bytes.len() as u64;
+        if at > blob.size_bytes {
             break;
         }
-        hasher.update(&seen.bytes);
-        file.write_all(&seen.bytes).map_err(disk)?;
-        at += seen.bytes.len() as u64;
+        hasher.update(&bytes);
+        file.write_all(&bytes).map_err(disk)?;
         progress(at);
     }
     let found = hasher.finish();

@@ -11,6 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream::BoxStream};
 use miette::Diagnostic;
 use object_store::{
     Certificate, ClientOptions, GetOptions, GetRange, HeaderMap, HeaderValue, ObjectStore,
@@ -344,6 +345,24 @@ impl Store {
             .await
             .map_err(|source| self.failed("read", path, source))?;
         Ok(Some(Seen { bytes, version }))
+    }
+
+    /// The file `path` as it comes, if it is there: for what is too long for memory.
+    pub(crate) async fn chunks(
+        &self,
+        path: &str,
+    ) -> Result<Option<BoxStream<'static, Result<Bytes, StoreError>>>, StoreError> {
+        let result = match self.objects.get(&Path::from(path)).await {
+            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            other => other.map_err(|source| self.failed("read", path, source))?,
+        };
+        let (store, path) = (self.clone(), path.to_owned());
+        let chunks = result.into_stream();
+        Ok(Some(
+            chunks
+                .map_err(move |source| store.failed("read", &path, source))
+                .boxed(),
+        ))
     }
 
     /// Length of the file `path` in bytes, if it is there.

@@ -88,6 +88,7 @@ pub(crate) enum Command {
     Keys(commands::keys::KeysCommand),
     Publish(commands::publish::PublishArgs),
     Export(commands::export::ExportArgs),
+    Follow(commands::follow::FollowArgs),
     Hub(commands::hub::HubRunArgs),
     Agent(commands::agent::AgentArgs),
     /// See and admit devices

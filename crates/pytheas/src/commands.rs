@@ -13,6 +13,7 @@ pub(crate) mod demo;
 pub(crate) mod device;
 pub(crate) mod enrolment_key;
 pub(crate) mod export;
+pub(crate) mod follow;
 pub(crate) mod hub;
 pub(crate) mod input;
 pub(crate) mod keys;
@@ -46,6 +47,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Agent(args) => return agent::run(args, context),
         Command::Rollout(command) => return rollout::run(&command, context),
         Command::Demo(args) => return demo::run(&args, context),
+        Command::Follow(args) => return follow::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),

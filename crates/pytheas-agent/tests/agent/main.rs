@@ -12,6 +12,7 @@ mod components;
 mod confined;
 mod emulated;
 mod forgery;
+mod git;
 mod local;
 mod memory;
 mod migrations;

@@ -12,6 +12,7 @@ mod clocks;
 mod commands;
 mod cuts;
 mod downloads;
+mod exports;
 mod flips;
 mod http;
 mod publishing;
