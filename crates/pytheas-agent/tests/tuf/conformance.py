@@ -14,7 +14,6 @@ import traceback
 
 from securesystemslib.signer import CryptoSigner, SSlibKey
 from tuf.api.metadata import Delegations, Metadata, MetaFile, SuccinctRoles, Targets
-from tuf.api.serialization.json import JSONSerializer
 
 from simulator import Client, Repo, Server, days
 
@@ -390,16 +389,16 @@ def a_delegated_role_may_not_go_back_nor_vanish(c, version):
 def recovery_from_a_fast_forward(c, rotated, role):
     repo = started(c)
     repo.md[role].signed.version = 99
-    repo.publish(role)
-    repo.publish(*["targets", "snapshot", "timestamp"][["targets", "snapshot", "timestamp"].index(role) + 1:])
+    order = ["targets", "snapshot", "timestamp"]
+    repo.publish(*order[order.index(role):])
     eq(c.refresh(), 0)
     eq(c.version(role), 100)
     for name in rotated:
         repo.rotate(name)
     repo.forget(role, 1)
-    repo.publish("root", *dict.fromkeys([role, "targets", "snapshot", "timestamp"]) if role != "timestamp" else ["timestamp"])
+    repo.publish("root", *order[order.index(role):])
     eq(c.refresh(), 0)
-    assert c.version(role) <= 2, c.roles()
+    eq(c.version(role), 1)
 
 
 @case()
@@ -554,11 +553,6 @@ def a_key_of_an_unknown_kind_beside_a_known_one(c, change):
     eq(c.version("root"), 2)
 
 
-def ecdsa(curve):
-    from cryptography.hazmat.primitives.asymmetric import ec
-    return CryptoSigner(ec.generate_private_key(curve()))
-
-
 def p256():
     return CryptoSigner.generate_ecdsa()
 
@@ -704,7 +698,7 @@ def targets_in_numbered_bins(c, bits):
     repo = started(c)
     bins = SuccinctRoles([], 1, bits, "bin")
     repo.targets.delegations = Delegations({}, None, bins)
-    role = next(iter(bins.get_roles())) and bins.get_role_for_target("one")
+    role = bins.get_role_for_target("one")
     repo.md[role] = Metadata(Targets(expires=days(30)))
     signer = CryptoSigner.generate_ed25519()
     repo.targets.add_key(signer.public_key)

@@ -6,7 +6,6 @@ on PyPI. `Repo` bumps versions, signs, lists roles in the snapshot and the snaps
 timestamp; whatever is to be wrong is made wrong in the metadata before, or in the bytes after.
 """
 
-import copy
 import hashlib
 import http.server
 import json
@@ -15,8 +14,9 @@ import subprocess
 import tempfile
 import threading
 from datetime import datetime, timedelta, timezone
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
+from securesystemslib.formats import encode_canonical
 from securesystemslib.signer import CryptoSigner
 from tuf.api.metadata import (
     DelegatedRole, Delegations, Metadata, MetaFile, Root, Snapshot, TargetFile, Targets, Timestamp,
@@ -130,7 +130,6 @@ class Repo:
     def resign(self, role, change):
         """Changes the JSON of what was published last and signs just that, keeping unknown fields."""
         def signing(document):
-            from securesystemslib.formats import encode_canonical
             change(document)
             message = encode_canonical(document["signed"]).encode()
             document["signatures"] = [s.sign(message).to_dict() for s in self.signers[role]]
@@ -148,7 +147,6 @@ class Repo:
         kind, _, rest = path.partition("/")
         if kind == "targets":
             self.fetched.append(rest)
-            from urllib.parse import unquote
             return self.files.get(unquote(rest))
         if kind != "metadata" or not rest.endswith(".json"):
             return None
