@@ -1,5 +1,7 @@
 //! What a device has: its components, their releases, what runs and where one can go back to.
 
+use std::collections::BTreeMap;
+
 use pytheas_release::{Name, TreeId};
 use serde::{Deserialize, Serialize};
 

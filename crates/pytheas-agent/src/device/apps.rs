@@ -247,10 +247,11 @@ impl Device {
                 self.proved.insert(tree);
                 if job.goals().all(|goal| self.proved.contains(&goal.tree)) {
                     let to = job.to.tree;
-                    self.happen(match self.fallen_since(&job) {
+                    let verdict = match self.fallen_since(&job) {
                         None => Event::Healthy { to },
                         Some(because) => Event::NotReady { to, because },
-                    });
+                    };
+                    self.happen(verdict);
                 }
             }
             AppEvent::Died {
