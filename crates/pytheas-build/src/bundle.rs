@@ -220,7 +220,7 @@ impl Bundle {
         if text.is_empty() {
             return Ok(());
         }
-        let file = site.join("pytheas_app.pth");
+        let file = site.join(PATH_FILE);
         scratch::write(&file, text.as_bytes(), Kind::Data).map_err(io_error("write", &file))
     }
 
@@ -301,6 +301,9 @@ fn start_module(name: &str, module: &str, callable: &str) -> String {
              sys.exit(import_module(\"{module}\").{callable}())\n"
     )
 }
+
+/// Puts the app's sources on the path of every Python of the bundle.
+pub(crate) const PATH_FILE: &str = "pytheas_app.pth";
 
 /// The folders of sources, relative to the bundle: `app`, and `app/src` when it holds modules.
 fn app_folders(app: &Path) -> Vec<&'static str> {

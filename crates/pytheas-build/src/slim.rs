@@ -16,6 +16,7 @@ use pytheas_release::BuildRecord;
 use walkdir::WalkDir;
 
 use crate::{
+    bundle::PATH_FILE,
     error::{BuildError, io_error},
     event::{Event, Observer},
     explain,
@@ -38,6 +39,9 @@ pub(crate) fn cut(job: &Job<'_>, dir: &Path, keep: &[String]) -> Result<(), Buil
     warn_of_undecided(&inventory, &graph, job.observer);
 
     let mut kept = kept_files(&inventory, &graph);
+    // Of an app without packages nothing else is there: its hooks and children find it by this.
+    let by_path = |path: &&String| path.ends_with(&format!("/{PATH_FILE}"));
+    kept.extend(inventory.files.keys().filter(by_path).cloned());
     // A published app is kept as a project's sources are: with every file but its tests.
     let own = crate::app_packages::names(job.project);
     for distribution in &inventory.distributions {

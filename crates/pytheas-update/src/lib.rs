@@ -34,6 +34,7 @@
 //! ```
 
 mod action;
+mod components;
 mod event;
 mod machine;
 mod report;
@@ -41,8 +42,9 @@ mod state;
 mod stored;
 
 pub use action::{ActionId, ParseActionIdError};
+pub use components::Component;
 pub use event::{Effect, Event};
-pub use machine::{Component, Machine};
+pub use machine::Machine;
 pub use report::{Failure, Outcome, Reason, Refusal, Report};
 pub use state::{Found, Installed, Job, Offer, PROBATION_STARTS, Part, State};
 pub use stored::StoredStateError;

@@ -5,12 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use pytheas_release::{Name, TreeId};
+use pytheas_release::Name;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     ActionId, Failure, Found, Installed, Job, Offer, Outcome, PROBATION_STARTS, Part, Reason,
     Refusal, Report, State,
+    components::Component,
     event::{Effect, Event},
 };
 
@@ -18,16 +19,6 @@ use crate::{
 const MAX_REFUSED: usize = 16;
 /// Reports waiting for the hub at which no new deployment is taken up.
 const MAX_OUTBOX: usize = 16;
-
-/// A component beside the first one.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Component {
-    /// The committed release.
-    pub current: Installed,
-    /// The release before it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub previous: Option<Installed>,
-}
 
 /// All that a device knows about its releases: the content of `state.json`.
 ///
@@ -69,44 +60,6 @@ impl Machine {
         }
     }
 
-    /// The committed release of the first component.
-    pub fn current(&self) -> Option<&Installed> {
-        self.current.as_ref()
-    }
-
-    /// The release before it.
-    pub fn previous(&self) -> Option<&Installed> {
-        self.previous.as_ref()
-    }
-
-    /// The components beside the first one, by name.
-    pub fn components(&self) -> &BTreeMap<Name, Component> {
-        &self.components
-    }
-
-    /// Every committed release.
-    pub fn installed(&self) -> impl Iterator<Item = &Installed> {
-        self.current
-            .iter()
-            .chain(self.components.values().map(|component| &component.current))
-    }
-
-    /// The committed release of a component.
-    pub fn installed_as(&self, name: &Name) -> Option<&Installed> {
-        self.installed()
-            .find(|installed| installed.release.name == *name)
-    }
-
-    /// Name of the first component: the one installed first, or, on a fresh device, the first of
-    /// what is being installed.
-    pub fn first_name(&self) -> Option<&Name> {
-        let coming = || self.update.job().map(|job| &job.to);
-        self.current
-            .as_ref()
-            .or_else(coming)
-            .map(|first| &first.release.name)
-    }
-
     /// Where the update stands.
     pub fn state(&self) -> &State {
         &self.update
@@ -120,66 +73,6 @@ impl Machine {
     /// Deployments that failed here, oldest first.
     pub fn refused(&self) -> &[Refusal] {
         &self.refused
-    }
-
-    /// The release of the first component that should be running now.
-    pub fn live(&self) -> Option<&Installed> {
-        let first = self.first_name()?;
-        self.running()
-            .into_iter()
-            .find(|installed| installed.release.name == *first)
-    }
-
-    /// The releases that should be running now: the new ones from the switch on. In the order in
-    /// which they are started.
-    pub fn running(&self) -> Vec<&Installed> {
-        let moved: Vec<&Installed> = match &self.update {
-            State::Switching { job }
-            | State::Migrating { job, .. }
-            | State::Probation { job, .. }
-            | State::Committed { job } => job.goals().collect(),
-            State::RollingBack { job, .. } => job.origins().collect(),
-            _ => return self.installed().collect(),
-        };
-        let names: Vec<&Name> = self
-            .update
-            .job()
-            .map(|job| job.names().collect())
-            .unwrap_or_default();
-        let stay = self
-            .installed()
-            .filter(|installed| !names.contains(&&installed.release.name));
-        stay.chain(moved).collect()
-    }
-
-    /// The trees whose slots are needed now.
-    pub fn needed(&self) -> Vec<TreeId> {
-        let job = self.update.job();
-        let previous = self
-            .components
-            .values()
-            .filter_map(|component| component.previous.as_ref());
-        self.installed()
-            .chain(self.previous())
-            .chain(previous)
-            .chain(job.into_iter().flat_map(Job::goals))
-            .chain(job.into_iter().flat_map(Job::origins))
-            .map(|installed| installed.tree)
-            .collect()
-    }
-
-    /// What [`Event::RollbackWanted`] leads to: what the last update moved goes back together.
-    pub fn way_back(&self) -> Vec<&Installed> {
-        let first = self.current.as_ref().map(|current| &current.release.name);
-        let names: Vec<&Name> = match self.together.is_empty() {
-            true => first.into_iter().collect(),
-            false => self.together.iter().collect(),
-        };
-        let previous = |name: &Name| match first == Some(name) {
-            true => self.previous.as_ref(),
-            false => self.components.get(name)?.previous.as_ref(),
-        };
-        names.into_iter().filter_map(previous).collect()
     }
 
     /// What is to be done now.
@@ -451,43 +344,6 @@ impl Machine {
                 migrates: false,
             },
         }
-    }
-
-    /// Notes what is committed for its component, and returns what was before.
-    fn set_current(&mut self, to: Installed) -> Option<Installed> {
-        let name = to.release.name.clone();
-        let first = self
-            .current
-            .as_ref()
-            .is_none_or(|current| current.release.name == name);
-        if first {
-            return self.current.replace(to);
-        }
-        match self.components.get_mut(&name) {
-            Some(component) => Some(std::mem::replace(&mut component.current, to)),
-            None => {
-                let fresh = Component {
-                    current: to,
-                    previous: None,
-                };
-                self.components.insert(name, fresh);
-                None
-            }
-        }
-    }
-
-    /// Where the release before a component's committed one is noted.
-    fn previous_of(&mut self, name: &Name) -> Option<&mut Option<Installed>> {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.release.name == *name)
-        {
-            return Some(&mut self.previous);
-        }
-        self.components
-            .get_mut(name)
-            .map(|component| &mut component.previous)
     }
 
     fn commit(&mut self, job: Job) -> State {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use pytheas_release::{Name, TreeId};
-use pytheas_update::{Event, Failure, Installed, Job, State};
+use pytheas_update::{Event, Failure, Installed, Job, Reason, State};
 use tracing::error;
 
 use super::{Device, TRY_AGAIN_AFTER, Wake};
@@ -248,7 +248,12 @@ impl Device {
                 };
                 self.proved.insert(tree);
                 if job.goals().all(|goal| self.proved.contains(&goal.tree)) {
-                    self.happen(Event::Healthy { to: job.to.tree });
+                    let to = job.to.tree;
+                    let verdict = match self.fallen_since(&job) {
+                        None => Event::Healthy { to },
+                        Some(because) => Event::NotReady { to, because },
+                    };
+                    self.happen(verdict);
                 }
             }
             AppEvent::Died {
@@ -275,6 +280,22 @@ impl Device {
                 self.suspect();
             }
         }
+    }
+
+    /// A release of `job` that proved itself and ended while those after it did.
+    fn fallen_since(&mut self, job: &Job) -> Option<Failure> {
+        if job.also.is_empty() {
+            return None; // nobody came after it
+        }
+        let fallen = job.goals().find(|goal| {
+            self.app_of(goal.tree)
+                .is_none_or(|app| app.supervisor.status().pid.is_none())
+        })?;
+        let message = format!(
+            "`{}` ended again while those that need it proved themselves",
+            fallen.release
+        );
+        Some(Failure::new(Reason::Died, message))
     }
 
     /// What each further app does now.

@@ -24,7 +24,16 @@ fn what_a_release_requires_is_checked_before_anything_is_fetched() {
     let blobs = world.hub.asked("GET /repo/blobs/");
     let action = world.hub.offer(&demanding.target);
     insta::with_settings!({ filters => [(r"agent 0\.[0-9.]+", "agent [VERSION]")] }, {
-        insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+        insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    `app@1.1.0` requires agent >=99; this is agent [VERSION]
+    help: update the agent first
+    `app@1.1.0` requires current >=1.0.5; `app@1.0.0` runs
+    help: roll out a release that is >=1.0.5 first, then this one
+    `app@1.1.0` requires model gw-1 | gx-*; this is `gw-2`
+    help: roll this release out to other devices, or correct the device's attribute
+    `app@1.1.0` requires `broker` >=2,<3; it is not on this device
+    help: roll out `broker` >=2,<3 in the same rollout, or before
+    ");
     });
     assert_eq!(
         world.hub.asked("GET /repo/blobs/"),
@@ -50,7 +59,10 @@ fn an_older_release_needs_somebodys_word() {
     let new = world.publish(&App::good("1.10.0"));
     let mut device = world.device_with("device", &new);
     let action = world.hub.offer(&old.target);
-    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    `app@1.9.0` is older than `app@1.10.0`, which runs
+    help: start the rollout with `--allow-downgrade`, or set `allow-downgrade = true` in `[tool.pytheas]` of a release whose data older ones understand
+    ");
     device.runs("1.10.0");
 
     // The rollout allows it, unless this device takes no hub's word.

@@ -79,9 +79,15 @@ fn a_plan_that_does_not_hold_is_refused_whole() {
     let next = world.publish(&broker("2.0.0").conflicts("app", "<2"));
     let blobs = world.hub.asked("GET /repo/blobs/");
     let action = world.hub.offer(&strict.target);
-    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    `app@2.0.0` requires `broker` >=2; `broker@1.0.0` runs
+    help: roll out `broker` >=2 in the same rollout, or before
+    ");
     let action = world.hub.offer(&next.target);
-    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    `broker@2.0.0` conflicts with `app@1.0.0`: it rules out `app` <2
+    help: roll out another version of `app` in the same rollout
+    ");
     assert_eq!(
         world.hub.asked("GET /repo/blobs/"),
         blobs,
@@ -97,7 +103,10 @@ fn a_plan_that_does_not_hold_is_refused_whole() {
     assert_eq!(world.hub.closed(&action), Ok(()));
     world.hub.talk().downgrade = true;
     let action = world.hub.offer(&world.publish(&broker("1.5.0")).target);
-    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    `app@2.0.0` requires `broker` >=2; `broker@1.5.0` would run
+    help: roll out `broker` >=2 in the same rollout, or before
+    ");
     both_run(&device, ("2.0.0", "3.0.0"));
     // What moved last goes back.
     assert!(device.output("rollback", &[]).status.success());

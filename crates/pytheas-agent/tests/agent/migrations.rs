@@ -115,7 +115,10 @@ fn a_release_can_say_that_it_is_not_the_time() {
     let pid = device.app_pid();
     let next = App::good("1.1.0").hook("before-update", 60_000, "echo batch 7 is not done; exit 1");
     let action = world.hub.offer(&world.publish(&next).target);
-    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @"");
+    insta::assert_snapshot!(world.hub.failure(&action).join("\n"), @r"
+    the hook `before-update` of `app@1.1.0` failed: exit status 1
+    batch 7 is not done
+    ");
     device.is_idle();
     assert_eq!(device.app_pid(), pid, "the app was not touched");
 }

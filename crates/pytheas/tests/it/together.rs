@@ -52,10 +52,31 @@ fn releases_that_need_each_other_go_the_same_way() {
     let none = json!({});
     let needs = |broker: &str| json!({"requires": {"broker": broker, "model": "gw-*"}});
     publish(&hub, "app", "1.0", GOOD, &none, None);
-    publish(&hub, "app", "2.0", GOOD, &needs(">=2,<3"), Some("echo two > schema"));
-    publish(&hub, "app", "3.0", "#!/bin/sh\nexit 3\n", &needs(">=3"), Some("echo three > schema"));
+    publish(
+        &hub,
+        "app",
+        "2.0",
+        GOOD,
+        &needs(">=2,<3"),
+        Some("echo two > schema"),
+    );
+    publish(
+        &hub,
+        "app",
+        "3.0",
+        "#!/bin/sh\nexit 3\n",
+        &needs(">=3"),
+        Some("echo three > schema"),
+    );
     publish(&hub, "broker", "2.0", GOOD, &none, None);
-    publish(&hub, "broker", "3.0", GOOD, &none, Some("echo three > schema"));
+    publish(
+        &hub,
+        "broker",
+        "3.0",
+        GOOD,
+        &none,
+        Some("echo three > schema"),
+    );
     let _agent = hub.agent("gw", |command| {
         command.args(["--model", "gw-7"]);
     });
@@ -74,8 +95,15 @@ fn releases_that_need_each_other_go_the_same_way() {
     let before = hub.moved("gw");
     assert!(!finished(&["app@2.0"]));
     let words = said(&hub);
-    assert!(words.contains("`app@2.0` requires `broker` >=2,<3; it is not on this device"), "{words}");
-    assert!(hub.moved("gw") - before < 50_000, "{} bytes", hub.moved("gw") - before);
+    assert!(
+        words.contains("`app@2.0` requires `broker` >=2,<3; it is not on this device"),
+        "{words}"
+    );
+    assert!(
+        hub.moved("gw") - before < 50_000,
+        "{} bytes",
+        hub.moved("gw") - before
+    );
 
     // Together they fit; the data is migrated.
     let status = hub.roll_out(&["app@2.0", "broker@2.0"]);
@@ -83,9 +111,12 @@ fn releases_that_need_each_other_go_the_same_way() {
     assert_eq!(status["rollout"]["release"], "app@2.0, broker@2.0");
     assert_eq!(data(&state, "schema"), "two\n");
     wait_for("the hub to know both", Duration::from_secs(60), || {
-        (hub.runs("gw").as_deref() == Some("app@2.0") && also(&hub) == json!(["broker@2.0"])).then_some(())
+        (hub.runs("gw").as_deref() == Some("app@2.0") && also(&hub) == json!(["broker@2.0"]))
+            .then_some(())
     });
-    let verified = ok(pytheas(&hub.home).args(["agent", "verify", "--state"]).arg(&state));
+    let verified = ok(pytheas(&hub.home)
+        .args(["agent", "verify", "--state"])
+        .arg(&state));
     assert_eq!(verified.matches("is whole").count(), 2, "{verified}");
 
     // The broker would do, the app does not: both and their data are as they were.
@@ -98,7 +129,11 @@ fn releases_that_need_each_other_go_the_same_way() {
 
     // Back only at somebody's word.
     assert!(!finished(&["app@1.0"]));
-    assert!(said(&hub).contains("`app@1.0` is older than `app@2.0`"), "{}", said(&hub));
+    assert!(
+        said(&hub).contains("`app@1.0` is older than `app@2.0`"),
+        "{}",
+        said(&hub)
+    );
     assert!(finished(&["app@1.0", "--allow-downgrade"]));
     wait_for("the older release", Duration::from_secs(60), || {
         (hub.runs("gw").as_deref() == Some("app@1.0")).then_some(())
@@ -111,7 +146,10 @@ fn a_rollout_names_each_app_once() {
     let hub = Hub::start(home.path());
     publish(&hub, "app", "1.0", GOOD, &json!({}), None);
     publish(&hub, "app", "2.0", GOOD, &json!({}), None);
-    let output = hub.pytheas(&["rollout", "start", "app@1.0", "app@2.0"]).output().unwrap();
+    let output = hub
+        .pytheas(&["rollout", "start", "app@1.0", "app@2.0"])
+        .output()
+        .unwrap();
     let text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(text.contains("names `app` twice"), "{text}");
