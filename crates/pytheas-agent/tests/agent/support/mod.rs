@@ -469,6 +469,7 @@ impl Device {
             hub: self.hub.clone(),
             root: self.root.clone(),
             program: self.program.clone(),
+            env: Vec::new(),
             args: Vec::new(),
         }
     }
