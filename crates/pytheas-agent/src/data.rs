@@ -222,10 +222,6 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 /// Copies one file by reference; if that cannot be, `by_content`.
 fn copy_file(from: &Path, to: &Path, by_content: bool) -> io::Result<()> {
     let source = File::open(from)?;
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a file of a copy that counts only once it is synced as a whole"
-    )]
     let target = File::create(to)?;
     match rustix::fs::ioctl_ficlone(&target, &source) {
         Ok(()) => Ok(()),

@@ -111,7 +111,6 @@ fn data_without_room_for_a_copy_is_refused_before_anything_is_touched() {
     write(&dir, "rows", "old");
     require_space(std::slice::from_ref(&dir)).unwrap();
     // A file with a hole: more than any disk here holds.
-    #[expect(clippy::disallowed_methods, reason = "a file of this test")]
     let file = File::create(dir.data().join("huge")).unwrap();
     if file.set_len(1 << 43).is_err() || copies_by_reference(&dir) {
         return testkit::skip(
