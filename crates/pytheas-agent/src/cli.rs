@@ -17,7 +17,7 @@ use std::{
 
 use clap::{Args, Subcommand};
 use pytheas_api::DeviceId;
-use pytheas_durable::FileLock;
+use pytheas_durable::{FileLock, LockError};
 use pytheas_release::{Platform, Sha256, parse_duration_ms};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
@@ -312,7 +312,25 @@ pub(crate) fn host() -> Result<Platform, AgentError> {
 
 pub(crate) fn lock(dir: &StateDir) -> Result<FileLock, AgentError> {
     pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
-    FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))
+    // An agent that was killed while it started the app: for a moment, until it has become the app
+    // or noticed, the app's process still holds what the agent held.
+    let mut patience = 200;
+    loop {
+        match FileLock::acquire(&dir.lock()) {
+            Err(LockError::Held { holder, .. }) if patience > 0 && is_gone(&holder) => {
+                patience -= 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other.map_err(AgentError::lock(dir.root())),
+        }
+    }
+}
+
+/// Whether a number is that of no process, by all that is known.
+fn is_gone(pid: &str) -> bool {
+    pid.parse::<u32>().is_ok()
+        && matches!(std::fs::exists(format!("/proc/{pid}")), Ok(false))
+        && std::path::Path::new("/proc/self").exists()
 }
 
 pub(crate) fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {

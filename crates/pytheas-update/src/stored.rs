@@ -163,10 +163,10 @@ mod tests {
 
     #[test]
     fn no_bit_may_change() {
-        let target = "greenhouse/1.1.0/linux-x86_64/release.json".to_owned();
+        let offer = crate::Offer::one("greenhouse/1.1.0/linux-x86_64/release.json");
         let machine = Machine::default().step(crate::Event::Wanted {
             action: Some("7".parse().unwrap()),
-            target,
+            offer,
         });
         let bytes = machine.encode();
         for at in 0..bytes.len() * 8 {
