@@ -152,7 +152,7 @@ impl Schedule {
         let today = self.zone.to_datetime(now).date();
         (-2..=8).flat_map(move |offset: i64| {
             let day = today.checked_add(offset.days()).ok();
-            let on_that_day = day.into_iter().flat_map(move |day| {
+            day.into_iter().flat_map(move |day| {
                 let index = usize::from(weekday_index(day).unsigned_abs());
                 self.windows
                     .iter()
@@ -160,8 +160,7 @@ impl Schedule {
                     .filter_map(move |window| {
                         Some((self.at(day, window.opens)?, self.at(day, window.closes)?))
                     })
-            });
-            on_that_day
+            })
         })
     }
 
