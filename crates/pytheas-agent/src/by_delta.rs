@@ -30,7 +30,7 @@ use pytheas_repo::client::{Client, ContentError};
 
 /// What segments that are unpacked side by side may take together, in bytes of memory, and how many
 /// they may be; one alone may take more.
-const BATCH_MEMORY: usize = 14 << 20;
+const BATCH_MEMORY: usize = 21 << 20;
 const BATCH_MAX: usize = 16;
 
 /// Why the delta was not the way.
@@ -433,7 +433,7 @@ fn unpack_all(
         batch.len() < 2 || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2);
     let mut done = thread::scope(|scope| {
         let other = (!alone)
-            .then(|| thread::Builder::new().spawn_scoped(scope, &work).ok())
+            .then(|| thread::Builder::new().spawn_scoped(scope, work).ok())
             .flatten();
         let mut done = work();
         match other.map(thread::ScopedJoinHandle::join) {

@@ -132,10 +132,11 @@ impl Fetching<'_> {
         let mut index = None;
         let mut made_now = false;
         if let Some(delta) = self.usable_delta() {
-            // The delta carries the new tree; without it the tree's document and the index are
-            // moved as well. Only when those are the smaller part it is worth to look closer.
+            // The delta carries the new tree, and was only published because it is the cheapest way
+            // for a device that has nothing yet. Whether it still is when an earlier try has
+            // brought the tree's document and some contents, the index tells.
             let documents = self.release.tree.document.size_bytes + self.release.index.size_bytes;
-            let cheaper = delta.size_bytes <= documents || {
+            let cheaper = tree.is_none() || delta.size_bytes <= documents || {
                 let tree = self.tree(client, &mut tree)?;
                 let missing = self.missing(tree, false)?;
                 let index = index.insert(client.index(&self.release).map_err(content_trouble)?);
