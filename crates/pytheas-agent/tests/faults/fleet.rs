@@ -221,7 +221,9 @@ impl Bench {
             .open(self.log_path())
             .unwrap();
         command
-            .args(["run", "--once", "--poll-interval", "20ms", "--state"])
+            .args(["run", "--once", "--poll-interval", "20ms"])
+            // The update after a fault goes to whichever release there is.
+            .args(["--downgrades", "always", "--state"])
             .arg(&self.state)
             .env_remove("PYTHEAS_FAULT")
             .env("PYTHEAS_LOG", "info")
