@@ -189,7 +189,7 @@ mod tests {
         let shown = error
             .to_string()
             .replace(&dir.path().display().to_string(), "[DATA]");
-        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 1");
+        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 2");
     }
 
     #[tokio::test]
