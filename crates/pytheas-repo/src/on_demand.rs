@@ -199,10 +199,10 @@ pub struct Keep {
 }
 
 impl Default for Keep {
-    /// 2 GiB, 30 days.
+    /// 2 GB, 30 days.
     fn default() -> Self {
         Self {
-            size_bytes: 2 << 30,
+            size_bytes: 2_000_000_000,
             unused: SignedDuration::from_hours(24 * 30),
         }
     }
