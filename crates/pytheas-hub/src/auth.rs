@@ -326,6 +326,7 @@ pub(crate) async fn known_device(
         .or(origin.certified.as_deref())?;
     let id: DeviceId = named.parse().ok()?;
     let known = devices::credentials(&app.store.read, &id).await.ok()??;
-    let proven = known.accepted && matches!(authenticate(app, headers, &id, origin).await, Ok(Some(_)));
+    let proven =
+        known.accepted && matches!(authenticate(app, headers, &id, origin).await, Ok(Some(_)));
     proven.then_some(id)
 }

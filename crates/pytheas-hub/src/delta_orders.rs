@@ -175,7 +175,10 @@ mod tests {
         orders.order(pair(1), address(1), 0);
         orders.next().await;
         orders.done(false, 0);
-        assert_eq!(orders.order(pair(1), address(2), USELESS_MS - 1), Order::Refused);
+        assert_eq!(
+            orders.order(pair(1), address(2), USELESS_MS - 1),
+            Order::Refused
+        );
         assert_eq!(orders.order(pair(1), address(2), USELESS_MS), Order::Taken);
     }
 
@@ -190,6 +193,10 @@ mod tests {
         assert_eq!(taken(1, 0..20), 16);
         assert_eq!(taken(2, 20..60), 16, "the queue is full now");
         assert_eq!(taken(3, 60..70), 0);
-        assert_eq!(orders.order(pair(19), address(1), 300_000), Order::Refused, "still full");
+        assert_eq!(
+            orders.order(pair(19), address(1), 300_000),
+            Order::Refused,
+            "still full"
+        );
     }
 }

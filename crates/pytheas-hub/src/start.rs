@@ -212,6 +212,9 @@ impl Hub {
             })?;
         }
         let releases = Releases::open(&config, root)?;
+        if !releases.store.can_be_swept() {
+            config.made_deltas = None; // they could not be removed again
+        }
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| StartError::Listen {
             address: config.listen,

@@ -27,10 +27,7 @@ use tough::schema::{Signed, Targets};
 use crate::{
     index::{ContentIndex, IndexError},
     layout, on_demand,
-    repository::{
-        Repository, RepositoryError,
-        load::METADATA_MAX,
-    },
+    repository::{Repository, RepositoryError, load::METADATA_MAX},
     store::{Lying, Store, StoreError},
 };
 
@@ -47,7 +44,9 @@ pub enum GarbageError {
     #[error("what lies in `{store}` cannot be listed or removed over HTTP")]
     #[diagnostic(
         code(pytheas::garbage::http),
-        help("run it where the files are: for a hub `--repo DATA/repo` on its machine, or the bucket's own URL")
+        help(
+            "run it where the files are: for a hub `--repo DATA/repo` on its machine, or the bucket's own URL"
+        )
     )]
     Http {
         /// The store.
@@ -62,10 +61,14 @@ pub enum GarbageError {
     #[diagnostic(transparent)]
     Store(#[from] StoreError),
     /// A team's releases are unknown.
-    #[error("the metadata of team `{team}` in `{store}` is not signed by its keys, so nobody can say which files it needs; nothing was removed")]
+    #[error(
+        "the metadata of team `{team}` in `{store}` is not signed by its keys, so nobody can say which files it needs; nothing was removed"
+    )]
     #[diagnostic(
         code(pytheas::garbage::team),
-        help("publish once as that team (`pytheas publish --as {team}`), or take its delegation back")
+        help(
+            "publish once as that team (`pytheas publish --as {team}`), or take its delegation back"
+        )
     )]
     Team {
         /// The store.
@@ -89,7 +92,10 @@ pub enum GarbageError {
     },
     /// Somebody publishes.
     #[error("`{store}` was published to meanwhile; nothing more was removed")]
-    #[diagnostic(code(pytheas::garbage::changed), help("try again when the publishing is over"))]
+    #[diagnostic(
+        code(pytheas::garbage::changed),
+        help("try again when the publishing is over")
+    )]
     Changed {
         /// The store.
         store: String,
@@ -330,9 +336,9 @@ impl Sweep<'_> {
             }
             let result = self.release(&path, &name, &sha256, length).await;
             match result {
-                Err(GarbageError::Damaged { path, why, .. }) if !in_force.contains(&path) => {
-                    // Uploaded, never seen by a device: it cannot be told what it needs beyond this.
-                    tracing::warn!("`{path}`, which no device sees, {why}");
+                // Uploaded, never seen by a device: nobody can say what it needs beyond this.
+                Err(error @ GarbageError::Damaged { .. }) if !in_force.contains(&path) => {
+                    tracing::warn!("of `{path}`, which no device sees: {error}");
                 }
                 other => other?,
             }
@@ -360,12 +366,15 @@ impl Sweep<'_> {
         blobs.extend(release.sbom);
         let index_path = layout::blob(&release.index.sha256);
         let index = self.repository.blob(&release.index).await?;
-        let index = index.ok_or_else(|| self.damaged(path, format!("names the content index `{index_path}`, which is missing or damaged")))?;
+        let index =
+            index.ok_or_else(|| self.damaged(&index_path, "is missing or not what was signed"))?;
         let index = ContentIndex::parse(&index).map_err(|error: IndexError| {
-            self.damaged(path, format!("names a content index that cannot be read: {error}"))
+            self.damaged(&index_path, format!("cannot be read: {error}"))
         })?;
         blobs.extend(index.packs);
-        let paths = blobs.iter().map(|blob: &BlobRef| layout::blob(&blob.sha256));
+        let paths = blobs
+            .iter()
+            .map(|blob: &BlobRef| layout::blob(&blob.sha256));
         self.needed.extend(paths);
         self.trees
             .insert((release.name, release.platform, release.tree.id));
@@ -383,7 +392,10 @@ impl Sweep<'_> {
             let live = self.trees.iter().any(|(app, platform, tree)| {
                 *tree == to && self.trees.contains(&(app.clone(), platform.clone(), from))
             });
-            if let Some(blob) = on_demand::read(self.store, &file.path).await?.filter(|_| live) {
+            if let Some(blob) = on_demand::read(self.store, &file.path)
+                .await?
+                .filter(|_| live)
+            {
                 self.needed.insert(file.path.clone());
                 self.needed.insert(layout::blob(&blob.sha256));
             }

@@ -172,7 +172,11 @@ fn no_delta_that_is_offered_can_keep_a_device_from_updating() {
         honest("more at the end", &longer),
         lie("another hash", said(good.len() as u64, b"other"), &good),
         lie("cut short", described(&good), &good[..good.len() / 2]),
-        lie("shorter than said", said(good.len() as u64 + 9, b"x"), &good),
+        lie(
+            "shorter than said",
+            said(good.len() as u64 + 9, b"x"),
+            &good,
+        ),
         honest("from another tree", &delta(&world, &other, &second)),
         honest("to another tree", &delta(&world, &first, &other)),
     ];
@@ -213,7 +217,11 @@ fn an_offered_delta_that_breaks_off_goes_on_and_gives_way_when_it_comes_no_furth
     assert_eq!(world.hub.closed(&action), Ok(()));
     assert_eq!(device.current(), Some(second.tree));
     let sent = world.hub.talk().sent_bytes;
-    assert!(sent < made.len() + made.len() / 3, "{sent} of {}", made.len());
+    assert!(
+        sent < made.len() + made.len() / 3,
+        "{sent} of {}",
+        made.len()
+    );
     assert_eq!(world.hub.asked(&format!("GET /repo/{blob}")), 2);
 
     // A hub that never gets further than the plan: contents, at the second try.

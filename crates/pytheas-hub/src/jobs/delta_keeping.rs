@@ -18,10 +18,18 @@ const NONE: Keep = Keep {
 
 /// One look.
 pub(crate) async fn run(app: &Shared) {
+    if !app.releases.store.can_be_swept() {
+        return;
+    }
     match collect(app).await {
         Ok(Collected { removed: 0, .. }) => {}
         Ok(done) => {
-            let Collected { removed, removed_bytes, kept, .. } = done;
+            let Collected {
+                removed,
+                removed_bytes,
+                kept,
+                ..
+            } = done;
             tracing::info!(
                 removed,
                 removed_bytes,

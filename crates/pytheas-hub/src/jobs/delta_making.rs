@@ -69,7 +69,9 @@ async fn make(app: &App, (from, to): Pair) -> Result<Option<usize>, NotMade> {
             tracing::debug!(%error, "deltas are made as busily as all else");
         }
         let folder = shared.config.incoming();
-        let scratch = tempfile::Builder::new().prefix("delta-").tempdir_in(&folder);
+        let scratch = tempfile::Builder::new()
+            .prefix("delta-")
+            .tempdir_in(&folder);
         let made = match scratch {
             Ok(dir) => on_demand::make(&shared.releases.store, &runtime, &old, &new, dir.path()),
             Err(source) => Err(OnDemandError::Scratch {

@@ -19,7 +19,7 @@ pub(crate) struct Lying {
 
 impl Store {
     /// Whether what lies there can be listed and removed: not over plain HTTP.
-    pub(crate) fn can_be_swept(&self) -> bool {
+    pub fn can_be_swept(&self) -> bool {
         self.kind != Kind::Http
     }
 

@@ -35,7 +35,11 @@ fn gc(world: &World, at: Timestamp, remove: bool) -> Result<Found, GarbageError>
 }
 
 fn paths(found: &Found) -> Vec<&str> {
-    found.garbage.iter().map(|file| file.path.as_str()).collect()
+    found
+        .garbage
+        .iter()
+        .map(|file| file.path.as_str())
+        .collect()
 }
 
 /// A blob that nobody names.
@@ -64,14 +68,23 @@ fn what_no_release_needs_goes_and_every_release_stays_whole() {
     let junk = junk(&world, b"what a publish left");
     // Nobody knows what these are.
     fs::create_dir_all(world.repo().join("deltas")).unwrap();
-    for foreign in ["blobs/README", "deltas/notes.txt", "metadata/notes.md", "index.html"] {
+    for foreign in [
+        "blobs/README",
+        "deltas/notes.txt",
+        "metadata/notes.md",
+        "index.html",
+    ] {
         fs::write(world.repo().join(foreign), "mine").unwrap();
     }
 
     let found = gc(&world, in_days(60), false).unwrap();
     assert_eq!(
         paths(&found),
-        [junk.as_str(), "metadata/1.snapshot.json", "metadata/2.snapshot.json"]
+        [
+            junk.as_str(),
+            "metadata/1.snapshot.json",
+            "metadata/2.snapshot.json"
+        ]
     );
     assert_eq!((found.releases, found.removed, found.young), (3, false, 0));
     assert!(world.repo().join(&junk).exists());
@@ -83,7 +96,11 @@ fn what_no_release_needs_goes_and_every_release_stays_whole() {
     let clean: Vec<&String> = clean.iter().filter(wanted).collect();
     let ours = |path: &&String| clean.contains(path);
     assert_eq!(left.iter().filter(ours).count(), clean.len(), "{left:?}");
-    assert_eq!(left.len(), clean.len() + 4, "the foreign files are left: {left:?}");
+    assert_eq!(
+        left.len(),
+        clean.len() + 4,
+        "the foreign files are left: {left:?}"
+    );
     for version in ["1.0.0", "1.1.0", "1.2.0"] {
         let device = world.device(&format!("device-{version}"));
         let files = device
@@ -91,7 +108,13 @@ fn what_no_release_needs_goes_and_every_release_stays_whole() {
             .unwrap();
         assert_eq!(files["lib/library.so"], library);
     }
-    for delta in world.device("device-1.2.0").release("1.2.0").unwrap().deltas.values() {
+    for delta in world
+        .device("device-1.2.0")
+        .release("1.2.0")
+        .unwrap()
+        .deltas
+        .values()
+    {
         let bytes = fs::read(world.repo().join(layout::blob(&delta.sha256))).unwrap();
         assert_eq!(Sha256::of(&bytes), delta.sha256);
     }
@@ -109,7 +132,12 @@ fn what_is_young_stays_and_so_does_the_snapshot_that_a_reader_may_hold() {
     assert!(world.repo().join(junk).exists());
     // Written long ago, but replaced just now.
     make_old(&world.repo().join("metadata/1.snapshot.json"), 300);
-    assert!(gc(&world, Timestamp::now(), true).unwrap().garbage.is_empty());
+    assert!(
+        gc(&world, Timestamp::now(), true)
+            .unwrap()
+            .garbage
+            .is_empty()
+    );
     make_old(&world.repo().join("metadata/2.snapshot.json"), 40);
     let found = gc(&world, Timestamp::now(), true).unwrap();
     assert_eq!(paths(&found), ["metadata/1.snapshot.json"]);
@@ -121,7 +149,7 @@ fn a_publish_writes_again_what_may_be_garbage() {
     let files: &[(&str, &[u8])] = &[("app/main.py", b"print('new')")];
     // The blobs of a publish that was cut off long ago.
     let other = World::new();
-    let tree = other.tree("1.2.0", PLATFORM, &files[..]);
+    let tree = other.tree("1.2.0", PLATFORM, files);
     let options = PublishOptions::at(now());
     other.publish_dir(&other.store(), &tree, &options).unwrap();
     for path in published_files(&other.repo()) {
@@ -134,20 +162,24 @@ fn a_publish_writes_again_what_may_be_garbage() {
     }
     let before = gc(&world, Timestamp::now(), false).unwrap();
     assert!(!before.garbage.is_empty());
-    let tree = world.tree("1.2.0", PLATFORM, &files[..]);
+    let tree = world.tree("1.2.0", PLATFORM, files);
     let options = PublishOptions::at(Timestamp::now());
     world.publish_dir(&world.store(), &tree, &options).unwrap();
     let reused: Vec<&str> = {
         let after = gc(&world, Timestamp::now(), false).unwrap();
         let still: Vec<String> = after.garbage.into_iter().map(|file| file.path).collect();
         let gone = paths(&before).into_iter();
-        gone.filter(|path| !still.contains(&(*path).to_owned())).collect()
+        gone.filter(|path| !still.contains(&(*path).to_owned()))
+            .collect()
     };
     assert!(!reused.is_empty(), "nothing of it was of use");
     for path in reused {
         let written = fs::metadata(world.repo().join(path)).unwrap().modified();
         let age = SystemTime::now().duration_since(written.unwrap()).unwrap();
-        assert!(age < Duration::from_secs(3600), "{path} was not written again");
+        assert!(
+            age < Duration::from_secs(3600),
+            "{path} was not written again"
+        );
     }
 }
 
@@ -163,8 +195,13 @@ fn when_a_needed_file_cannot_be_read_nothing_is_removed() {
     let index = world.repo().join(layout::blob(&release.index.sha256));
     fs::write(index, "damaged").unwrap();
     let error = gc(&world, in_days(60), true).unwrap_err();
-    let text = shown(error).replace(&world.repo().display().to_string(), "REPO");
-    insta::assert_snapshot!(text, @"");
+    let text = shown(error)
+        .replace(&world.repo().display().to_string(), "REPO")
+        .replace(&layout::blob(&release.index.sha256), "blobs/INDEX");
+    insta::assert_snapshot!(text, @r"
+    error: `blobs/INDEX` in `REPO`, which a release needs, is missing or not what was signed; nothing was removed
+      help: restore this file from a copy of the repository, then try again
+    ");
     assert!(world.repo().join(junk).exists());
 }
 
@@ -174,7 +211,10 @@ fn nothing_is_removed_while_somebody_publishes() {
     let store = world.store();
     let _publishing = store.lock().unwrap();
     let error = gc(&world, in_days(60), true).unwrap_err();
-    assert!(matches!(error, GarbageError::Store(StoreError::Locked { .. })), "{error}");
+    assert!(
+        matches!(error, GarbageError::Store(StoreError::Locked { .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -185,7 +225,9 @@ fn over_http_nothing_can_be_removed() {
         min_age: SignedDuration::ZERO,
         remove: true,
     };
-    let error = runtime().block_on(collect(&store, None, &options)).unwrap_err();
+    let error = runtime()
+        .block_on(collect(&store, None, &options))
+        .unwrap_err();
     assert!(matches!(error, GarbageError::Http { .. }), "{error}");
 }
 
@@ -229,7 +271,10 @@ fn deltas_made_on_demand_stay_while_their_releases_live() {
     let gone = offer(elsewhere, new, b"from elsewhere");
     let found = gc(&world, in_days(60), true).unwrap();
     let pointer = layout::offered_delta(elsewhere, new);
-    assert_eq!(paths(&found), [gone.as_str(), &pointer, "metadata/1.snapshot.json"]);
+    assert_eq!(
+        paths(&found),
+        [gone.as_str(), &pointer, "metadata/1.snapshot.json"]
+    );
     assert!(world.repo().join(kept).exists());
     assert!(world.repo().join(layout::offered_delta(new, old)).exists());
 }

@@ -175,7 +175,10 @@ fn unused_deltas_and_those_above_the_limit_go_with_their_blobs() {
     };
     assert_eq!(collect(&world, older, Timestamp::now(), tree(9)).removed, 1);
     all([true, false, false, false]);
-    assert_eq!(collect(&world, keep, Timestamp::now(), made[0].0).removed, 1);
+    assert_eq!(
+        collect(&world, keep, Timestamp::now(), made[0].0).removed,
+        1
+    );
     all([false; 4]);
 }
 

@@ -53,7 +53,7 @@ fn the_second_device_gets_the_delta_that_the_first_one_made_the_hub_make() {
 
     let update = |device: &str| {
         let before = hub.moved(device);
-        let status = hub.roll_out(&["app@1.2.0", "--devices", device]);
+        let status = hub.roll_out(&["app@1.2.0", "--device", device]);
         assert_eq!(status["rollout"]["state"], "finished", "{status}");
         assert_eq!(hub.runs(device).as_deref(), Some("app@1.2.0"));
         hub.moved(device) - before
@@ -67,7 +67,9 @@ fn the_second_device_gets_the_delta_that_the_first_one_made_the_hub_make() {
     assert!(delta < contents / 10, "{delta} of {contents} bytes");
     for device in ["first", "second"] {
         let mut verify = pytheas(&hub.home);
-        ok(verify.args(["agent", "verify", "--state"]).arg(hub.state(device)));
+        ok(verify
+            .args(["agent", "verify", "--state"])
+            .arg(hub.state(device)));
     }
 
     // What is in use stays, however young it need be; what a publish left behind goes.
@@ -110,5 +112,12 @@ fn the_second_device_gets_the_delta_that_the_first_one_made_the_hub_make() {
     let url = format!("{}/repo", hub.url);
     let output = over_http.args(["repo", "gc", "--repo", &url]).output();
     let said = shown(&output.unwrap()).replace(&url, "URL");
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @r"
+    exit 1
+    --- stdout
+    --- stderr
+    looking through the repository in URL
+    error: what lies in `URL` cannot be listed or removed over HTTP
+      help: run it where the files are: for a hub `--repo DATA/repo` on its machine, or the bucket's own URL
+    ");
 }

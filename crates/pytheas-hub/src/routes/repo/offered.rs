@@ -35,7 +35,9 @@ pub(crate) async fn handle(
     let now_ms = app.now_ms();
     let now = Timestamp::from_millisecond(now_ms).unwrap_or_default();
     match on_demand::offered(&app.releases.store, from, to, now).await {
-        Ok(Some(blob)) => return ([(header::CACHE_CONTROL, "no-cache")], Json(blob)).into_response(),
+        Ok(Some(blob)) => {
+            return ([(header::CACHE_CONTROL, "no-cache")], Json(blob)).into_response();
+        }
         Ok(None) => {}
         Err(error) => return ApiError::internal(&error).into_response(),
     }

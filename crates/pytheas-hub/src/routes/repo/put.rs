@@ -186,7 +186,11 @@ async fn current(
         let age_ms = app.now_ms() - meta.last_modified.timestamp_millis();
         let is_good = meta.size == received.file.size_bytes
             && i128::from(age_ms) < garbage::REUSED.as_millis();
-        return Ok(if is_good { Current::Same } else { Current::None });
+        return Ok(if is_good {
+            Current::Same
+        } else {
+            Current::None
+        });
     }
     let there: Bytes = objects
         .get(location)
