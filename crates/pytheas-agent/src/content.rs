@@ -5,6 +5,7 @@
 //! downloads/tree-<new>/delta             how far the delta has been applied (see `by_delta`)
 //! downloads/tree-<new>/release.json      the release document, kept from the check
 //! downloads/tree-<new>/tree              the new tree's document
+//! downloads/tree-<new>/offered           the delta that the hub has made on demand (see `offered`)
 //! downloads/tree-<new>/objects/<sha256>  contents, verified; `.part` while one is written
 //! ```
 //! Broken off at any point, it goes on where it stopped. Files that the new tree shares with the
@@ -131,7 +132,11 @@ impl Fetching<'_> {
         let mut tree = self.known_tree();
         let mut index = None;
         let mut made_now = false;
-        if let Some(delta) = self.usable_delta() {
+        let offered = match self.usable_delta() {
+            Some(_) => None,
+            None => self.offered_delta(client),
+        };
+        if let Some(delta) = self.usable_delta().or(offered) {
             // The delta carries the new tree, and was only published because it is the cheapest way
             // for a device that has nothing yet. Whether it still is when an earlier try has
             // brought the tree's document and some contents, the index tells.
@@ -143,7 +148,11 @@ impl Fetching<'_> {
                 delta.size_bytes <= cost(index, &missing)?
             };
             if cheaper {
-                match self.by_delta(client, &delta) {
+                let made = match offered {
+                    None => self.by_delta(client, &delta),
+                    Some(_) => self.by_offered(client, &delta),
+                };
+                match made {
                     Ok(made) => {
                         tree = Some(made);
                         made_now = true;
@@ -232,6 +241,7 @@ impl Fetching<'_> {
             files: &trees::Folder(self.dir.slot(from.tree)),
         };
         let new = place.apply(client, blob, |head| -> Result<(), DeltaTrouble> {
+            self.is_plausible(head, blob)?;
             // The packed segment at hand may have to be kept when the network goes away.
             let largest = blob
                 .size_bytes
@@ -397,5 +407,6 @@ impl ObjectSink for ObjectFiles {
     }
 }
 
+mod offered;
 #[cfg(test)]
 mod tests;

@@ -193,6 +193,11 @@ impl StateDir {
         self.fetched(tree).join("release.json")
     }
 
+    /// What the hub has offered for a tree that is being fetched (see `content::offered`).
+    pub(crate) fn offered(&self, tree: TreeId) -> PathBuf {
+        self.fetched(tree).join("offered")
+    }
+
     /// The document of a tree that is being fetched.
     pub fn fetched_tree(&self, tree: TreeId) -> PathBuf {
         self.fetched(tree).join("tree")

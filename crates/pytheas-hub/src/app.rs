@@ -10,6 +10,7 @@ use object_store::ObjectStore;
 use crate::{
     Config,
     bus::Bus,
+    delta_orders::DeltaOrders,
     engine::Engine,
     limits::Limit,
     presence::Presence,
@@ -43,6 +44,8 @@ pub(crate) struct Shared {
     pub(crate) gateways: Limit,
     /// One writer of repository metadata at a time.
     pub(crate) publishing: tokio::sync::Mutex<()>,
+    /// Deltas that devices have asked for.
+    pub(crate) delta_orders: DeltaOrders,
     /// Set when the hub stops, so that endless answers end.
     pub(crate) stopping: tokio::sync::watch::Receiver<bool>,
 }

@@ -312,3 +312,21 @@ pub(crate) async fn attribute(app: &Shared, headers: &HeaderMap, meter: Option<&
         meter.set_device(&id);
     }
 }
+
+/// The accepted device that asks for a file of the repository, if it proves to be one. No device
+/// comes into being by that.
+pub(crate) async fn known_device(
+    app: &Shared,
+    headers: &HeaderMap,
+    origin: &Origin,
+) -> Option<DeviceId> {
+    let named = headers
+        .get(DEVICE_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .or(origin.certified.as_deref())?;
+    let id: DeviceId = named.parse().ok()?;
+    let known = devices::credentials(&app.store.read, &id).await.ok()??;
+    let proven =
+        known.accepted && matches!(authenticate(app, headers, &id, origin).await, Ok(Some(_)));
+    proven.then_some(id)
+}

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use pytheas_repo::on_demand::Keep;
 use url::Url;
 
 use crate::Clock;
@@ -37,6 +38,8 @@ pub struct Config {
     pub gateway_token: Option<String>,
     /// Longest uploaded file, in bytes.
     pub upload_limit_bytes: u64,
+    /// Which deltas that the hub makes for devices are kept; none are made when absent.
+    pub made_deltas: Option<Keep>,
     /// Where the time comes from.
     pub clock: Clock,
 }
@@ -56,6 +59,7 @@ impl Config {
             client_certificates: false,
             gateway_token: None,
             upload_limit_bytes: 1 << 30,
+            made_deltas: Some(Keep::default()),
             clock: Clock::System,
         }
     }

@@ -11,6 +11,8 @@ use tokio::{
 
 use crate::app::{App, stopped};
 
+pub(crate) mod delta_keeping;
+pub(crate) mod delta_making;
 pub(crate) mod pruning;
 pub(crate) mod renewal;
 pub(crate) mod silence;
@@ -41,6 +43,17 @@ pub(crate) fn start(app: &App, jobs: &mut JoinSet<()>) {
         app.clone(),
         |app| async move {
             pruning::run(&app).await;
+        },
+    ));
+    if app.config.made_deltas.is_some() {
+        jobs.spawn(delta_making::run(app.clone()));
+    }
+    jobs.spawn(every(
+        delta_keeping::EVERY,
+        stopping.clone(),
+        app.clone(),
+        |app| async move {
+            delta_keeping::run(&app).await;
         },
     ));
     if app.config.online_keys.is_some() {

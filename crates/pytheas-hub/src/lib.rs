@@ -26,6 +26,7 @@ mod auth;
 mod bus;
 mod clock;
 mod config;
+mod delta_orders;
 mod engine;
 mod jobs;
 mod launch;

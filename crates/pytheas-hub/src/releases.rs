@@ -4,17 +4,20 @@
 //! The verified repository is kept until its timestamp metadata changes, and looked at again every
 //! minute, since what it lists expires.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
 use miette::Diagnostic;
 use object_store::{ObjectStore, local::LocalFileSystem, prefix::PrefixStore};
 use pytheas_api::ReleaseView;
-use pytheas_release::{Name, Release, Version};
+use pytheas_release::{Name, Platform, Release, Sha256, TreeId, Version};
 use pytheas_repo::{
     layout,
-    repository::{Repository, RepositoryError},
+    repository::{Listed, Repository, RepositoryError},
     store::{Store, StoreError},
 };
 use tokio::sync::Mutex;
@@ -137,6 +140,52 @@ impl Releases {
     ) -> Result<Vec<Arc<(Release, Vec<u8>)>>, ReleasesError> {
         let found = self.documents(|n, v| n == name && v == version).await?;
         Ok(found.into_iter().map(|(_, document)| document).collect())
+    }
+
+    /// The releases with the trees `from` and `to`, if both are of one app and platform.
+    pub(crate) async fn pair(
+        &self,
+        from: TreeId,
+        to: TreeId,
+    ) -> Result<Option<(Release, Release)>, ReleasesError> {
+        let Some(repository) = self.repository().await? else {
+            return Ok(None);
+        };
+        let listed = repository.releases();
+        let with = |tree| listed.iter().filter(move |one| one.tree == Some(tree));
+        let pair = with(to).find_map(|to| {
+            let is_same = |from: &&Listed| {
+                from.reference.name == to.reference.name && from.platform == to.platform
+            };
+            Some((with(from).find(is_same)?, to))
+        });
+        let Some((old, new)) = pair.filter(|_| from != to) else {
+            return Ok(None);
+        };
+        let (old, new) = (
+            repository.release(&old.target).await?,
+            repository.release(&new.target).await?,
+        );
+        // What targets metadata says of a release beside its document is only a hint.
+        Ok((old.tree.id == from && new.tree.id == to).then_some((old, new)))
+    }
+
+    /// The trees of all releases with app and platform, and the blobs of all deltas that are
+    /// signed for.
+    pub(crate) async fn trees_and_deltas(
+        &self,
+    ) -> Result<(BTreeSet<(Name, Platform, TreeId)>, BTreeSet<Sha256>), ReleasesError> {
+        let (mut trees, mut deltas) = (BTreeSet::new(), BTreeSet::new());
+        for (_, document) in self.documents(|_, _| true).await? {
+            let release = &document.0;
+            deltas.extend(release.deltas.values().map(|blob| blob.sha256));
+            trees.insert((
+                release.name.clone(),
+                release.platform.clone(),
+                release.tree.id,
+            ));
+        }
+        Ok((trees, deltas))
     }
 
     async fn documents(

@@ -30,6 +30,7 @@ use crate::{
     Config,
     app::{App, Shared, stopped},
     bus::Bus,
+    delta_orders::DeltaOrders,
     engine::Engine,
     jobs,
     limits::Limit,
@@ -211,6 +212,9 @@ impl Hub {
             })?;
         }
         let releases = Releases::open(&config, root)?;
+        if !releases.store.can_be_swept() {
+            config.made_deltas = None; // they could not be removed again
+        }
         let listener = listen(config.listen).await?;
         let address = listener.local_addr().map_err(|source| StartError::Listen {
             address: config.listen,
@@ -241,6 +245,7 @@ impl Hub {
             logins: Limit::new(10, 6000),
             gateways: Limit::new(10, 6000),
             publishing: Mutex::new(()),
+            delta_orders: DeltaOrders::default(),
             stopping: stopping.clone(),
             bus,
             store,

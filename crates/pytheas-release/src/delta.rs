@@ -56,6 +56,8 @@ use crate::{RelPath, Sha256};
 pub const SEGMENT_MAX: usize = 6 << 20;
 /// What one segment looks back at, at most, in bytes.
 pub const REFERENCE_MAX: usize = 8 << 20;
+/// Where the ids of the old and the new tree lie in a delta, 32 bytes each.
+pub const IDS: std::ops::Range<usize> = 8..72;
 /// Longest plan, in bytes.
 const PLAN_MAX: usize = 8 << 20;
 const MAGIC: &[u8; 8] = b"PYDELTA2";

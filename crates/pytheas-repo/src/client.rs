@@ -21,6 +21,7 @@ mod delegations;
 mod keys;
 mod metadata;
 mod objects;
+mod offered;
 mod pin;
 mod refresh;
 mod schema;

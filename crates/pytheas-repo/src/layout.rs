@@ -5,11 +5,12 @@
 //! metadata/N.TEAM.json                                                      delegated targets
 //! targets/greenhouse/1.1.0/linux-x86_64/<sha256>.release.json               TUF targets
 //! blobs/ab/<sha256>      tree documents, content indexes, packs, deltas: named by their own hash
+//! deltas/<from>-<to>.json                      where a delta made on demand lies; signed by nobody
 //! ```
 //! A file is written once and never changed, except `timestamp.json`, which is written last: a
-//! reader always sees one whole repository.
+//! reader always sees one whole repository. Deltas made on demand come and go.
 
-use pytheas_release::Sha256;
+use pytheas_release::{Sha256, TreeId};
 
 /// The only file that is ever replaced.
 pub const TIMESTAMP: &str = "metadata/timestamp.json";
@@ -72,6 +73,24 @@ pub(crate) fn hashed_target(name: &str, hash: &str) -> String {
     }
 }
 
+/// The folder of [`offered_delta`]s.
+pub const OFFERED: &str = "deltas";
+
+/// Longest file that names a delta made on demand, in bytes.
+pub const OFFERED_MAX: u64 = 1024;
+
+/// The file that names the delta made on demand from tree `from` to tree `to`: a
+/// [`BlobRef`](pytheas_release::BlobRef) as JSON.
+pub fn offered_delta(from: TreeId, to: TreeId) -> String {
+    format!("{OFFERED}/{from}-{to}.json")
+}
+
+/// The trees in the last part of such a file's path.
+pub fn offered_trees(file: &str) -> Option<(TreeId, TreeId)> {
+    let (from, to) = file.strip_suffix(".json")?.split_once('-')?;
+    Some((from.parse().ok()?, to.parse().ok()?))
+}
+
 /// The file of the content store with this hash.
 pub fn blob(sha256: &Sha256) -> String {
     let name = sha256.to_string();
@@ -92,6 +111,12 @@ mod tests {
         );
         assert_eq!(target("one", &hash), format!("targets/{digits}.one"));
         assert_eq!(blob(&hash), format!("blobs/e3/{digits}"));
+        let (from, to) = (TreeId(hash), TreeId(Sha256::of(b"b")));
+        let offered = offered_delta(from, to);
+        assert_eq!(offered, format!("deltas/{from}-{to}.json"));
+        let file = offered.rsplit('/').next().unwrap_or_default();
+        assert_eq!(offered_trees(file), Some((from, to)));
+        assert_eq!(offered_trees(&file.to_uppercase()), None);
         assert_eq!(root(2), "metadata/2.root.json");
         assert_eq!(role("targets", Some(7)), targets(7));
         assert_eq!(role("timestamp", None), TIMESTAMP);

@@ -41,7 +41,11 @@ pub mod dsse;
 #[cfg(feature = "store")]
 pub mod export;
 #[cfg(feature = "store")]
+pub mod garbage;
+#[cfg(feature = "store")]
 pub mod keys;
+#[cfg(feature = "store")]
+pub mod on_demand;
 #[cfg(feature = "store")]
 pub mod publish;
 #[cfg(feature = "store")]

@@ -9,7 +9,7 @@
 
 mod attach;
 mod commit;
-mod delta;
+pub(crate) mod delta;
 mod earlier;
 mod error;
 mod event;
@@ -33,7 +33,7 @@ use pytheas_release::{
 pub use crate::sign::Validity;
 use crate::{
     base::Base,
-    delegations,
+    delegations, garbage,
     keys::PublisherKeys,
     layout,
     repository::RepositoryError,
@@ -340,7 +340,7 @@ pub async fn publish(
             .map(|pack| (pack.blob, Source::File(pack.file))),
     );
     for (blob, source) in uploads {
-        published.uploaded_bytes += upload_blob(store, &blob, source, events).await?;
+        published.uploaded_bytes += upload_blob(store, &blob, source, options.now, events).await?;
     }
     let target = Target {
         name: target,
@@ -407,15 +407,20 @@ fn add(uploads: &mut Vec<(BlobRef, Source)>, bytes: Vec<u8>) -> BlobRef {
     blob
 }
 
-/// Uploads a blob unless it is there; the bytes moved.
+/// Uploads a blob unless it is there; the bytes moved. One that has lain there for long may be
+/// garbage that somebody is about to remove.
 async fn upload_blob(
     store: &Store,
     blob: &BlobRef,
     source: Source,
+    now: Timestamp,
     events: &Events,
 ) -> Result<u64, StoreError> {
     let path = layout::blob(&blob.sha256);
-    if store.size_bytes(&path).await? == Some(blob.size_bytes) {
+    let there = store.lying(&path).await?;
+    if there.is_some_and(|file| {
+        file.size_bytes == blob.size_bytes && now.duration_since(file.written) < garbage::REUSED
+    }) {
         return Ok(0);
     }
     match source {

@@ -3,6 +3,8 @@
 //! What publishing relies on: a put is whole or nothing, a folder's puts survive a power cut, and
 //! two writers find out about each other (a lock in folders, conditional puts elsewhere).
 
+mod sweep;
+
 use std::{
     fmt, io,
     path::{Path as FsPath, PathBuf},
@@ -21,6 +23,8 @@ use object_store::{
 use pytheas_durable::{FileLock, LockError};
 use tokio::io::AsyncReadExt;
 use url::Url;
+
+pub(crate) use sweep::Lying;
 
 /// Larger files are sent in parts of this size, in bytes.
 const PART: usize = 8 << 20;

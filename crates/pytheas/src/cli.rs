@@ -108,6 +108,9 @@ pub(crate) enum Command {
     Artifact(commands::artifact::ArtifactCommand),
     Releases(commands::releases::ReleasesArgs),
     Traffic(commands::traffic::TrafficArgs),
+    /// Look after a repository
+    #[command(subcommand)]
+    Repo(commands::repo::RepoCommand),
     /// Make and apply deltas by hand
     #[command(subcommand)]
     Delta(commands::delta::DeltaCommand),

@@ -24,6 +24,7 @@ pub(crate) mod provenance;
 pub(crate) mod publish;
 pub(crate) mod publish_index;
 pub(crate) mod releases;
+pub(crate) mod repo;
 pub(crate) mod rollout;
 pub(crate) mod sbom;
 pub(crate) mod sync;
@@ -64,6 +65,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Artifact(command) => artifact::run(&command, context),
         Command::Releases(args) => releases::run(&args, context),
         Command::Traffic(args) => traffic::run(&args, context),
+        Command::Repo(command) => repo::run(&command, context),
         Command::Delta(command) => delta::run(&command, context),
         Command::Login(args) => login::run(&args, context),
         Command::Logout(args) => login::forget(&args, context),

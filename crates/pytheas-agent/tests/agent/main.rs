@@ -17,6 +17,7 @@ mod local;
 mod memory;
 mod migrations;
 mod network;
+mod offered;
 mod offline;
 mod power_cuts;
 mod python_tuf;

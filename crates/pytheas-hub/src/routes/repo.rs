@@ -4,9 +4,11 @@
 //! keep mistakes and half uploads out.
 
 use object_store::path::Path;
-use pytheas_release::Sha256;
+use pytheas_release::{Sha256, TreeId};
+use pytheas_repo::layout;
 
 pub(crate) mod get;
+pub(crate) mod offered;
 pub(crate) mod put;
 
 /// A file of the repository, told by its path.
@@ -30,6 +32,13 @@ pub(crate) enum RepoFile {
     Blob {
         /// The hash that is its name.
         sha256: Sha256,
+    },
+    /// `deltas/<from>-<to>.json`, which the hub writes itself.
+    Offered {
+        /// The tree that a device has.
+        from: TreeId,
+        /// The one that it should have.
+        to: TreeId,
     },
 }
 
@@ -66,6 +75,10 @@ impl RepoFile {
                     sha256: sha256.parse().ok()?,
                 }
             }
+            [layout::OFFERED, name] => {
+                let (from, to) = layout::offered_trees(name)?;
+                Self::Offered { from, to }
+            }
             _ => return None,
         };
         Some((file, location))
@@ -90,6 +103,7 @@ mod tests {
             "metadata/12.targets.json".to_owned(),
             "metadata/3.greenhouse-team.json".to_owned(),
             format!("blobs/e3/{hash}"),
+            format!("deltas/{hash}-{hash}.json"),
             format!("targets/greenhouse/1.1.0+local!x/linux-x86_64/{hash}.release.json"),
         ] {
             assert!(RepoFile::parse(&right).is_some(), "{right}");
@@ -107,6 +121,9 @@ mod tests {
             format!("blobs/ab/{hash}"),
             format!("blobs/e3/{hash}/x"),
             format!("targets/a/{hash}"),
+            format!("deltas/{hash}.json"),
+            format!("deltas/{hash}-{hash}"),
+            format!("deltas/{hash}-{}.json", hash.to_uppercase()),
             format!("targets/../{hash}.x"),
             format!("targets//{hash}.x"),
             format!("targets/a/{}.release.json", hash.to_uppercase()),

@@ -8,6 +8,7 @@
 mod artifacts;
 mod ddi;
 mod enrolment;
+mod made_deltas;
 mod pages;
 mod repo;
 mod rest;

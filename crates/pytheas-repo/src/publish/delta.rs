@@ -62,10 +62,7 @@ pub(super) async fn make(
             .path()
             .join(format!("old-{}", release.tree.id.short()));
         std::fs::create_dir_all(&objects)?;
-        let mut sink = FolderSink {
-            dir: objects.clone(),
-            open: None,
-        };
+        let mut sink = FolderSink::new(objects.clone());
         fetch_objects(&mut fetch, &index, &gone, &mut sink, &mut |_| {})?;
         let old_files = OldFiles {
             tree: &tree,
@@ -100,16 +97,22 @@ impl Files for OldFiles<'_> {
     }
 }
 
-fn read_at(path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+pub(crate) fn read_at(path: &Path, offset: u64, len: usize) -> io::Result<Vec<u8>> {
     let mut bytes = vec![0; len];
     File::open(path)?.read_exact_at(&mut bytes, offset)?;
     Ok(bytes)
 }
 
 /// Stores objects as files named by their hash.
-struct FolderSink {
+pub(crate) struct FolderSink {
     dir: PathBuf,
     open: Option<File>,
+}
+
+impl FolderSink {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir, open: None }
+    }
 }
 
 impl ObjectSink for FolderSink {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The folder of a team's keys, and its public half.
-fn team(world: &World, name: &str, key: &str) -> (PathBuf, PathBuf) {
+pub(crate) fn team(world: &World, name: &str, key: &str) -> (PathBuf, PathBuf) {
     let (dir, public) = (world.path(name), world.path(&format!("{key}.pub")));
     fs::write(&public, keys::new_key(&dir, key, None).unwrap()).unwrap();
     let root = fs::read(world.keys_dir().join("root.json")).unwrap();
@@ -29,14 +29,14 @@ fn team(world: &World, name: &str, key: &str) -> (PathBuf, PathBuf) {
     (dir, public)
 }
 
-fn change(world: &World, change: &Delegate) -> Result<Vec<String>, PublishError> {
+pub(crate) fn change(world: &World, change: &Delegate) -> Result<Vec<String>, PublishError> {
     let (store, keys) = (world.store(), world.keys());
     let (options, events) = (Options::at(now()), Events::none());
     let done = delegate(&store, &keys, change, &options, &events);
     runtime().block_on(done).map(|(says, _)| says)
 }
 
-fn set(team: &str, paths: &[&str], keys: &[&PathBuf]) -> Delegate {
+pub(crate) fn set(team: &str, paths: &[&str], keys: &[&PathBuf]) -> Delegate {
     Delegate::Set {
         team: team.into(),
         paths: paths.iter().map(|path| (*path).into()).collect(),
@@ -48,7 +48,7 @@ fn set(team: &str, paths: &[&str], keys: &[&PathBuf]) -> Delegate {
     }
 }
 
-fn publish_as(
+pub(crate) fn publish_as(
     world: &World,
     dir: &Path,
     team: &str,
@@ -62,7 +62,7 @@ fn publish_as(
     runtime().block_on(done)
 }
 
-fn take_up(world: &World) {
+pub(crate) fn take_up(world: &World) {
     let keys = OnlineKeys::load(&world.keys_dir().join("online")).unwrap();
     let store = world.store();
     let renewed = runtime().block_on(renew(&store, &keys, &Validity::default(), now()));

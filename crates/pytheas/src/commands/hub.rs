@@ -7,8 +7,10 @@ use std::{
     time::Duration,
 };
 
+use jiff::SignedDuration;
 use miette::{Context as _, IntoDiagnostic};
 use pytheas_hub::{Config, Hub};
+use pytheas_repo::on_demand::Keep;
 use serde::Serialize;
 use url::Url;
 
@@ -66,6 +68,12 @@ pub(crate) struct HubRunArgs {
         value_name = "TOKEN"
     )]
     gateway_token: Option<String>,
+    /// Room for deltas that devices ask for and that `publish` has not made; 0 makes none
+    #[arg(long, default_value = "2 GB", value_parser = size, value_name = "SIZE")]
+    delta_room: u64,
+    /// Remove such a delta when no device has asked for it for so long
+    #[arg(long, default_value = "30d", value_parser = age, value_name = "DURATION")]
+    delta_unused: Duration,
     /// Write address and first token into this file once it listens (JSON, mode 0600)
     #[arg(long, value_name = "FILE")]
     started_file: Option<PathBuf>,
@@ -76,6 +84,31 @@ fn duration(text: &str) -> Result<Duration, String> {
         .filter(|ms| (1000..86_400_000).contains(ms))
         .map(Duration::from_millis)
         .ok_or_else(|| format!("`{text}` is not a duration from `1s` to `23h`"))
+}
+
+fn age(text: &str) -> Result<Duration, String> {
+    pytheas_release::parse_duration_ms(text)
+        .filter(|ms| *ms >= 1000)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is not a duration such as `12h`, `30d`"))
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: Option<u64> = match unit.trim() {
+        "" | "B" => Some(1),
+        "MB" => Some(1_000_000),
+        "GB" => Some(1_000_000_000),
+        "MiB" => Some(1 << 20),
+        "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number = number.parse::<u64>().ok();
+    number
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor))
+        .ok_or_else(|| format!("`{text}` is not a size such as `500 MB`, `2 GiB`"))
 }
 
 #[derive(Serialize)]
@@ -118,6 +151,10 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
         trusted_proxies: args.trusted_proxies.clone(),
         client_certificates: args.client_certificates,
         gateway_token: args.gateway_token.clone(),
+        made_deltas: (args.delta_room > 0).then(|| Keep {
+            size_bytes: args.delta_room,
+            unused: args.delta_unused.try_into().unwrap_or(SignedDuration::MAX),
+        }),
         ..Config::new(&data)
     };
     let runtime = tokio::runtime::Runtime::new()

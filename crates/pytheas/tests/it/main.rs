@@ -14,6 +14,7 @@ mod fleet;
 mod hooks;
 mod key_drill;
 mod known;
+mod made_deltas;
 mod packaging;
 mod published;
 mod swupdate;

@@ -52,6 +52,8 @@ pub(crate) struct Talk {
     pub(crate) downgrade: bool,
     /// Closing reports get no answer, so often.
     pub(crate) lose_answers: u32,
+    /// Files whose path holds this text nobody may read.
+    pub(crate) forbidden: Option<String>,
     /// Files whose path holds this text never end.
     pub(crate) endless: Option<String>,
     /// Files whose path holds this text come a byte at a time, with a long pause between.
@@ -375,6 +377,14 @@ fn send_file(
         let instead = talk.instead.iter().find(|(text, _)| name.contains(text));
         (is(&talk.endless), is(&talk.drip), instead.cloned())
     };
+    let is_forbidden = {
+        let talk = talk.lock().unwrap_or_else(|e| e.into_inner());
+        talk.forbidden.as_ref().is_some_and(|t| name.contains(t))
+    };
+    if is_forbidden {
+        let answer = b"HTTP/1.1 403 X\r\nContent-Length: 0\r\n\r\n";
+        return stream.write_all(answer).is_ok();
+    }
     if endless {
         let _begun = stream.write_all(b"HTTP/1.1 200 X\r\nConnection: close\r\n\r\n");
         let noise = [b' '; 64 << 10];

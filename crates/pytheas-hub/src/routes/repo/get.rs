@@ -7,10 +7,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::RepoFile;
+use super::{RepoFile, offered};
 use crate::{
     app::App,
     auth,
+    origin::Origin,
     serve::{self, Facts},
     traffic::Meter,
 };
@@ -22,6 +23,7 @@ const IMMUTABLE: &str = "public, max-age=31536000, immutable";
 pub(crate) async fn handle(
     State(app): State<App>,
     meter: Option<Extension<Meter>>,
+    origin: Origin,
     Path(path): Path<String>,
     headers: HeaderMap,
 ) -> Response {
@@ -41,6 +43,9 @@ pub(crate) async fn handle(
             cache_control: Some(IMMUTABLE),
             ..Facts::default()
         },
+        RepoFile::Offered { from, to } => {
+            return offered::handle(&app, &origin, &headers, from, to).await;
+        }
         RepoFile::Target { sha256 } | RepoFile::Blob { sha256 } => Facts {
             etag: Some(sha256.to_string()),
             content_type: "application/octet-stream",

@@ -14,6 +14,7 @@ use axum::{
 use bytes::Bytes;
 use object_store::{ObjectStoreExt, path::Path as Location};
 use pytheas_api::EventKind;
+use pytheas_repo::garbage;
 use serde::Deserialize;
 
 use super::RepoFile;
@@ -39,7 +40,8 @@ pub(crate) async fn handle(
     headers: HeaderMap,
     body: Body,
 ) -> ApiResult<Response> {
-    let Some((file, location)) = RepoFile::parse(&path) else {
+    let parsed = RepoFile::parse(&path).filter(|(f, _)| !matches!(f, RepoFile::Offered { .. }));
+    let Some((file, location)) = parsed else {
         let message = format!("`{path}` is no file of a repository");
         return Err(
             ApiError::new(StatusCode::BAD_REQUEST, "bad-path", message).help(
@@ -137,6 +139,7 @@ async fn check(file: &RepoFile, path: &str, received: &Received) -> ApiResult<()
                 Err(wrong(format!("its bytes have the SHA-256 {found}")))
             };
         }
+        RepoFile::Offered { .. } => return Err(wrong("the hub makes it itself".into())),
         RepoFile::Timestamp => ("timestamp", None),
         RepoFile::Metadata { role, version } => match role.as_str() {
             "root" | "snapshot" => (role.as_str(), Some(*version)),
@@ -178,9 +181,16 @@ async fn current(
         other => other.map_err(internal)?,
     };
     if matches!(file, RepoFile::Target { .. } | RepoFile::Blob { .. }) {
-        // The name is the hash; another length means that it was damaged: write it anew.
-        let whole = meta.size == received.file.size_bytes;
-        return Ok(if whole { Current::Same } else { Current::None });
+        // The name is the hash; another length means that it was damaged: write it anew. So is
+        // what has lain there for long, since it may be garbage that is about to be removed.
+        let age_ms = app.now_ms() - meta.last_modified.timestamp_millis();
+        let is_good = meta.size == received.file.size_bytes
+            && i128::from(age_ms) < garbage::REUSED.as_millis();
+        return Ok(if is_good {
+            Current::Same
+        } else {
+            Current::None
+        });
     }
     let there: Bytes = objects
         .get(location)
