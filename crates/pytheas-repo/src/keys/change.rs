@@ -151,6 +151,8 @@ pub enum Change {
     Rotate(Vec<RoleType>, Option<String>, Source),
     /// Only the expiry is new.
     Renew,
+    /// Several in one version, or none of them.
+    All(Vec<Change>),
 }
 
 /// How to change.
@@ -264,6 +266,11 @@ fn apply(
 ) -> Result<(), ChangeError> {
     match change {
         Change::Renew => {}
+        Change::All(all) => {
+            for change in all {
+                apply(root, change, how, made)?;
+            }
+        }
         Change::Threshold(role, threshold) => {
             let by = keys_of(root, *role);
             let keys = by.keyids.len();

@@ -387,3 +387,21 @@ fn changes_at_the_same_time_are_made_one_after_the_other() {
     let info = keys::show(&world.keys_dir(), now()).unwrap();
     assert_eq!((info.root_version, info.roles[0].keys.len()), (7, 7));
 }
+
+#[test]
+fn several_changes_are_one_version_or_none() {
+    let world = World::new();
+    let online = [RoleType::Snapshot, RoleType::Timestamp];
+    let add = online.map(|role| Change::Add(role, Source::New));
+    let changed = make(&world, &Change::All(add.to_vec())).unwrap();
+    assert_eq!((changed.version, changed.made.len()), (2, 2));
+    let further = Change::Add(RoleType::Snapshot, Source::New);
+    make(&world, &further).unwrap();
+    // The snapshot role has three keys, the timestamp role two.
+    let threshold = online.map(|role| Change::Threshold(role, 3));
+    let error = make(&world, &Change::All(threshold.to_vec())).unwrap_err();
+    assert!(matches!(error, ChangeError::Threshold { .. }), "{error}");
+    let info = keys::show(&world.keys_dir(), now()).unwrap();
+    assert_eq!(info.root_version, 3);
+    assert!(info.roles.iter().all(|role| role.threshold == 1));
+}
