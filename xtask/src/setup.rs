@@ -30,6 +30,9 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("faketime", "faketime", "devices whose clocks are wrong"),
     ("softhsm2", "softhsm2-util", "a token that signs"),
     ("opensc", "pkcs11-tool", "talks to that token"),
+    ("git", "git", "channels that follow signed tags"),
+    ("openssh-client", "ssh-keygen", "signs those tags"),
+    ("gnupg", "gpg", "signs those tags, too"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.

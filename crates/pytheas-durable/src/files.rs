@@ -63,6 +63,11 @@ pub fn replace_with(
     write: impl FnOnce(&mut File) -> io::Result<()>,
 ) -> io::Result<()> {
     let dir = parent(path);
+    // `-o /dev/stdout` is a mistake that must not cost the machine its device.
+    if fs::metadata(path).is_ok_and(|there| !there.is_file() && !there.is_dir()) {
+        let why = format!("`{}` is a device or a pipe, no file", path.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+    }
     // Same file system: the rename stays atomic.
     let mut temp = tempfile::Builder::new().prefix(HALF).tempfile_in(dir)?;
     write(temp.as_file_mut())?;
@@ -98,6 +103,19 @@ mod tests {
         assert!(result.is_err());
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_device_or_a_pipe_is_not_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        let error = replace(&path, b"new").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+        let link = dir.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        replace(&link, b"new").unwrap_err();
+        assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     }
 
     #[test]

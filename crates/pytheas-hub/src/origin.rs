@@ -45,6 +45,16 @@ impl FromRequestParts<App> for Origin {
     }
 }
 
+/// Whose certificate the proxy has seen. A name that cannot be read, or a second one, which a proxy
+/// adds when the client has sent one itself, is nobody's: no device is called so.
+fn certified(headers: &HeaderMap) -> Option<String> {
+    let all = headers.get_all("x-controller-id").iter();
+    let mut names = all.filter(|name| !name.is_empty());
+    let first = names.next()?;
+    let name = first.to_str().ok().filter(|_| names.next().is_none());
+    Some(name.unwrap_or("?").to_owned())
+}
+
 fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) -> Option<Origin> {
     let peer = peer.to_canonical();
     let trusted = app.trusts(peer);
@@ -56,9 +66,9 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
         .and_then(|address| address.trim().parse().ok())
         .unwrap_or(peer);
     // An empty one is a proxy's word for "no certificate".
-    let certified = forwarded("x-controller-id")
-        .filter(|name| app.config.client_certificates && !name.is_empty())
-        .map(str::to_owned);
+    let certified = (trusted && app.config.client_certificates)
+        .then(|| certified(headers))
+        .flatten();
     if let Some(url) = &app.config.external_url {
         return Some(Origin {
             base: url.as_str().trim_end_matches('/').to_owned(),

@@ -2,8 +2,8 @@
 //! network, a home, secrets or anything to write but its own folders.
 //!
 //! uv resolves and installs what a build needs, with the network; then it starts Python once for each
-//! hook of the back end. Every such Python first finds our `sitecustomize`, which starts the hook
-//! again in user, mount, process, IPC and network namespaces of its own (or under Landlock and
+//! hook of the back end. Every such Python first finds our `encodings`, the first module that any
+//! Python imports, and with it our `sitecustomize`, which starts the hook again in user, mount, process, IPC and network namespaces of its own (or under Landlock and
 //! seccomp, where the kernel refuses those), and does so before any code of a package is read.
 
 use std::{
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use crate::{environment::Environment, project::Project, settings::BuildNetwork};
 
 const SCRIPT: &str = include_str!("isolate/sitecustomize.py");
+const FIRST: &str = include_str!("isolate/encodings.py");
 /// The variable with the packages whose builds may use the network, separated by commas; `*` is
 /// all of them. `--allow-build-network` sets it.
 pub const NETWORK: &str = "PYTHEAS_BUILD_NETWORK";
@@ -55,6 +56,9 @@ impl Isolation {
                 .tempdir()?;
             let script = room.path().join("sitecustomize.py");
             pytheas_durable::replace(&script, SCRIPT.as_bytes())?;
+            let first = room.path().join("encodings");
+            pytheas_durable::create_dir_all(&first)?;
+            pytheas_durable::replace(&first.join("__init__.py"), FIRST.as_bytes())?;
             Some(Arc::new(room))
         };
         Ok(Self {

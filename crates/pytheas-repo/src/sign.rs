@@ -83,9 +83,11 @@ pub(crate) struct SignedFile<T> {
 }
 
 impl<T: Role> SignedFile<T> {
-    /// As it is stored: indented JSON and a line end.
+    /// As it is stored: indented JSON and a line end. Names are sorted (`tough`'s maps are not), so
+    /// that two people who put the same metadata in force have the same file.
     pub(crate) fn of(signed: Signed<T>) -> Result<Self, SignError> {
-        let mut bytes = serde_json::to_vec_pretty(&signed)
+        let mut bytes = serde_json::to_value(&signed)
+            .and_then(|value| serde_json::to_vec_pretty(&value))
             .map_err(|error| SignError::Encode(Box::new(error)))?;
         bytes.push(b'\n');
         Ok(Self { signed, bytes })

@@ -9,7 +9,7 @@ use std::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use owo_colors::OwoColorize;
 
-use crate::output::{Color, Paint, Show};
+use crate::output::{Color, Paint, Show, harmless, harmless_json};
 
 /// Settings that hold for every command.
 #[derive(Debug, Clone)]
@@ -30,14 +30,19 @@ impl Context {
     /// # Errors
     /// When standard output cannot be written; a closed pipe is no error.
     pub(crate) fn show(&self, value: &impl Show) -> miette::Result<()> {
-        let mut out = io::stdout().lock();
-        let written = if self.json {
-            serde_json::to_writer_pretty(&mut out, value)
+        let color = self.color.on_stdout();
+        let text = if self.json {
+            serde_json::to_string_pretty(value)
+                .map(|text| harmless_json(text) + "\n")
                 .map_err(io::Error::from)
-                .and_then(|()| writeln!(out))
         } else {
-            value.text(&mut Paint::new(&mut out, self.color.on_stdout()))
+            let mut text = Vec::new();
+            value
+                .text(&mut Paint::new(&mut text, color))
+                .map(|()| harmless(&String::from_utf8_lossy(&text), color).into_owned())
         };
+        let mut out = io::stdout().lock();
+        let written = text.and_then(|text| out.write_all(text.as_bytes()));
         match written.and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             other => other.map_err(|error| miette::miette!("cannot write the result: {error}")),
@@ -47,8 +52,13 @@ impl Context {
     /// Prints a remark to standard error.
     pub(crate) fn note(&self, text: impl std::fmt::Display) {
         if !self.quiet {
-            let _closed_pipe = writeln!(io::stderr(), "{text}");
+            let _closed_pipe = writeln!(io::stderr(), "{}", self.safe(text));
         }
+    }
+
+    /// `text` as standard error may have it.
+    fn safe(&self, text: impl std::fmt::Display) -> String {
+        harmless(&text.to_string(), self.color.on_stderr()).into_owned()
     }
 
     /// Prints a warning to standard error.
@@ -58,13 +68,13 @@ impl Context {
         } else {
             "warning:".to_owned()
         };
-        let _closed_pipe = writeln!(io::stderr(), "{word} {text}");
+        let _closed_pipe = writeln!(io::stderr(), "{word} {}", self.safe(text));
     }
 
     /// Prints an error to standard error.
     pub(crate) fn report(&self, error: &dyn miette::Diagnostic) {
         let text = crate::report::render(error, self.color.on_stderr());
-        let _closed_pipe = write!(io::stderr(), "{text}");
+        let _closed_pipe = write!(io::stderr(), "{}", self.safe(text));
     }
 
     /// A progress line on standard error; invisible when that is no terminal.
@@ -95,6 +105,11 @@ fn phases() -> ProgressStyle {
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 
+/// What a progress line may show.
+fn shown(text: &str) -> String {
+    harmless(text, false).into_owned()
+}
+
 /// A progress line; disappears when the last clone is dropped.
 #[derive(Clone)]
 pub(crate) struct Progress {
@@ -114,7 +129,7 @@ impl Drop for Finish {
 impl Progress {
     /// A new step begins.
     pub(crate) fn step(&self, text: impl Into<String>) {
-        let text = text.into();
+        let text = shown(&text.into());
         if self.plain {
             let _closed_pipe = writeln!(io::stderr(), "{text}");
         }
@@ -124,18 +139,19 @@ impl Progress {
 
     /// What a step is at: shown on terminals only.
     pub(crate) fn detail(&self, text: impl Into<String>) {
-        self.bar.0.set_message(text.into());
+        self.bar.0.set_message(shown(&text.into()));
     }
 
     /// The phase `number` of `total` begins.
     pub(crate) fn phase(&self, number: usize, total: usize, text: &str) {
+        let text = shown(text);
         if self.plain {
             let _closed_pipe = writeln!(io::stderr(), "[{number}/{total}] {text}");
         }
         self.bar.0.set_style(phases());
         self.bar.0.set_length(total as u64);
         self.bar.0.set_position(number as u64);
-        self.bar.0.set_message(text.to_owned());
+        self.bar.0.set_message(text);
     }
 
     /// Runs `write`, which prints, without the progress line in its way.
@@ -151,6 +167,7 @@ impl Progress {
 
     /// A remark that stays.
     pub(crate) fn note(&self, text: &str) {
+        let text = shown(text);
         self.bar.0.suspend(|| {
             let _closed_pipe = writeln!(io::stderr(), "{text}");
         });

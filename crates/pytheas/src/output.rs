@@ -1,6 +1,9 @@
 //! What commands print: one value, as text for people or JSON for programs (`--json`).
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    borrow::Cow,
+    io::{self, IsTerminal, Write},
+};
 
 use owo_colors::OwoColorize;
 use serde::Serialize;
@@ -139,6 +142,65 @@ impl<'a> Paint<'a> {
     }
 }
 
+/// `text` without what a terminal would obey: names and messages come from repositories, hubs and
+/// packages. Control characters and those that turn the direction of writing are shown as `\u{1b}`;
+/// line feeds and tabs stay, colours only if `color` is wanted.
+pub(crate) fn harmless(text: &str, color: bool) -> Cow<'_, str> {
+    let obeyed = |c: char| {
+        c.is_control() && !matches!(c, '\n' | '\t')
+            || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(obeyed) {
+        return Cow::Borrowed(text);
+    }
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(c) = rest.chars().next() {
+        if let Some(length) = colour(rest) {
+            if color {
+                out.push_str(&rest[..length]);
+            }
+            rest = &rest[length..];
+            continue;
+        }
+        rest = &rest[c.len_utf8()..];
+        if c == '\r' && rest.starts_with('\n') {
+            continue;
+        }
+        if obeyed(c) {
+            out.extend(c.escape_unicode());
+        } else {
+            out.push(c);
+        }
+    }
+    Cow::Owned(out)
+}
+
+/// The length of the colour (ECMA-48 SGR) that `text` begins with.
+fn colour(text: &str) -> Option<usize> {
+    let body = text.strip_prefix("\x1b[")?;
+    let end = body.find(|c: char| !c.is_ascii_digit() && c != ';')?;
+    body[end..].starts_with('m').then_some(end + 3)
+}
+
+/// JSON in which control characters that JSON leaves as they are (DEL, C1) are escaped, too.
+pub(crate) fn harmless_json(text: String) -> String {
+    let left = |c: char| matches!(c, '\u{7f}'..='\u{9f}');
+    if !text.contains(left) {
+        return text;
+    }
+    let escaped = |c: char| format!("\\u{:04x}", u32::from(c));
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if left(c) {
+            out.push_str(&escaped(c));
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}
+
 /// Bytes for people: `4.2 KB`, `61.3 MB` (powers of 1000).
 pub(crate) fn bytes(count: u64) -> String {
     const UNITS: [&str; 4] = ["KB", "MB", "GB", "TB"];
@@ -229,6 +291,22 @@ mod tests {
         assert_eq!(duration(Duration::from_secs(200)), "3 min 20 s");
         assert_eq!(ago(1000, 500), "now");
         assert_eq!(ago(0, 7_200_000), "2 h ago");
+    }
+
+    #[test]
+    fn nothing_that_a_terminal_would_obey_is_shown() {
+        let text = "a\x1b]0;title\x07b\u{9b}2Jc\rd\u{202e}e\x7f\tf\r\n\x1b[31mred\x1b[0m\x1b[2J\n";
+        assert_eq!(
+            harmless(text, false),
+            "a\\u{1b}]0;title\\u{7}b\\u{9b}2Jc\\u{d}d\\u{202e}e\\u{7f}\tf\nred\\u{1b}[2J\n"
+        );
+        assert!(harmless(text, true).contains("\x1b[31mred\x1b[0m\\u{1b}[2J"));
+        let json = harmless_json(serde_json::json!("\u{9b}2J\x7fé").to_string());
+        assert_eq!(json, r#""\u009b2J\u007fé""#);
+        assert_eq!(
+            serde_json::from_str::<String>(&json).unwrap(),
+            "\u{9b}2J\x7fé"
+        );
     }
 
     #[test]

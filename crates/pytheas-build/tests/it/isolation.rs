@@ -239,3 +239,81 @@ def main():
 def build_wheel(directory, settings=None, metadata=None):
     socket.create_connection(("127.0.0.1", 9), 5)
 "#;
+
+/// A wheel whose `.pth` file writes a file as soon as a Python finds it, also into a build's own.
+fn eager_wheel(path: &Path, writes: &Path) {
+    use std::io::Write as _;
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(path).unwrap());
+    let line = format!("import os; open({writes:?}, 'w').close()\n");
+    let info = "eager-1.0.dist-info";
+    for (name, text) in [
+        ("eager.pth".to_owned(), line.as_str()),
+        (
+            format!("{info}/METADATA"),
+            "Metadata-Version: 2.1\nName: eager\nVersion: 1.0\n",
+        ),
+        (
+            format!("{info}/WHEEL"),
+            "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        ),
+        (
+            format!("{info}/RECORD"),
+            "eager.pth,,\neager-1.0.dist-info/METADATA,,\neager-1.0.dist-info/WHEEL,,\neager-1.0.dist-info/RECORD,,\n",
+        ),
+    ] {
+        zip.start_file(name, zip::write::SimpleFileOptions::default())
+            .unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.finish().unwrap();
+}
+
+#[test]
+fn what_a_build_requires_runs_nothing_outside_by_a_pth_file() {
+    for mode in ["", "landlock"] {
+        let workspace = Workspace::new(&[(
+            "own.py",
+            "def main():\n    pass\n\ndef build_wheel(*_):\n    raise SystemExit('this far')\n",
+        )]);
+        let wheel = workspace.root().join("eager-1.0-py3-none-any.whl");
+        eager_wheel(&wheel, &outside(&workspace));
+        workspace.write(
+            "pyproject.toml",
+            &format!(
+                "[build-system]\nrequires = [\"eager @ file://{}\"]\nbuild-backend = \"own\"\nbackend-path = [\".\"]\n\n[project]\nname = \"own-app\"\nversion = \"1\"\nrequires-python = \">=3.10\"\nscripts = {{ own-app = \"own:main\" }}\n",
+                wheel.display()
+            ),
+        );
+        let mut request = workspace.request();
+        request.environment = environment()
+            .with("UV_CACHE_DIR", uv_cache())
+            .with(isolate::SWITCH, mode);
+        let error = shown(&try_build(&request).unwrap_err());
+        assert!(error.contains("this far"), "{error}");
+        assert!(!outside(&workspace).exists(), "{mode}");
+    }
+}
+
+#[test]
+fn a_back_ends_name_opens_no_folder_of_uvs_cache() {
+    let cache = uv_cache();
+    let archive = cache.join("archive-v0");
+    std::fs::create_dir_all(&archive).unwrap();
+    let file = archive.join(format!("poison-{}", std::process::id()));
+    let own = format!(
+        "def main():\n    pass\n\ndef build_wheel(*_):\n    try:\n        open({file:?}, 'w').close()\n    except OSError as error:\n        raise SystemExit('cut off')\n    raise SystemExit('poisoned')\n"
+    );
+    let workspace = Workspace::new(&[("own.py", &own)]);
+    workspace.write(
+        "pyproject.toml",
+        &format!(
+            "[build-system]\nrequires = []\nbuild-backend = 'own, os as o; y = \"{}\"; import own'\nbackend-path = [\".\"]\n\n[project]\nname = \"own-app\"\nversion = \"1\"\nrequires-python = \">=3.10\"\nscripts = {{ own-app = \"own:main\" }}\n",
+            archive.display()
+        ),
+    );
+    let mut request = workspace.request();
+    request.environment = environment().with("UV_CACHE_DIR", cache);
+    let error = shown(&try_build(&request).unwrap_err());
+    assert!(error.contains("cut off"), "{error}");
+    assert!(!file.exists());
+}

@@ -260,6 +260,16 @@ fn a_certificate_that_a_trusted_proxy_has_seen_is_its_device_and_no_other() {
     assert_eq!(poll(&world, "gw-1", "new", Some(&token)), 401);
     assert_eq!(poll(&world, "gw-1", "gw-1", Some("wrong")), 401);
     assert_eq!(poll(&world, "gw-1", "", None), 401);
+    // A name that cannot be read, and one besides that of the proxy, count as another's.
+    let names: [&[&str]; 3] = [&["gw-1é"], &["gw-1", "new"], &["new", "gw-1"]];
+    for names in names {
+        let mut call = world.call("GET", "/default/controller/v1/gw-1");
+        call = call.header("authorization", &format!("TargetToken {token}"));
+        for name in names {
+            call = call.header("x-controller-id", name);
+        }
+        assert_eq!(call.send().status, 401, "{names:?}");
+    }
     assert_eq!(poll(&world, "gw-3", "gw-3", None), 401, "not accepted yet");
     ask(&world, "gw-3", "gw-3").expect(200);
     assert_eq!(poll(&world, "gw-3", "gw-3", None), 200);

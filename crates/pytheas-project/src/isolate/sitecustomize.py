@@ -1,5 +1,6 @@
-"""Runs a build back end's hook apart: this file is found by every Python that uv starts, before any
-code of a package is. It starts the same command again in namespaces of its own and hands back its
+"""Runs a build back end's hook apart: every Python that uv starts reads this file before any code of
+a package, also before the `.pth` files of what the build requires (`encodings.py` beside it sees to
+that). It starts the same command again in namespaces of its own and hands back its
 end. No network, an empty home, nothing writable but the build's own folders, no secrets in the
 environment. Where the kernel has no namespaces for users: Landlock and seccomp.
 
@@ -12,9 +13,13 @@ PYTHEAS_ISOLATE_ROOMS (folders that it may write, with a colon between two), PYT
 import os
 import sys
 
-MASKED = ["/home", "/root", "/tmp", "/var/tmp", "/dev/shm", "/run"]
-SECRET_WORDS = ("TOKEN", "PASSWORD", "PASSWD", "SECRET", "CREDENTIAL", "APIKEY", "API_KEY",
-                "ACCESS_KEY", "PRIVATE_KEY", "AUTH")
+MASKED = ["/home", "/root", "/tmp", "/var/tmp", "/dev/shm", "/run", "/etc/pytheas",
+          "/var/lib/pytheas", "/etc/ssh", "/etc/ssl/private"]
+# What a home of one step (`/data`) may be without hiding the machine.
+SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/nonexistent", "/opt", "/proc", "/sbin",
+          "/sys", "/usr", "/var")
+SECRET_WORDS = ("TOKEN", "PASS", "_PWD", "SECRET", "CREDENTIAL", "APIKEY", "_KEY", "AUTH", "BEARER",
+                "COOKIE", "_PAT_")
 SECRET_STARTS = ("PYTHEAS_", "UV_", "PIP_", "TWINE_", "AWS_", "AZURE_", "GOOGLE_", "GCP_",
                  "GITHUB_", "GH_", "GITLAB_", "CI_", "DOCKER_", "KUBE", "SSH_", "GPG_", "DBUS_",
                  "XDG_", "NPM_", "CARGO_REGISTR", "HF_", "NETRC", "VAULT_", "SUDO_")
@@ -32,7 +37,7 @@ def environment(network):
     for name, value in os.environ.items():
         shout = name.upper()
         if name not in KEPT and (shout.startswith(SECRET_STARTS)
-                                 or any(word in shout for word in SECRET_WORDS)):
+                                 or any(word in shout + "_" for word in SECRET_WORDS)):
             continue
         before, at, _ = value.partition("@")
         if at and "://" in before and not (network and "PROXY" in shout):
@@ -136,7 +141,7 @@ def masked(home):
         pass
     for path in homes:
         path = os.path.realpath(path)
-        if path.count("/") >= 2 or path == "/root":
+        if path != "/" and path not in SYSTEM:
             masks.append(path)
     masks = sorted({os.path.realpath(path) for path in masks if os.path.isdir(path)})
     return [path for path in masks if not any(path != top and under(path, top) for top in masks)]
@@ -371,6 +376,7 @@ def apart(arguments, script):
                 os.close(writer)
                 worker = os.fork()
                 if worker == 0:
+                    os.setsid()  # Away from the terminal: nothing can be typed into it.
                     os.execve(program, arguments, clean)
                 os._exit(status_of(worker))
             os.close(writer)
@@ -416,6 +422,7 @@ def apart(arguments, script):
                 name, "network" if network else "-", "+".join(how), answer[1:])
             os.write(log_file, line.encode(errors="replace"))
             clean.update(HOME=home, TMPDIR=home)
+            os.setsid()
             os.execve(program, arguments, clean)
         except BaseException as error:
             say("`%s` cannot be isolated: %s" % (name, error))
@@ -435,6 +442,8 @@ def main():
         arguments = [os.fsdecode(part) for part in file.read().split(b"\0")[:-1]]
     try:
         script = arguments[arguments.index("-c") + 1] if "-c" in arguments else ""
+        # What stands before is `build-backend`, which the package chooses: no path in it counts.
+        script = script.rpartition(" as backend")[2]
         apart(arguments, script)
     except BaseException as error:
         # Never on to the package's code.

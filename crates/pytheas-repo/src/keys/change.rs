@@ -151,6 +151,8 @@ pub enum Change {
     Rotate(Vec<RoleType>, Option<String>, Source),
     /// Only the expiry is new.
     Renew,
+    /// Several in one version, or none of them.
+    All(Vec<Change>),
 }
 
 /// How to change.
@@ -208,11 +210,10 @@ fn is_online(role: RoleType) -> bool {
 /// [`ChangeError`]; the root in force is as it was then. A key that was made is never removed.
 pub fn change(how: &How<'_>, change: &Change) -> Result<Changed, ChangeError> {
     let dir = how.dir;
+    RootFile::load(dir)?;
+    // Of two changes at once, the second is made to what the first has left.
+    let _lock = super::root::lock(dir)?;
     let here = RootFile::load(dir)?;
-    let in_force = here.parse().map_err(|error| KeyError::BadRoot {
-        path: dir.join(super::ROOT_JSON),
-        why: error.to_string(),
-    })?;
     let pending = Proposal::pending(dir, &here)?;
     let mut root = match pending.as_ref().and_then(Proposal::as_root) {
         Some(pending) => pending.signed.clone(),
@@ -236,7 +237,7 @@ pub fn change(how: &How<'_>, change: &Change) -> Result<Changed, ChangeError> {
         .collect();
     root.keys.retain(|id, _| used.contains(id));
 
-    let mut proposal = Proposal::root(&in_force, root.clone());
+    let mut proposal = Proposal::root(&here, root.clone());
     proposal.sign_here(dir, how.passphrase)?;
     let missing = proposal.missing();
     let place = Proposal::place(dir);
@@ -265,6 +266,11 @@ fn apply(
 ) -> Result<(), ChangeError> {
     match change {
         Change::Renew => {}
+        Change::All(all) => {
+            for change in all {
+                apply(root, change, how, made)?;
+            }
+        }
         Change::Threshold(role, threshold) => {
             let by = keys_of(root, *role);
             let keys = by.keyids.len();
@@ -431,6 +437,30 @@ pub(super) fn differences(old: &Root, new: &Root) -> Vec<String> {
             ));
         }
     }
+    for (what, was, is) in [
+        (
+            "consistent snapshots",
+            old.consistent_snapshot.to_string(),
+            new.consistent_snapshot.to_string(),
+        ),
+        (
+            "specification",
+            old.spec_version.clone(),
+            new.spec_version.clone(),
+        ),
+    ] {
+        if was != is {
+            lines.push(format!("{what}: {is} (was {was})"));
+        }
+    }
+    let mut unknown: Vec<_> = new
+        ._extra
+        .iter()
+        .filter(|(name, value)| old._extra.get(*name) != Some(value))
+        .map(|(name, _)| format!("further field `{name}`"))
+        .collect();
+    unknown.sort();
+    lines.append(&mut unknown);
     lines.push(format!("expires {} (was {})", new.expires, old.expires));
     lines
 }

@@ -32,6 +32,8 @@ use super::{KeyError, public};
 const TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest answer that is read, in bytes.
 const ANSWER_MAX: u64 = 64 << 10;
+/// What writes more than this is stopped: it would fill the disk.
+const MUCH: u64 = 4 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -58,6 +60,8 @@ pub(crate) enum CommandError {
     Run(#[source] io::Error),
     #[error("the signing command took longer than {} s and was stopped", .0.as_secs_f32())]
     Timeout(Duration),
+    #[error("the signing command wrote more than {MUCH} bytes and was stopped")]
+    TooMuch,
     #[error("the signing command failed ({status}){}", said(.stderr))]
     Failed { status: ExitStatus, stderr: String },
     #[error("the signing command gave no signature{}", said(.stderr))]
@@ -155,10 +159,8 @@ impl CommandKey {
             command.stderr(open("stderr")?).process_group(0);
         }
         let mut child = command.spawn().map_err(CommandError::Run)?;
-        let status = wait(&mut child, self.timeout, terminal.is_err());
-        let status = status
-            .map_err(CommandError::Run)?
-            .ok_or(CommandError::Timeout(self.timeout))?;
+        let outputs = ["stdout", "stderr", "signature"].map(file);
+        let status = wait(&mut child, self.timeout, terminal.is_err(), &outputs)?;
         let stderr = String::from_utf8_lossy(&read(&file("stderr"))).into_owned();
         if !status.success() {
             return Err(CommandError::Failed { status, stderr });
@@ -190,23 +192,34 @@ fn read(path: &Path) -> Vec<u8> {
     bytes
 }
 
-/// Waits until it ends or the time is over; then it is ended, with all it started when it has a
-/// process group of its own.
-fn wait(child: &mut Child, timeout: Duration, group: bool) -> io::Result<Option<ExitStatus>> {
+/// Waits until it ends, the time is over, or one of `outputs` is too long; then it is ended, with all
+/// it started when it has a process group of its own.
+fn wait(
+    child: &mut Child,
+    timeout: Duration,
+    group: bool,
+    outputs: &[PathBuf],
+) -> Result<ExitStatus, CommandError> {
     let start = Instant::now();
+    let long = |path: &PathBuf| std::fs::metadata(path).is_ok_and(|meta| meta.len() > MUCH);
     loop {
-        if let Some(status) = child.try_wait()? {
-            return Ok(Some(status));
+        if let Some(status) = child.try_wait().map_err(CommandError::Run)? {
+            return Ok(status);
         }
-        if start.elapsed() >= timeout {
-            if group && let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-                let _gone = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
-            }
-            let _gone = child.kill();
-            child.wait()?;
-            return Ok(None);
+        let error = if start.elapsed() >= timeout {
+            CommandError::Timeout(timeout)
+        } else if outputs.iter().any(long) {
+            CommandError::TooMuch
+        } else {
+            std::thread::sleep(Duration::from_millis(20));
+            continue;
+        };
+        if group && let Some(pid) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
+            let _gone = rustix::process::kill_process_group(pid, rustix::process::Signal::KILL);
         }
-        std::thread::sleep(Duration::from_millis(20));
+        let _gone = child.kill();
+        child.wait().map_err(CommandError::Run)?;
+        return Err(error);
     }
 }
 

@@ -406,14 +406,14 @@ fn place(dir: &Path, name: &str, extension: &str) -> Result<PathBuf, KeyError> {
 /// [`KeyError::NotPublic`], [`KeyError::Missing`].
 pub fn read_public(path: &Path) -> Result<Key, KeyError> {
     let help = "it is what `pytheas keys export` wrote where the private half is";
-    let text = match fs::read_to_string(path) {
+    let read = super::root::read_at_most(path, 1 << 20);
+    let text = match read.map(|bytes| String::from_utf8(bytes).unwrap_or_default()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyError::Missing {
                 path: path.to_owned(),
                 help,
             });
         }
-        Err(error) if error.kind() == io::ErrorKind::InvalidData => String::new(),
         other => other.map_err(KeyError::io(path))?,
     };
     public::parse(&text).ok_or_else(|| KeyError::NotPublic {

@@ -2,7 +2,7 @@
 //!
 //! ```json
 //! { "format": 1,
-//!   "root":     { "signed": …, "signatures": … },      the root in force: what it builds on
+//!   "root":     "{ \"signed\": … }\n",                  the text of the `root.json` it builds on
 //!   "role":     "root",                                or "targets"
 //!   "proposed": { "signed": …, "signatures": [] } }    plain TUF metadata, not signed enough yet
 //! ```
@@ -98,9 +98,53 @@ pub enum ProposalError {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Proposal {
     format: u32,
-    root: Signed<Root>,
+    root: Base,
     #[serde(flatten)]
     proposed: Proposed,
+}
+
+/// A root, and its text: the SHA-256 of that is what people compare.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+struct Base {
+    text: String,
+    root: Signed<Root>,
+}
+
+impl TryFrom<String> for Base {
+    type Error = serde_json::Error;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let root = serde_json::from_str(&text)?;
+        Ok(Self { text, root })
+    }
+}
+
+impl From<Base> for String {
+    fn from(base: Base) -> Self {
+        base.text
+    }
+}
+
+impl Base {
+    fn of(root: &RootFile) -> Self {
+        Self {
+            // It was parsed as JSON: it is UTF-8.
+            text: String::from_utf8_lossy(&root.bytes).into_owned(),
+            root: Signed {
+                signed: root.signed.clone(),
+                signatures: root.parse().map(|root| root.signatures).unwrap_or_default(),
+            },
+        }
+    }
+}
+
+impl std::ops::Deref for Base {
+    type Target = Signed<Root>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.root
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,10 +188,10 @@ pub struct Signing {
 
 impl Proposal {
     /// `proposed`, which builds on `root`.
-    pub(super) fn root(root: &Signed<Root>, proposed: Root) -> Self {
+    pub(super) fn root(root: &RootFile, proposed: Root) -> Self {
         Self {
             format: 1,
-            root: root.clone(),
+            root: Base::of(root),
             proposed: Proposed::Root(Signed {
                 signed: proposed,
                 signatures: Vec::new(),
@@ -156,10 +200,10 @@ impl Proposal {
     }
 
     /// Targets metadata under `root`, with the signatures that are there.
-    pub(crate) fn targets(root: &Signed<Root>, signed: Signed<Targets>) -> Self {
+    pub(crate) fn targets(root: &RootFile, signed: Signed<Targets>) -> Self {
         Self {
             format: 1,
-            root: root.clone(),
+            root: Base::of(root),
             proposed: Proposed::Targets(signed),
         }
     }
@@ -197,7 +241,7 @@ impl Proposal {
             path: path.to_owned(),
             why,
         };
-        match fs::metadata(path) {
+        let bytes = match super::root::read_at_most(path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeyError::Missing {
                     path: path.to_owned(),
@@ -205,12 +249,11 @@ impl Proposal {
                 }
                 .into());
             }
-            Ok(meta) if meta.len() > MAX => {
-                return Err(bad(format!("it is longer than {MAX} bytes")));
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                return Err(bad(error.to_string()));
             }
-            _ => {}
-        }
-        let bytes = fs::read(path).map_err(KeyError::io(path))?;
+            other => other.map_err(KeyError::io(path))?,
+        };
         let proposal: Self =
             serde_json::from_slice(&bytes).map_err(|error| bad(error.to_string()))?;
         if proposal.format != 1 {
@@ -221,7 +264,7 @@ impl Proposal {
         }
         let root = &proposal.root;
         root.signed
-            .verify_role(root)
+            .verify_role(&root.root)
             .map_err(|error| bad(format!("the root it builds on: {error}")))?;
         if let Proposed::Root(new) = &proposal.proposed
             && new.signed.version.get() != root.signed.version.get() + 1
@@ -230,6 +273,19 @@ impl Proposal {
                 "it proposes root version {} after version {}",
                 new.signed.version, root.signed.version
             )));
+        }
+        // One key that is listed twice must not count twice.
+        let proposed = proposal.as_root().into_iter().flat_map(|new| {
+            let roles = new.signed.roles.iter();
+            roles.map(|(role, by)| (role.to_string(), by.clone()))
+        });
+        for (role, by) in proposal.wanted().into_iter().chain(proposed) {
+            let mut ids: Vec<_> = by.keyids.iter().collect();
+            ids.sort();
+            ids.dedup();
+            if ids.len() != by.keyids.len() {
+                return Err(bad(format!("a key of {role} is listed twice")));
+            }
         }
         proposal.check_signatures().map_err(bad)?;
         Ok(proposal)
@@ -456,6 +512,8 @@ pub fn sign_file(
     passphrase: &Passphrase<'_>,
 ) -> Result<Signing, ProposalError> {
     let mut proposal = Proposal::read(path)?;
+    // A folder that cannot be written is not changed: no lock is needed.
+    let _lock = super::root::lock(dir).ok();
     if dir.join(ROOT_JSON).exists() {
         let here = RootFile::load(dir)?;
         let (on, mine) = (&proposal.root.signed, &here.signed);
@@ -468,7 +526,7 @@ pub fn sign_file(
                     here: mine.version.get(),
                 });
             }
-            if mine.version == on.version || mine.verify_role(&proposal.root).is_err() {
+            if mine.version == on.version || mine.verify_role(&proposal.root.root).is_err() {
                 return Err(ProposalError::Foreign {
                     path: path.to_owned(),
                     dir: dir.to_owned(),
@@ -494,11 +552,10 @@ pub fn sign_file(
         proposal.write(path)?;
     }
     let in_force = proposal.enforce(dir)?;
-    let root = sign::SignedFile::of(proposal.root.clone())?;
     Ok(Signing {
         role: proposal.role(),
         version: proposal.version(),
-        root_sha256: pytheas_release::Sha256::of(&root.bytes).to_string(),
+        root_sha256: pytheas_release::Sha256::of(proposal.root.text.as_bytes()).to_string(),
         says: proposal.says(),
         signed_by,
         missing,

@@ -1,13 +1,18 @@
 //! The root metadata of a folder of keys: read, verified, followed, put in force.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
+use pytheas_durable::{FileLock, LockError};
 use tough::schema::{Root, Signed};
 
 use super::{KeyError, ROOT_JSON};
+
+/// Longest root metadata, in bytes.
+const MAX: u64 = 16 << 20;
 
 /// Where version `version` of the root metadata is kept in `dir`.
 pub(super) fn numbered(dir: &Path, version: u64) -> PathBuf {
@@ -27,6 +32,28 @@ pub(super) fn store_root(dir: &Path, version: u64, bytes: &[u8]) -> Result<(), K
         pytheas_durable::replace(&path, bytes).map_err(KeyError::io(&path))?;
     }
     Ok(())
+}
+
+/// Keeps other processes from changing the root of the folder `dir` meanwhile; waits for them.
+pub(super) fn lock(dir: &Path) -> Result<FileLock, KeyError> {
+    let path = dir.join(".lock");
+    FileLock::wait(&path).map_err(|error| match error {
+        LockError::Io { path, source } => KeyError::io(&path)(source),
+        held @ LockError::Held { .. } => KeyError::io(&path)(io::Error::other(held)),
+    })
+}
+
+/// The bytes of the file `path`, at most `limit`; a device file (`/dev/zero`) has no length to ask.
+pub(super) fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let why = format!("it is longer than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }
 
 /// The root metadata of a folder of keys, its own signatures checked.
@@ -102,7 +129,7 @@ impl RootFile {
         let path = path.to_owned();
         let help =
             "make keys with `pytheas keys init`, or name the folder that has them with `--keys`";
-        let bytes = match fs::read(&path) {
+        let bytes = match read_at_most(&path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeyError::Missing { path, help });
             }

@@ -20,7 +20,7 @@ use crate::{
     base::{Base, next_free},
     client::ROOT_MAX,
     delegations,
-    keys::{KeyError, OnlineKeys, PublisherKeys, RootFile, proposal::Proposal},
+    keys::{OnlineKeys, PublisherKeys, RootFile, proposal::Proposal},
     layout,
     repository::{CUSTOM, RepositoryError, load::METADATA_MAX},
     sign::{self, SignError, SignedFile, Validity},
@@ -422,11 +422,7 @@ pub(super) fn propose(
     };
     let by = sign::role_keys(&keys.root.signed, schema::RoleType::Targets);
     sign::add_signatures(&mut signed, &by.keyids, &keys.signers)?;
-    let root = keys.root.parse().map_err(|error| KeyError::BadRoot {
-        path: keys.dir.clone(),
-        why: error.to_string(),
-    })?;
-    Ok(Proposal::targets(&root, signed).write(path)?)
+    Ok(Proposal::targets(&keys.root, signed).write(path)?)
 }
 
 /// Puts `target` on the list. Signed again, a release keeps the day it was published on.
@@ -458,6 +454,15 @@ pub(crate) async fn put_roots(
             Some(bytes) if bytes == root.bytes => {}
             Some(bytes) => {
                 let other = RootFile::check(&bytes);
+                // Somebody else put the same into force, with other signatures.
+                let same = |other: &RootFile| {
+                    let follows = before.as_ref().is_none_or(|old| other.follows(old).is_ok());
+                    other.signed == root.signed && follows
+                };
+                if other.as_ref().is_some_and(same) {
+                    before = Some(root);
+                    continue;
+                }
                 let junk = before
                     .as_ref()
                     .is_some_and(|old| other.is_none_or(|other| other.follows(old).is_err()));

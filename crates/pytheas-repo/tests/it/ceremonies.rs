@@ -293,3 +293,115 @@ fn a_power_cut_while_a_root_is_put_in_force_is_made_good() {
     assert_eq!(keys::show(&dir, now()).unwrap().root_version, 2);
     assert_eq!(make(&world, &Change::Renew).unwrap().version, 3);
 }
+
+#[test]
+fn what_is_compared_over_the_telephone_is_the_sha256_of_the_root_in_force() {
+    let world = World::new();
+    let before = keys::show(&world.keys_dir(), now()).unwrap().root_sha256;
+    let public = world.path("alice.pub");
+    let alice = world.path("alice");
+    fs::write(&public, keys::new_key(&alice, "alice", None).unwrap()).unwrap();
+    make(&world, &Change::Threshold(RoleType::Root, 2)).unwrap_err();
+    make(&world, &Change::Add(RoleType::Root, Source::Public(public))).unwrap();
+    let changed = make(&world, &Change::Threshold(RoleType::Root, 2)).unwrap();
+    let root = keys::show(&world.keys_dir(), now()).unwrap().root_sha256;
+    assert_ne!(root, before);
+    let stick = world.path("stick.json");
+    fs::copy(changed.proposal.unwrap(), &stick).unwrap();
+    for _ in 0..3 {
+        let signing = sign(&stick, &alice).unwrap();
+        assert_eq!(signing.root_sha256, root.to_string());
+    }
+}
+
+#[test]
+fn a_proposal_that_counts_a_key_twice_or_hides_a_change_is_told() {
+    let world = World::new();
+    let public = world.path("alice.pub");
+    let alice = world.path("alice");
+    fs::write(&public, keys::new_key(&alice, "alice", None).unwrap()).unwrap();
+    make(&world, &Change::Add(RoleType::Root, Source::Public(public))).unwrap();
+    let changed = make(&world, &Change::Threshold(RoleType::Root, 2)).unwrap();
+    let text = fs::read(changed.proposal.unwrap()).unwrap();
+    let file = world.path("edited.json");
+    let edit = |edit: &dyn Fn(&mut serde_json::Value)| {
+        let mut value: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        value["proposed"]["signatures"] = serde_json::json!([]);
+        edit(&mut value["proposed"]["signed"]);
+        fs::write(&file, value.to_string()).unwrap();
+        sign(&file, &alice)
+    };
+    for role in ["root", "targets"] {
+        let error = edit(&|signed| {
+            let ids = signed["roles"][role]["keyids"].as_array_mut().unwrap();
+            ids.push(ids[0].clone());
+        });
+        assert!(matches!(error, Err(ProposalError::Bad { .. })), "{error:?}");
+    }
+    let says = edit(&|signed| {
+        signed["consistent_snapshot"] = false.into();
+        signed["further"] = 1.into();
+    });
+    let says = says.unwrap().says.join("\n");
+    assert!(
+        says.contains("consistent snapshots: false (was true)"),
+        "{says}"
+    );
+    assert!(says.contains("further field `further`"), "{says}");
+    let endless = sign(Path::new("/dev/zero"), &alice);
+    assert!(
+        matches!(endless, Err(ProposalError::Bad { .. })),
+        "{endless:?}"
+    );
+}
+
+#[test]
+fn two_who_put_the_same_root_in_force_may_both_publish_it() {
+    let world = World::with_two_releases();
+    let alice = world.path("alice");
+    let public = world.path("alice.pub");
+    fs::write(&public, keys::new_key(&alice, "alice", None).unwrap()).unwrap();
+    make(&world, &Change::Add(RoleType::Root, Source::Public(public))).unwrap();
+    let changed = make(&world, &Change::Renew).unwrap();
+    assert_eq!((changed.version, changed.proposal), (3, None));
+    put(&world, now());
+    // The same root with a further signature: other bytes, and no other root.
+    let theirs = world.keys_dir().join("3.root.json");
+    let mut root: serde_json::Value = serde_json::from_slice(&fs::read(&theirs).unwrap()).unwrap();
+    let signature = serde_json::json!({ "keyid": "00".repeat(32), "sig": "00" });
+    root["signatures"].as_array_mut().unwrap().push(signature);
+    for name in ["3.root.json", "root.json", "online/root.json"] {
+        fs::write(world.keys_dir().join(name), root.to_string()).unwrap();
+    }
+    assert_eq!(put(&world, now()).root, 3);
+}
+
+#[test]
+fn changes_at_the_same_time_are_made_one_after_the_other() {
+    let world = World::new();
+    std::thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| make(&world, &Change::Add(RoleType::Root, Source::New)).unwrap());
+        }
+    });
+    let info = keys::show(&world.keys_dir(), now()).unwrap();
+    assert_eq!((info.root_version, info.roles[0].keys.len()), (7, 7));
+}
+
+#[test]
+fn several_changes_are_one_version_or_none() {
+    let world = World::new();
+    let online = [RoleType::Snapshot, RoleType::Timestamp];
+    let add = online.map(|role| Change::Add(role, Source::New));
+    let changed = make(&world, &Change::All(add.to_vec())).unwrap();
+    assert_eq!((changed.version, changed.made.len()), (2, 2));
+    let further = Change::Add(RoleType::Snapshot, Source::New);
+    make(&world, &further).unwrap();
+    // The snapshot role has three keys, the timestamp role two.
+    let threshold = online.map(|role| Change::Threshold(role, 3));
+    let error = make(&world, &Change::All(threshold.to_vec())).unwrap_err();
+    assert!(matches!(error, ChangeError::Threshold { .. }), "{error}");
+    let info = keys::show(&world.keys_dir(), now()).unwrap();
+    assert_eq!(info.root_version, 3);
+    assert!(info.roles.iter().all(|role| role.threshold == 1));
+}

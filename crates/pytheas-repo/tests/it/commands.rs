@@ -177,6 +177,7 @@ fn a_command_that_does_not_sign_is_told_why() {
         ("echo AAAA", None, "is no ed25519 signature"),
         ("head -c 64 /dev/zero", None, "64 bytes"),
         ("sleep 600", Some(300), "took longer than 0.3 s"),
+        ("yes", Some(600_000), "and was stopped"),
         ("/no/such/program", None, "exit status: 127"),
     ] {
         let error = keys::new_command_key(&dir, "token", command, &public, ms).unwrap_err();

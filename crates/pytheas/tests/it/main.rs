@@ -6,6 +6,7 @@
 )]
 
 mod bundles;
+mod channels;
 mod common;
 mod dashboard;
 mod demo;

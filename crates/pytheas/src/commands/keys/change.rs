@@ -141,12 +141,10 @@ impl Show for Shown {
 }
 
 pub(super) fn add(args: &AddArgs, context: &Context) -> miette::Result<()> {
-    let roles = change::roles(&args.role)?;
-    for role in roles {
-        let change = Change::Add(role, args.source.source());
-        run(&change, &args.change, args.source.passphrase, context)?;
-    }
-    Ok(())
+    let roles = change::roles(&args.role)?.into_iter();
+    let change = roles.map(|role| Change::Add(role, args.source.source()));
+    let change = Change::All(change.collect());
+    run(&change, &args.change, args.source.passphrase, context)
 }
 
 pub(super) fn revoke(args: &RevokeArgs, context: &Context) -> miette::Result<()> {
@@ -159,11 +157,9 @@ pub(super) fn revoke(args: &RevokeArgs, context: &Context) -> miette::Result<()>
 }
 
 pub(super) fn threshold(args: &ThresholdArgs, context: &Context) -> miette::Result<()> {
-    for role in change::roles(&args.role)? {
-        let change = Change::Threshold(role, args.signatures);
-        run(&change, &args.change, false, context)?;
-    }
-    Ok(())
+    let roles = change::roles(&args.role)?.into_iter();
+    let change = roles.map(|role| Change::Threshold(role, args.signatures));
+    run(&Change::All(change.collect()), &args.change, false, context)
 }
 
 pub(super) fn rotate(args: &RotateArgs, context: &Context) -> miette::Result<()> {
