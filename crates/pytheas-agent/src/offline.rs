@@ -78,17 +78,23 @@ impl Order {
         pytheas_durable::replace(&dir.root().join("offline.json"), &bytes)
     }
 
-    /// How it ended, once `machine` is idle again.
-    pub(crate) fn outcome_in(&self, machine: &Machine) -> Option<Outcome> {
+    /// How it ended, once `machine` is idle again. That the release runs says nothing when another
+    /// tree of the same version was refused: what counts is the step `before` was left by.
+    pub(crate) fn outcome_in(
+        &self,
+        before: Option<&Machine>,
+        machine: &Machine,
+    ) -> Option<Outcome> {
         if !matches!(machine.state(), State::Idle) {
             return None;
         }
+        let failed = before.is_some_and(|before| before.refused() != machine.refused());
         let release = self.target.rsplitn(3, '/').nth(2).unwrap_or_default();
         let runs = machine.installed().any(|installed| {
             let reference = &installed.release;
             format!("{}/{}", reference.name, reference.version) == release
         });
-        if runs {
+        if runs && !failed {
             return Some(Outcome::Committed);
         }
         let because = machine

@@ -32,6 +32,11 @@ impl Device {
                 return false;
             }
         };
+        if job.target.is_none() {
+            // A way back: somebody at the device asked for it, or nothing runs any more.
+            self.live.held = None;
+            return false;
+        }
         let now = hold::time(clock::now(), self.http.hub_time());
         let Some(wait) = hold::wait(&self.dir, &self.settings.agent, step, job, now) else {
             self.live.held = None;
