@@ -292,6 +292,7 @@ impl Device {
     pub fn detach(&mut self) {
         self.detached = true;
         self.hub = None;
+        self.show(); // nothing of an agent before this one
     }
 
     /// A handle for signal handlers and tests.

@@ -35,6 +35,10 @@ pub(crate) struct Order {
     pub(crate) file: PathBuf,
     /// The TUF target.
     pub(crate) target: String,
+    /// Nobody stands beside the device: it waits for the install window, consent and the end of a
+    /// hold, as an update of the hub's does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unattended: bool,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
@@ -62,6 +66,7 @@ impl Order {
             id,
             file,
             target,
+            unattended: false,
             outcome: None,
         }
     }
