@@ -137,6 +137,8 @@ pub(crate) enum Source {
     File(OfflineFile),
     /// A repository's folder, as a tag of a followed repository holds it.
     Folder(FolderFetch),
+    /// Nowhere, and why.
+    Nowhere(String),
 }
 
 impl Fetch for Source {
@@ -145,6 +147,7 @@ impl Fetch for Source {
             Self::Hub(hub) => hub.fetch(request),
             Self::File(file) => file.fetch(request),
             Self::Folder(folder) => folder.fetch(request),
+            Self::Nowhere(why) => Err(std::io::Error::other(why.clone()).into()),
         }
     }
 }
@@ -171,6 +174,18 @@ impl Source {
                 let text = chain(&error) + &help.unwrap_or_default();
                 Failure::new(Reason::Content, text)
             })
+    }
+
+    /// Where a device in `dir` that asks no hub finds what it has lost: the file it was updated
+    /// from last.
+    pub(crate) fn without_hub(dir: &StateDir) -> Self {
+        Self::of(Order::load(dir).as_ref()).unwrap_or_else(|failure| {
+            let why = failure.message().lines().next().unwrap_or_default();
+            Self::Nowhere(format!(
+                "there is no hub to ask and no file ({why}); plug the stick in and run \
+                 `pytheas-agent apply FILE` again"
+            ))
+        })
     }
 
     pub(crate) fn is_file(&self) -> bool {

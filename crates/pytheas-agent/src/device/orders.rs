@@ -61,6 +61,11 @@ impl Device {
             self.order = Some(order);
             return;
         }
+        // What runs already was fetched for nothing, unless it has rotted: then the file mends it.
+        let checked = before.is_some_and(|before| matches!(before.state(), State::Checking { .. }));
+        if checked && order.outcome == Some(Outcome::Committed) {
+            self.suspect_now();
+        }
         self.close(order);
     }
 
