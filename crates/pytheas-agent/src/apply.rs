@@ -24,7 +24,7 @@ use crate::{
     offline::{Order, Outcome},
     paths::StateDir,
     request,
-    status::{load_machine, running_agent},
+    status::{Live, load_machine, running_agent},
     supervisor::Confinement,
 };
 
@@ -142,6 +142,16 @@ pub enum ApplyError {
         help("it goes on when the agent starts again; leave the stick where it is")
     )]
     AgentEnded,
+    /// It may not go on yet.
+    #[error("the update waits: {why}")]
+    #[diagnostic(
+        code(pytheas::apply::waits),
+        help("it goes on by itself when it may, as long as the agent runs")
+    )]
+    Waits {
+        /// For what.
+        why: String,
+    },
     /// The agent does not listen.
     #[error("agent {pid} did not take the order")]
     #[diagnostic(
@@ -171,6 +181,7 @@ impl ApplyError {
         match self {
             Self::File(OfflineError::Open { .. } | OfflineError::Read { .. })
             | Self::AgentEnded
+            | Self::Waits { .. }
             | Self::Silent { .. } => exit::WORLD,
             Self::Several { .. } => exit::USER,
             Self::Failed {
@@ -206,7 +217,14 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
         false => say(out, format_args!("{text}\n")),
     };
     let (target, release) = look(&path, args, &platform, &mut progress)?;
-    let ended = carry_out(&dir, &path, &target, &args.confinement, &mut progress);
+    let ended = carry_out(
+        &dir,
+        &path,
+        &target,
+        false,
+        &args.confinement,
+        &mut progress,
+    );
     let (outcome, message) = match &ended {
         Ok(()) => ("committed", format!("`{release}` runs and is committed")),
         Err(AgentError::Apply(error)) => match error.as_ref() {
@@ -349,20 +367,26 @@ fn choose(
     }
 }
 
-/// Lets the running agent, or one in this process, update from the file.
+/// Lets the running agent, or one in this process, update from the file. When it is `unattended`
+/// it may have to wait ([`ApplyError::Waits`]); it goes on by itself then.
 pub(crate) fn carry_out(
     dir: &StateDir,
     path: &Path,
     target: &str,
+    unattended: bool,
     confinement: &Confinement,
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
 ) -> Result<(), AgentError> {
     let mut id = [0; 8];
     getrandom::fill(&mut id).map_err(IdentityError::Random)?;
-    let order = Order::new(hex::encode(id), path.to_owned(), target.to_owned());
+    let mut order = Order::new(hex::encode(id), path.to_owned(), target.to_owned());
+    order.unattended = unattended;
     if let Some(pid) = running_agent(dir) {
         let machine = load_machine(dir)?.unwrap_or_default();
         if !matches!(machine.state(), State::Idle) {
+            if let Some(why) = waits(dir).filter(|_| unattended) {
+                return Err(ApplyError::Waits { why }.into());
+            }
             return Err(AgentError::Busy {
                 state: machine.state().name().to_owned(),
             });
@@ -391,6 +415,11 @@ pub(crate) fn carry_out(
     ended
 }
 
+/// What the update under way waits for.
+fn waits(dir: &StateDir) -> Option<String> {
+    Live::load(&dir.status()).held
+}
+
 /// Waits until the order has ended, telling each step; `gone` says whether nobody works on it.
 fn wait(
     dir: &StateDir,
@@ -414,6 +443,11 @@ fn wait(
                 }
                 .into()),
             };
+        }
+        if order.unattended
+            && let Some(why) = waits(dir)
+        {
+            return Err(ApplyError::Waits { why }.into());
         }
         if nobody {
             return Err(ApplyError::AgentEnded.into());

@@ -13,15 +13,22 @@
 //! kept; sockets are left out.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io,
-    os::unix::fs::{FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
+    os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
 };
 
 use pytheas_durable::{faults, move_dir, remove_tree, trees};
 use pytheas_update::{Failure, Reason};
-use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid, chownat, mknodat, utimensat};
+use rustix::{
+    fs::{
+        AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, chmodat,
+        chownat, fchmod, fchown, fstat, futimens, mkdirat, mknodat, openat, readlinkat, statat,
+        symlinkat, utimensat,
+    },
+    path::Arg,
+};
 
 use crate::{failure::device_failure, paths::StateDir, slots};
 
@@ -29,18 +36,20 @@ use crate::{failure::device_failure, paths::StateDir, slots};
 const RESERVE_BYTES: u64 = 1 << 20;
 /// What a file costs beside its content.
 const PER_FILE_BYTES: u64 = 4096;
+/// Folders in folders that are copied; two are open for each level.
+const MAX_DEPTH: usize = 200;
 
 /// Fails when there is no room for copies of the data folders of `dirs`, which share a file system.
 ///
 /// # Errors
 /// [`Reason::NoSpace`] with both numbers, or a folder that cannot be read.
 pub(crate) fn require_space(dirs: &[StateDir]) -> Result<(), Failure> {
-    let mut needed = 0;
+    let mut needed = 0_u64;
     for dir in dirs {
         let data = dir.data();
         let size = size_bytes(&data).map_err(|error| device_failure("read", &data, &error))?;
         if size > 0 && !copies_by_reference(dir) {
-            needed += size;
+            needed = needed.saturating_add(size);
         }
     }
     let Some(dir) = dirs.first().filter(|_| needed > 0) else {
@@ -48,7 +57,7 @@ pub(crate) fn require_space(dirs: &[StateDir]) -> Result<(), Failure> {
     };
     let root = dir.device();
     let free = slots::free_bytes(root).map_err(|error| crate::failure::slot_failure(&error))?;
-    if free >= needed + RESERVE_BYTES {
+    if free >= needed.saturating_add(RESERVE_BYTES) {
         return Ok(());
     }
     let message = format!(
@@ -68,10 +77,11 @@ fn size_bytes(path: &Path) -> io::Result<u64> {
     let mut size = PER_FILE_BYTES;
     if metadata.is_dir() {
         for child in fs::read_dir(path)? {
-            size += size_bytes(&child?.path())?;
+            // Sparse files may claim more than there is in the world.
+            size = size.saturating_add(size_bytes(&child?.path())?);
         }
     } else if metadata.is_file() {
-        size += metadata.len();
+        size = size.saturating_add(metadata.len());
     }
     Ok(size)
 }
@@ -83,8 +93,8 @@ fn copies_by_reference(dir: &StateDir) -> bool {
             dir.root().join("reflink.from"),
             dir.root().join("reflink.to"),
         );
-        let result =
-            pytheas_durable::replace(&from, &[0; 8192]).and_then(|()| copy_file(&from, &to, false));
+        let result = pytheas_durable::replace(&from, &[0; 8192])
+            .and_then(|()| copy_content(File::open(&from)?, &File::create(&to)?, false));
         let _nothing_there = fs::remove_file(&from);
         let _nothing_there = fs::remove_file(&to);
         result
@@ -195,62 +205,113 @@ pub(crate) fn rescue(dir: &StateDir) -> io::Result<Option<PathBuf>> {
 
 /// Copies a folder with everything in it: modes, owners, times.
 fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(from)?;
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        fs::create_dir(to)?;
-        fs::set_permissions(to, Permissions::from_mode(0o700))?;
-        for child in fs::read_dir(from)? {
-            let child = child?;
-            copy(&child.path(), &to.join(child.file_name()))?;
-        }
-    } else if kind.is_symlink() {
-        std::os::unix::fs::symlink(fs::read_link(from)?, to)?;
-    } else if kind.is_file() {
-        copy_file(from, to, true)?;
-        faults::point("agent:data:file");
-    } else if kind.is_fifo() {
-        let mode = Mode::from_raw_mode(metadata.mode() & 0o7777);
-        mknodat(CWD, to, rustix::fs::FileType::Fifo, mode, 0)?;
-    } else {
-        tracing::debug!("`{}` is not set aside", from.display());
-        return Ok(()); // a socket: whoever listens makes a new one
-    }
-    keep_attributes(to, &metadata)
+    copy_entry((CWD, from), (CWD, to), MAX_DEPTH)
 }
 
-/// Copies one file by reference; if that cannot be, `by_content`.
-fn copy_file(from: &Path, to: &Path, by_content: bool) -> io::Result<()> {
-    let source = File::open(from)?;
-    let target = File::create(to)?;
-    match rustix::fs::ioctl_ficlone(&target, &source) {
+/// Copies one entry of a folder. What is read belongs to the app, of which a process may be left
+/// that changes it meanwhile: no link is followed, nothing is waited for, and what is copied is
+/// what was looked at.
+fn copy_entry<N: Arg + Copy>(
+    (from, name): (BorrowedFd<'_>, N),
+    (to, target): (BorrowedFd<'_>, N),
+    depth: usize,
+) -> io::Result<()> {
+    let to_read = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    let found = statat(from, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::Directory => {
+            if depth == 0 {
+                let text = format!("folders lie more than {MAX_DEPTH} deep in each other");
+                return Err(io::Error::other(text));
+            }
+            let source = openat(from, name, to_read | OFlags::DIRECTORY, Mode::empty())?;
+            let found = fstat(&source)?;
+            mkdirat(to, target, Mode::from_raw_mode(0o700))?;
+            let made = openat(to, target, to_read | OFlags::DIRECTORY, Mode::empty())?;
+            for entry in Dir::read_from(&source)? {
+                let entry = entry?;
+                let name = entry.file_name();
+                if !matches!(name.to_bytes(), b"." | b"..") {
+                    copy_entry((source.as_fd(), name), (made.as_fd(), name), depth - 1)?;
+                }
+            }
+            keep_attributes(&made, &found)
+        }
+        FileType::RegularFile => {
+            let source = File::from(openat(from, name, to_read, Mode::empty())?);
+            let found = fstat(&source)?;
+            if FileType::from_raw_mode(found.st_mode) != FileType::RegularFile {
+                return Err(io::Error::other("a file became something else meanwhile"));
+            }
+            let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+            let made = File::from(openat(to, target, flags, Mode::from_raw_mode(0o600))?);
+            copy_content(source, &made, true)?;
+            keep_attributes(&made, &found)?;
+            faults::point("agent:data:file");
+            Ok(())
+        }
+        FileType::Symlink => {
+            symlinkat(readlinkat(from, name, Vec::new())?, to, target)?;
+            keep_owner_and_times(to, target, &found)
+        }
+        FileType::Fifo => {
+            let mode = Mode::from_raw_mode(found.st_mode & 0o7777);
+            mknodat(to, target, FileType::Fifo, mode, 0)?;
+            keep_owner_and_times(to, target, &found)?;
+            Ok(chmodat(to, target, mode, AtFlags::empty())?) // the folder is still ours alone
+        }
+        // A socket: whoever listens makes a new one.
+        _ => Ok(()),
+    }
+}
+
+/// Copies a file's content by reference; if that cannot be, `by_content`.
+fn copy_content(mut source: File, mut target: &File, by_content: bool) -> io::Result<()> {
+    match rustix::fs::ioctl_ficlone(target, &source) {
         Ok(()) => Ok(()),
         Err(error) if !by_content => Err(error.into()),
-        Err(_) => {
-            drop(target);
-            fs::copy(from, to).map(drop)
-        }
+        Err(_) => io::copy(&mut source, &mut target).map(drop),
     }
 }
 
-fn keep_attributes(path: &Path, of: &fs::Metadata) -> io::Result<()> {
-    let is_link = of.file_type().is_symlink();
+/// Whose a copy is, its mode and its times.
+fn keep_attributes(made: &impl AsFd, of: &Stat) -> io::Result<()> {
+    let now = fstat(made)?;
+    if (now.st_uid, now.st_gid) != (of.st_uid, of.st_gid) {
+        let (uid, gid) = (Uid::from_raw(of.st_uid), Gid::from_raw(of.st_gid));
+        fchown(made, Some(uid), Some(gid))?;
+    }
+    fchmod(made, Mode::from_raw_mode(of.st_mode & 0o7777))?;
+    Ok(futimens(made, &times(of))?)
+}
+
+/// As [`keep_attributes`], for what cannot be opened.
+fn keep_owner_and_times(dir: BorrowedFd<'_>, name: impl Arg + Copy, of: &Stat) -> io::Result<()> {
     let flags = AtFlags::SYMLINK_NOFOLLOW;
-    let now = fs::symlink_metadata(path)?;
-    if (now.uid(), now.gid()) != (of.uid(), of.gid()) {
-        let (uid, gid) = (Uid::from_raw(of.uid()), Gid::from_raw(of.gid()));
-        chownat(CWD, path, Some(uid), Some(gid), flags)?;
+    let now = statat(dir, name, flags)?;
+    if (now.st_uid, now.st_gid) != (of.st_uid, of.st_gid) {
+        let (uid, gid) = (Uid::from_raw(of.st_uid), Gid::from_raw(of.st_gid));
+        chownat(dir, name, Some(uid), Some(gid), flags)?;
     }
-    if !is_link {
-        fs::set_permissions(path, Permissions::from_mode(of.mode() & 0o7777))?;
-    }
-    let time = |tv_sec, tv_nsec| Timespec { tv_sec, tv_nsec };
-    let times = Timestamps {
-        last_access: time(of.atime(), of.atime_nsec()),
-        last_modification: time(of.mtime(), of.mtime_nsec()),
+    Ok(utimensat(dir, name, &times(of), flags)?)
+}
+
+/// Conversions that differ by platform: some have these fields narrower or unsigned.
+#[allow(
+    clippy::useless_conversion,
+    clippy::unnecessary_cast,
+    trivial_numeric_casts,
+    reason = "the fields' types differ by platform"
+)]
+fn times(of: &Stat) -> Timestamps {
+    let time = |seconds: i64, nanoseconds: i64| Timespec {
+        tv_sec: seconds,
+        tv_nsec: nanoseconds as _,
     };
-    utimensat(CWD, path, &times, flags)?;
-    Ok(())
+    Timestamps {
+        last_access: time(of.st_atime as i64, of.st_atime_nsec as i64),
+        last_modification: time(of.st_mtime as i64, of.st_mtime_nsec as i64),
+    }
 }
 
 #[cfg(test)]

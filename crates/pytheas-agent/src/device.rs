@@ -160,6 +160,9 @@ const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(300);
 /// What a hub may ask for at most; the clock does not hold any number.
 const LONGEST_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
+/// How soon `status` shows that an app has come up, and what else it says when no hub is polled.
+const LOOK_FOR_APP: Duration = Duration::from_millis(500);
+const LOOK_DETACHED: Duration = Duration::from_secs(60);
 /// Progress kept for a hub that is away; the closing report says the rest.
 const MAX_PROGRESS: usize = 16;
 
@@ -292,6 +295,7 @@ impl Device {
     pub fn detach(&mut self) {
         self.detached = true;
         self.hub = None;
+        self.show(); // nothing of an agent before this one
     }
 
     /// A handle for signal handlers and tests.
@@ -501,6 +505,12 @@ impl Device {
         }
         if let Some(at) = self.next_launch {
             until = until.min(at);
+        }
+        // What `status` shows: an app that comes up says nothing, and no poll may be due for days.
+        let coming = self.awaits_app();
+        if coming || self.detached {
+            let look = if coming { LOOK_FOR_APP } else { LOOK_DETACHED };
+            until = until.min(Instant::now() + look);
         }
         // At least a moment, so that no mistake here can burn a processor.
         let timeout = until

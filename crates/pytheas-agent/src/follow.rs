@@ -156,7 +156,14 @@ fn look(
         channel.done(tag)?;
         pytheas_durable::remove_tree(&folder).map_err(AgentError::io("remove", &folder))?;
     }
-    installed.map(|()| code)
+    match installed {
+        // It goes on by itself; the next look sees what became of it.
+        Err(AgentError::Apply(error)) if matches!(*error, ApplyError::Waits { .. }) => {
+            say(out, format_args!("{error}\n"))?;
+            Ok(code)
+        }
+        other => other.map(|()| code),
+    }
 }
 
 fn install(
@@ -199,7 +206,7 @@ fn install(
     };
     let target = format!("{name}/{}/{platform}/release.json", tag.version);
     let mut progress = |text: String| say(out, format_args!("{text}\n"));
-    apply::carry_out(dir, folder, &target, confinement, &mut progress)?;
+    apply::carry_out(dir, folder, &target, true, confinement, &mut progress)?;
     say(
         out,
         format_args!("`{name}@{}` runs and is committed\n", tag.version),

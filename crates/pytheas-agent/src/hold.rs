@@ -63,7 +63,7 @@ pub(crate) fn wait(
                 let why = "updates are held; `pytheas-agent release` lets them go on".to_owned();
                 return Some(Wait { why, until: None });
             }
-            job.from.as_ref()?;
+            job.origins().next()?;
             if settings.install.consent && agreed(dir) != Some(job.to.tree) {
                 let release = &job.to.release;
                 let why =

@@ -35,6 +35,10 @@ pub(crate) struct Order {
     pub(crate) file: PathBuf,
     /// The TUF target.
     pub(crate) target: String,
+    /// Nobody stands beside the device: it waits for the install window, consent and the end of a
+    /// hold, as an update of the hub's does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) unattended: bool,
     /// How it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) outcome: Option<Outcome>,
@@ -62,6 +66,7 @@ impl Order {
             id,
             file,
             target,
+            unattended: false,
             outcome: None,
         }
     }
@@ -78,17 +83,23 @@ impl Order {
         pytheas_durable::replace(&dir.root().join("offline.json"), &bytes)
     }
 
-    /// How it ended, once `machine` is idle again.
-    pub(crate) fn outcome_in(&self, machine: &Machine) -> Option<Outcome> {
+    /// How it ended, once `machine` is idle again. That the release runs says nothing when another
+    /// tree of the same version was refused: what counts is the step `before` was left by.
+    pub(crate) fn outcome_in(
+        &self,
+        before: Option<&Machine>,
+        machine: &Machine,
+    ) -> Option<Outcome> {
         if !matches!(machine.state(), State::Idle) {
             return None;
         }
+        let failed = before.is_some_and(|before| before.refused() != machine.refused());
         let release = self.target.rsplitn(3, '/').nth(2).unwrap_or_default();
         let runs = machine.installed().any(|installed| {
             let reference = &installed.release;
             format!("{}/{}", reference.name, reference.version) == release
         });
-        if runs {
+        if runs && !failed {
             return Some(Outcome::Committed);
         }
         let because = machine
@@ -126,6 +137,8 @@ pub(crate) enum Source {
     File(OfflineFile),
     /// A repository's folder, as a tag of a followed repository holds it.
     Folder(FolderFetch),
+    /// Nowhere, and why.
+    Nowhere(String),
 }
 
 impl Fetch for Source {
@@ -134,6 +147,7 @@ impl Fetch for Source {
             Self::Hub(hub) => hub.fetch(request),
             Self::File(file) => file.fetch(request),
             Self::Folder(folder) => folder.fetch(request),
+            Self::Nowhere(why) => Err(std::io::Error::other(why.clone()).into()),
         }
     }
 }
@@ -160,6 +174,18 @@ impl Source {
                 let text = chain(&error) + &help.unwrap_or_default();
                 Failure::new(Reason::Content, text)
             })
+    }
+
+    /// Where a device in `dir` that asks no hub finds what it has lost: the file it was updated
+    /// from last.
+    pub(crate) fn without_hub(dir: &StateDir) -> Self {
+        Self::of(Order::load(dir).as_ref()).unwrap_or_else(|failure| {
+            let why = failure.message().lines().next().unwrap_or_default();
+            Self::Nowhere(format!(
+                "there is no hub to ask and no file ({why}); plug the stick in and run \
+                 `pytheas-agent apply FILE` again"
+            ))
+        })
     }
 
     pub(crate) fn is_file(&self) -> bool {

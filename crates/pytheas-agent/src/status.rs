@@ -91,7 +91,7 @@ impl Live {
         }
     }
 
-    fn load(path: &Path) -> Self {
+    pub(crate) fn load(path: &Path) -> Self {
         let bytes = fs::read(path).unwrap_or_default();
         serde_json::from_slice(&bytes)
             .ok()

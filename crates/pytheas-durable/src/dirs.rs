@@ -1,10 +1,19 @@
 //! Whole directories and links: created, moved, swapped, removed, each surviving a power cut.
 
 use std::{
-    fs::{self, File, Permissions},
+    fs::{self, File},
     io,
-    os::unix::fs::PermissionsExt,
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
     path::Path,
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, chmodat, fchmod, fstat, openat, renameat,
+        renameat_with, unlinkat,
+    },
+    io::Errno,
+    path::Arg,
 };
 
 use crate::{faults, files::parent};
@@ -64,10 +73,6 @@ pub fn move_dir(from: &Path, to: &Path) -> io::Result<()> {
 /// # Errors
 /// Whatever the file system says.
 pub fn exchange_dirs(fresh: &Path, old: &Path, aside: &Path) -> io::Result<()> {
-    use rustix::{
-        fs::{CWD, RenameFlags, renameat_with},
-        io::Errno,
-    };
     match renameat_with(CWD, fresh, CWD, old, RenameFlags::EXCHANGE) {
         Ok(()) => {
             sync_dir(parent(old))?;
@@ -107,31 +112,100 @@ pub fn swap_symlink(link: &Path, target: &Path) -> io::Result<()> {
     sync_dir(dir)
 }
 
+/// Deeper than this, folders are moved to the top before they are removed: a folder is open for
+/// each level above.
+const DEPTH: usize = 64;
+
 /// Removes a file, link or directory with everything in it; nothing there is success.
 ///
-/// Read-only directories are made writable on the way; links are removed, never followed.
+/// Read-only directories are made writable on the way; links are removed, never followed, also
+/// when somebody who may write there puts one in the place of a directory meanwhile.
 ///
 /// # Errors
 /// Whatever the file system says.
 pub fn remove_tree(path: &Path) -> io::Result<()> {
-    let metadata = match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+    let Some(top) = remove_unless_dir(CWD, path)? else {
+        return Ok(());
+    };
+    let mut moved = 0;
+    // What lay too deep comes up, and goes the next time round.
+    while empty(top.as_fd(), top.as_fd(), DEPTH, &mut moved)? {}
+    match unlinkat(CWD, path, AtFlags::REMOVEDIR) {
+        Err(Errno::NOENT) => Ok(()),
+        other => other.map_err(io::Error::from),
+    }
+}
+
+/// Removes what has this name in `dir`; a directory is opened instead, fit to be emptied.
+fn remove_unless_dir(dir: BorrowedFd<'_>, name: impl Arg + Copy) -> io::Result<Option<OwnedFd>> {
+    match unlinkat(dir, name, AtFlags::empty()) {
+        Ok(()) | Err(Errno::NOENT) => return Ok(None),
+        // POSIX has EPERM for directories, Linux EISDIR.
+        Err(Errno::ISDIR | Errno::PERM) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let owner_only = Mode::from_raw_mode(0o700);
+    let opened = match openat(dir, name, flags, Mode::empty()) {
+        // Never met by root, for whom a link here would be more than a nuisance.
+        Err(Errno::ACCESS) => {
+            chmodat(dir, name, owner_only, AtFlags::empty())?;
+            openat(dir, name, flags, Mode::empty())?
+        }
         other => other?,
     };
-    if !metadata.is_dir() {
-        return fs::remove_file(path);
+    if fstat(&opened)?.st_mode & 0o700 != 0o700 {
+        fchmod(&opened, owner_only)?;
     }
-    if metadata.permissions().mode() & 0o700 != 0o700 {
-        fs::set_permissions(path, Permissions::from_mode(0o700))?;
+    Ok(Some(opened))
+}
+
+/// Empties `dir`; whether something was moved to `top` instead.
+fn empty(
+    dir: BorrowedFd<'_>,
+    top: BorrowedFd<'_>,
+    depth: usize,
+    moved: &mut u64,
+) -> io::Result<bool> {
+    let mut names = Vec::new();
+    for entry in Dir::read_from(dir)? {
+        let entry = entry?;
+        if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            names.push(entry.file_name().to_owned());
+        }
     }
-    for child in fs::read_dir(path)? {
-        remove_tree(&child?.path())?;
+    let mut is_left = false;
+    for name in &names {
+        let name = name.as_c_str();
+        let Some(child) = remove_unless_dir(dir, name)? else {
+            continue;
+        };
+        if depth == 0 {
+            let unique = format!(".removing-{}-{moved}", std::process::id());
+            *moved += 1;
+            match renameat_with(dir, name, top, unique.as_str(), RenameFlags::NOREPLACE) {
+                Err(Errno::EXIST) => {} // the next number next time
+                Err(Errno::INVAL | Errno::NOSYS) => renameat(dir, name, top, unique.as_str())?,
+                other => other?,
+            }
+            is_left = true;
+            continue;
+        }
+        is_left |= empty(child.as_fd(), top, depth - 1, moved)?;
+        drop(child);
+        match unlinkat(dir, name, AtFlags::REMOVEDIR) {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(Errno::NOTEMPTY) if is_left => {}
+            Err(error) => return Err(error.into()),
+        }
     }
-    fs::remove_dir(path)
+    Ok(is_left)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{fs::Permissions, os::unix::fs::PermissionsExt as _};
+
     use super::*;
 
     #[test]
@@ -165,5 +239,52 @@ mod tests {
         remove_tree(&gone).unwrap();
         remove_tree(&gone).unwrap();
         assert!(keep.join("x").is_dir() && !gone.exists());
+    }
+
+    #[test]
+    fn a_tree_deeper_than_any_path_and_than_files_may_be_open_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join("gone");
+        create_dir_all(&gone).unwrap();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let mut at = openat(CWD, &gone, flags, Mode::empty()).unwrap();
+        for _ in 0..3000 {
+            rustix::fs::mkdirat(&at, "deep", Mode::from_raw_mode(0o755)).unwrap();
+            at = openat(&at, "deep", flags, Mode::empty()).unwrap();
+        }
+        remove_tree(&gone).unwrap();
+        assert!(!gone.exists());
+    }
+
+    /// Somebody who may write in the folder makes a link of it while it is removed.
+    #[test]
+    fn no_link_is_followed_that_takes_the_place_of_a_folder_meanwhile() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let (keep, gone) = (dir.path().join("keep"), dir.path().join("gone"));
+        create_dir_all(&keep.join("x")).unwrap();
+        let (folder, aside) = (gone.join("b"), gone.join("c"));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let exchange = RenameFlags::EXCHANGE;
+                while !done.load(Ordering::Relaxed) {
+                    let _not_there = renameat_with(CWD, &folder, CWD, &aside, exchange);
+                }
+            });
+            for _ in 0..200 {
+                create_dir_all(&folder).unwrap();
+                std::os::unix::fs::symlink(&keep, &aside).unwrap();
+                // The swap may let a name come back; what counts is what is never touched.
+                while gone.exists() && keep.join("x").is_dir() {
+                    let _tried_again = remove_tree(&gone);
+                }
+                if !keep.join("x").is_dir() {
+                    break;
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+        });
+        assert!(keep.join("x").is_dir());
     }
 }

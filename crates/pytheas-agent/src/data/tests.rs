@@ -1,6 +1,9 @@
 //! Data set aside, changed, put back; cut off between any two steps.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
+use std::{
+    fs::Permissions,
+    os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink},
+};
 
 use super::*;
 
@@ -125,4 +128,80 @@ fn data_without_room_for_a_copy_is_refused_before_anything_is_touched() {
         failure.message()
     );
     assert_eq!(names(&dir), ["data"]);
+}
+
+#[test]
+fn folders_too_deep_and_files_too_large_to_be_true_are_refused_and_the_data_stays() {
+    let (_temp, dir) = dir();
+    write(&dir, "rows", "old");
+    let sparse = File::create(dir.data().join("sparse")).unwrap();
+    if sparse.set_len(i64::MAX as u64).is_ok() {
+        for n in 0..3 {
+            let file = File::create(dir.data().join(format!("sparse{n}"))).unwrap();
+            file.set_len(i64::MAX as u64).unwrap();
+        }
+        assert_eq!(
+            require_space(&[dir.clone()]).unwrap_err().reason(),
+            Reason::NoSpace
+        );
+    }
+    sparse.set_len(0).unwrap();
+    for n in 0..3 {
+        let _perhaps_not_there = fs::remove_file(dir.data().join(format!("sparse{n}")));
+    }
+    let deep = dir.data().join("d/".repeat(MAX_DEPTH + 1));
+    fs::create_dir_all(&deep).unwrap();
+    let failure = set_aside(&dir).unwrap_err();
+    assert!(failure.message().contains("deep"), "{}", failure.message());
+    assert!(!dir.snapshot().exists() && !dir.snapshot_part().exists());
+    assert_eq!(read(&dir, "rows").unwrap(), "old");
+}
+
+/// A process that the app left behind swaps its own file for a link to somebody else's.
+#[test]
+fn nothing_is_copied_through_a_link_that_takes_the_place_of_a_file_meanwhile() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let (temp, dir) = dir();
+    write(&dir, "file", "own");
+    write(&dir, "folder/x", "own");
+    let secret = temp.path().join("secret");
+    pytheas_durable::create_dir_all(&secret).unwrap();
+    pytheas_durable::replace(&secret.join("x"), b"secret").unwrap();
+    symlink(secret.join("x"), dir.data().join("file.link")).unwrap();
+    symlink(&secret, dir.data().join("folder.link")).unwrap();
+    let done = AtomicBool::new(false);
+    let leaked = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                for name in ["file", "folder"] {
+                    let (own, link) = (
+                        dir.data().join(name),
+                        dir.data().join(format!("{name}.link")),
+                    );
+                    let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                    rustix::fs::renameat_with(CWD, own, CWD, link, exchange).unwrap();
+                }
+            }
+        });
+        let copied = dir.snapshot_part();
+        let leaked = (0..300).any(|_| {
+            remove_tree(&copied).unwrap();
+            let _refused_or_whole = copy(&dir.data(), &copied);
+            ["file", "file.link", "folder/x", "folder.link/x"]
+                .iter()
+                .any(|name| {
+                    let path = copied.join(name);
+                    let above = path.parent().unwrap();
+                    let is_own = |path: &Path| {
+                        fs::symlink_metadata(path).is_ok_and(|found| !found.is_symlink())
+                    };
+                    is_own(above)
+                        && is_own(&path)
+                        && fs::read(&path).is_ok_and(|text| text == b"secret")
+                })
+        });
+        done.store(true, Ordering::Relaxed);
+        leaked
+    });
+    assert!(!leaked);
 }

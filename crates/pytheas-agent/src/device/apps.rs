@@ -92,6 +92,12 @@ impl Device {
         std::iter::once(&mut self.first).chain(self.others.values_mut())
     }
 
+    /// Whether an app that is to run has no process yet.
+    pub(super) fn awaits_app(&mut self) -> bool {
+        self.apps()
+            .any(|app| app.ordered.is_some() && app.supervisor.status().pid.is_none())
+    }
+
     /// Stops the apps that `job` is about.
     pub(super) fn stop_apps(&mut self, job: &Job) {
         for name in job.names() {

@@ -89,6 +89,8 @@ impl Device {
         );
         let inner = if offline {
             Source::of(self.order.as_ref())?
+        } else if self.detached {
+            Source::without_hub(&self.dir)
         } else {
             Source::Hub(self.http.repository(&self.identity.device_id, token))
         };

@@ -19,19 +19,26 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 impl Device {
     /// Whether the machine's effect has to wait; if so it is looked at again by itself.
     pub(super) fn is_held(&mut self) -> bool {
-        // An operator who stands beside the device has agreed, and there is nothing to download.
-        if offline::is_under_way(&self.machine) {
+        // An operator who stands beside the device has agreed.
+        let ordered = offline::is_under_way(&self.machine);
+        if ordered && !self.order.as_ref().is_some_and(|order| order.unattended) {
             self.live.held = None;
             return false;
         }
         let (step, job) = match self.machine.effect() {
-            Effect::Fetch(job) => (Step::Download, job),
+            // From a file there is nothing to download.
+            Effect::Fetch(job) if !ordered => (Step::Download, job),
             Effect::Verify(job) => (Step::Install, job),
             _ => {
                 self.live.held = None;
                 return false;
             }
         };
+        if job.target.is_none() {
+            // A way back: somebody at the device asked for it, or nothing runs any more.
+            self.live.held = None;
+            return false;
+        }
         let now = hold::time(clock::now(), self.http.hub_time());
         let Some(wait) = hold::wait(&self.dir, &self.settings.agent, step, job, now) else {
             self.live.held = None;

@@ -109,7 +109,7 @@ impl Device {
             self.failed(message);
         }
         if matches!(self.machine.state(), State::Idle) {
-            self.end_order();
+            self.end_order(Some(before));
         }
         if let Some(action) = self.machine.state().action().cloned() {
             let now = crate::clock::now().as_millisecond();

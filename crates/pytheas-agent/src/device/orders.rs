@@ -1,7 +1,7 @@
 //! Orders of an operator to update from a file: begun when the machine is free, ended with a word
 //! that `apply` waits for.
 
-use pytheas_update::{Event, Offer, Reason, State};
+use pytheas_update::{Event, Machine, Offer, Reason, State};
 use tracing::{info, warn};
 
 use super::Device;
@@ -13,7 +13,7 @@ impl Device {
     pub(super) fn take_up_order(&mut self) {
         self.order = Order::load(&self.dir).filter(|order| order.outcome.is_none());
         if !offline::is_under_way(&self.machine) {
-            self.end_order();
+            self.end_order(None);
         }
     }
 
@@ -50,15 +50,21 @@ impl Device {
         }
     }
 
-    /// The machine is idle: an order that was under way has ended.
-    pub(super) fn end_order(&mut self) {
+    /// The machine is idle: an order that was under way has ended. `before` is the machine as it was
+    /// until then, if somebody saw it.
+    pub(super) fn end_order(&mut self, before: Option<&Machine>) {
         let Some(mut order) = self.order.take() else {
             return;
         };
-        order.outcome = order.outcome_in(&self.machine);
+        order.outcome = order.outcome_in(before, &self.machine);
         if order.outcome.is_none() {
             self.order = Some(order);
             return;
+        }
+        // What runs already was fetched for nothing, unless it has rotted: then the file mends it.
+        let checked = before.is_some_and(|before| matches!(before.state(), State::Checking { .. }));
+        if checked && order.outcome == Some(Outcome::Committed) {
+            self.suspect_now();
         }
         self.close(order);
     }

@@ -36,6 +36,12 @@ impl Device {
         self.suspected = true;
     }
 
+    /// As [`Self::suspect`], however long ago it was suspected last.
+    pub(super) fn suspect_now(&mut self) {
+        self.suspected = true;
+        self.suspect_at = Instant::now();
+    }
+
     /// Reads on where the pass is, or all of the current release when it is suspected.
     pub(super) fn scrub(&mut self) {
         let Some(current) = self.machine.current().cloned() else {

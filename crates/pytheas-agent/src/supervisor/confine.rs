@@ -11,24 +11,43 @@ mod limits;
 mod seccomp;
 
 use std::{
-    fs,
     io::{self, PipeReader, PipeWriter, Read as _},
     os::{
-        fd::AsFd as _,
-        unix::{fs::MetadataExt as _, process::CommandExt as _},
+        fd::{AsFd as _, BorrowedFd},
+        unix::process::CommandExt as _,
     },
     path::{Path, PathBuf},
     process::Command,
 };
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::{
+    fs::{AtFlags, CWD, Dir, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, openat},
+    path::Arg,
+    process::{Resource, Rlimit, setrlimit},
+};
 use serde::{Deserialize, Serialize};
 
 use self::{account::Account, landlock::Ruleset, limits::Cgroup};
 use crate::paths::StateDir;
 
 /// Folders that every app may write to, beside its data.
-const WRITABLE: [&str; 6] = ["/tmp", "/var/tmp", "/dev", "/proc", "/sys", "/run/user"];
+const WRITABLE: [&str; 7] = [
+    "/tmp",
+    "/var/tmp",
+    "/dev",
+    "/proc",
+    "/sys",
+    "/run/user",
+    "/run/lock", // whose serial port is in use (Filesystem Hierarchy Standard, `/var/lock`)
+];
+/// Where programs keep things below the agent's home when they are told so; without them they
+/// look below `HOME`.
+const FOLDERS_OF_A_HOME: [&str; 4] = [
+    "XDG_CACHE_HOME",
+    "XDG_CONFIG_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+];
 
 /// How an app is confined.
 #[derive(Debug, Clone, Default, PartialEq, Eq, clap::Args)]
@@ -136,7 +155,7 @@ impl Prepared {
                 let text = format!("only root can start the app as `{}`", account.name);
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
             }
-            give(&dir.data(), account)?;
+            give(CWD, dir.data(), account)?;
             let _abstract_sockets_have_no_owner =
                 std::os::unix::fs::chown(dir.notify_socket(), Some(account.uid), None);
         }
@@ -178,6 +197,9 @@ impl Prepared {
         }
         if self.sandbox || self.account.is_some() {
             command.env("HOME", data); // the only one it may write to
+            for name in FOLDERS_OF_A_HOME {
+                command.env_remove(name);
+            }
         }
         let guards = self.guards();
         let memory_by_cgroup = matches!(&self.cgroup, Some(Ok(cgroup)) if cgroup.memory);
@@ -276,19 +298,31 @@ impl Confined {
 
 /// Gives the data to the app's user; what is in a folder of the user's was given before, or made
 /// by the app. A folder is given last: begun and cut, it is begun again.
-fn give(path: &Path, account: &Account) -> io::Result<()> {
-    let metadata = fs::symlink_metadata(path)?;
-    if metadata.uid() == account.uid {
+///
+/// Another user's process may be left that changes it meanwhile: what is given is what was looked
+/// at, and no link is followed.
+fn give(dir: BorrowedFd<'_>, name: impl Arg, account: &Account) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let found = openat(dir, name, flags, Mode::empty())?;
+    let metadata = fstat(&found)?;
+    if metadata.st_uid == account.uid {
         return Ok(());
     }
-    if metadata.is_dir() {
-        for child in fs::read_dir(path)? {
-            give(&child?.path(), account)?;
+    if FileType::from_raw_mode(metadata.st_mode) == FileType::Directory {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let folder = openat(&found, ".", flags, Mode::empty())?;
+        for entry in Dir::read_from(&folder)? {
+            let entry = entry?;
+            if !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+                give(folder.as_fd(), entry.file_name(), account)?;
+            }
         }
-    } else if metadata.nlink() > 1 {
+    } else if metadata.st_nlink > 1 {
         return Ok(()); // known by another name somewhere else, it may be somebody else's
     }
-    std::os::unix::fs::lchown(path, Some(account.uid), Some(account.gid))
+    let (uid, gid) = (Uid::from_raw(account.uid), Gid::from_raw(account.gid));
+    let itself = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
+    Ok(chownat(&found, "", Some(uid), Some(gid), itself)?)
 }
 
 /// Puts everything in force between fork and exec.

@@ -433,4 +433,35 @@ fn a_device_follows_the_signed_tags_of_a_repository_that_holds_releases() {
     assert_ne!(second.tree, third.tree);
     // Nothing new.
     follow(0);
+
+    // Nobody stands beside it: a hold holds it, with and without an agent.
+    let mut device = device;
+    assert!(device.output("hold", &[]).status.success());
+    let fourth = world.publish(&App::good("1.3.0"));
+    copy(&work.repo().join("repo"));
+    work.released("v1.3.0");
+    let follow = |device: &crate::support::Device| {
+        let (url, signers) = (url.to_str().unwrap(), signers.to_str().unwrap());
+        let args = [url, "--once", "--allowed-signers", signers];
+        let output = device.output("follow", &args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned()
+            + &String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(0), "{text}");
+        text
+    };
+    for _ in 0..2 {
+        let text = follow(&device);
+        assert!(text.contains("waits: updates are held"), "{text}");
+        assert_eq!(device.current(), Some(third.tree));
+        if device.child.is_none() {
+            device.start();
+        }
+    }
+    assert!(device.output("release", &[]).status.success());
+    crate::support::until("it goes on", || {
+        (device.current() == Some(fourth.tree)).then_some(())
+    });
+    device.is_idle();
+    let text = follow(&device);
+    assert!(text.contains("`app@1.3.0` runs and is committed"), "{text}");
 }

@@ -501,3 +501,30 @@ fn a_hub_that_wants_to_see_a_certificate_knows_the_device_and_a_poll_stays_small
     assert_eq!(connections.load(Ordering::Relaxed), connections_before);
     assert!(each <= 1500, "{each} bytes for each poll");
 }
+
+#[test]
+fn a_way_back_waits_for_nothing_and_a_new_component_lets_the_old_one_not_slip_through() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let mut device = world.device("device");
+    settings(&mut device, "[install]\nconsent = true\n");
+    device.start();
+    let action = world.hub.offer(&first.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+
+    // A new component first, then the one that runs: it would be disturbed all the same.
+    let broker = world.publish(&App::good("1.0.0").named("broker"));
+    let second = world.publish(&App::good("2.0.0"));
+    let action = world.offer_together(&[&broker, &second]);
+    waits_for(&device, "waits for consent");
+    device.runs("1.0.0");
+    assert!(device.output("release", &[]).status.success());
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+
+    assert!(device.output("hold", &[]).status.success());
+    assert!(device.output("rollback", &[]).status.success());
+    device.runs("1.0.0");
+    device.is_idle();
+    assert_eq!(device.current(), Some(first.tree));
+}

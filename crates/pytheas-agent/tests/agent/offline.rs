@@ -111,6 +111,9 @@ fn a_device_that_was_never_online_is_installed_and_updated_from_files() {
 
     start_without_hub(&mut device);
     device.runs("1.0.0");
+    until("status shows its process, though no hub is polled", || {
+        device.status()["app"]["pid"].as_u64()
+    });
 
     // With the agent at work; once more is harmless.
     let second = world.publish(&App::good("1.1.0"));

@@ -188,3 +188,39 @@ fn a_repair_survives_power_cuts() {
         device.kill();
     }
 }
+
+#[test]
+fn a_device_without_a_hub_is_mended_by_the_file_it_came_from() {
+    let world = World::new();
+    let release = world.publish(&App::good("1.0.0"));
+    let (stick, root) = (world.path("first.pytheas"), world.root_file());
+    let store = pytheas_repo::store::Store::folder(&world.repo()).unwrap();
+    let selection = pytheas_repo::export::Selection::default();
+    let now = jiff::Timestamp::now();
+    world
+        .block_on(pytheas_repo::export::export(
+            &store,
+            None,
+            &selection,
+            &stick,
+            now,
+            |_, _| {},
+        ))
+        .unwrap();
+    let device = world.device("lonely");
+    let apply = || {
+        let (stick, root) = (stick.to_str().unwrap(), root.to_str().unwrap());
+        let output = device.output("apply", &[stick, "--root", root, "--id", "dev1"]);
+        assert!(output.status.success(), "{output:?}");
+    };
+    apply();
+    let file = device
+        .state
+        .join(format!("slots/{}/lib/version", release.tree));
+    pytheas_durable::remove_tree(&file).unwrap();
+    pytheas_durable::replace(&file, b"rot").unwrap();
+    assert_eq!(device.output("verify", &[]).status.code(), Some(4));
+    apply();
+    let verified = device.output("verify", &[]);
+    assert!(verified.status.success(), "{verified:?}");
+}
