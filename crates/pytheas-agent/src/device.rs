@@ -127,7 +127,7 @@ impl Waker {
     /// Waits until the apps are gone, after [`Self::stop`].
     pub fn wait_for_app(&self) {
         for app in self.handles() {
-            app.stop_and_wait();
+            app.stop_and_wait(supervisor::GIVEN_UP_AFTER);
         }
     }
 
@@ -222,7 +222,7 @@ impl Device {
     /// by a newer agent, or the state directory cannot be used.
     pub fn open(dir: &StateDir, settings: Settings, lock: FileLock) -> Result<Self, AgentError> {
         slots::sweep(dir);
-        let identity = Identity::load(&dir.identity())?;
+        let identity = Identity::load_and_mend(&dir.identity())?;
         let http = enrol::connect(&identity, &settings.agent.network)?;
         let (sender, wakes) = channel();
         let waker = Waker {

@@ -12,7 +12,8 @@
 //! request.json    what an operator asked of a running agent
 //! offline.json    the last update from a file, and how it ended
 //! git/            clones and ledgers of followed git repositories
-//! tuf/            trusted metadata, kept by pytheas-repo
+//! identity.copy   the same once more (mode 0600)
+//! tuf/            trusted metadata, kept by pytheas-repo; tuf-copy/ a second copy
 //! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
 //! staging/ID/     a tree being put together
 //! slots/ID/       a whole, verified tree; ID.tree its document

@@ -116,6 +116,22 @@ impl Machine {
         names.into_iter().filter_map(previous).collect()
     }
 
+    /// What [`Event::Lost`] of the component `name` leads to; nothing when there is no way back
+    /// for it.
+    ///
+    /// [`Event::Lost`]: crate::Event::Lost
+    pub fn way_back_of(&self, name: &Name) -> Vec<&Installed> {
+        let first = self.current.as_ref().map(|current| &current.release.name);
+        let previous = match first == Some(name) {
+            true => self.previous.as_ref(),
+            false => self.components.get(name).and_then(|c| c.previous.as_ref()),
+        };
+        match previous {
+            Some(_) if self.together.contains(name) => self.way_back(),
+            alone => alone.into_iter().collect(),
+        }
+    }
+
     /// Notes what is committed for its component, and returns what was before.
     pub(crate) fn set_current(&mut self, to: Installed) -> Option<Installed> {
         let name = to.release.name.clone();

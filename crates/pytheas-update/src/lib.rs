@@ -34,6 +34,7 @@
 //! ```
 
 mod action;
+pub mod checked;
 mod components;
 mod event;
 mod machine;

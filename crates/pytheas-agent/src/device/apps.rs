@@ -88,6 +88,14 @@ impl Device {
             .ok_or_else(|| io::Error::other("the supervisor was not kept"))
     }
 
+    /// A component's app, if it was ever started here.
+    pub(super) fn running_app(&mut self, name: &Name) -> Option<&mut App> {
+        match self.machine.first_name() == Some(name) {
+            true => Some(&mut self.first),
+            false => self.others.get_mut(name),
+        }
+    }
+
     fn apps(&mut self) -> impl Iterator<Item = &mut App> {
         std::iter::once(&mut self.first).chain(self.others.values_mut())
     }
