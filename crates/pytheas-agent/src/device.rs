@@ -15,6 +15,7 @@ mod gate;
 mod migrate;
 mod narrate;
 mod orders;
+mod own;
 mod scrubbing;
 mod talk;
 
@@ -110,6 +111,7 @@ pub enum Wake {
 pub struct Waker {
     wakes: Sender<Wake>,
     stop: Arc<AtomicBool>,
+    handover: Arc<AtomicBool>,
     apps: Arc<Mutex<Vec<StopHandle>>>,
 }
 
@@ -143,6 +145,16 @@ impl Waker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(app);
+    }
+
+    /// Another agent is to work from here on.
+    fn hand_over(&self) {
+        self.handover.store(true, Ordering::Release);
+    }
+
+    /// Whether the loop ended because another agent is to work.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.handover.load(Ordering::Acquire)
     }
 
     /// Polls now.
@@ -199,6 +211,8 @@ pub struct Device {
     suspect_at: Instant,
     /// Why the agent itself goes back to the release before.
     taking_over: Option<String>,
+    /// This program as a component of the device.
+    own: own::Own,
     interval: Duration,
     poll_at: Instant,
     /// Nobody is told anything before this moment.
@@ -228,6 +242,7 @@ impl Device {
         let waker = Waker {
             wakes: sender,
             stop: Arc::default(),
+            handover: Arc::default(),
             apps: Arc::default(),
         };
         let events = waker.wakes.clone();
@@ -265,6 +280,7 @@ impl Device {
             suspected: false,
             suspect_at: now,
             taking_over: None,
+            own: own::Own::new(),
             interval,
             poll_at: now,
             tell_at: now,
@@ -283,7 +299,8 @@ impl Device {
             _lock: lock,
         };
         device.machine = device.load_machine()?;
-        device.happen(Event::Restarted);
+        let restarted = device.own_failure().unwrap_or(Event::Restarted);
+        device.happen(restarted);
         device.take_up_order();
         Ok(device)
     }
@@ -304,6 +321,9 @@ impl Device {
     pub fn run(&mut self) -> bool {
         while !self.waker.stop.load(Ordering::Relaxed) {
             self.settle_pending();
+            if self.gives_way() {
+                break;
+            }
             self.supervise();
             self.show(); // before the network, which may take its time
             if self.is_urgent() && self.effect_at <= Instant::now() {
@@ -498,6 +518,9 @@ impl Device {
             !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
         if to_tell && self.hub.is_some() {
             until = until.min(self.tell_at);
+        }
+        if let Some(at) = self.own.at {
+            until = until.min(at);
         }
         if let Some(at) = self.next_launch {
             until = until.min(at);

@@ -22,6 +22,7 @@
 //! snapshot/       the data as it was before such an update; snapshot.part/ while it is made
 //! data.part/, data.failed/  data on its way in or out
 //! components/NAME/ the same, from slots/ on, for each further app of the device
+//! components/pytheas-agent/  newer agents: slots and `current`; launch.json, state.before: see `launcher`
 //! logs/app.log    what the app writes, rotated
 //! app.pid         the app's process, to find it again after a crash of the agent
 //! agent.lock      held by the running agent

@@ -37,6 +37,7 @@ use pytheas_update::Failure;
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::app::die_with_the_agent;
 pub use self::confine::{Confinement, Guard};
 pub(crate) use self::hook::{HookRun, Stopped, end_left_over as end_hooks, run as run_hook};
 use self::worker::Worker;

@@ -18,6 +18,7 @@ mod memory;
 mod migrations;
 mod network;
 mod offline;
+mod own;
 mod power_cuts;
 mod python_tuf;
 mod refusals;
