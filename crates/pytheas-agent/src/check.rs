@@ -10,7 +10,7 @@ use pytheas_release::{
     compat::{self, Component, Downgrades, Facts, Problem},
 };
 use pytheas_repo::{client::Client, fetch::Fetch};
-use pytheas_update::{Failure, Found, Installed, Machine, Offer, Reason};
+use pytheas_update::{AGENT, Failure, Found, Installed, Machine, Offer, Reason};
 
 use crate::{
     content,
@@ -57,18 +57,17 @@ impl Judge<'_> {
             releases.push((target, release));
         }
         let order = self.solve(&releases)?;
-        let first = releases[order[0]].1.name.clone();
-        let first = self
-            .machine
-            .installed()
-            .next()
-            .map_or(first, |current| current.release.name.clone());
+        let mut coming = order.iter().map(|at| &releases[*at].1.name);
+        let first = match self.machine.first_name() {
+            Some(first) => Some(first.clone()),
+            None => coming.find(|name| name.as_str() != AGENT).cloned(),
+        };
         let mut found = Vec::with_capacity(order.len());
         let mut fresh_bytes = 0;
         for (target, release) in order.into_iter().map(|at| &releases[at]) {
             let current = self.machine.installed_as(&release.name);
             if current.is_none_or(|current| current.tree != release.tree.id) {
-                let dir = match release.name == first {
+                let dir = match Some(&release.name) == first.as_ref() {
                     true => self.dir.clone(),
                     false => self.dir.component(&release.name),
                 };

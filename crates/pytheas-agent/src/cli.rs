@@ -31,6 +31,7 @@ use crate::{
     error::{AgentError, exit},
     follow::{self, FollowArgs},
     hold,
+    launcher::{self, Launched},
     local::{self, HistoryArgs, LogsArgs},
     offline::Order,
     paths::StateDir,
@@ -391,6 +392,11 @@ pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
 pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     crate::memory::settle();
     let dir = args.state.dir();
+    let guarded = match launcher::launch(&dir)? {
+        Launched::Here(guarded) => guarded,
+        Launched::Ended(code) => return Ok(code),
+    };
+    let is_guarded = guarded.is_some();
     let lock = lock(&dir)?;
     let agent = AgentSettings::resolve(&dir, &args.network)?;
     if let Some(hub) = &args.hub {
@@ -411,10 +417,15 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         model: args.model.clone(),
         downgrades: args.downgrades,
     };
-    let device = Device::open(&dir, settings, lock)?;
+    let mut device = Device::open(&dir, settings, lock)?;
+    device.may_hand_over(guarded);
     service::ready();
     let working = Working::start(device, &dir)?;
+    let waker = working.waker.clone();
     let reached = working.end();
+    if waker.hands_over() && !is_guarded {
+        return Err(launcher::begin_anew(&dir));
+    }
     Ok(if args.once && !reached {
         exit::WORLD
     } else {

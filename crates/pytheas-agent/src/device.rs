@@ -15,6 +15,7 @@ mod gate;
 mod migrate;
 mod narrate;
 mod orders;
+mod own;
 mod scrubbing;
 mod talk;
 
@@ -110,6 +111,7 @@ pub enum Wake {
 pub struct Waker {
     wakes: Sender<Wake>,
     stop: Arc<AtomicBool>,
+    handover: Arc<AtomicBool>,
     apps: Arc<Mutex<Vec<StopHandle>>>,
 }
 
@@ -127,7 +129,7 @@ impl Waker {
     /// Waits until the apps are gone, after [`Self::stop`].
     pub fn wait_for_app(&self) {
         for app in self.handles() {
-            app.stop_and_wait();
+            app.stop_and_wait(supervisor::GIVEN_UP_AFTER);
         }
     }
 
@@ -143,6 +145,16 @@ impl Waker {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(app);
+    }
+
+    /// Another agent is to work from here on.
+    fn hand_over(&self) {
+        self.handover.store(true, Ordering::Release);
+    }
+
+    /// Whether the loop ended because another agent is to work.
+    pub(crate) fn hands_over(&self) -> bool {
+        self.handover.load(Ordering::Acquire)
     }
 
     /// Polls now.
@@ -202,6 +214,8 @@ pub struct Device {
     suspect_at: Instant,
     /// Why the agent itself goes back to the release before.
     taking_over: Option<String>,
+    /// This program as a component of the device.
+    own: own::Own,
     interval: Duration,
     poll_at: Instant,
     /// Nobody is told anything before this moment.
@@ -225,12 +239,13 @@ impl Device {
     /// by a newer agent, or the state directory cannot be used.
     pub fn open(dir: &StateDir, settings: Settings, lock: FileLock) -> Result<Self, AgentError> {
         slots::sweep(dir);
-        let identity = Identity::load(&dir.identity())?;
+        let identity = Identity::load_and_mend(&dir.identity())?;
         let http = enrol::connect(&identity, &settings.agent.network)?;
         let (sender, wakes) = channel();
         let waker = Waker {
             wakes: sender,
             stop: Arc::default(),
+            handover: Arc::default(),
             apps: Arc::default(),
         };
         let events = waker.wakes.clone();
@@ -268,6 +283,7 @@ impl Device {
             suspected: false,
             suspect_at: now,
             taking_over: None,
+            own: own::Own::new(),
             interval,
             poll_at: now,
             tell_at: now,
@@ -286,7 +302,8 @@ impl Device {
             _lock: lock,
         };
         device.machine = device.load_machine()?;
-        device.happen(Event::Restarted);
+        let restarted = device.own_failure().unwrap_or(Event::Restarted);
+        device.happen(restarted);
         device.take_up_order();
         Ok(device)
     }
@@ -308,6 +325,9 @@ impl Device {
     pub fn run(&mut self) -> bool {
         while !self.waker.stop.load(Ordering::Relaxed) {
             self.settle_pending();
+            if self.gives_way() {
+                break;
+            }
             self.supervise();
             self.show(); // before the network, which may take its time
             if self.is_urgent() && self.effect_at <= Instant::now() {
@@ -502,6 +522,9 @@ impl Device {
             !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
         if to_tell && self.hub.is_some() {
             until = until.min(self.tell_at);
+        }
+        if let Some(at) = self.own.at {
+            until = until.min(at);
         }
         if let Some(at) = self.next_launch {
             until = until.min(at);

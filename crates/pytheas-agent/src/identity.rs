@@ -1,10 +1,12 @@
 //! Who this device is to its hub: `identity.json`, mode 0600, for it holds the device's secrets.
 //!
 //! ```json
-//! {"format": 1, "hub": "https://hub.example", "device_id": "gw-1", "platform": "linux-x86_64",
+//! {"check": "6b86b273ff34fce1", "format": 1, "hub": "https://hub.example", "device_id": "gw-1", "platform": "linux-x86_64",
 //!  "claim": "<64 hex digits>", "tenant": "default", "token": "…"}
 //! ```
-//! Without `token` the device has asked to be accepted and waits.
+//! Without `token` the device has asked to be accepted and waits. `check` is that of
+//! [`pytheas_update::checked`]; the same lies in `identity.copy` once more, for a disk that decays.
+//! Whoever removes `identity.json` wants the device to forget who it is: then the copy is no use.
 
 use std::{
     fs, io,
@@ -66,6 +68,16 @@ pub enum IdentityError {
         /// What the parser says.
         source: serde_json::Error,
     },
+    /// Something in it is not as it was written, and its copy is no better.
+    #[error("`{}` is damaged: its check does not match", path.display())]
+    #[diagnostic(
+        code(pytheas::agent::identity_damaged),
+        help("restore it from a backup, or remove it and enrol the device again under another id")
+    )]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+    },
     /// Written by a newer agent.
     #[error("`{}` has format {format}; this agent reads format {FORMAT}", path.display())]
     #[diagnostic(help("run the newer agent that wrote it"))]
@@ -124,50 +136,88 @@ impl Identity {
         })
     }
 
-    /// The identity in the file `path`.
+    /// The identity in the file `path`, or in its copy when the file is damaged.
     ///
     /// # Errors
     /// [`IdentityError`].
     pub fn load(path: &Path) -> Result<Self, IdentityError> {
+        Self::read(path).or_else(|error| match error {
+            IdentityError::Missing { .. } | IdentityError::Format { .. } => Err(error),
+            damaged => Self::read(&copy_of(path)).map_err(|_| damaged),
+        })
+    }
+
+    /// As [`Self::load`], for whoever is the one to write it: what is damaged, and a copy that is
+    /// not the same, is written anew.
+    ///
+    /// # Errors
+    /// [`IdentityError`].
+    pub(crate) fn load_and_mend(path: &Path) -> Result<Self, IdentityError> {
+        let identity = Self::load(path)?;
+        let is_same = |path: &Path| Self::read(path).is_ok_and(|found| found == identity);
+        let (main, copy) = (is_same(path), is_same(&copy_of(path)));
+        if !main {
+            tracing::warn!("`{}` is repaired from its copy", path.display());
+        }
+        if !(main && copy)
+            && let Err(error) = identity.save(path)
+        {
+            tracing::warn!("{error}"); // a full disk: the next start does it
+        }
+        Ok(identity)
+    }
+
+    fn read(path: &Path) -> Result<Self, IdentityError> {
+        let path_buf = || path.to_owned();
         let bytes = match fs::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(IdentityError::Missing {
-                    path: path.to_owned(),
-                });
+                return Err(IdentityError::Missing { path: path_buf() });
             }
             other => other.map_err(|source| IdentityError::Io {
                 what: "read",
-                path: path.to_owned(),
+                path: path_buf(),
                 source,
             })?,
         };
+        if pytheas_update::checked::is_damaged(&bytes) {
+            return Err(IdentityError::Damaged { path: path_buf() });
+        }
         let identity: Self =
             serde_json::from_slice(&bytes).map_err(|source| IdentityError::Parse {
-                path: path.to_owned(),
+                path: path_buf(),
                 source,
             })?;
         if identity.format != FORMAT {
             return Err(IdentityError::Format {
-                path: path.to_owned(),
+                path: path_buf(),
                 format: identity.format,
             });
         }
         Ok(identity)
     }
 
-    /// Writes it to `path`, readable by the owner only.
+    /// Writes it to `path` and then to its copy, readable by the owner only.
     ///
     /// # Errors
     /// [`IdentityError::Io`].
     pub fn save(&self, path: &Path) -> Result<(), IdentityError> {
-        let mut bytes = serde_json::to_vec_pretty(self).expect("all keys are strings");
-        bytes.push(b'\n');
-        pytheas_durable::replace_private(path, &bytes).map_err(|source| IdentityError::Io {
-            what: "write",
-            path: path.to_owned(),
-            source,
-        })
+        let json = serde_json::to_vec_pretty(self).expect("all keys are strings");
+        let bytes = pytheas_update::checked::seal(json);
+        for path in [path, &copy_of(path)] {
+            pytheas_durable::replace_private(path, &bytes).map_err(|source| IdentityError::Io {
+                what: "write",
+                path: path.to_owned(),
+                source,
+            })?;
+            pytheas_durable::faults::point("agent:identity:written");
+        }
+        Ok(())
     }
+}
+
+/// `identity.copy` beside `identity.json`.
+fn copy_of(path: &Path) -> PathBuf {
+    path.with_extension("copy")
 }
 
 /// Without the secrets: it ends up in logs.
@@ -242,5 +292,59 @@ mod tests {
         insta::assert_snapshot!(shown(&path), @"this device is not enrolled: there is no `[STATE]/identity.json`");
         pytheas_durable::replace(&path, b"{").unwrap();
         insta::assert_snapshot!(shown(&path), @"`[STATE]/identity.json` does not parse");
+    }
+
+    #[test]
+    fn no_bit_may_change_and_the_copy_is_as_good() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.json");
+        let platform: Platform = "linux-x86_64".parse().unwrap();
+        let identity = Identity::new("http://hub".into(), None, platform, None).unwrap();
+        identity.save(&path).unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            pytheas_durable::replace_private(&path, &bytes).unwrap();
+            assert_eq!(Identity::load(&path).unwrap(), identity, "bit {at}");
+        }
+        assert_eq!(Identity::load_and_mend(&path).unwrap(), identity);
+        for file in [&path, &copy_of(&path)] {
+            assert_eq!(fs::read(file).unwrap(), good);
+            assert_eq!(
+                fs::metadata(file).unwrap().permissions().mode() & 0o777,
+                0o600
+            );
+        }
+        // Both: nothing of it is believed. Removed: forgotten.
+        for file in [&path, &copy_of(&path)] {
+            pytheas_durable::replace_private(file, &good[..good.len() - 9]).unwrap();
+        }
+        let error = Identity::load(&path).unwrap_err();
+        assert!(matches!(error, IdentityError::Damaged { .. }), "{error}");
+        identity.save(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        let error = Identity::load_and_mend(&path).unwrap_err();
+        assert!(matches!(error, IdentityError::Missing { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_bit_in_a_file_without_its_copy_is_no_other_identity() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("identity.json");
+        let platform: Platform = "linux-x86_64".parse().unwrap();
+        let identity = Identity::new("http://hub".into(), None, platform, None).unwrap();
+        identity.save(&path).unwrap();
+        fs::remove_file(copy_of(&path)).unwrap();
+        let good = fs::read(&path).unwrap();
+        for at in 0..good.len() * 8 {
+            let mut bytes = good.clone();
+            bytes[at / 8] ^= 1 << (at % 8);
+            pytheas_durable::replace_private(&path, &bytes).unwrap();
+            // In the name of the check: then there is none, and all else is right.
+            if let Ok(found) = Identity::load(&path) {
+                assert_eq!(found, identity, "bit {at}");
+            }
+        }
     }
 }

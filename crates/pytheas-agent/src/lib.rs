@@ -47,6 +47,7 @@ mod http;
 mod hub;
 mod identity;
 mod interrupt;
+mod launcher;
 mod local;
 mod memory;
 mod model;

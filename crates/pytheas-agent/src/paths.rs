@@ -12,7 +12,8 @@
 //! request.json    what an operator asked of a running agent
 //! offline.json    the last update from a file, and how it ended
 //! git/            clones and ledgers of followed git repositories
-//! tuf/            trusted metadata, kept by pytheas-repo
+//! identity.copy   the same once more (mode 0600)
+//! tuf/            trusted metadata, kept by pytheas-repo; tuf-copy/ a second copy
 //! downloads/      blobs, whole or begun; NEW-TREE/ contents of the release being fetched
 //! staging/ID/     a tree being put together
 //! slots/ID/       a whole, verified tree; ID.tree its document
@@ -21,6 +22,7 @@
 //! snapshot/       the data as it was before such an update; snapshot.part/ while it is made
 //! data.part/, data.failed/  data on its way in or out
 //! components/NAME/ the same, from slots/ on, for each further app of the device
+//! components/pytheas-agent/  newer agents: slots and `current`; launch.json, state.before: see `launcher`
 //! logs/app.log    what the app writes, rotated
 //! app.pid         the app's process, to find it again after a crash of the agent
 //! agent.lock      held by the running agent

@@ -90,32 +90,31 @@ impl Progress {
         }
     }
 
-    /// Reads the next files of the slots `needed`.
+    /// Reads the next files of the slots `needed`, each with the folder of its component; `dir` is
+    /// the device's.
     pub(crate) fn step(
         &mut self,
         dir: &StateDir,
-        needed: &[TreeId],
+        needed: &[(StateDir, TreeId)],
         interval: Duration,
         now_ms: i64,
     ) -> Step {
-        let next = self.tree.filter(|tree| needed.contains(tree)).or_else(|| {
+        let at_hand = needed.iter().find(|(_, tree)| self.tree == Some(*tree));
+        let next = at_hand.or_else(|| {
             self.done = 0;
-            needed
-                .iter()
-                .find(|tree| !self.slots.contains(tree))
-                .copied()
+            needed.iter().find(|(_, tree)| !self.slots.contains(tree))
         });
-        let Some(tree) = next else {
+        let Some((home, tree)) = next.map(|(home, tree)| (home, *tree)) else {
             let took = Duration::from_millis(u64::try_from(now_ms - self.began_ms).unwrap_or(0));
             *self = Self::begin(now_ms);
             self.save(dir);
             return Step::Done(interval.saturating_sub(took).max(SHORTEST_PAUSE));
         };
         self.tree = Some(tree);
-        let Some(document) = slots::document(dir, tree) else {
+        let Some(document) = slots::document(home, tree) else {
             return Step::Damaged(tree);
         };
-        let root = dir.slot(tree);
+        let root = home.slot(tree);
         let (before, mut bytes) = (self.done, 0);
         for (path, entry) in document.iter().skip(before).take(STEP_ENTRIES) {
             if !is_whole(&path.under(&root), entry) {
@@ -209,7 +208,7 @@ pub(crate) struct Repaired {
 pub(crate) fn repair(
     dir: &StateDir,
     of: &Installed,
-    others: &[TreeId],
+    others: &[(StateDir, TreeId)],
     platform: &Platform,
     fetch: &mut dyn Fetch,
 ) -> Result<Option<Repaired>, String> {
@@ -258,7 +257,7 @@ pub(crate) fn repair(
     pytheas_durable::remove_tree(&folder)
         .and_then(|()| pytheas_durable::create_dir_all(&folder))
         .map_err(|error| why(error.to_string()))?;
-    let missing = gather(dir, others, &damaged, &folder).map_err(|e| why(e.to_string()))?;
+    let missing = gather(others, &damaged, &folder).map_err(|e| why(e.to_string()))?;
     repaired.fetched = missing.len();
     if !missing.is_empty() {
         network.objects(&missing, &folder).map_err(why)?;
@@ -282,8 +281,7 @@ pub(crate) fn repair(
 
 /// Copies what is whole in another place on this device into `folder`; what is nowhere.
 fn gather(
-    dir: &StateDir,
-    others: &[TreeId],
+    others: &[(StateDir, TreeId)],
     damaged: &[(&RelPath, &Entry)],
     folder: &Path,
 ) -> io::Result<BTreeMap<Sha256, u64>> {
@@ -296,7 +294,7 @@ fn gather(
             missing.insert(*sha256, *size_bytes);
         }
     }
-    for other in others {
+    for (dir, other) in others {
         let Some(document) = slots::document(dir, *other) else {
             continue;
         };
@@ -457,7 +455,7 @@ mod tests {
         loop {
             // Each step as by an agent that was started for it.
             let mut progress = Progress::load(&dir, 1000);
-            match progress.step(&dir, &[tree], day, 1000) {
+            match progress.step(&dir, &[(dir.clone(), tree)], day, 1000) {
                 Step::Done(pause) => break assert_eq!(pause, day, "the next pass is a day away"),
                 Step::Whole(pause) => steps.push(pause),
                 Step::Damaged(_) => panic!("it is whole"),
@@ -475,9 +473,9 @@ mod tests {
         let path = dir.slot(tree).join("f150");
         pytheas_durable::replace(&path, b"rot").unwrap();
         let mut progress = Progress::load(&dir, 2000);
-        let mut last = progress.step(&dir, &[tree], day, 2000);
+        let mut last = progress.step(&dir, &[(dir.clone(), tree)], day, 2000);
         while matches!(last, Step::Whole(_)) {
-            last = progress.step(&dir, &[tree], day, 2000);
+            last = progress.step(&dir, &[(dir.clone(), tree)], day, 2000);
         }
         assert_eq!(last, Step::Damaged(tree));
     }

@@ -442,8 +442,8 @@ pub(crate) fn tidy(dir: &StateDir, needed: &[TreeId]) -> Result<(), SlotError> {
 
 /// Removes the files that an agent was writing when it was killed, as far as that goes.
 pub(crate) fn sweep(dir: &StateDir) {
-    let tuf = dir.root().join("tuf");
-    for folder in [dir.root(), &dir.slots(), &tuf] {
+    let (tuf, copy) = (dir.root().join("tuf"), dir.root().join("tuf-copy"));
+    for folder in [dir.root(), &dir.slots(), &tuf, &copy] {
         if let Err(error) = pytheas_durable::sweep(folder) {
             tracing::warn!("cannot clean up `{}`: {error}", folder.display());
         }

@@ -26,7 +26,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        mpsc::{Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -37,6 +37,7 @@ use pytheas_update::Failure;
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::app::die_with_the_agent;
 pub use self::confine::{Confinement, Guard};
 pub(crate) use self::hook::{HookRun, Stopped, end_left_over as end_hooks, run as run_hook};
 use self::worker::Worker;
@@ -44,6 +45,9 @@ use crate::paths::StateDir;
 
 /// How long the app may take to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long whoever ends the agent waits for an app: it is killed well before that.
+pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(20);
 
 /// What is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -243,7 +247,9 @@ impl Supervisor {
 
     /// Stops the app and waits until it is gone.
     pub fn stop(&self) {
-        self.stop_handle().stop_and_wait();
+        if let Some(stopped) = self.stop_handle().order_stop() {
+            let _thread_gone_means_app_gone = stopped.recv();
+        }
     }
 
     /// A handle that others may stop the app by.
@@ -281,16 +287,24 @@ pub struct StopHandle {
 impl StopHandle {
     /// Stops the app; it is not started again before the next [`Supervisor::launch`].
     pub fn stop(&self) {
-        let _supervisor_ended_already = self.orders.send(Order::Stop(channel().0));
-        raise(&self.wake);
+        let _answer = self.order_stop();
     }
 
-    /// As [`Self::stop`]; returns when the app is gone.
-    pub fn stop_and_wait(&self) {
+    /// As [`Self::stop`]; returns when the app is gone, or could not be ended in `most`.
+    pub fn stop_and_wait(&self, most: Duration) {
+        if let Some(stopped) = self.order_stop() {
+            let _thread_gone_means_app_gone = stopped.recv_timeout(most);
+        }
+    }
+
+    /// Where the app's end is told; nothing when its thread has ended, and the app with it.
+    fn order_stop(&self) -> Option<Receiver<()>> {
         let (done, stopped) = channel();
-        let _supervisor_ended_already = self.orders.send(Order::Stop(done));
+        // An order that nobody took comes back, and with it the other end of the answer: it must
+        // not be kept, or the answer is waited for for ever.
+        self.orders.send(Order::Stop(done)).ok()?;
         raise(&self.wake);
-        let _thread_gone_means_app_gone = stopped.recv();
+        Some(stopped)
     }
 }
 

@@ -17,6 +17,7 @@
 
 mod canonical;
 mod content;
+mod copies;
 mod delegations;
 mod keys;
 mod metadata;
@@ -44,6 +45,7 @@ pub(crate) use objects::fetch_objects;
 pub use refresh::Refreshed;
 
 use crate::fetch::Fetch;
+use copies::Folder;
 use metadata::Envelope;
 #[cfg(feature = "store")]
 pub(crate) use metadata::ROOT_MAX;
@@ -89,7 +91,7 @@ impl Default for Limits {
 
 /// A repository as a device sees it.
 pub struct Client<'f> {
-    metadata_dir: PathBuf,
+    metadata_dir: Folder,
     downloads_dir: PathBuf,
     fetch: &'f mut dyn Fetch,
     limits: Limits,
@@ -100,9 +102,7 @@ pub struct Client<'f> {
 
 /// Whether `state_dir` has a trusted root already.
 pub fn is_initialised(state_dir: &Path) -> bool {
-    trusted::metadata_dir(state_dir)
-        .join(trusted::ROOT)
-        .exists()
+    Folder::of(state_dir).file(trusted::ROOT).exists()
 }
 
 /// Makes `state_dir` trust the root metadata `root`, which came with the device or by hand.
@@ -114,7 +114,7 @@ pub fn is_initialised(state_dir: &Path) -> bool {
 /// [`MetadataError`] when the root is another one than `expected`, does not parse, is not signed
 /// by its own keys, or when the device trusts another repository already.
 pub fn init(state_dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<(), MetadataError> {
-    init_at(&trusted::metadata_dir(state_dir), root, expected)
+    init_in(&Folder::of(state_dir), root, expected)
 }
 
 /// As [`init`], the folder for trusted metadata itself given.
@@ -122,6 +122,10 @@ pub fn init(state_dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<
 /// # Errors
 /// As [`init`].
 pub fn init_at(dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<(), MetadataError> {
+    init_in(&Folder::single(dir), root, expected)
+}
+
+fn init_in(dir: &Folder, root: &[u8], expected: Option<&Sha256>) -> Result<(), MetadataError> {
     let file = crate::layout::ROOT;
     let found = Sha256::of(root);
     if let Some(expected) = expected
@@ -135,23 +139,20 @@ pub fn init_at(dir: &Path, root: &[u8], expected: Option<&Sha256>) -> Result<(),
     let envelope = Envelope::read(file, root)?;
     let given: Root = envelope.open()?;
     envelope.judge(Root::NAME, given.keys(Root::NAME))?;
-    pytheas_durable::create_dir_all(dir).map_err(MetadataError::write(dir))?;
-    let path = dir.join(trusted::ROOT);
-    match std::fs::read(&path) {
-        Ok(_) => {
+    dir.create()?;
+    match Stored::require(dir) {
+        Ok(stored) => {
             // The stored root may be a later version of the one given: then nothing is to do.
-            let stored = Stored::require(&path)?;
             let (old, new) = (stored.signed.keys(Root::NAME), given.keys(Root::NAME));
             let is_later = stored.signed.version() >= given.version();
             if stored.bytes == root || (is_later && old.same_as(&new)) {
                 return Ok(());
             }
+            let path = dir.file(trusted::ROOT);
             Err(MetadataError::OtherRoot { path })
         }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            pytheas_durable::replace(&path, root).map_err(MetadataError::write(&path))
-        }
-        Err(source) => Err(MetadataError::Read { path, source }),
+        Err(MetadataError::NotInitialised { .. }) => dir.keep(trusted::ROOT, root),
+        Err(error) => Err(error),
     }
 }
 
@@ -174,11 +175,8 @@ impl<'f> Client<'f> {
         fetch: &'f mut dyn Fetch,
         limits: Limits,
     ) -> Result<Self, MetadataError> {
-        let (metadata, downloads) = (
-            trusted::metadata_dir(state_dir),
-            state_dir.join("downloads"),
-        );
-        Self::open_at(&metadata, &downloads, fetch, limits)
+        let downloads = state_dir.join("downloads");
+        Self::open_in(Folder::of(state_dir), &downloads, fetch, limits)
     }
 
     /// As [`Self::open_with`], both folders given.
@@ -191,9 +189,18 @@ impl<'f> Client<'f> {
         fetch: &'f mut dyn Fetch,
         limits: Limits,
     ) -> Result<Self, MetadataError> {
+        Self::open_in(Folder::single(metadata_dir), downloads_dir, fetch, limits)
+    }
+
+    fn open_in(
+        metadata_dir: Folder,
+        downloads_dir: &Path,
+        fetch: &'f mut dyn Fetch,
+        limits: Limits,
+    ) -> Result<Self, MetadataError> {
         Ok(Self {
-            trusted: Trusted::load(metadata_dir)?,
-            metadata_dir: metadata_dir.to_owned(),
+            trusted: Trusted::load(&metadata_dir)?,
+            metadata_dir,
             downloads_dir: downloads_dir.to_owned(),
             fetch,
             limits,

@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Installed, Job, Machine, State};
 
+/// The agent's own name: releases called so are the agent itself, never a device's first app.
+pub const AGENT: &str = "pytheas-agent";
+
 /// A component beside the first one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Component {
@@ -49,7 +52,8 @@ impl Machine {
     /// Name of the first component: the one installed first, or, on a fresh device, the first of
     /// what is being installed.
     pub fn first_name(&self) -> Option<&Name> {
-        let coming = || self.update.job().map(|job| &job.to);
+        let is_app = |to: &&Installed| to.release.name.as_str() != AGENT;
+        let coming = || self.update.job().and_then(|job| job.goals().find(is_app));
         self.current
             .as_ref()
             .or_else(coming)
@@ -116,13 +120,29 @@ impl Machine {
         names.into_iter().filter_map(previous).collect()
     }
 
+    /// What [`Event::Lost`] of the component `name` leads to; nothing when there is no way back
+    /// for it.
+    ///
+    /// [`Event::Lost`]: crate::Event::Lost
+    pub fn way_back_of(&self, name: &Name) -> Vec<&Installed> {
+        let first = self.current.as_ref().map(|current| &current.release.name);
+        let previous = match first == Some(name) {
+            true => self.previous.as_ref(),
+            false => self.components.get(name).and_then(|c| c.previous.as_ref()),
+        };
+        match previous {
+            Some(_) if self.together.contains(name) => self.way_back(),
+            alone => alone.into_iter().collect(),
+        }
+    }
+
     /// Notes what is committed for its component, and returns what was before.
     pub(crate) fn set_current(&mut self, to: Installed) -> Option<Installed> {
         let name = to.release.name.clone();
-        let first = self
-            .current
-            .as_ref()
-            .is_none_or(|current| current.release.name == name);
+        let first = match &self.current {
+            Some(current) => current.release.name == name,
+            None => name.as_str() != AGENT,
+        };
         if first {
             return self.current.replace(to);
         }

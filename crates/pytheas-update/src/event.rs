@@ -2,7 +2,7 @@
 //!
 //! An event about an update of several components names it by the tree of the first.
 
-use pytheas_release::TreeId;
+use pytheas_release::{Name, TreeId};
 use serde::{Deserialize, Serialize};
 
 use crate::{ActionId, Failure, Found, Job, Offer, Report};
@@ -28,6 +28,12 @@ pub enum Event {
     },
     /// An operator at the device wants the previous release back.
     RollbackWanted,
+    /// The committed release of a component is lost, for good: the one before takes over, and with
+    /// it what the last update moved together with this one.
+    Lost {
+        /// The component.
+        name: Name,
+    },
     /// What was offered is genuine and fits.
     Checked {
         /// What was offered.

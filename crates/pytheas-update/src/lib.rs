@@ -34,6 +34,7 @@
 //! ```
 
 mod action;
+pub mod checked;
 mod components;
 mod event;
 mod machine;
@@ -42,7 +43,7 @@ mod state;
 mod stored;
 
 pub use action::{ActionId, ParseActionIdError};
-pub use components::Component;
+pub use components::{AGENT, Component};
 pub use event::{Effect, Event};
 pub use machine::Machine;
 pub use report::{Failure, Outcome, Reason, Refusal, Report};

@@ -115,7 +115,8 @@ impl Machine {
             }
             (state, E::Wanted { action, offer }) => self.wanted(state, action, offer),
             (state, E::CancelWanted { action }) => self.cancel(state, action),
-            (S::Idle, E::RollbackWanted) => self.back(),
+            (S::Idle, E::RollbackWanted) => self.back_to(self.way_back()),
+            (S::Idle, E::Lost { name }) => self.back_to(self.way_back_of(&name)),
 
             (S::Checking { action, offer }, E::Checked { offer: of, found }) if of == offer => {
                 self.checked(action, found)
@@ -323,9 +324,9 @@ impl Machine {
         }
     }
 
-    fn back(&self) -> State {
+    fn back_to(&self, way: Vec<&Installed>) -> State {
         let from = |to: &Installed| self.installed_as(&to.release.name).cloned();
-        let mut parts = self.way_back().into_iter().map(|to| Part {
+        let mut parts = way.into_iter().map(|to| Part {
             target: None,
             from: from(to),
             to: to.clone(),

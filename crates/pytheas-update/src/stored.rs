@@ -8,23 +8,16 @@
 //!             "from": {…}, "to": {…}, "attempt": 0}},
 //!  "outbox": [{"action": "6", "outcome": "succeeded", "message": "…"}], "refused": []}
 //! ```
-//! `check` is the beginning of the SHA-256 of all that follows its line: one bit that decays on the
-//! disk would else be believed, and lead to a tree that does not exist. A file without it is taken
-//! as it is. An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
+//! `check` is that of [`checked`]: a bit that decays on the disk would else be believed, and lead to
+//! a tree that does not exist. An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
 //! file alone; fields added within format 1 have defaults.
 
-use pytheas_release::Sha256;
 use serde::{Deserialize, Serialize};
 
-use crate::{Machine, State};
+use crate::{Machine, State, checked};
 
 /// What every agent reads.
 const FORMAT: u32 = 1;
-/// What stands before and after the check.
-const BEFORE_CHECK: &[u8] = b"{\n  \"check\": \"";
-const AFTER_CHECK: &[u8] = b"\",\n";
-/// Bytes of the hash that the check is.
-const CHECK_LEN: usize = 8;
 /// With several components, several releases in one update, or data set aside: an agent that knows
 /// none of that must not take the state up.
 const FORMAT_TOGETHER: u32 = 2;
@@ -93,10 +86,7 @@ impl Machine {
             format: self.format(),
             machine: self,
         };
-        let mut bytes = serde_json::to_vec_pretty(&written).expect("all keys are strings");
-        bytes.push(b'\n');
-        let rest = &bytes[b"{\n".len()..];
-        [BEFORE_CHECK, check(rest).as_bytes(), AFTER_CHECK, rest].concat()
+        checked::seal(serde_json::to_vec_pretty(&written).expect("all keys are strings"))
     }
 
     /// The machine in `bytes`.
@@ -105,9 +95,7 @@ impl Machine {
     /// [`StoredStateError`] when it does not parse or has another format; never a fresh machine.
     pub fn parse(bytes: &[u8]) -> Result<Self, StoredStateError> {
         // Before the format is asked for: that, too, may have decayed.
-        if let Some((said, rest)) = split_check(bytes)
-            && said != check(rest).as_bytes()
-        {
+        if checked::is_damaged(bytes) {
             return Err(StoredStateError::Damaged);
         }
         let envelope: Envelope = serde_json::from_slice(bytes).map_err(StoredStateError::Parse)?;
@@ -116,20 +104,6 @@ impl Machine {
         }
         serde_json::from_slice(bytes).map_err(StoredStateError::Parse)
     }
-}
-
-fn check(rest: &[u8]) -> String {
-    let mut hash = Sha256::of(rest).to_string();
-    hash.truncate(2 * CHECK_LEN);
-    hash
-}
-
-/// The check and what it is of.
-fn split_check(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (said, rest) = bytes
-        .strip_prefix(BEFORE_CHECK)?
-        .split_at_checked(2 * CHECK_LEN)?;
-    Some((said, rest.strip_prefix(AFTER_CHECK)?))
 }
 
 #[cfg(test)]

@@ -216,6 +216,12 @@ fn events() -> BTreeMap<&'static str, Event> {
             },
         ),
         ("rollback-wanted", Event::RollbackWanted),
+        (
+            "lost",
+            Event::Lost {
+                name: installed("1.0.0").release.name,
+            },
+        ),
         ("checked", checked("1.1.0")),
         (
             "checked-same-as-current",
@@ -372,7 +378,10 @@ fn a_doubled_event_changes_nothing_more() {
         for (event, value) in events() {
             // A restart is never a double: each one is a start that nobody saw end. A second
             // damage is news as well: what was fetched anew is damaged again.
-            if matches!(value, Event::Restarted | Event::RollbackWanted) {
+            if matches!(
+                value,
+                Event::Restarted | Event::RollbackWanted | Event::Lost { .. }
+            ) {
                 continue;
             }
             let once = machine.clone().step(value.clone());

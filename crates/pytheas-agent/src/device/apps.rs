@@ -88,6 +88,14 @@ impl Device {
             .ok_or_else(|| io::Error::other("the supervisor was not kept"))
     }
 
+    /// A component's app, if it was ever started here.
+    pub(super) fn running_app(&mut self, name: &Name) -> Option<&mut App> {
+        match self.machine.first_name() == Some(name) {
+            true => Some(&mut self.first),
+            false => self.others.get_mut(name),
+        }
+    }
+
     fn apps(&mut self) -> impl Iterator<Item = &mut App> {
         std::iter::once(&mut self.first).chain(self.others.values_mut())
     }
@@ -148,19 +156,19 @@ impl Device {
             .map(|job| job.names().cloned().collect())
             .unwrap_or_default();
         let running: Vec<Installed> = self.machine.running().into_iter().cloned().collect();
-        for installed in running {
+        for installed in running.iter().filter(|i| !super::own::is_agent(i)) {
             if !moved.contains(&installed.release.name) {
-                self.keep_running(&installed, None);
+                self.keep_running(installed, None);
                 continue;
             }
             if untouched || judged {
                 continue;
             }
             if trial.is_none() || self.proved.contains(&installed.tree) {
-                self.keep_running(&installed, None);
+                self.keep_running(installed, None);
                 continue;
             }
-            self.keep_running(&installed, trial);
+            self.keep_running(installed, trial);
             break; // those after it wait until it works
         }
     }
@@ -253,14 +261,7 @@ impl Device {
                     return;
                 };
                 self.proved.insert(tree);
-                if job.goals().all(|goal| self.proved.contains(&goal.tree)) {
-                    let to = job.to.tree;
-                    let verdict = match self.fallen_since(&job) {
-                        None => Event::Healthy { to },
-                        Some(because) => Event::NotReady { to, because },
-                    };
-                    self.happen(verdict);
-                }
+                self.judge(&job);
             }
             AppEvent::Died {
                 tree,
@@ -288,12 +289,26 @@ impl Device {
         }
     }
 
+    /// The update on trial works when all of it has proved that.
+    pub(super) fn judge(&mut self, job: &Job) {
+        if !job.goals().all(|goal| self.proved.contains(&goal.tree)) {
+            return;
+        }
+        let to = job.to.tree;
+        let verdict = match self.fallen_since(job) {
+            None => Event::Healthy { to },
+            Some(because) => Event::NotReady { to, because },
+        };
+        self.happen(verdict);
+    }
+
     /// A release of `job` that proved itself and ended while those after it did.
     fn fallen_since(&mut self, job: &Job) -> Option<Failure> {
         if job.also.is_empty() {
             return None; // nobody came after it
         }
-        let fallen = job.goals().find(|goal| {
+        let mut apps = job.goals().filter(|goal| !super::own::is_agent(goal));
+        let fallen = apps.find(|goal| {
             self.app_of(goal.tree)
                 .is_none_or(|app| app.supervisor.status().pid.is_none())
         })?;

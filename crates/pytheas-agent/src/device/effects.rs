@@ -145,7 +145,13 @@ impl Device {
         });
         let offer = offer.clone();
         match checked {
-            Ok(found) => Ok(Event::Checked { offer, found }),
+            Ok(found) => {
+                let of_agent = found.iter().any(|found| super::own::is_agent(&found.to));
+                match self.cannot_update_agent().filter(|_| of_agent) {
+                    Some(because) => Ok(Event::CheckFailed { offer, because }),
+                    None => Ok(Event::Checked { offer, found }),
+                }
+            }
             Err(Trouble::Failed(because)) => Ok(Event::CheckFailed { offer, because }),
             Err(Trouble::Later(why)) => Err(why),
         }

@@ -28,6 +28,7 @@ use crate::paths::StateDir;
 /// Variables of the agent that are not the app's business.
 const NOT_FOR_THE_APP: &[&str] = &[
     "PYTHEAS_FAULT",
+    crate::launcher::TREE_ENV,
     "PYTHEAS_ENROLMENT_KEY",
     "PYTHEAS_TOKEN",
     "PYTHEAS_TARGET_TOKEN",
@@ -249,7 +250,7 @@ fn name_of(signal: Signal) -> &'static str {
     unsafe_code,
     reason = "PR_SET_PDEATHSIG can only be set by the child itself, before exec"
 )]
-fn die_with_the_agent(command: &mut Command) {
+pub(crate) fn die_with_the_agent(command: &mut Command) {
     let agent = rustix::process::getpid();
     // SAFETY: between fork and exec only async-signal-safe work is allowed. The closure makes two
     // system calls (prctl, getppid) and builds an `io::Error` without allocating; it touches no

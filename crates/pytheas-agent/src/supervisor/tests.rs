@@ -466,3 +466,17 @@ fn slots_need_no_write_permission_to_run() {
     fs::set_permissions(path, fs::Permissions::from_mode(0o555)).unwrap();
     assert_eq!(bench.event(), AppEvent::Healthy { tree });
 }
+
+#[test]
+fn an_app_whose_supervisor_has_ended_is_not_waited_for() {
+    let mut bench = Bench::new();
+    let handle = bench.supervisor().stop_handle();
+    bench.supervisor = None;
+    let (done, ended) = channel();
+    std::thread::spawn(move || {
+        handle.stop();
+        handle.stop_and_wait(Duration::from_secs(3600));
+        let _test_gave_up = done.send(());
+    });
+    assert_eq!(ended.recv_timeout(PATIENCE), Ok(()));
+}

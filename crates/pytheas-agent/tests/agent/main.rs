@@ -19,6 +19,7 @@ mod migrations;
 mod network;
 mod offered;
 mod offline;
+mod own;
 mod power_cuts;
 mod python_tuf;
 mod refusals;

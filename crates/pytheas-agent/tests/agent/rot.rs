@@ -224,3 +224,68 @@ fn a_device_without_a_hub_is_mended_by_the_file_it_came_from() {
     let verified = device.output("verify", &[]);
     assert!(verified.status.success(), "{verified:?}");
 }
+
+#[test]
+fn every_component_is_read_and_repaired_and_each_falls_back_on_its_own() {
+    let world = World::new();
+    let (mut device, ..) = device(&world, crate::support::STAYS);
+    let broker = |version: &str| world.publish(&App::good(version).named("broker"));
+    let (old, new) = (broker("1.0.0"), broker("1.1.0"));
+    for release in [&old, &new] {
+        let action = world.hub.offer(&release.target);
+        assert_eq!(world.hub.closed(&action), Ok(()));
+    }
+    // What moved last is another component.
+    let action = world.hub.offer(&world.publish(&App::good("1.2.0")).target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.is_idle();
+    let beside = device.component("broker");
+    beside.runs("1.1.0");
+    for (tree, file) in [(new.tree, "lib/shared-3"), (old.tree, "lib/version")] {
+        rot(&slot(&beside, tree).join(file));
+        until(&format!("`{file}` is whole again"), || {
+            is_whole(&beside, tree).then_some(())
+        });
+    }
+    let told = until("it is told", || {
+        Some(told(&device, "repaired")).filter(|told| told.len() >= 2)
+    });
+    assert!(
+        told.iter()
+            .all(|told| told["to"].as_str().unwrap().starts_with("broker@")),
+        "{told:?}"
+    );
+
+    device.kill();
+    pytheas_durable::remove_tree(&slot(&beside, new.tree)).unwrap();
+    world.hub.talk().away = true;
+    device.start();
+    let beside = device.component("broker");
+    beside.runs("1.0.0");
+    assert_eq!(beside.current(), Some(old.tree));
+    device.runs("1.2.0");
+}
+
+#[test]
+fn who_a_device_is_and_what_it_trusts_survive_a_rotten_file() {
+    let world = World::new();
+    let (mut device, ..) = device(&world, crate::support::STAYS);
+    device.kill();
+    for file in [
+        "identity.json",
+        "tuf/root.json",
+        "tuf/timestamp.json",
+        "tuf/snapshot.json",
+    ] {
+        rot(&device.state.join(file));
+    }
+    device.start();
+    let action = world.hub.offer(&world.publish(&App::good("1.2.0")).target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.runs("1.2.0");
+    let identity = fs::read(device.state.join("identity.json")).unwrap();
+    assert_eq!(
+        identity,
+        fs::read(device.state.join("identity.copy")).unwrap()
+    );
+}

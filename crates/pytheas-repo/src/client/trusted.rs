@@ -1,19 +1,18 @@
 //! Trusted metadata on disk: loaded whole, replaced durably, never silently ignored.
 //!
-//! Metadata of delegated roles is only a cache here: the snapshot says which version of it counts,
-//! so what is missing or damaged is fetched again.
+//! Targets metadata, also of delegated roles, is only a cache here: the snapshot says which version
+//! of it counts, so what is missing or damaged is fetched again. For the rest there are [`copies`].
+//!
+//! [`copies`]: super::copies
 
-use std::{
-    collections::HashMap,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::HashMap, path::Path};
 
 use jiff::Timestamp as Time;
-use pytheas_durable::{faults, replace, sync_dir};
+use pytheas_durable::faults;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    copies::Folder,
     keys::Keys,
     metadata::{Envelope, MetadataError},
     schema::{Role, Root, Snapshot, Targets, Timestamp},
@@ -52,22 +51,7 @@ struct Forget {
     files: Vec<String>,
 }
 
-/// Where a device keeps its trusted metadata.
-pub(super) fn metadata_dir(state_dir: &Path) -> PathBuf {
-    state_dir.join("tuf")
-}
-
-/// The bytes of a stored file, if it is there.
-fn read(path: &Path) -> Result<Option<Vec<u8>>, MetadataError> {
-    match fs::read(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        other => other.map(Some).map_err(|source| MetadataError::Read {
-            path: path.to_owned(),
-            source,
-        }),
-    }
-}
-
+/// Why metadata on the disk is not what was stored.
 fn damaged(path: &Path, error: &MetadataError) -> MetadataError {
     let why = match error {
         MetadataError::Parse { source, .. } => format!("it does not parse: {source}"),
@@ -83,53 +67,63 @@ fn damaged(path: &Path, error: &MetadataError) -> MetadataError {
 }
 
 impl Stored<Root> {
-    /// The root metadata in the file `path`, which must be there and signed by its own keys.
-    pub(super) fn require(path: &Path) -> Result<Self, MetadataError> {
-        let Some(bytes) = read(path)? else {
-            return Err(MetadataError::NotInitialised {
-                dir: path.parent().unwrap_or(path).to_owned(),
+    /// The root metadata in `folder`, which must be there and signed by its own keys.
+    pub(super) fn require(folder: &Folder) -> Result<Self, MetadataError> {
+        let judge = |bytes: &[u8]| {
+            let judged = Envelope::read(layout::ROOT, bytes).and_then(|envelope| {
+                let signed: Root = envelope.open()?;
+                envelope.judge(Root::NAME, signed.keys(Root::NAME))?;
+                Ok(signed)
             });
+            judged.map_err(|error| damaged(&folder.file(ROOT), &error))
         };
-        let judged = Envelope::read(layout::ROOT, &bytes).and_then(|envelope| {
-            let signed: Root = envelope.open()?;
-            envelope.judge(Root::NAME, signed.keys(Root::NAME))?;
-            Ok(signed)
-        });
-        match judged {
-            Ok(signed) => Ok(Self { bytes, signed }),
-            Err(error) => Err(damaged(path, &error)),
+        match folder.read(ROOT, judge, Root::version)? {
+            Some((bytes, signed)) => Ok(Self { bytes, signed }),
+            None => Err(MetadataError::NotInitialised {
+                dir: folder.main().to_owned(),
+            }),
         }
     }
 }
 
 impl<T: Role> Stored<T> {
-    /// The metadata in the file `path`, if the file is there. Keys that were replaced are dealt
+    /// The metadata in the file `name`, if the file is there. Keys that were replaced are dealt
     /// with by [`Forget`], so a wrong signature means that the file was changed.
-    fn load(path: &Path, keys: Keys<'_>) -> Result<Option<Self>, MetadataError> {
-        let Some(bytes) = read(path)? else {
-            return Ok(None);
+    fn load(folder: &Folder, name: &str, keys: Keys<'_>) -> Result<Option<Self>, MetadataError> {
+        let judge = |bytes: &[u8]| {
+            let judged = Envelope::read("", bytes).and_then(|envelope| {
+                envelope.judge(T::NAME, keys)?;
+                envelope.open::<T>()
+            });
+            judged.map_err(|error| damaged(&folder.file(name), &error))
         };
-        let judged = Envelope::read("", &bytes).and_then(|envelope| {
-            envelope.judge(T::NAME, keys)?;
-            envelope.open()
-        });
-        match judged {
-            Ok(signed) => Ok(Some(Self { bytes, signed })),
-            Err(error) => Err(damaged(path, &error)),
-        }
+        let found = folder.read(name, judge, T::version)?;
+        Ok(found.map(|(bytes, signed)| Self { bytes, signed }))
+    }
+
+    /// As [`Self::load`], of what is only a cache: what is damaged is fetched again.
+    fn cached(folder: &Folder, name: &str, keys: Keys<'_>) -> Option<Self> {
+        let folder = Folder::single(folder.main());
+        Self::load(&folder, name, keys).unwrap_or_else(|error| {
+            tracing::debug!(
+                "`{}` is fetched again: {error}",
+                folder.file(name).display()
+            );
+            None
+        })
     }
 }
 
 impl Trusted {
     /// What is in `dir`.
-    pub(super) fn load(dir: &Path) -> Result<Self, MetadataError> {
-        let root = Stored::require(&dir.join(ROOT))?;
+    pub(super) fn load(dir: &Folder) -> Result<Self, MetadataError> {
+        let root = Stored::require(dir)?;
         finish_forgetting(dir, root.signed.version())?;
         let keys = |role| root.signed.keys(role);
         Ok(Self {
-            timestamp: Stored::load(&dir.join(TIMESTAMP), keys(Timestamp::NAME))?,
-            snapshot: Stored::load(&dir.join(SNAPSHOT), keys(Snapshot::NAME))?,
-            targets: Stored::load(&dir.join(TARGETS), keys(Targets::NAME))?,
+            timestamp: Stored::load(dir, TIMESTAMP, keys(Timestamp::NAME))?,
+            snapshot: Stored::load(dir, SNAPSHOT, keys(Snapshot::NAME))?,
+            targets: Stored::cached(dir, TARGETS, keys(Targets::NAME)),
             delegated: HashMap::new(),
             root,
         })
@@ -146,7 +140,7 @@ impl Trusted {
     /// two roots cannot make us forget that keys were replaced.
     pub(super) fn keep_root(
         &mut self,
-        dir: &Path,
+        dir: &Folder,
         root: Stored<Root>,
     ) -> Result<(), MetadataError> {
         let (old, new) = (&self.root.signed, &root.signed);
@@ -165,13 +159,11 @@ impl Trusted {
                 root_version: version,
                 files,
             };
-            let path = dir.join(FORGET);
             let json = serde_json::to_vec(&forget).expect("numbers and texts");
-            replace(&path, &json).map_err(MetadataError::write(&path))?;
+            dir.keep(FORGET, &json)?;
         }
         faults::point("tuf-root:before");
-        let path = dir.join(ROOT);
-        replace(&path, &root.bytes).map_err(MetadataError::write(&path))?;
+        dir.keep(ROOT, &root.bytes)?;
         faults::point("tuf-root:after");
         for file in finish_forgetting(dir, version)? {
             match file.as_str() {
@@ -186,26 +178,32 @@ impl Trusted {
 
     pub(super) fn keep_timestamp(
         &mut self,
-        dir: &Path,
+        dir: &Folder,
         metadata: Stored<Timestamp>,
     ) -> Result<(), MetadataError> {
-        keep(&dir.join(TIMESTAMP), metadata, &mut self.timestamp)
+        dir.keep(TIMESTAMP, &metadata.bytes)?;
+        self.timestamp = Some(metadata);
+        Ok(())
     }
 
     pub(super) fn keep_snapshot(
         &mut self,
-        dir: &Path,
+        dir: &Folder,
         metadata: Stored<Snapshot>,
     ) -> Result<(), MetadataError> {
-        keep(&dir.join(SNAPSHOT), metadata, &mut self.snapshot)
+        dir.keep(SNAPSHOT, &metadata.bytes)?;
+        self.snapshot = Some(metadata);
+        Ok(())
     }
 
     pub(super) fn keep_targets(
         &mut self,
-        dir: &Path,
+        dir: &Folder,
         metadata: Stored<Targets>,
     ) -> Result<(), MetadataError> {
-        keep(&dir.join(TARGETS), metadata, &mut self.targets)
+        Folder::single(dir.main()).keep(TARGETS, &metadata.bytes)?;
+        self.targets = Some(metadata);
+        Ok(())
     }
 
     /// The top-level targets metadata, or that of a delegated role.
@@ -219,74 +217,44 @@ impl Trusted {
 
     /// The stored metadata of the delegated role `role`, if it is signed as its delegator says.
     pub(super) fn load_delegated(
-        dir: &Path,
+        dir: &Folder,
         role: &str,
         keys: Keys<'_>,
     ) -> Option<Stored<Targets>> {
-        let path = dir.join(layout::role_file(role));
-        match Stored::load(&path, keys) {
-            Ok(stored) => stored,
-            Err(error) => {
-                tracing::debug!("`{}` is fetched again: {error}", path.display());
-                None
-            }
-        }
+        Stored::cached(dir, &layout::role_file(role), keys)
     }
 
     pub(super) fn keep_delegated(
         &mut self,
-        dir: &Path,
+        dir: &Folder,
         role: &str,
         metadata: Stored<Targets>,
     ) -> Result<(), MetadataError> {
-        let path = dir.join(layout::role_file(role));
-        replace(&path, &metadata.bytes).map_err(MetadataError::write(&path))?;
+        Folder::single(dir.main()).keep(&layout::role_file(role), &metadata.bytes)?;
         self.delegated.insert(role.to_owned(), metadata);
         Ok(())
     }
 }
 
-fn keep<T>(
-    path: &Path,
-    metadata: Stored<T>,
-    place: &mut Option<Stored<T>>,
-) -> Result<(), MetadataError> {
-    replace(path, &metadata.bytes).map_err(MetadataError::write(path))?;
-    *place = Some(metadata);
-    Ok(())
-}
-
 /// Forgets what [`FORGET`] names, if the root it belongs to is in place. What was forgotten.
-fn finish_forgetting(dir: &Path, root_version: u64) -> Result<Vec<String>, MetadataError> {
-    let path = dir.join(FORGET);
-    let Some(bytes) = read(&path)? else {
+fn finish_forgetting(dir: &Folder, root_version: u64) -> Result<Vec<String>, MetadataError> {
+    let judge = |bytes: &[u8]| {
+        serde_json::from_slice::<Forget>(bytes).map_err(|error| MetadataError::Damaged {
+            path: dir.file(FORGET),
+            why: format!("it does not parse: {error}"),
+        })
+    };
+    let Some((_, forget)) = dir.read(FORGET, judge, |forget| forget.root_version)? else {
         return Ok(Vec::new());
     };
-    let forget: Forget =
-        serde_json::from_slice(&bytes).map_err(|error| MetadataError::Damaged {
-            path: path.clone(),
-            why: format!("it does not parse: {error}"),
-        })?;
     let due = root_version >= forget.root_version;
     if due {
-        for file in [TIMESTAMP, SNAPSHOT, TARGETS] {
-            if forget.files.iter().any(|name| name == file) {
-                remove(&dir.join(file))?;
-            }
-        }
-        sync_dir(dir).map_err(MetadataError::write(dir))?;
-        faults::point("tuf-forget:removed");
+        let names: Vec<&str> = [TIMESTAMP, SNAPSHOT, TARGETS]
+            .into_iter()
+            .filter(|file| forget.files.iter().any(|name| name == file))
+            .collect();
+        dir.remove(&names)?;
     }
-    remove(&path)?;
+    dir.remove(&[FORGET])?;
     Ok(if due { forget.files } else { Vec::new() })
-}
-
-fn remove(path: &Path) -> Result<(), MetadataError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(MetadataError::Write {
-            path: path.to_owned(),
-            source: error,
-        }),
-        _ => Ok(()),
-    }
 }

@@ -409,9 +409,9 @@ fn an_unknown_release_is_named_with_the_ones_there_are() {
 }
 
 #[test]
-fn torn_trusted_metadata_is_an_error_and_never_none() {
+fn torn_trusted_metadata_is_repaired_from_its_copy_or_an_error_and_never_none() {
     let (world, device) = knowing();
-    let tuf = device.state.join("tuf");
+    let (tuf, copies) = (device.state.join("tuf"), device.state.join("tuf-copy"));
     for (file, damage) in [
         (
             "timestamp.json",
@@ -434,20 +434,66 @@ fn torn_trusted_metadata_is_an_error_and_never_none() {
         }),
         ("forget", &|_| b"{".to_vec()),
     ] {
-        let path = tuf.join(file);
+        let (path, copy) = (tuf.join(file), copies.join(file));
         let good = fs::read(&path).ok();
-        fs::write(&path, damage(good.as_deref().unwrap_or_default())).unwrap();
+        let bad = damage(good.as_deref().unwrap_or_default());
+        if let Some(good) = &good {
+            // One of the two, without a repository: all that is needed is on the device.
+            for (rotten, whole) in [(&path, &copy), (&copy, &path)] {
+                fs::write(rotten, &bad).unwrap();
+                Client::open(&device.state, &mut FolderFetch(world.path("nowhere"))).unwrap();
+                if file != "targets.json" {
+                    assert_eq!(fs::read(rotten).unwrap(), *good, "{file}");
+                    assert_eq!(fs::read(whole).unwrap(), *good, "{file}");
+                }
+            }
+        }
+        fs::write(&path, &bad).unwrap();
+        fs::write(&copy, &bad).unwrap();
+        if file == "targets.json" {
+            device.refresh(now()).unwrap(); // only a cache
+            assert_eq!(fs::read(&path).ok(), good);
+            continue;
+        }
         let error = device.refresh(now()).unwrap_err();
         assert!(
             matches!(&error, MetadataError::Damaged { path: named, .. } if *named == path),
             "{file}: {error}"
         );
-        match good {
-            Some(good) => fs::write(&path, good).unwrap(),
-            None => fs::remove_file(&path).unwrap(),
+        for path in [&path, &copy] {
+            match &good {
+                Some(good) => fs::write(path, good).unwrap(),
+                None => fs::remove_file(path).unwrap(),
+            }
         }
         device.refresh(now()).unwrap();
     }
+    // What a power cut between the two left: the newer one counts, whichever it is.
+    let newer = fs::read(tuf.join("timestamp.json")).unwrap();
+    world.publish("1.2.0", &[]).unwrap();
+    for (ahead, behind) in [(&tuf, &copies), (&copies, &tuf)] {
+        device.refresh(now()).unwrap();
+        let newest = fs::read(ahead.join("timestamp.json")).unwrap();
+        assert_ne!(newest, newer);
+        fs::write(behind.join("timestamp.json"), &newer).unwrap();
+        Client::open(&device.state, &mut FolderFetch(world.path("nowhere"))).unwrap();
+        assert_eq!(fs::read(behind.join("timestamp.json")).unwrap(), newest);
+    }
+    // Gone is as good as damaged; the whole folder gone is on purpose.
+    for file in ["root.json", "timestamp.json", "snapshot.json"] {
+        fs::remove_file(tuf.join(file)).unwrap();
+    }
+    Client::open(&device.state, &mut FolderFetch(world.path("nowhere"))).unwrap();
+    assert!(tuf.join("snapshot.json").exists());
+    let aside = world.path("aside");
+    fs::rename(&tuf, &aside).unwrap();
+    let error = device.refresh(now()).unwrap_err();
+    assert!(
+        matches!(error, MetadataError::NotInitialised { .. }),
+        "{error}"
+    );
+    fs::rename(&aside, &tuf).unwrap();
+    fs::write(copies.join("timestamp.json"), "{").unwrap();
     fs::write(tuf.join("timestamp.json"), "{\"signed\"").unwrap();
     let text = shown(device.refresh(now()).unwrap_err());
     insta::assert_snapshot!(text.replace(world.dir.path().to_str().unwrap(), "[DIR]"), @r"
