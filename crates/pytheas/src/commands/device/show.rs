@@ -38,7 +38,7 @@ impl Show for Detail {
         out.fact("state", state)?;
         out.fact("runs", device.release.as_deref().unwrap_or("-"))?;
         if !device.also.is_empty() {
-            out.fact("also", &device.also.join(", "))?;
+            out.fact("also", device.also.join(", "))?;
         }
         let update = out.state(device.update.as_str());
         out.fact("update", update)?;
