@@ -28,6 +28,11 @@ def tried(action):
 def connect():
     socket.create_connection(("127.0.0.1", @PORT@), 5).close()
 
+try:
+    disks = [n for n in os.listdir("/sys/block") if os.path.exists("/dev/" + n)]
+except OSError:
+    disks = []
+
 report = {
     "network": tried(connect),
     "netrc": tried(lambda: open("@HOME@/.netrc").read()),
@@ -35,6 +40,9 @@ report = {
     "outside": tried(lambda: open("@OUTSIDE@", "w").close()),
     "home": tried(lambda: open(os.path.expanduser("~/made"), "w").close()),
     "secrets": sorted(name for name in os.environ if "SECRET" in name or "TOKEN" in name),
+    "disk": tried(lambda: [open("/dev/" + n, "rb").close() for n in disks] or 1 / 0),
+    "null": tried(lambda: open("/dev/null", "r+b").write(open("/dev/urandom", "rb").read(4))),
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line[:4] in ("CapE", "CapP", "CapB")],
     "parent": tried(lambda: [open(f"/proc/{pid}/environ").read() for pid in [os.getppid()]]),
 }
 pathlib.Path("nosy.py").write_text("report = " + repr(report))
@@ -144,6 +152,15 @@ fn is_cut_off(report: &str) {
         // Without a process namespace of its own a build sees itself as its parent.
         assert!(report.contains(&expected) || name == "parent", "{report}");
     }
+    // Without any disk there is nothing to be opened, which is as good.
+    assert!(report.contains("'disk': 'cut off: "), "{report}");
+    assert!(report.contains("'null': 'done'"), "{report}");
+    let none = "'capabilities': ['0000000000000000', '0000000000000000', '0000000000000000']";
+    // Who is not root has a bounding set, and nothing in it to gain.
+    assert!(
+        report.contains(none) || !rustix::process::geteuid().is_root(),
+        "{report}"
+    );
     assert!(report.contains("'secrets': []"), "{report}");
     assert!(report.contains("'home': 'done'"), "{report}");
 }

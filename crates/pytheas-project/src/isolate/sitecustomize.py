@@ -29,6 +29,9 @@ CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER = 0x20000, 0x8000000, 0x10000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV = 4096, 16384, 1 << 18, 2, 4
 SYS_MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, ATTR_RDONLY = 442, -100, 0x8000, 1
+ATTR_NODEV = 4
+# All devices there are for a build: root's could read the disk, and write it, too.
+DEVICES = ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"]
 
 
 def environment(network):
@@ -194,7 +197,12 @@ def furnish(kernel, cwd, write, read, masks, copied):
     for path in hidden:
         if path != "/dev/null":
             kernel.mount("/dev/null", path, None, MS_BIND)
-    kernel.attributes("/", ATTR_RDONLY, 0, True)
+    devices = [path for path in DEVICES if os.path.exists(path)]
+    for path in devices:
+        kernel.mount(path, path, None, MS_BIND)
+    kernel.attributes("/", ATTR_RDONLY | ATTR_NODEV, 0, True)
+    for path in devices + [path for path in hidden if path != "/dev/null"]:
+        kernel.attributes(path, 0, ATTR_NODEV, False)
     for path in masks:
         kernel.mount("tmpfs", path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=700" if path not in (
             "/tmp", "/var/tmp", "/dev/shm", "/run") else "mode=1777")
@@ -296,7 +304,7 @@ def landlock(kernel, write, read, masks, home):
         os.close(handle)
 
     def outside(path):
-        if path in masks or os.path.islink(path):
+        if path in masks or path == "/dev" or os.path.islink(path):
             return
         if any(under(mask, path) for mask in masks):
             try:
@@ -313,7 +321,7 @@ def landlock(kernel, write, read, masks, home):
         allow(path, reading)
     for path in write + [home]:
         allow(path, everything)
-    for path in ("/dev/null", "/dev/zero", "/dev/tty", "/dev/shm"):
+    for path in DEVICES + ["/dev/shm"]:
         allow(path, everything)
     kernel.check(kernel.prctl(38, 1), "no_new_privs")
     kernel.check(kernel.libc.syscall(446, ruleset, 0), "landlock")
@@ -422,6 +430,7 @@ def apart(arguments, script):
                 name, "network" if network else "-", "+".join(how), answer[1:])
             os.write(log_file, line.encode(errors="replace"))
             clean.update(HOME=home, TMPDIR=home)
+            give_up_privileges(kernel)
             os.setsid()
             os.execve(program, arguments, clean)
         except BaseException as error:
