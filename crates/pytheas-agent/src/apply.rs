@@ -242,7 +242,7 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
             message,
         };
         let json = serde_json::to_string_pretty(&shown).unwrap_or_default();
-        say(out, format_args!("{json}\n"))?;
+        crate::cli::put(out, format!("{json}\n").as_bytes())?;
     } else if ended.is_ok() {
         say(out, format_args!("{message}\n"))?;
     }

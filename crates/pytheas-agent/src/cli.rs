@@ -335,7 +335,19 @@ fn is_gone(pid: &str) -> bool {
 }
 
 pub(crate) fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<(), AgentError> {
-    put(out, text.to_string().as_bytes()).map(drop)
+    put(out, printable(&text.to_string()).as_bytes()).map(drop)
+}
+
+/// `text` without what would steer a terminal or turn its lines around: much of it was said by a
+/// hub or by the app.
+pub fn printable(text: &str) -> String {
+    let steers = |c: char| {
+        (c.is_control() && !matches!(c, '\n' | '\t'))
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars()
+        .map(|c| if steers(c) { '\u{fffd}' } else { c })
+        .collect()
 }
 
 /// Writes `bytes`; whether anybody still listens (`… | head`: whoever read has read enough).
@@ -536,7 +548,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
     let status = Status::read(&args.state.dir())?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).expect("all keys are strings");
-        say(out, format_args!("{json}\n"))?;
+        put(out, format!("{json}\n").as_bytes())?;
     } else {
         say(out, format_args!("{status}"))?;
     }
@@ -568,4 +580,21 @@ pub fn release(args: &StateArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
         (None, false) => say(out, format_args!("no update waits\n"))?,
     }
     Ok(exit::OK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_said_steers_the_terminal() {
+        let evil = "a\u{1b}]0;title\u{7}b\u{9b}2J\rc\u{202e}d\n\te\u{7f} ä→日本";
+        let mut out = Vec::new();
+        say(&mut out, format_args!("{evil}")).unwrap();
+        let shown = String::from_utf8(out).unwrap();
+        assert_eq!(
+            shown,
+            "a\u{fffd}]0;title\u{fffd}b\u{fffd}2J\u{fffd}c\u{fffd}d\n\te\u{fffd} ä→日本"
+        );
+    }
 }

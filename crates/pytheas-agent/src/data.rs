@@ -296,22 +296,22 @@ fn keep_owner_and_times(dir: BorrowedFd<'_>, name: impl Arg + Copy, of: &Stat) -
     Ok(utimensat(dir, name, &times(of), flags)?)
 }
 
-/// Conversions that differ by platform: some have these fields narrower or unsigned.
-#[allow(
-    clippy::useless_conversion,
-    clippy::unnecessary_cast,
-    trivial_numeric_casts,
-    reason = "the fields' types differ by platform"
-)]
 fn times(of: &Stat) -> Timestamps {
-    let time = |seconds: i64, nanoseconds: i64| Timespec {
-        tv_sec: seconds,
-        tv_nsec: nanoseconds as _,
-    };
     Timestamps {
-        last_access: time(of.st_atime as i64, of.st_atime_nsec as i64),
-        last_modification: time(of.st_mtime as i64, of.st_mtime_nsec as i64),
+        last_access: Timespec {
+            tv_sec: number(of.st_atime),
+            tv_nsec: number(of.st_atime_nsec),
+        },
+        last_modification: Timespec {
+            tv_sec: number(of.st_mtime),
+            tv_nsec: number(of.st_mtime_nsec),
+        },
     }
+}
+
+/// A number of another type: those of the fields differ from platform to platform.
+fn number<A: TryInto<B>, B: Default>(from: A) -> B {
+    from.try_into().unwrap_or_default()
 }
 
 #[cfg(test)]

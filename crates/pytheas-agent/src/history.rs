@@ -260,7 +260,11 @@ pub(crate) fn gone_back_from(entries: &[Entry], action: &ActionId, target: &str)
     entries[done + 1..]
         .iter()
         .find(|entry| entry.outcome == Outcome::Committed)
-        .is_some_and(|next| next.by == By::Operator && next.from == entries[done].to)
+        .is_some_and(|next| {
+            // A way back has no target, and undoes what was committed last; the entry names only
+            // one of its components, which need not be the first one of the action.
+            next.by == By::Operator && (next.target.is_none() || next.from == entries[done].to)
+        })
 }
 
 #[cfg(test)]
@@ -430,5 +434,13 @@ mod tests {
             !gone_back_from(&entries, &action("7"), "1.2"),
             "a hub that counts anew"
         );
+        // An action that brought a new component and another release of one there was: the way
+        // back is that one's.
+        let mut back = entry(None, "9.9", "9.8");
+        entries = vec![entry(Some("7"), "1.0", "1.1"), back.clone()];
+        assert!(gone_back_from(&entries, &action("7"), "1.1"));
+        back.target = Some("9.8".into());
+        entries = vec![entry(Some("7"), "1.0", "1.1"), back];
+        assert!(!gone_back_from(&entries, &action("7"), "1.1"), "applied");
     }
 }

@@ -37,6 +37,8 @@ use crate::settings::{Network, ProxyChoice, without_password};
 const MAX_JSON_BYTES: u64 = 1 << 20;
 /// No DDI or REST request takes longer, however slowly the answer drips.
 const MAX_JSON_TIME: Duration = Duration::from_secs(120);
+/// No more of what a hub says about an error is told on.
+const MAX_SAID_CHARS: usize = 500;
 /// How long a connection may stay idle. Making one anew costs nothing worth keeping without TLS,
 /// and more than a poll with it.
 const IDLE: Duration = Duration::from_secs(15);
@@ -109,6 +111,12 @@ pub enum HttpError {
         /// What happened.
         source: io::Error,
     },
+}
+
+/// What somebody else says, as part of a line of ours: it begins no other line and is no essay.
+fn one_line(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().take(MAX_SAID_CHARS).map(plain).collect()
 }
 
 fn said(message: &str) -> String {
@@ -497,7 +505,7 @@ impl Http {
                 let message = body
                     .ok()
                     .and_then(|body| serde_json::from_str::<ErrorBody>(&body).ok())
-                    .map(|body| body.error.message)
+                    .map(|body| one_line(&body.error.message))
                     .unwrap_or_default();
                 Err(HttpError::Status {
                     url,

@@ -64,7 +64,7 @@ pub struct LogsArgs {
 /// One line of JSON.
 fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), AgentError> {
     let text = serde_json::to_string_pretty(value).expect("all keys are strings");
-    say(out, format_args!("{text}\n")).map(drop)
+    crate::cli::put(out, format!("{text}\n").as_bytes()).map(drop)
 }
 
 /// `history`.

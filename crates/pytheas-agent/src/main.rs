@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use miette::Diagnostic as _;
-use pytheas_agent::cli::{AgentCommand, execute};
+use pytheas_agent::cli::{AgentCommand, execute, printable};
 use tracing_subscriber::filter::LevelFilter;
 
 /// Keeps an app on this device running and up to date
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
             if let Some(help) = error.help() {
                 text.push_str(&format!("  help: {help}\n"));
             }
-            let _nobody_listens = io::stderr().write_all(text.as_bytes());
+            let _nobody_listens = io::stderr().write_all(printable(&text).as_bytes());
             error.exit_code().into()
         }
     }

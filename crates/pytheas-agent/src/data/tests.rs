@@ -141,7 +141,9 @@ fn folders_too_deep_and_files_too_large_to_be_true_are_refused_and_the_data_stay
             file.set_len(i64::MAX as u64).unwrap();
         }
         assert_eq!(
-            require_space(&[dir.clone()]).unwrap_err().reason(),
+            require_space(std::slice::from_ref(&dir))
+                .unwrap_err()
+                .reason(),
             Reason::NoSpace
         );
     }

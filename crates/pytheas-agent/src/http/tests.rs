@@ -196,3 +196,13 @@ fn an_authority_of_ones_own_is_trusted_when_it_is_given_and_only_then() {
         Err(CaError::Read { .. })
     ));
 }
+
+#[test]
+fn what_a_hub_says_about_an_error_is_one_line() {
+    let said = one_line(&format!(
+        "no\n2026 WARN all is lost \u{1b}[2J{}",
+        "x".repeat(9000)
+    ));
+    assert!(said.starts_with("no 2026 WARN all is lost  [2Jx"), "{said}");
+    assert_eq!(said.chars().count(), MAX_SAID_CHARS);
+}
