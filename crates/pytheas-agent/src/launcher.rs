@@ -54,6 +54,8 @@ const MAX_STARTS: u32 = 3;
 const TRY_AGAIN_AFTER: Duration = Duration::from_millis(500);
 /// How often a child that has not proved itself is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How long the lock of a child whose guardian was killed is waited for.
+const ORPHAN_ENDS_WITHIN: Duration = Duration::from_secs(5);
 /// How long a late child may take to end after SIGTERM.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Exit status of a Rust program that panicked.
@@ -190,7 +192,7 @@ pub(crate) fn launch(dir: &StateDir) -> Result<Launched, AgentError> {
     }
     let lock = FileLock::acquire(&home.root().join("launch.lock"))
         .map_err(AgentError::lock(dir.root()))?;
-    drop(crate::cli::lock(dir)?); // an agent that works already is no failure of this one
+    drop(free_lock(dir)?); // an agent that works already is no failure of the one to be started
     let mut guardian: Option<Guardian> = None;
     loop {
         let Some(record) = next(dir, &home) else {
@@ -209,6 +211,19 @@ pub(crate) fn launch(dir: &StateDir) -> Result<Launched, AgentError> {
             Some(code) => return Ok(Launched::Ended(code)),
             None if guardian.asked.load(Ordering::Relaxed) => return Ok(Launched::Ended(exit::OK)),
             None => {}
+        }
+    }
+}
+
+/// The agent's lock. The child of a guardian that was killed holds it for a moment longer.
+fn free_lock(dir: &StateDir) -> Result<FileLock, AgentError> {
+    let deadline = Instant::now() + ORPHAN_ENDS_WITHIN;
+    loop {
+        match crate::cli::lock(dir) {
+            Err(AgentError::Locked { .. }) if Instant::now() < deadline => {
+                std::thread::sleep(LOOK);
+            }
+            other => return other,
         }
     }
 }

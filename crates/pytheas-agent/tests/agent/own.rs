@@ -227,7 +227,7 @@ fn an_agent_that_no_longer_starts_gives_way_to_the_one_before_or_the_base() {
     device.is_idle();
     device.kill();
     let trouble = device.state.join("trouble");
-    fs::write(&trouble, "").unwrap();
+    pytheas_durable::replace(&trouble, b"").unwrap();
     device.start();
     base_works(&device);
     device.runs("1.0.0");
@@ -243,7 +243,7 @@ fn an_agent_that_no_longer_starts_gives_way_to_the_one_before_or_the_base() {
         device.is_idle();
     }
     device.kill();
-    fs::write(&trouble, "").unwrap();
+    pytheas_durable::replace(&trouble, b"").unwrap();
     device.start();
     until("the one before is back", || {
         (installed(&device) == "pytheas-agent@2.1.0").then_some(())
@@ -298,7 +298,8 @@ fn a_power_cut_at_any_step_leaves_an_agent_that_works() {
         device.start();
         device.is_idle();
         let is_new = installed(&device) == format!("pytheas-agent@{version}");
-        assert_eq!(is_new, took, "{fault}");
+        // One that was committed and killed at each start since has given way again.
+        assert!(took || !is_new, "{fault}");
         newer_works(&device);
         updates_go_on(&world, &device, &format!("1.{}.0", n + 1));
     }
