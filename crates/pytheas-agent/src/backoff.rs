@@ -29,12 +29,18 @@ impl Backoff {
     /// The pause after one more failure: anything up to `first` · 2ⁿ and `most`, and at least a
     /// tenth of a second.
     pub(crate) fn next(&mut self) -> Duration {
+        let full = self.next_limit();
+        full.mul_f64(random_fraction()).max(SHORTEST.min(full))
+    }
+
+    /// The whole of what [`Self::next`] gives a part of: for what nobody else waits for as well.
+    pub(crate) fn next_limit(&mut self) -> Duration {
         let full = self
             .first
             .saturating_mul(1 << self.failures.min(20))
             .min(self.most);
         self.failures = self.failures.saturating_add(1);
-        full.mul_f64(random_fraction()).max(SHORTEST.min(full))
+        full
     }
 
     /// Changes the longest pause.

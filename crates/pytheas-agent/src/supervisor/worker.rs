@@ -293,7 +293,7 @@ impl Worker {
                 if started.elapsed() >= self.settings.recovered_after {
                     self.backoff.reset();
                 }
-                let pause = self.backoff.next();
+                let pause = self.backoff.next_limit();
                 warn!(release = %launch.release, pause_ms = pause.as_millis() as u64,
                     "`{}` ended: {how}; it is started again", launch.release);
                 self.restart_at = Some(Instant::now() + pause);
