@@ -170,7 +170,7 @@ fn after_first(message: &str) -> String {
     let rest = rest.join("\n");
     match rest.strip_prefix("help: ") {
         Some(help) => help.to_owned(),
-        None if rest.is_empty() => "the release that ran before still runs".into(),
+        None if rest.is_empty() => "what ran before, if anything did, still runs".into(),
         None => rest,
     }
 }
