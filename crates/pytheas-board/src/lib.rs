@@ -1,0 +1,5 @@
+//! MicroPython's side of a release: the formats a board reads (ROMFS, `.mpy`), the firmware files
+//! an image is put into, and the link to a board.
+//!
+//! The image itself, with its manifest and signatures, is [`pytheas_release::board`]: publishing
+//! and verifying know it, too.
