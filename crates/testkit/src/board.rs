@@ -309,22 +309,20 @@ fn launch(kind: &Kind) -> (Child, PathBuf) {
         .spawn()
         .expect("a board's program can be started");
     let stdout = child.stdout.take().expect("it is piped");
-    let mut said = String::new();
-    let mut reader = BufReader::new(stdout);
-    loop {
-        let mut next = String::new();
-        let size = reader
-            .read_line(&mut next)
-            .expect("a board's program says its pty");
-        said.push_str(&next);
-        let pty = next
-            .split_whitespace()
-            .find(|word| word.starts_with("/dev/"));
-        if let Some(pty) = pty {
-            return (child, PathBuf::from(pty));
-        }
-        assert!(size > 0, "a board's program ended: {said}");
-    }
+    let pty = BufReader::new(stdout)
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| {
+            let mut words = line.split_whitespace();
+            let path = words.find(|word| word.starts_with("/dev/"))?;
+            Some(PathBuf::from(path))
+        });
+    let Some(pty) = pty else {
+        let _ended_already = child.kill();
+        let _status = child.wait();
+        panic!("{command:?} ended; what it said is above");
+    };
+    (child, pty)
 }
 
 fn on_path(program: &str) -> bool {
