@@ -52,6 +52,17 @@ impl Line {
 
     /// What comes before `mark`, which is taken, too.
     pub(super) fn until(&mut self, mark: &[u8], patience: Duration) -> Vec<u8> {
+        self.find(mark, patience).unwrap_or_else(|| {
+            panic!(
+                "the board does not say {:?}; it said {:?}",
+                String::from_utf8_lossy(mark),
+                String::from_utf8_lossy(&self.read)
+            )
+        })
+    }
+
+    /// The same; none when it does not come in time.
+    pub(super) fn find(&mut self, mark: &[u8], patience: Duration) -> Option<Vec<u8>> {
         let end = Instant::now() + patience;
         loop {
             let found = self.read.windows(mark.len()).position(|part| part == mark);
@@ -59,19 +70,10 @@ impl Line {
                 let rest = self.read.split_off(at + mark.len());
                 let mut before = std::mem::replace(&mut self.read, rest);
                 before.truncate(at);
-                return before;
+                return Some(before);
             }
-            match self
-                .bytes
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-            {
-                Ok(more) => self.read.extend(more),
-                Err(_) => panic!(
-                    "the board does not say {:?}; it said {:?}",
-                    String::from_utf8_lossy(mark),
-                    String::from_utf8_lossy(&self.read)
-                ),
-            }
+            let left = end.saturating_duration_since(Instant::now());
+            self.read.extend(self.bytes.recv_timeout(left).ok()?);
         }
     }
 }
