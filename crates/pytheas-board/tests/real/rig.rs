@@ -26,7 +26,9 @@ pub(crate) fn program(name: &str) -> Option<PathBuf> {
 pub(crate) fn python_of(name: &str) -> Option<PathBuf> {
     let text = std::fs::read_to_string(program(name)?).expect("a script");
     let first = text.lines().next().and_then(|line| line.strip_prefix("#!"));
-    Some(PathBuf::from(first.expect("a script names its interpreter")))
+    Some(PathBuf::from(
+        first.expect("a script names its interpreter"),
+    ))
 }
 
 /// Few cases of a property by default, many in the full suite.

@@ -73,7 +73,7 @@ fn trees(name: &'static str) -> impl Strategy<Value = Files> {
     let content = prop_oneof![
         Just(Vec::new()),
         prop::collection::vec(any::<u8>(), 0..300),
-        (0..3u8, 10..200usize).prop_map(|(byte, length)| vec![byte; length]),
+        (0..9u8).prop_map(|byte| vec![byte; 12 + usize::from(byte)]),
         (15_000..20_000usize).prop_map(|length| vec![7; length]),
     ];
     let path = prop::collection::vec(name, 1..5).prop_map(|parts| parts.join("/"));
