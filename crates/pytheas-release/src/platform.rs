@@ -55,6 +55,11 @@ impl Platform {
         self.0.split('-').nth(1).unwrap_or("")
     }
 
+    /// Whether it is a kind of MicroPython board.
+    pub fn is_board(&self) -> bool {
+        self.0.starts_with("micropython-")
+    }
+
     /// Whether programs there link to musl instead of glibc.
     pub fn is_musl(&self) -> bool {
         self.0.ends_with("-musl")
