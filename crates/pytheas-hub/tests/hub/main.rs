@@ -14,6 +14,7 @@ mod repo;
 mod rest;
 mod rollouts;
 mod starting;
+mod tls;
 mod traps;
 mod wire;
 mod world;
