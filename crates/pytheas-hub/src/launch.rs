@@ -62,10 +62,8 @@ impl Offer {
                 .flatten();
         }
         let platform: Platform = platform?.parse().ok()?;
-        let exact = self.modules.get(&Some(platform.clone())).copied();
-        // Byte code alone runs on every board.
-        let any = || self.modules.get(&Some(any_board()?)).copied();
-        exact.or_else(|| platform.is_board().then(any)?)
+        let mut best = platform.runs();
+        best.find_map(|platform| self.modules.get(&Some(platform)).copied())
     }
 
     fn there_for(&self) -> String {
@@ -80,11 +78,6 @@ impl Offer {
             _ => format!("it is there for {}", names.join(", ")),
         }
     }
-}
-
-/// The platform of releases that run on boards of every kind.
-fn any_board() -> Option<Platform> {
-    "micropython-any".parse().ok()
 }
 
 /// The rollout that was asked for, ready to begin.

@@ -6,6 +6,7 @@
 )]
 
 mod artifacts;
+mod boards;
 mod ddi;
 mod enrolment;
 mod made_deltas;
