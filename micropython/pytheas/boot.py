@@ -78,6 +78,12 @@ def confirmed():
         timer = None
 
 
+def waits(e):
+    # Whether this release runs and is not confirmed yet.
+    s = slots.Slots()
+    return s.r["pending"] and s.running()["sha256"] == e["sha256"]
+
+
 def call(entry):
     m, _, f = entry.partition(":")
     m = __import__(m, None, None, (1,))
@@ -153,7 +159,7 @@ def run():
         del data, s, c
         gc.collect()
         call(e["entry"])
-        if not (pending and slots.Slots().r["pending"]) or timed:
+        if not pending or timed or not waits(e):
             return
         why = "it ended without pytheas.confirm()"
     except KeyboardInterrupt as x:
@@ -161,18 +167,18 @@ def run():
             # Someone at the REPL is no failed start.
             confirmed()
             s = slots.Slots()
-            if s.r["pending"]:
+            if waits(e):
                 s.save(tries=s.r["tries"] - 1)
         sys.print_exception(x)
         return
     except SystemExit:
-        if not pending or not slots.Slots().r["pending"]:
+        if not pending or not waits(e):
             raise
         why = "it exited without pytheas.confirm()"
     except Exception as x:
         sys.print_exception(x)
         why = trace(x)
     n = crashed(why)
-    if pending and slots.Slots().r["pending"]:
+    if pending and waits(e):
         reset()
     rescue(slots.Slots(), n)

@@ -476,9 +476,13 @@ class Writer:
             self.head = b
             self.done = at or len(b)
 
+    def at(self):
+        # How many bytes it has taken.
+        return self.done + len(self.buf)
+
     def write(self, data):
         data = memoryview(data)
-        if self.done + len(self.buf) + len(data) > self.total:
+        if self.at() + len(data) > self.total:
             raise Refused("it is longer than announced")
         while data:
             room = STEP - self.done % STEP if self.head else self.want
@@ -547,9 +551,8 @@ class Writer:
 
     def finish(self, action=None):
         # Reads back what was written, writes the front and makes the image the next to be started.
-        if not self.head or self.done + len(self.buf) != self.total:
-            raise Refused("it is cut off after %d of %d bytes"
-                          % (self.done + len(self.buf), self.total))
+        if not self.head or self.at() != self.total:
+            raise Refused("it is cut off after %d of %d bytes" % (self.at(), self.total))
         if self.buf:
             self.flush()
         s = self.s
