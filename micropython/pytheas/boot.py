@@ -118,7 +118,8 @@ def run():
                 import asyncio
 
                 asyncio.run(r)
-        if not pending or timer or not waits(e):
+        # On a board the timer goes on behind the REPL.
+        if not pending or timer and sys.platform != "linux" or not waits(e):
             return
         why = "it ended without pytheas.confirm()"
     except KeyboardInterrupt:
