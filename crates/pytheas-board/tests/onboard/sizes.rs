@@ -18,7 +18,7 @@ fn the_package_is_small_and_a_signature_cheap() {
         return;
     };
     board
-        .exec("import os\nos.mkdir('/lib'), os.mkdir('/lib/pytheas'), os.mkdir('/pytheas')")
+        .exec("import os\nos.mkdir('/lib'), os.mkdir('/lib/pytheas'), os.mkdir('/.pytheas')")
         .unwrap();
     let mut total = 0;
     for module in MODULES {
