@@ -255,3 +255,5 @@ class Writer:
         s.save({"active": i, "pending": True, "tries": 0, "write": None, "why": None,
                 "action": action, "slots": s.slot(i, e)})
         remove("front")
+        # The crashes told from now on are the new release's.
+        remove("last.json")
