@@ -203,6 +203,18 @@ pub enum FirmwareError {
         /// What to do.
         help: String,
     },
+    /// No such UF2 family.
+    #[error("the UF2 file has no blocks for family {family:#010x}")]
+    #[diagnostic(
+        code(pytheas::board::firmware_no_family),
+        help("it has blocks for {families}; leave `--family` out where there is only one")
+    )]
+    NoFamily {
+        /// The family.
+        family: u32,
+        /// The families there are.
+        families: String,
+    },
     /// More than one UF2 family.
     #[error("the UF2 file is for several families: {families}")]
     #[diagnostic(

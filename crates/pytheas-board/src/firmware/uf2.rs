@@ -212,24 +212,23 @@ fn family(blocks: &[Block], named: Option<u32>) -> Result<Option<u32>, FirmwareE
     families.sort_unstable();
     families.dedup();
     families.retain(|family| *family != Some(FAMILY_ABSOLUTE));
-    if let Some(named) = named {
-        families.retain(|family| *family == Some(named));
-        if families.is_empty() {
-            let why = format!("no block of it is for family {named:#010x}");
-            return Err(FirmwareError::Damaged { why, at: 0 });
-        }
+    let names = families.iter().map(|family| match family {
+        Some(family) => format!("{family:#010x}"),
+        None => "none".to_owned(),
+    });
+    let names = names.collect::<Vec<_>>().join(", ");
+    if let Some(family) = named {
+        return match families.contains(&named) {
+            true => Ok(named),
+            false => Err(FirmwareError::NoFamily {
+                family,
+                families: names,
+            }),
+        };
     }
     match families[..] {
         [family] => Ok(family),
-        _ => {
-            let names = families.iter().map(|family| match family {
-                Some(family) => format!("{family:#010x}"),
-                None => "none".to_owned(),
-            });
-            Err(FirmwareError::Families {
-                families: names.collect::<Vec<_>>().join(", "),
-            })
-        }
+        _ => Err(FirmwareError::Families { families: names }),
     }
 }
 

@@ -30,9 +30,14 @@ CHIPS = {  # ELF machine, program, boot loader, boot loader's flash offset
 
 
 def esptool(*args):
-    out = subprocess.run([sys.executable, "-m", "esptool", *args], capture_output=True, text=True)
-    assert out.returncode == 0, out.stdout + out.stderr
-    return out.stdout
+    import contextlib, io
+
+    import esptool as program
+
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        program.main(list(args))
+    return out.getvalue()
 
 
 def make_esp(chip, out, csv, from_zero):
