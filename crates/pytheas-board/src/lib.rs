@@ -6,3 +6,5 @@
 
 pub mod deploy;
 pub mod link;
+pub mod mpy;
+pub mod romfs;

@@ -133,6 +133,9 @@ pub struct Image<'a> {
 )]
 pub struct ImageError(String);
 
+/// Where offsets of pointer records count from: behind the magic and the length.
+pub const POINTER_BASE: usize = HEAD;
+
 /// What is signed: the hash of a fixed prefix and the manifest, 32 bytes, so that Ed25519's
 /// SHA-512 needs one block on a board.
 pub fn signed_message(manifest_bytes: &[u8]) -> Sha256 {
@@ -152,15 +155,23 @@ impl ImageManifest {
         serde_json::to_vec(&value).expect("a value is encodable")
     }
 
+    /// The front's length for this manifest, in bytes; the same for every body, because a body
+    /// with pointers in it can only be made once it is known how far from the start it lies.
+    pub fn front_length(&self) -> u64 {
+        let mut longest = self.clone();
+        longest.front = 9999;
+        longest.body.size = IMAGE_MAX as u64;
+        let need = HEAD + 4 + longest.encode().len() + RESERVE;
+        (need.div_ceil(FRONT_STEP) * FRONT_STEP) as u64
+    }
+
     /// Sets `front` and `body` for this body. Everything else must be final, but the counter.
     pub fn bind(&mut self, body: &[u8]) {
+        self.front = self.front_length();
         self.body = Body {
             sha256: Sha256::of(body),
             size: body.len() as u64,
         };
-        self.front = 0;
-        let need = HEAD + 4 + self.encode().len() + RESERVE;
-        self.front = (need.div_ceil(FRONT_STEP) * FRONT_STEP) as u64;
     }
 }
 

@@ -1,0 +1,9 @@
+//! The formats against the programs that read and write them for real: MicroPython's Unix port,
+//! mpremote, mpy-cross, mpy-tool and the readers of firmware files.
+
+#[path = "real/mpy.rs"]
+mod mpy;
+#[path = "real/rig.rs"]
+mod rig;
+#[path = "real/romfs.rs"]
+mod romfs;
