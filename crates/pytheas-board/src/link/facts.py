@@ -58,7 +58,7 @@ try:
                 b = vfs.rom_ioctl(6, n)
             except Exception:
                 b = 0
-            print("rom", n, len(d), b if b > 0 else 4096, "memory")
+            print("rom", n, len(d), b if b > 0 else 0, "memory")
 except Exception:
     pass
 for p in ("/pytheas/config.json", "/.pytheas-rom", "/main.py"):

@@ -3,25 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Board, LinkError, frames::slim};
+use crate::mpy::{Arch, BoardMpy};
 
 const QUESTION: &str = include_str!("facts.py");
-/// Architectures of native code, by the number in a `.mpy` header (mpy-cross's names).
-const ARCHITECTURES: [&str; 13] = [
-    "none",
-    "x86",
-    "x64",
-    "armv6",
-    "armv6m",
-    "armv7m",
-    "armv7em",
-    "armv7emsp",
-    "armv7emdp",
-    "xtensa",
-    "xtensawin",
-    "rv32imc",
-    "rv64imc",
-];
-
 /// A mounted file system.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileSystem {
@@ -46,7 +30,7 @@ pub struct RomPartition {
     pub number: u32,
     /// Its size, in bytes.
     pub size: u64,
-    /// What is erased at once, in bytes.
+    /// What is erased at once, in bytes; 0: only all of it.
     pub block: u64,
     /// A block device (ESP32) rather than memory.
     pub device: bool,
@@ -67,8 +51,8 @@ pub struct Facts {
     pub machine: String,
     /// Version of the `.mpy` files it takes; 0: none.
     pub mpy: u8,
-    /// Sub-version that native code must have.
-    pub mpy_sub: u8,
+    /// `sys.implementation._mpy`: version, sub-version and architecture in one number.
+    pub mpy_value: u32,
     /// Architecture of native code, by mpy-cross's name; `none` when it takes none.
     pub arch: String,
     /// Its own number, in hexadecimal; empty when it has none.
@@ -131,11 +115,10 @@ impl Facts {
                 "id" => facts.id = value.into(),
                 "stream" => facts.stream = value == "1",
                 "mpy" => {
-                    let mpy = number(0).unwrap_or(0);
-                    facts.mpy = (mpy & 0xff) as u8;
-                    facts.mpy_sub = (mpy >> 8 & 3) as u8;
-                    let arch = usize::try_from(mpy >> 10).unwrap_or(usize::MAX);
-                    facts.arch = ARCHITECTURES.get(arch).copied().unwrap_or("unknown").into();
+                    facts.mpy_value = number(0).and_then(|n| n.try_into().ok()).unwrap_or(0);
+                    facts.mpy = (facts.mpy_value & 0xff) as u8;
+                    let arch = facts.board_mpy().and_then(|board| board.arch);
+                    facts.arch = arch.map_or("none", Arch::name).to_owned();
                 }
                 "heap" => {
                     facts.heap_free = number(0).unwrap_or(0);
@@ -170,7 +153,7 @@ impl Facts {
                 "rom" => facts.rom.push(RomPartition {
                     number: number(0).and_then(|n| n.try_into().ok()).unwrap_or(0),
                     size: number(1).unwrap_or(0),
-                    block: number(2).unwrap_or(4096),
+                    block: number(2).unwrap_or(0),
                     device: words.get(3) == Some(&"device"),
                 }),
                 _ => {}
@@ -180,10 +163,15 @@ impl Facts {
         facts
     }
 
+    /// What it says of the `.mpy` files it loads; none when it loads none.
+    pub fn board_mpy(&self) -> Option<BoardMpy> {
+        BoardMpy::from_value(self.mpy_value).filter(|board| board.version > 0)
+    }
+
     /// The platform its releases are built for, such as `micropython-armv6m`.
     pub fn release_platform(&self) -> String {
         match self.arch.as_str() {
-            "none" | "unknown" | "" => "micropython-any".into(),
+            "none" | "" => "micropython-any".into(),
             arch => format!("micropython-{arch}"),
         }
     }
@@ -213,7 +201,8 @@ mod tests {
              has sha256\nfs 512 4194304 4190208 255 VfsLfs2 /\nfs 1 26 0 32767 VfsRom /rom x\n\
              rom 0 4194304 4096 memory\nrom 1 1048576 4096 device\nnoise\nfile /main.py\n",
         );
-        assert_eq!((facts.mpy, facts.mpy_sub, facts.arch.as_str()), (6, 3, "armv7em"));
+        assert_eq!((facts.mpy, facts.arch.as_str()), (6, "armv7em"));
+        assert_eq!(facts.board_mpy().unwrap().sub_version, 3);
         assert_eq!(facts.release_platform(), "micropython-armv7em");
         assert_eq!((facts.heap, facts.heap_free), (143_360, 130_000));
         assert_eq!(facts.file_system("/a/b").unwrap().kind, "VfsLfs2");

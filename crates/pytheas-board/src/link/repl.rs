@@ -485,7 +485,7 @@ impl Board {
         self.wire.holds_back()
     }
 
-    pub(super) fn unexpected(&self, seen: &[u8]) -> LinkError {
+    pub(crate) fn unexpected(&self, seen: &[u8]) -> LinkError {
         LinkError::Answer {
             port: self.port.clone(),
             seen: trouble::excerpt(seen),
