@@ -2,7 +2,10 @@
 
 mod rig;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use pytheas_board::{
     deploy::{DeployError, Files, rom, tree},
@@ -71,9 +74,9 @@ fn a_tree_is_brought_up_to_date_and_what_is_not_ours_stays() {
     board.restart().unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("two") {
-        let mut buf = [0; 256];
-        let count = board.wire().take(&mut buf).unwrap();
-        seen.extend(&buf[..count]);
+        let came = board.output(Instant::now() + Duration::from_secs(60)).unwrap();
+        assert!(!came.is_empty(), "{}", String::from_utf8_lossy(&seen));
+        seen.extend(came);
     }
 }
 
@@ -83,17 +86,30 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
     let board = &mut rig.open();
     deploy(board, &tree_of(&[("app.py", b"1")])).unwrap();
     let before = on_board(board);
-    let noise: Vec<u8> = (0..3_000_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    // A small file system beside the other: 64 KB.
+    let small = "import vfs\nd=Flash(0x21c00000,65536)\nvfs.VfsFat.mkfs(d)\nvfs.mount(vfs.VfsFat(d),'/small')";
+    board.exec(small).unwrap();
     let facts = Facts::ask(board).unwrap();
-    let filler = "f=open('/filler','wb')\nfor i in range(960): f.write(bytes(4096))\nf.close()";
-    board.exec(filler).unwrap();
-    let error = deploy(board, &tree_of(&[("app.py", b"2"), ("big", &noise)])).unwrap_err();
-    insta::assert_snapshot!(error.to_string().split(", and").next().unwrap(), @"the app needs 3000107 bytes more");
-    // The file system's own overhead is seen only when it is full.
-    let free = Facts::ask(board).unwrap().file_systems[0].free as usize;
-    let error = deploy(board, &tree_of(&[("app.py", b"2"), ("big", &noise[..free - 900])])).unwrap_err();
-    assert!(matches!(error, DeployError::Full { .. }), "{error:?}");
-    board.exec("import os\nos.remove('/filler')").unwrap();
+    let system = facts.file_system("/small/x").unwrap();
+    assert_eq!(system.kind, "VfsFat");
+    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
+    let mut put = |files: &[(&str, &[u8])]| tree::deploy(board, &facts, "/small", &tree_of(files), &mut |_, _| {});
+    let free = system.free as usize;
+    // Seen before a byte is sent; and by the board alone, which has overhead of its own.
+    for size in [noise.len(), free - 700] {
+        let error = put(&[("app.py", b"2"), ("big", &noise[..size])]).unwrap_err();
+        assert!(matches!(error, DeployError::Full { .. }), "{error:?}");
+    }
+    for (files, says) in [
+        (&[("a:b.py", &b""[..])][..], "the board cannot hold `a:b.py`: FAT does not take such names"),
+        (&[("App.py", b""), ("app.py", b"")], "the board cannot hold `app.py`: FAT takes it for the same name as `App.py`"),
+        (&[(".pytheas-files", b"")], "the board cannot hold `.pytheas-files`: the name is used by the deploy itself"),
+    ] {
+        assert_eq!(put(files).unwrap_err().to_string(), says);
+    }
+    put(&[("app.py", b"2"), ("some", &noise[..9000])]).unwrap();
+    assert_eq!(files::list(board, "/small", false).unwrap().len(), 3);
+    board.exec("vfs.umount('/small')").unwrap();
     let native = b"M\x06\x2b\x1f\x00";
     for (name, bytes, says) in [
         ("app.mpy", &b"M\x05\x00\x1f"[..], "the board reads .mpy version 6, the file has version 5"),
@@ -103,7 +119,6 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
         let DeployError::Mpy { source, .. } = &error else { panic!("{error:?}") };
         assert_eq!(source.to_string(), says);
     }
-    assert!(facts.file_systems[0].name_max >= 32);
     assert_eq!(on_board(board), before);
 }
 

@@ -1,5 +1,10 @@
 # Files of the board: what `fs` verbs and deploys call (files.rs, deploy/files.rs).
 import os
+try:
+    # What an earlier transfer left open when it failed.
+    _pF.close()
+except Exception:
+    pass
 def _pm(p):
     a = ""
     for d in p.split("/")[:-1]:

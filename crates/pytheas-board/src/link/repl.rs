@@ -259,6 +259,16 @@ impl Board {
         self.give(b"\x03")
     }
 
+    /// What the board prints, as it comes; nothing when nothing came until `until`.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the line fails.
+    pub fn output(&mut self, until: Instant) -> Result<Vec<u8>, LinkError> {
+        let mut out = Vec::new();
+        self.more(&mut out, until)?;
+        Ok(out)
+    }
+
     /// The handle that stops waits.
     pub fn stop(&self) -> &Stop {
         &self.options.stop
