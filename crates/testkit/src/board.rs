@@ -18,7 +18,7 @@ use std::{
     io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::skip;
@@ -30,6 +30,9 @@ const WASM: &str = include_str!("board/wasm.mjs");
 
 /// What a line must say within: machines that build at the same time are slow.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// When a board is asked for its raw REPL again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// Size of an emulated board's flash in bytes; it is the file's size.
 pub const FLASH_BYTES: u64 = 16 << 20;
@@ -227,8 +230,16 @@ impl Board {
     /// When the board does not answer as MicroPython does.
     pub fn exec(&mut self, code: &str) -> Result<String, String> {
         let mut line = Line::open(&self.pty);
-        line.write(b"\r\x03\x03\r\x01");
-        line.until(b"raw REPL; CTRL-B to exit\r\n>", PATIENCE);
+        // A board that is just starting takes Ctrl-C for a letter.
+        let begun = Instant::now();
+        loop {
+            line.write(b"\r\x03\x03\r\x01");
+            let banner = line.find(b"raw REPL; CTRL-B to exit\r\n>", AGAIN);
+            if banner.is_some() {
+                break;
+            }
+            assert!(begun.elapsed() < PATIENCE, "the board has no raw REPL");
+        }
         // The board's buffer is small and its line has no flow control here.
         for part in code.as_bytes().chunks(256) {
             line.write(part);

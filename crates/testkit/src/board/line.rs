@@ -5,16 +5,16 @@ use std::{
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::mpsc::{self, Receiver},
     time::{Duration, Instant},
 };
 
-/// `open(2)`'s flag: the line does not become this process's terminal.
-const O_NOCTTY: i32 = 0o400;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 pub(super) struct Line {
     file: File,
-    bytes: Receiver<Vec<u8>>,
     read: Vec<u8>,
 }
 
@@ -23,23 +23,12 @@ impl Line {
         let file = File::options()
             .read(true)
             .write(true)
-            .custom_flags(O_NOCTTY)
+            // It does not become this process's terminal.
+            .custom_flags(OFlags::NOCTTY.bits().cast_signed())
             .open(path)
             .expect("a board's pty can be opened");
-        let mut other = file.try_clone().expect("a file can be opened twice");
-        let (sender, bytes) = mpsc::channel();
-        // It ends at the next byte after this value is gone, or with the board.
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(size @ 1..) = other.read(&mut buffer) {
-                if sender.send(buffer[..size].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
         Self {
             file,
-            bytes,
             read: Vec::new(),
         }
     }
@@ -52,6 +41,17 @@ impl Line {
 
     /// What comes before `mark`, which is taken, too.
     pub(super) fn until(&mut self, mark: &[u8], patience: Duration) -> Vec<u8> {
+        self.find(mark, patience).unwrap_or_else(|| {
+            panic!(
+                "the board does not say {:?}; it said {:?}",
+                String::from_utf8_lossy(mark),
+                String::from_utf8_lossy(&self.read)
+            )
+        })
+    }
+
+    /// The same; none when it does not come in time.
+    pub(super) fn find(&mut self, mark: &[u8], patience: Duration) -> Option<Vec<u8>> {
         let end = Instant::now() + patience;
         loop {
             let found = self.read.windows(mark.len()).position(|part| part == mark);
@@ -59,19 +59,17 @@ impl Line {
                 let rest = self.read.split_off(at + mark.len());
                 let mut before = std::mem::replace(&mut self.read, rest);
                 before.truncate(at);
-                return before;
+                return Some(before);
             }
-            match self
-                .bytes
-                .recv_timeout(end.saturating_duration_since(Instant::now()))
-            {
-                Ok(more) => self.read.extend(more),
-                Err(_) => panic!(
-                    "the board does not say {:?}; it said {:?}",
-                    String::from_utf8_lossy(mark),
-                    String::from_utf8_lossy(&self.read)
-                ),
+            let left = end.checked_duration_since(Instant::now())?;
+            let left = Timespec::try_from(left).ok()?;
+            let mut wanted = [PollFd::new(&self.file, PollFlags::IN)];
+            if poll(&mut wanted, Some(&left)).ok()? == 0 {
+                return None;
             }
+            let mut buffer = [0; 4096];
+            let size = self.file.read(&mut buffer).ok().filter(|size| *size > 0)?;
+            self.read.extend_from_slice(&buffer[..size]);
         }
     }
 }
