@@ -81,6 +81,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Provenance(commands::provenance::ProvenanceCommand),
     Why(commands::why::WhyArgs),
+    Traceback(commands::traceback::TracebackArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
     /// Make and show signing keys
