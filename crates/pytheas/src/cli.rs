@@ -83,6 +83,7 @@ pub(crate) enum Command {
     Why(commands::why::WhyArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
+    Run(commands::run_app::RunArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
