@@ -40,7 +40,7 @@ pub use enrolment::{
 pub use error::{ErrorBody, ErrorDetail};
 pub use event::{Event, EventKind};
 pub use ids::{DeviceId, DeviceIdError};
-pub use release::ReleaseView;
+pub use release::{BoardImageView, ReleaseView};
 pub use rollout::{
     GroupSize, GroupSizeError, GroupState, GroupView, RolloutDetail, RolloutDevice, RolloutRequest,
     RolloutState, RolloutView,

@@ -24,7 +24,22 @@ pub struct ReleaseView {
     pub target: String,
     /// How many older trees have a delta to it.
     pub deltas: u64,
+    /// The signed image that boards download, of a MicroPython release.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardImageView>,
     /// When it was published, where the repository says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub published_ms: Option<i64>,
+}
+
+/// The signed image of a MicroPython release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BoardImageView {
+    /// SHA-256 of the whole image.
+    pub sha256: String,
+    /// Its length.
+    pub size_bytes: u64,
+    /// The counter that never goes down on a board.
+    pub counter: u32,
 }

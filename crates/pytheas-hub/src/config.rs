@@ -9,7 +9,7 @@ use std::{
 use pytheas_repo::on_demand::Keep;
 use url::Url;
 
-use crate::Clock;
+use crate::{Clock, TlsFiles};
 
 /// What a hub is started with; everything has a default but the data directory.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// With these files the hub speaks TLS, and nothing else.
+    pub tls: Option<TlsFiles>,
     /// The repository: a folder or an `object_store` URL (`s3://…`); `<data_dir>/repo` when absent.
     pub repo: Option<String>,
     /// The trusted root metadata; the repository's own first root when absent.
@@ -50,6 +52,7 @@ impl Config {
         Self {
             data_dir: data_dir.into(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8470)),
+            tls: None,
             repo: None,
             root: None,
             online_keys: None,

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use axum::http::StatusCode;
 use miette::Diagnostic;
 use pytheas_api::{DeviceId, GroupSize, RolloutRequest};
-use pytheas_release::{Platform, ReleaseRef};
+use pytheas_release::{Platform, Release, ReleaseRef, Sha256};
+use pytheas_repo::layout;
 use pytheas_rollout::{Gates, Plan, PlanError, Rollout};
 
 use crate::{
@@ -60,7 +61,9 @@ impl Offer {
                 .then(|| self.modules.values().next().copied())
                 .flatten();
         }
-        self.modules.get(&Some(platform?.parse().ok()?)).copied()
+        let platform: Platform = platform?.parse().ok()?;
+        let mut best = platform.runs();
+        best.find_map(|platform| self.modules.get(&Some(platform)).copied())
     }
 
     fn there_for(&self) -> String {
@@ -170,8 +173,12 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
     let mut by_platform = BTreeMap::new();
     for document in documents {
         let (described, bytes) = &*document;
+        let (filename, bytes) = match described.platform.is_board() {
+            true => board_image(app, described).await?,
+            false => ("release.json".to_owned(), bytes.clone()),
+        };
         let folder = app.config.artifacts();
-        let file = artifacts::keep(&folder, "release.json", bytes.clone())
+        let file = artifacts::keep(&folder, &filename, bytes)
             .await
             .map_err(|error| artifacts::full(&error))?;
         let mut tx = app.store.begin().await?;
@@ -195,6 +202,28 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
         modules: by_platform,
         also: BTreeMap::new(),
     })
+}
+
+/// What boards download instead of the document: the signed image, with a name for people.
+async fn board_image(app: &Shared, release: &Release) -> ApiResult<(String, Vec<u8>)> {
+    let name = format!("{}-{}.romfs", release.name, release.version);
+    let wrong = |why: &str| {
+        let (reference, platform) = (release.reference(), &release.platform);
+        ApiError::invalid(format!("`{reference}` for {platform} {why}"))
+            .help("publish it again as a new version with this version of pytheas")
+    };
+    let board = release
+        .board
+        .ok_or_else(|| wrong("has no signed image for boards"))?;
+    let path = layout::blob(&board.image.sha256);
+    let read = app.releases.store.get(&path, board.image.size_bytes).await;
+    let bytes = read
+        .map_err(ReleasesError::from)?
+        .ok_or_else(|| wrong("lacks its image in the repository"))?;
+    if Sha256::of(&bytes) != board.image.sha256 {
+        return Err(wrong("has a damaged image in the repository"));
+    }
+    Ok((name, bytes.to_vec()))
 }
 
 async fn of_artifact(app: &Shared, artifact: &ReleaseRef) -> ApiResult<Offer> {

@@ -42,12 +42,14 @@ mod secret;
 mod serve;
 mod start;
 mod store;
+mod tls;
 mod traffic;
 
 pub use clock::Clock;
 pub use config::Config;
 pub use start::{Hub, StartError, Stopper};
 pub use store::StoreError;
+pub use tls::{TlsError, TlsFiles};
 
 /// The OpenAPI document of the REST API, as `/openapi.json` serves it.
 pub fn openapi_json() -> String {

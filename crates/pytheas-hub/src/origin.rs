@@ -8,11 +8,18 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::app::{App, Shared};
+use crate::{
+    app::{App, Shared},
+    tls::OverTls,
+};
 
 /// The other end of the connection; set when it is accepted.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Peer(pub(crate) SocketAddr);
+#[derive(Debug, Clone)]
+pub(crate) struct Peer {
+    pub(crate) address: SocketAddr,
+    /// What the handshake brought, over TLS.
+    pub(crate) tls: Option<OverTls>,
+}
 
 /// See the module.
 #[derive(Debug, Clone)]
@@ -21,7 +28,7 @@ pub(crate) struct Origin {
     pub(crate) base: String,
     /// Who asks, seen through trusted proxies.
     pub(crate) client: IpAddr,
-    /// The device whose certificate a trusted proxy has verified.
+    /// The device whose certificate the hub, or a trusted proxy, has verified.
     pub(crate) certified: Option<String>,
 }
 
@@ -36,11 +43,10 @@ impl FromRequestParts<App> for Origin {
     type Rejection = Response;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Response> {
-        let peer = parts
-            .extensions
-            .get::<Peer>()
-            .map_or(app.address, |peer| peer.0);
-        find(app, &parts.headers, parts.uri.host(), peer.ip())
+        let peer = parts.extensions.get::<Peer>();
+        let address = peer.map_or(app.address, |peer| peer.address);
+        let tls = peer.and_then(|peer| peer.tls.as_ref());
+        find(app, &parts.headers, parts.uri.host(), address.ip(), tls)
             .ok_or_else(|| (StatusCode::BAD_REQUEST, "bad Host header\n").into_response())
     }
 }
@@ -55,7 +61,13 @@ fn certified(headers: &HeaderMap) -> Option<String> {
     Some(name.unwrap_or("?").to_owned())
 }
 
-fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) -> Option<Origin> {
+fn find(
+    app: &Shared,
+    headers: &HeaderMap,
+    in_line: Option<&str>,
+    peer: IpAddr,
+    tls: Option<&OverTls>,
+) -> Option<Origin> {
     let peer = peer.to_canonical();
     let trusted = app.trusts(peer);
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -68,7 +80,8 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
     // An empty one is a proxy's word for "no certificate".
     let certified = (trusted && app.config.client_certificates)
         .then(|| certified(headers))
-        .flatten();
+        .flatten()
+        .or_else(|| tls.and_then(|tls| tls.certified.clone()));
     if let Some(url) = &app.config.external_url {
         return Some(Origin {
             base: url.as_str().trim_end_matches('/').to_owned(),
@@ -78,6 +91,7 @@ fn find(app: &Shared, headers: &HeaderMap, in_line: Option<&str>, peer: IpAddr) 
     }
     let scheme = match forwarded("x-forwarded-proto") {
         Some("https") => "https",
+        None if tls.is_some() => "https",
         _ => "http",
     };
     let host = forwarded("x-forwarded-host")

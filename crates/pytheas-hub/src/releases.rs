@@ -13,7 +13,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use miette::Diagnostic;
 use object_store::{ObjectStore, local::LocalFileSystem, prefix::PrefixStore};
-use pytheas_api::ReleaseView;
+use pytheas_api::{BoardImageView, ReleaseView};
 use pytheas_release::{Name, Platform, Release, Sha256, TreeId, Version};
 use pytheas_repo::{
     layout,
@@ -111,6 +111,11 @@ impl Releases {
                 files: release.tree.files,
                 target: listed.target,
                 deltas: release.deltas.len() as u64,
+                board: release.board.map(|board| BoardImageView {
+                    sha256: board.image.sha256.to_string(),
+                    size_bytes: board.image.size_bytes,
+                    counter: board.counter,
+                }),
                 published_ms: listed.published.map(|time| time.as_millisecond()),
             });
         }

@@ -20,7 +20,8 @@ use pytheas_api::{Event, Role, TOKEN_PREFIX};
 use pytheas_durable::{FileLock, LockError};
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
     sync::{Mutex, Semaphore, broadcast, watch},
     task::{JoinHandle, JoinSet},
 };
@@ -39,6 +40,7 @@ use crate::{
     releases::Releases,
     routes, secret,
     store::{Store, StoreError, audit, devices, tokens, traffic},
+    tls::{OverTls, Tls, TlsError},
     traffic::Traffic,
 };
 
@@ -140,6 +142,10 @@ pub enum StartError {
         /// What is wrong.
         source: Box<pytheas_repo::keys::KeyError>,
     },
+    /// TLS cannot be spoken.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Tls(#[from] TlsError),
     /// The poll interval cannot be told to devices.
     #[error("a poll interval of {seconds} s cannot be told to devices")]
     #[diagnostic(code(pytheas::hub::poll_interval), help("choose 1 s to 23:59:59"))]
@@ -156,6 +162,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Hub {
     app: App,
+    tls: Option<Arc<Tls>>,
     first_token: Option<String>,
     stop: Arc<watch::Sender<bool>>,
     server: JoinHandle<()>,
@@ -211,6 +218,9 @@ impl Hub {
                 }
             })?;
         }
+        let files = config.tls.clone();
+        let tls = files.map(|files| Tls::load(files, config.clock.clone()));
+        let tls = tls.transpose()?.map(Arc::new);
         let releases = Releases::open(&config, root)?;
         if !releases.store.can_be_swept() {
             config.made_deltas = None; // they could not be removed again
@@ -253,10 +263,21 @@ impl Hub {
         });
         let mut jobs = JoinSet::new();
         jobs::start(&app, &mut jobs);
-        let server = tokio::spawn(serve(listener, routes::router(app.clone()), stopping));
+        if let Some(tls) = tls.clone() {
+            let mut stopping = stopping.clone();
+            jobs.spawn(async move {
+                tokio::select! {
+                    () = stopped(&mut stopping) => {}
+                    () = tls.watch() => {}
+                }
+            });
+        }
+        let router = routes::router(app.clone());
+        let server = tokio::spawn(serve(listener, tls.clone(), router, stopping));
         tracing::info!(%address, "the hub listens on {address}");
         Ok(Self {
             app,
+            tls,
             first_token,
             stop: Arc::new(stop),
             server,
@@ -279,7 +300,8 @@ impl Hub {
                 if address.ip().is_unspecified() {
                     address.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
                 }
-                format!("http://{address}")
+                let scheme = if self.tls.is_some() { "https" } else { "http" };
+                format!("{scheme}://{address}")
             }
         }
     }
@@ -298,6 +320,13 @@ impl Hub {
     /// Something that stops it.
     pub fn stopper(&self) -> Stopper {
         Stopper(self.stop.clone())
+    }
+
+    /// Something that has the certificate read again; none when the hub speaks no TLS. It looks at
+    /// the files by itself, too, but not at once.
+    pub fn reloader(&self) -> Option<impl Fn() + Send + 'static> {
+        let tls = self.tls.clone()?;
+        Some(move || tls.reload())
     }
 
     /// Runs until somebody stops it, then ends as [`Self::shutdown`].
@@ -388,7 +417,12 @@ async fn first_token(store: &Store, now_ms: i64) -> Result<Option<String>, Start
     Ok(Some(token))
 }
 
-async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Receiver<bool>) {
+async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
     let graceful = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
@@ -412,8 +446,19 @@ async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Recei
             (Err(_), _) => break,
         };
         let (router, watcher) = (router.clone(), graceful.watcher());
+        let (tls, mut stopping) = (tls.clone(), stopping.clone());
         connections.spawn(async move {
-            connection(stream, peer, router, watcher).await;
+            let _slower_then = stream.set_nodelay(true);
+            match tls {
+                None => connection(stream, peer, None, router, watcher).await,
+                Some(tls) => tokio::select! {
+                    biased;
+                    shaken = tls.accept(stream) => if let Some((stream, over)) = shaken {
+                        connection(stream, peer, Some(over), router, watcher).await;
+                    },
+                    () = stopped(&mut stopping) => {}
+                },
+            }
             drop(place);
         });
     }
@@ -430,15 +475,18 @@ async fn serve(listener: TcpListener, router: Router, mut stopping: watch::Recei
 }
 
 async fn connection(
-    stream: TcpStream,
+    stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
     peer: SocketAddr,
+    tls: Option<OverTls>,
     router: Router,
     watcher: hyper_util::server::graceful::Watcher,
 ) {
-    let _slower_then = stream.set_nodelay(true);
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(Peer {
+            address: peer,
+            tls: tls.clone(),
+        });
         router.clone().oneshot(request)
     });
     let connection = hyper::server::conn::http1::Builder::new()

@@ -37,8 +37,10 @@ pub const MANIFEST_MAX: usize = 4096;
 /// Longest image, in bytes: what the length field of four bytes can say.
 pub const IMAGE_MAX: usize = (1 << 28) - 1;
 
-/// Room in the front for what publishing adds: two signatures and a longer counter.
-const RESERVE: usize = 2 * (SIGNATURE_RECORD) + 24;
+/// Room in the front for what publishing adds: two signatures, a longer counter, two keys.
+const RESERVE: usize = 2 * SIGNATURE_RECORD + 24 + KEYS_FIELD;
+/// `"keys":["…","…"],`
+const KEYS_FIELD: usize = 10 + 2 * 67;
 const SIGNATURE_RECORD: usize = 2 + 72;
 const HEAD: usize = 7;
 
@@ -165,7 +167,8 @@ impl ImageManifest {
         (need.div_ceil(FRONT_STEP) * FRONT_STEP) as u64
     }
 
-    /// Sets `front` and `body` for this body. Everything else must be final, but the counter.
+    /// Sets `front` and `body` for this body. Everything else must be final, but what publishing
+    /// sets: the counter and up to two keys.
     pub fn bind(&mut self, body: &[u8]) {
         self.front = self.front_length();
         self.body = Body {

@@ -43,6 +43,19 @@ pub struct TreeRef {
     pub document: BlobRef,
 }
 
+/// What boards download of a MicroPython release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BoardImage {
+    /// The signed image, see [`crate::board`].
+    #[serde(flatten)]
+    pub image: BlobRef,
+    /// The counter in its manifest.
+    pub counter: u32,
+    /// `lines.json`, which maps tracebacks of the image back to sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lines: Option<BlobRef>,
+}
+
 /// The content of `release.json` (format 1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Release {
@@ -91,6 +104,9 @@ pub struct Release {
     /// Its bill of materials (CycloneDX, JSON). Readers from before this field ignore it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sbom: Option<BlobRef>,
+    /// For a MicroPython release, what boards get. Readers from before this field ignore it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub board: Option<BoardImage>,
 }
 
 /// A release document that cannot be used.

@@ -34,7 +34,7 @@ mod reference;
 mod tree;
 
 pub use digest::{Hasher, ParseDigestError, Sha256, TreeId};
-pub use document::{BlobRef, DocumentError, Release, TreeRef, target_name};
+pub use document::{BlobRef, BoardImage, DocumentError, Release, TreeRef, target_name};
 pub use health::{Health, Ready, parse_duration_ms};
 pub use hooks::{HOOK_TIMEOUT_MS, Hook, Hooks};
 pub use path::{PathError, RelPath};

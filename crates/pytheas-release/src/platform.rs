@@ -20,6 +20,13 @@ const LINUX: &[&str] = &[
     "linux-armv7-musl",
 ];
 
+/// A board's architecture when there is no native code.
+const ANY: &str = "any";
+
+/// MicroPython's names of the cores that run each other's native code, the smallest first
+/// (`MPY_FEATURE_ARCH_TEST` in `py/persistentcode.h`).
+const CORTEX_M: [&str; 5] = ["armv6m", "armv7m", "armv7em", "armv7emsp", "armv7emdp"];
+
 /// A text that names no platform.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a platform; known are {known} and `micropython-<arch>`", known = LINUX.join(", "))]
@@ -53,6 +60,22 @@ impl Platform {
     /// The CPU's name, as `uname -m` says it: `x86_64`, `aarch64`, `armv7`.
     pub fn arch(&self) -> &str {
         self.0.split('-').nth(1).unwrap_or("")
+    }
+
+    /// Whether it is a kind of MicroPython board.
+    pub fn is_board(&self) -> bool {
+        self.0.starts_with("micropython-")
+    }
+
+    /// The platforms whose releases run here, the best first: this one; for a board also what was
+    /// compiled for smaller Cortex-M cores, and what holds no native code (`micropython-any`).
+    pub fn runs(&self) -> impl Iterator<Item = Self> {
+        let arch = self.0.strip_prefix("micropython-");
+        let core = CORTEX_M.iter().position(|core| Some(*core) == arch);
+        let smaller = CORTEX_M[..core.unwrap_or(0)].iter().rev();
+        let any = arch.filter(|arch| *arch != ANY).map(|_| &ANY);
+        let boards = smaller.chain(any).map(|arch| format!("micropython-{arch}"));
+        std::iter::once(self.0.clone()).chain(boards).map(Self)
     }
 
     /// Whether programs there link to musl instead of glibc.
@@ -115,5 +138,24 @@ mod tests {
         ] {
             assert!(wrong.parse::<Platform>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_board_runs_what_smaller_cores_and_every_board_run() {
+        let runs = |text: &str| {
+            let platform: Platform = text.parse().unwrap();
+            platform
+                .runs()
+                .map(String::from)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(
+            runs("micropython-armv7em"),
+            "micropython-armv7em micropython-armv7m micropython-armv6m micropython-any"
+        );
+        assert_eq!(runs("micropython-x64"), "micropython-x64 micropython-any");
+        assert_eq!(runs("micropython-any"), "micropython-any");
+        assert_eq!(runs("linux-x86_64"), "linux-x86_64");
     }
 }

@@ -1,7 +1,8 @@
 //! Makes the file for a USB stick out of a repository: `pytheas export`.
 //!
 //! What goes in: the whole chain of root metadata, timestamp, snapshot and everything the snapshot
-//! lists, and of each chosen release its document, tree, content index, packs and deltas; so a
+//! lists, and of each chosen release its document, tree, content index, packs, deltas and, for
+//! boards, the signed image; so a
 //! device with a known older release needs only the delta, and any other one finds all content.
 //! Bills of materials and provenance stay behind: devices do not read them.
 //!
@@ -222,7 +223,11 @@ pub async fn export(
             })?;
         let path = layout::target(&listed.target, &listed.document.sha256);
         files.insert(path, Source::Bytes(bytes));
-        let blobs = [release.tree.document, release.index];
+        let mut blobs = vec![release.tree.document, release.index];
+        if let Some(board) = release.board {
+            blobs.push(board.image);
+            blobs.extend(board.lines);
+        }
         let (packs, release) = packs(store, release).await?;
         let (deltas, shown) = deltas(store, &repository.releases(), &release, selection)?;
         for blob in blobs.iter().chain(&packs).chain(&deltas) {

@@ -5,7 +5,7 @@
 //!   and the snapshot in force;
 //! - the release documents that targets or team metadata lists: the one in force, uploaded ones
 //!   after it, and those that were in force within the age given;
-//! - their trees, content indexes, packs, deltas, bills of materials, provenance;
+//! - their trees, content indexes, packs, deltas, bills of materials, provenance, board images;
 //! - deltas made on demand between such releases (see [`crate::on_demand`]).
 //!
 //! All else below `metadata`, `targets`, `blobs` and `deltas` that has the name of a repository's
@@ -364,6 +364,10 @@ impl Sweep<'_> {
         blobs.extend(release.deltas.values());
         blobs.extend(release.provenance);
         blobs.extend(release.sbom);
+        if let Some(board) = release.board {
+            blobs.push(board.image);
+            blobs.extend(board.lines);
+        }
         let index_path = layout::blob(&release.index.sha256);
         let index = self.repository.blob(&release.index).await?;
         let index =

@@ -16,6 +16,7 @@
 //! (PBES2, RFC 8018: PBKDF2-HMAC-SHA-256, AES-256-CBC), readable by OpenSSL. The online keys are
 //! not, because the hub must start without anybody typing. No key is ever overwritten or removed.
 
+pub mod boards;
 pub mod change;
 pub(crate) mod command;
 mod file;
@@ -218,6 +219,18 @@ pub enum KeyError {
         /// The file.
         path: PathBuf,
     },
+    /// Boards check no other keys.
+    #[error("{whose} has no Ed25519 key, and boards check no other")]
+    #[diagnostic(
+        code(pytheas::keys::no_board_key),
+        help(
+            "`pytheas keys add targets` makes one for the role, `pytheas keys new TEAM` for a team"
+        )
+    )]
+    NoBoardKey {
+        /// Whose keys.
+        whose: String,
+    },
     /// A name that is no name.
     #[error("`{name}` is no name for a key")]
     #[diagnostic(
@@ -350,6 +363,8 @@ pub struct PublisherKeys {
     pub(crate) team: Option<String>,
     /// The keys of whoever publishes.
     pub(crate) signers: Vec<SigningKey>,
+    /// Further ones that sign images for boards, see [`Self::with_board_keys`].
+    pub(crate) board_signers: Vec<SigningKey>,
     /// A team may have none: then the hub signs the snapshot.
     pub(crate) online: Option<OnlineKeys>,
 }
@@ -422,8 +437,30 @@ impl PublisherKeys {
             dir,
             team,
             signers,
+            board_signers: Vec::new(),
             online,
         })
+    }
+
+    /// These keys and, for images of boards, every Ed25519 key in the folder that the targets role
+    /// has or had: a board that has not seen a release since a rotation knows only the old one.
+    ///
+    /// # Errors
+    /// [`KeyError`], naming the file.
+    pub fn with_board_keys(mut self, passphrase: &Passphrase<'_>) -> Result<Self, KeyError> {
+        if self.team.is_some() {
+            return Ok(self);
+        }
+        let mut trusted: Vec<[u8; 32]> = Vec::new();
+        for root in self.root.versions(&self.dir)?.iter().rev() {
+            trusted.extend(boards::of_role(&root.signed));
+        }
+        trusted.retain({
+            let have: Vec<_> = self.signers.iter().map(SigningKey::public).collect();
+            move |raw| !have.iter().any(|key| boards::raw(key) == Some(*raw))
+        });
+        self.board_signers = folder::with_public(&self.dir, &trusted, passphrase)?;
+        Ok(self)
     }
 }
 

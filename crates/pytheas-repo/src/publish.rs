@@ -8,6 +8,7 @@
 //! leaves the repository as it was; what it uploaded is used by the next attempt.
 
 mod attach;
+mod board;
 mod commit;
 pub(crate) mod delta;
 mod earlier;
@@ -26,8 +27,8 @@ use std::{
 use jiff::Timestamp;
 use pytheas_durable::trees::{self, ScanError};
 use pytheas_release::{
-    BlobRef, BuildRecord, Entry, Platform, RECORD_FILE, Release, ReleaseRef, Sha256, Tree, TreeId,
-    TreeRef, Version, compat, target_name,
+    BlobRef, BoardImage, BuildRecord, Entry, Platform, RECORD_FILE, Release, ReleaseRef, Sha256,
+    Tree, TreeId, TreeRef, Version, compat, target_name,
 };
 
 pub use crate::sign::Validity;
@@ -131,6 +132,8 @@ pub struct Published {
     pub uploaded_bytes: u64,
     /// The deltas.
     pub deltas: Vec<DeltaMade>,
+    /// The signed image, of a release for boards.
+    pub board: Option<BoardImage>,
     /// Whether devices see it.
     pub reached: Reached,
 }
@@ -166,9 +169,13 @@ pub async fn publish(
         });
     }
     let _lock = store.lock()?;
-    let (record, tree) = blocking({
+    let (record, tree, unsigned) = blocking({
         let dir = dir.to_owned();
-        move || read_built(&dir)
+        move || {
+            let (record, tree) = read_built(&dir)?;
+            let unsigned = board::read(&dir, &record, &tree)?;
+            Ok::<_, PublishError>((record, tree, unsigned))
+        }
     })
     .await?;
     let tree_id = tree.id();
@@ -196,6 +203,7 @@ pub async fn publish(
         reused_objects: tree.objects().len(),
         uploaded_bytes: 0,
         deltas: Vec::new(),
+        board: None,
         reached: Reached::Devices,
     };
     if let Some(team) = &keys.team {
@@ -210,6 +218,7 @@ pub async fn publish(
     if let Some(release) = base.release(&target).await? {
         if release.tree.id == tree_id {
             published.already = true;
+            published.board = release.board;
             // Only the targets key can keep the releases from expiring: publishing the last one
             // again does, once half of the time is used up.
             if base.targets_grow_old(keys, options) {
@@ -237,7 +246,10 @@ pub async fn publish(
         Some(repository) => earlier::load(store, repository).await?,
         None => Vec::new(),
     };
-    let worth_it = earlier::worth_a_delta(&releases, &published, options)?;
+    let worth_it = match unsigned {
+        None => earlier::worth_a_delta(&releases, &published, options)?,
+        Some(_) => Vec::new(), // boards take whole images
+    };
     let scratch = Arc::new(tempfile::tempdir().map_err(PublishError::Scratch)?);
     let tree = Arc::new(tree);
 
@@ -306,6 +318,17 @@ pub async fn publish(
         }
     }
 
+    let board = match unsigned {
+        None => None,
+        Some(unsigned) => {
+            let next = base.next_version(keys).await?;
+            let earlier = releases.iter().filter_map(|one| one.release.board);
+            let above = earlier.map(|board| u64::from(board.counter) + 1).max();
+            let counter = next.max(above.unwrap_or(0));
+            Some(unsigned.sign(keys, counter, &mut uploads, events)?)
+        }
+    };
+    published.board = board;
     let (provenance, sbom) = attach::read(keys, &options.attached, tree_id, &mut uploads, events)?;
     let release = Release {
         format: 1,
@@ -333,6 +356,7 @@ pub async fn publish(
         interpreter: record.interpreter,
         provenance,
         sbom,
+        board,
     };
     uploads.extend(
         packs
@@ -385,6 +409,7 @@ fn read_built(dir: &Path) -> Result<(BuildRecord, Tree), PublishError> {
         source,
     })?;
     match tree.get(&record.entry) {
+        Some(Entry::File { .. }) if record.platform.is_board() => Ok((record, tree)),
         Some(
             Entry::File {
                 executable: true, ..

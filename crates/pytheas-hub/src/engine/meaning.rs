@@ -66,6 +66,7 @@ pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
         .status
         .details
         .iter()
+        .flat_map(|text| text.split('\n')) // a traceback may come in one piece
         .take(LINES_MAX)
         .map(|line| -> String {
             line.chars()

@@ -6,6 +6,7 @@
 )]
 
 mod artifacts;
+mod boards;
 mod ddi;
 mod enrolment;
 mod made_deltas;
@@ -14,6 +15,7 @@ mod repo;
 mod rest;
 mod rollouts;
 mod starting;
+mod tls;
 mod traps;
 mod wire;
 mod world;

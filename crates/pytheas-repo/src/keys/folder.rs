@@ -13,7 +13,7 @@ use tough::{
 };
 
 use super::{
-    KeyError, KeyFile, KeyId, Passphrase, ROLES, RootFile,
+    KeyError, KeyFile, KeyId, Passphrase, ROLES, RootFile, boards,
     command::CommandKey,
     file::{self, Glance},
     key_path,
@@ -219,6 +219,35 @@ pub(super) fn team_keys(
             path: dir.join(format!("{team}.pem")),
             help: "a team's key is called like the team: `pytheas keys new TEAM` makes one, the holder of the targets keys delegates to it with `pytheas keys delegate`",
         });
+    }
+    Ok(keys)
+}
+
+/// The public halves of a team's keys in `dir`.
+pub(super) fn team_publics(dir: &Path, team: &str) -> Result<Vec<Key>, KeyError> {
+    let of_team = |found: &Found| {
+        let rest = found.name().strip_prefix(team);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+    };
+    let found = scan(dir)?.into_iter().filter(of_team);
+    Ok(found.filter_map(|found| found.public).collect())
+}
+
+/// The keys in `dir` with these raw Ed25519 public halves, in their order, opened.
+pub(super) fn with_public(
+    dir: &Path,
+    wanted: &[[u8; 32]],
+    passphrase: &Passphrase<'_>,
+) -> Result<Vec<SigningKey>, KeyError> {
+    let found = scan(dir)?;
+    let mut keys: Vec<SigningKey> = Vec::new();
+    for raw in wanted {
+        let is_it = |found: &&Found| found.public.as_ref().and_then(boards::raw) == Some(*raw);
+        if let Some(found) = found.iter().find(is_it)
+            && !keys.iter().any(|key| Some(key.id()) == found.id())
+        {
+            keys.push(found.open(passphrase)?);
+        }
     }
     Ok(keys)
 }

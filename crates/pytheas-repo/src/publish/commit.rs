@@ -105,6 +105,20 @@ impl Base {
         })
     }
 
+    /// The version that the metadata which `keys` sign will have, unless somebody else publishes.
+    pub(super) async fn next_version(&self, keys: &PublisherKeys) -> Result<u64, StoreError> {
+        let metadata = self.repository.as_ref().map(|r| r.metadata());
+        let (role, taken) = match &keys.team {
+            None => ("targets", self.targets_version()),
+            Some(team) => {
+                let listed = metadata.and_then(|m| m.meta.get(&format!("{team}.json")));
+                (team.as_str(), listed.map(|meta| meta.version.get()))
+            }
+        };
+        let version = next_free(&self.store, taken.unwrap_or(0), role).await?;
+        Ok(version.get())
+    }
+
     /// The targets metadata that comes after what is there.
     pub(crate) async fn next_targets(
         &self,

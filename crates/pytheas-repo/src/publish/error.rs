@@ -53,6 +53,32 @@ pub enum PublishError {
         /// The folder.
         dir: PathBuf,
     },
+    /// The image for boards cannot be signed.
+    #[error("the board image `{}` cannot be published: {why}", path.display())]
+    #[diagnostic(
+        code(pytheas::publish::board_image),
+        help("build again with this version of pytheas, then publish the new folder")
+    )]
+    BoardImage {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// Boards check Ed25519 alone.
+    #[error(
+        "none of the keys that sign this release is Ed25519, and boards check no other ({have})"
+    )]
+    #[diagnostic(
+        code(pytheas::publish::board_key),
+        help(
+            "give the role an Ed25519 key: `pytheas keys add targets`; for a team `pytheas keys new TEAM`, then `pytheas keys delegate`"
+        )
+    )]
+    BoardKey {
+        /// The kinds that are there.
+        have: String,
+    },
     /// The record cannot be used.
     #[error("`{}` cannot be used", path.display())]
     #[diagnostic(

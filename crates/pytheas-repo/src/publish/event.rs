@@ -44,6 +44,15 @@ pub enum Event {
         /// The reason.
         why: String,
     },
+    /// A board's image was signed.
+    BoardSigned {
+        /// Its counter.
+        counter: u32,
+        /// Signatures in it.
+        signatures: usize,
+        /// What boards cannot check as other devices do.
+        warnings: Vec<String>,
+    },
     /// A file was uploaded.
     Uploaded {
         /// The file.

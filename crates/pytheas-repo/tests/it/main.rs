@@ -7,6 +7,7 @@
 
 mod attached;
 mod attacks;
+mod boards;
 mod ceremonies;
 mod clocks;
 mod commands;

@@ -358,6 +358,7 @@ fn progress_is_told_in_order() {
             Event::Delta { from, .. } => format!("delta from {from}"),
             Event::NoDelta { from, why } => format!("no delta from {from}: {why}"),
             Event::NoStatement { why, .. } => format!("no statement: {why}"),
+            Event::BoardSigned { counter, .. } => format!("board image {counter}"),
             Event::Uploaded { path, .. } => {
                 let kind = path.split('/').next().unwrap();
                 format!(

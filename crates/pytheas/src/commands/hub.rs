@@ -9,7 +9,7 @@ use std::{
 
 use jiff::SignedDuration;
 use miette::{Context as _, IntoDiagnostic};
-use pytheas_hub::{Config, Hub};
+use pytheas_hub::{Config, Hub, TlsFiles};
 use pytheas_repo::on_demand::Keep;
 use serde::Serialize;
 use url::Url;
@@ -35,6 +35,26 @@ pub(crate) struct HubRunArgs {
         value_name = "ADDRESS"
     )]
     listen: SocketAddr,
+    /// Speak TLS with this certificate and, behind it, its issuers (PEM); read again when it changes
+    #[arg(
+        long,
+        env = "PYTHEAS_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_key"
+    )]
+    tls_cert: Option<PathBuf>,
+    /// The certificate's private key (PEM, no passphrase)
+    #[arg(
+        long,
+        env = "PYTHEAS_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert"
+    )]
+    tls_key: Option<PathBuf>,
+    /// Devices may show certificates of these authorities (PEM): the common name is the device's
+    /// id, it needs no token and is accepted at once
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
     /// Folder of the database and files [default: ~/.local/share/pytheas/hub]
     #[arg(long, env = "PYTHEAS_DATA", value_name = "DIR")]
     data: Option<PathBuf>,
@@ -137,6 +157,15 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
     let existing = |path: PathBuf| path.exists().then_some(path);
     let config = Config {
         listen: args.listen,
+        tls: args
+            .tls_cert
+            .clone()
+            .zip(args.tls_key.clone())
+            .map(|(cert, key)| TlsFiles {
+                cert,
+                key,
+                client_ca: args.tls_client_ca.clone(),
+            }),
         repo: args.repo.clone(),
         root: args
             .root
@@ -172,7 +201,7 @@ pub(crate) fn run(args: &HubRunArgs, context: &Context) -> miette::Result<()> {
             tell(path, &started)?;
         }
         context.show(&started)?;
-        told_to_end().await.into_diagnostic()?;
+        told_to_end(hub.reloader()).await.into_diagnostic()?;
         context.note("ending; requests under way are finished");
         hub.shutdown().await;
         Ok(())
@@ -212,8 +241,17 @@ fn data_dir() -> PathBuf {
         .join("pytheas/hub")
 }
 
-async fn told_to_end() -> io::Result<()> {
+/// Waits for ctrl-C or SIGTERM; SIGHUP only has the certificate read again, where there is one.
+async fn told_to_end(reload: Option<impl Fn() + Send + 'static>) -> io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
+    if let Some(reload) = reload {
+        let mut hangup = signal(SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                reload();
+            }
+        });
+    }
     let (mut interrupt, mut terminate) = (
         signal(SignalKind::interrupt())?,
         signal(SignalKind::terminate())?,

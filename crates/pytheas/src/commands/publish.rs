@@ -9,7 +9,7 @@ use std::{
 use jiff::{SignedDuration, Timestamp};
 use miette::{Context as _, IntoDiagnostic};
 use pytheas_build::{SBOM_FILE, provenance_path};
-use pytheas_release::Version;
+use pytheas_release::{BoardImage, BuildRecord, RECORD_FILE, Version};
 use pytheas_repo::{
     keys::{self, PublisherKeys},
     publish::{Event, Events, Options, Published, Reached},
@@ -97,6 +97,9 @@ struct Shown {
     reused_objects: usize,
     uploaded_bytes: u64,
     deltas: Vec<ShownDelta>,
+    /// The signed image, of a release for boards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    board: Option<BoardImage>,
     /// Whether devices see it already.
     visible: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -130,6 +133,7 @@ impl Shown {
                     size_bytes: delta.size_bytes,
                 })
                 .collect(),
+            board: published.board,
             visible: published.reached == Reached::Devices,
             proposal: match &published.reached {
                 Reached::Proposed(file) => Some(file.clone()),
@@ -147,6 +151,10 @@ impl Show for Shown {
             "size",
             format!("{} in {} files", bytes(self.size_bytes), self.files),
         )?;
+        if let Some(board) = &self.board {
+            let size = bytes(board.image.size_bytes);
+            out.fact("board image", format!("{size}, counter {}", board.counter))?;
+        }
         if self.already_published {
             return out.fact("published", "before; nothing to do");
         }
@@ -194,6 +202,10 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         (None, Some(_)) => PublisherKeys::load_some(&folder, &ask)?,
         (None, None) => PublisherKeys::load(&folder, &ask)?,
     };
+    let keys = match is_for_boards(dir) {
+        true => keys.with_board_keys(&ask)?,
+        false => keys,
+    };
     let published = publish_with(dir, &store, &keys, &options, context)?;
     match &published.reached {
         Reached::Devices => {}
@@ -206,6 +218,14 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         )),
     }
     context.show(&Shown::of(&published))
+}
+
+/// Whether the built folder is for boards, which follow a rotation of keys by what old ones sign.
+fn is_for_boards(dir: &Path) -> bool {
+    std::fs::read(dir.join(RECORD_FILE))
+        .ok()
+        .and_then(|bytes| BuildRecord::parse(&bytes).ok())
+        .is_some_and(|record| record.platform.is_board())
 }
 
 /// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
@@ -263,6 +283,14 @@ fn publish_with(
         Event::NoStatement { path, why } => {
             let path = path.display();
             progress.note(&format!("`{path}` is not published: {why}"));
+        }
+        Event::BoardSigned {
+            counter, warnings, ..
+        } => {
+            progress.step(format!("signed the board image, counter {counter}"));
+            for warning in warnings {
+                progress.note(&warning);
+            }
         }
         Event::Uploaded { path, .. } => progress.detail(format!("uploaded {path}")),
         Event::Committed { targets_version } => {

@@ -35,13 +35,17 @@ impl Show for Releases {
                     bytes(release.size_bytes),
                     release.files.to_string(),
                     release.deltas.to_string(),
+                    match &release.board {
+                        Some(board) => board.counter.to_string(),
+                        None => String::new(),
+                    },
                     release.tree.chars().take(12).collect(),
                 ]
             })
             .collect();
         out.table(
             [
-                "RELEASE", "PLATFORM", "FORM", "SIZE", "FILES", "DELTAS", "TREE",
+                "RELEASE", "PLATFORM", "FORM", "SIZE", "FILES", "DELTAS", "COUNTER", "TREE",
             ],
             &rows,
         )
