@@ -34,6 +34,7 @@ mod interpreter;
 mod known;
 mod launcher;
 mod locking;
+pub mod micropython;
 mod native;
 mod on;
 mod one_file;

@@ -5,6 +5,7 @@ pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod build;
+pub(crate) mod build_board;
 pub(crate) mod build_forms;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -19,6 +20,7 @@ pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod licences;
 pub(crate) mod lock;
+pub(crate) mod lock_boards;
 pub(crate) mod login;
 pub(crate) mod provenance;
 pub(crate) mod publish;
@@ -32,6 +34,7 @@ pub(crate) mod sync;
 pub(crate) mod test;
 pub(crate) mod test_on;
 pub(crate) mod token;
+pub(crate) mod traceback;
 pub(crate) mod traffic;
 pub(crate) mod why;
 
@@ -58,6 +61,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Sbom(args) => sbom::run(&args),
         Command::Provenance(command) => provenance::run(&command, context),
         Command::Why(args) => why::run(&args, context),
+        Command::Traceback(args) => traceback::run(&args, context),
         Command::Keys(command) => keys::run(&command, context),
         Command::Export(args) => export::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),

@@ -1,9 +1,6 @@
 //! Which modules a board's firmware has already, and what to use for those that MicroPython lacks.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -157,11 +154,6 @@ impl Firmware {
             .iter()
             .find(|(name, _)| name.starts_with(&below))
             .map(|(_, has)| *has)
-    }
-
-    /// Names of all modules.
-    pub(super) fn names(&self) -> BTreeSet<&str> {
-        self.modules.keys().map(String::as_str).collect()
     }
 }
 

@@ -6,16 +6,34 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use pytheas_project::graph::{What, When};
 
 use super::{
-    candidates::Candidates,
+    candidates::{Candidate, Candidates},
     error::MicroPythonError,
     firmware::{Firmware, Has, instead},
     imports::{self, Import},
     report::{FirmwareUse, Missing, Undecided, Why},
 };
 
+/// A module as it is shipped.
+#[derive(Debug, Clone)]
+pub(super) struct Compiled {
+    pub(super) mpy: Vec<u8>,
+    /// The same with lines, where the shipped one has none.
+    pub(super) twin: Option<Vec<u8>>,
+}
+
+impl Compiled {
+    pub(super) fn with_lines(&self) -> &[u8] {
+        self.twin.as_deref().unwrap_or(&self.mpy)
+    }
+}
+
+/// Compiles the sources among these candidates; the others are taken as they came.
+pub(super) type Compile<'a> = &'a dyn Fn(&[&Candidate]) -> Result<Vec<Compiled>, MicroPythonError>;
+
 /// Where following begins, and what is kept anyway.
 pub(super) struct Start<'a> {
     pub(super) entry: &'a str,
+    pub(super) compile: Compile<'a>,
     /// Modules, or packages with all that is in them.
     pub(super) keep: &'a [String],
     pub(super) firmware: &'a Firmware,
@@ -26,6 +44,8 @@ pub(super) struct Start<'a> {
 pub(super) struct Reached {
     /// Modules to ship, by name, with the candidate and why.
     pub(super) kept: BTreeMap<String, (usize, Why)>,
+    /// Them compiled, by candidate.
+    pub(super) compiled: BTreeMap<usize, Compiled>,
     pub(super) firmware: BTreeMap<String, FirmwareUse>,
     pub(super) missing: Vec<Missing>,
     pub(super) undecided: Vec<Undecided>,
@@ -104,8 +124,16 @@ impl Walk<'_> {
                 }
             }
         }
-        while let Some(at) = self.queue.pop_front() {
-            self.module(at)?;
+        // Level by level, so that many are compiled at once.
+        while !self.queue.is_empty() {
+            let level: Vec<usize> = std::mem::take(&mut self.queue).into();
+            let modules: Vec<&Candidate> =
+                level.iter().map(|at| &self.candidates.all[*at]).collect();
+            let compiled = (self.start.compile)(&modules)?;
+            for (at, compiled) in level.into_iter().zip(compiled) {
+                self.module(at, compiled.with_lines())?;
+                self.reached.compiled.insert(at, compiled);
+            }
         }
         Ok(())
     }
@@ -130,10 +158,10 @@ impl Walk<'_> {
         self.queue.push_back(at);
     }
 
-    fn module(&mut self, at: usize) -> Result<(), MicroPythonError> {
+    fn module(&mut self, at: usize, code: &[u8]) -> Result<(), MicroPythonError> {
         let candidate = &self.candidates.all[at];
         let name = candidate.module.clone().unwrap_or_default();
-        let said = imports::of(candidate)?;
+        let said = imports::of(candidate, code)?;
         let package = if candidate.is_package() {
             name.clone()
         } else {

@@ -107,7 +107,7 @@ fn wheel(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
     let mut left = UNPACKED_LIMIT_BYTES;
     for at in 0..archive.len() {
         let mut member = archive.by_index(at)?;
-        let name = member.name().to_owned();
+        let name = member.name()?.into_owned();
         let first = name.split('/').next().unwrap_or("");
         let inside = match name.split_once(".data/purelib/") {
             Some((_, inside)) => inside.to_owned(),
