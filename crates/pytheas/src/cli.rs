@@ -87,6 +87,7 @@ pub(crate) enum Command {
     Traceback(commands::traceback::TracebackArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
+    Run(commands::run_app::RunArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
