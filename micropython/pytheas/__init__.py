@@ -11,6 +11,7 @@ from .slots import Refused, Slots, feed  # noqa: F401
 settings = {}  # filled by the guard before the app starts, and from then on by the hub
 metrics = {}
 lines = []
+before_reset = []  # called before an update restarts the board
 
 
 def confirm():

@@ -305,15 +305,30 @@ mod tests {
 
     #[test]
     fn what_is_no_mpy_says_what_it_is() {
-        insta::assert_snapshot!(Mpy::parse(b"print(1)").unwrap_err(), @"");
-        insta::assert_snapshot!(Mpy::parse(b"M\x05\x02\x1f ").unwrap_err(), @"");
-        insta::assert_snapshot!(Mpy::parse(&SAMPLE[..SAMPLE.len() - 1]).unwrap_err(), @"");
+        insta::assert_snapshot!(Mpy::parse(b"print(1)").unwrap_err(), @"no .mpy file: it does not begin with `M` and a version");
+        insta::assert_snapshot!(Mpy::parse(b"M\x05\x02\x1f ").unwrap_err(), @"the .mpy file has format version 5, MicroPython 1.19 and later read 6");
+        insta::assert_snapshot!(Mpy::parse(&SAMPLE[..SAMPLE.len() - 1]).unwrap_err(), @"damaged .mpy file: it is cut off, at byte 54");
     }
 
     #[test]
     fn counts_beyond_the_file_take_no_memory() {
         let huge = [&SAMPLE[..4], &[0x8f, 0xff, 0xff, 0xff, 0x7f, 0][..]].concat();
         assert!(Mpy::parse(&huge).is_err());
+    }
+
+    #[test]
+    fn a_module_written_in_c_is_read_to_its_end() {
+        // MicroPython's examples/natmod/features2, linked for x64 by tools/mpy_ld.py.
+        let mpy = Mpy::parse(include_bytes!("mpy/features2.mpy")).unwrap();
+        assert_eq!(mpy.header.arch, Some(Arch::X64));
+        let kinds: Vec<_> = mpy.root.walk().iter().map(|(_, code)| code.kind).collect();
+        assert!(kinds.contains(&Kind::Viper), "{kinds:?}");
+        assert!(
+            mpy.imports()
+                .unresolved
+                .iter()
+                .all(|unresolved| unresolved.native)
+        );
     }
 
     proptest! {

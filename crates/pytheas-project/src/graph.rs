@@ -18,6 +18,7 @@
 //! }
 //! ```
 
+mod functions;
 mod imports;
 mod modules;
 mod reach;
@@ -26,6 +27,7 @@ mod rules;
 mod tests;
 mod tokens;
 
-pub use imports::When;
+pub use functions::{Function, functions};
+pub use imports::{Import, Source, What, When, is_module_name, read as read_source};
 pub use modules::{Kind, Module, Origin, Root};
 pub use reach::{Graph, Missing, Plugin, Reason, Start, Undecided};

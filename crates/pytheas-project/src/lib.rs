@@ -56,9 +56,9 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind, ConfigSpec,
+    Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind, ConfigSpec,
     ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec, LicenceSpec,
-    Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target, TestSpec, VersionFrom,
+    MicroPythonSpec, Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target, TestSpec, VersionFrom,
     VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};

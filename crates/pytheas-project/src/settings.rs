@@ -49,9 +49,11 @@ use serde::Deserialize;
 
 use crate::{entry::Entry, python::PythonRequest};
 
+mod micropython;
 mod tables;
 mod update;
 
+pub use micropython::{Also, MicroPythonSpec};
 pub use tables::{
     AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, Day, IgnoreSpec,
     LicenceSpec, SlimRule, TestSpec, VersionFrom, VersionSpec,
@@ -100,6 +102,8 @@ pub struct Settings {
     pub rule: Vec<SlimRule>,
     /// How the project's tests are run.
     pub test: TestSpec,
+    /// Packages for boards.
+    pub micropython: MicroPythonSpec,
     /// What a device must have for the release.
     pub requires: RequiresSpec,
     /// What it must not have.
@@ -134,6 +138,16 @@ pub struct Target {
     pub budgets: BTreeMap<String, String>,
     /// The board of a `micropython` target.
     pub board: Option<String>,
+    /// mpy-cross's `-O` of a `micropython` target: 1 and 2 leave out `assert`, 3 line numbers, too.
+    pub optimize: u8,
+    /// The oldest MicroPython it runs on: `1.25`.
+    pub micropython: Option<String>,
+    /// The exact firmware it belongs to, as boards' own settings name it.
+    pub firmware: Option<String>,
+    /// Models of boards it is for, as their own settings name them; any when empty.
+    pub models: Vec<String>,
+    /// What a board's release has beside the image.
+    pub also: Vec<Also>,
 }
 
 /// One option of `[tool.pytheas.config]`.

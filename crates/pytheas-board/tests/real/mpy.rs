@@ -1,8 +1,13 @@
 //! `.mpy` files that mpy-cross makes of MicroPython's own test suite, as mpy-tool.py sees them.
 
-use std::{fmt::Write, path::Path, process::Command};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+    path::Path,
+    process::Command,
+};
 
-use pytheas_board::mpy::{Code, Const, Kind, LineMap, Mpy};
+use pytheas_board::mpy::{BoardMpy, Code, Const, Header, Kind, LineMap, Mpy, map_traceback};
 
 use crate::rig;
 
@@ -117,7 +122,7 @@ fn every_file_of_mpy_cross_is_read_as_mpy_tool_reads_it() {
         .collect();
     names.sort();
     assert!(names.len() > 100, "{} files were compiled", names.len());
-    let mut mapped = 0;
+    let (mut mapped, mut compared) = (0, 0);
     let mut before: Option<Vec<u8>> = None;
     for path in names {
         let bytes = std::fs::read(&path).unwrap();
@@ -130,7 +135,11 @@ fn every_file_of_mpy_cross_is_read_as_mpy_tool_reads_it() {
             first_difference(&ours, &theirs)
         );
         let mpy = Mpy::parse(&bytes).unwrap();
-        mpy.imports();
+        let imports = imports_of(&mpy);
+        if let Ok(theirs) = std::fs::read_to_string(path.with_extension("imports")) {
+            assert_eq!(imports, theirs, "{}", path.display());
+            compared += 1;
+        }
         // Files come in the order -O0, -O1, -O2, -O3: the last one's lines are those of the one before.
         if path.to_string_lossy().ends_with("_3.mpy")
             && let Some(before) = &before
@@ -143,7 +152,7 @@ fn every_file_of_mpy_cross_is_read_as_mpy_tool_reads_it() {
         }
         before = Some(bytes);
     }
-    assert!(mapped > 10);
+    assert!(mapped > 10 && compared > 10, "{mapped} {compared}");
 }
 
 fn first_difference(ours: &str, theirs: &str) -> String {
@@ -153,4 +162,178 @@ fn first_difference(ours: &str, theirs: &str) -> String {
         || "one is longer".into(),
         |(ours, theirs)| format!("- {ours}\n+ {theirs}"),
     )
+}
+
+/// Import statements as `mpy_tool.py` prints those that CPython's parser finds.
+fn imports_of(mpy: &Mpy<'_>) -> String {
+    let imports = mpy.imports();
+    let statements = imports.found.iter().filter(|import| !import.by_call);
+    let lines = statements.map(|import| {
+        let names = if import.star {
+            "*".to_owned()
+        } else {
+            import.names.join(",")
+        };
+        format!("{} {} {names}", import.level, import.module)
+    });
+    lines
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+const PROGRAM: &str = "\
+import sys
+
+
+def deep(n):
+    if n:
+        return deep(
+            n - 1)
+    x = [1]
+    return x[5]
+
+
+class Thing:
+    def method(self):
+        y = 1
+        z = y + deep(1)
+        return z
+
+    def other(self):
+        return 2
+
+
+def run():
+    thing = Thing()
+    thing.other()
+    thing.method()
+
+
+try:
+    run()
+except Exception as error:
+    sys.print_exception(error)
+";
+
+#[test]
+fn a_traceback_of_stripped_code_is_mapped_to_lines() {
+    let (Some(port), Some(cross)) = (
+        rig::program("unix/micropython"),
+        rig::program("bin/mpy-cross"),
+    ) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("prog.py");
+    rig::put(&source, PROGRAM.as_bytes());
+    let compile = |level: &str| {
+        let out = folder.path().join(format!("prog{level}.mpy"));
+        let mut command = Command::new(&cross);
+        command
+            .args([level, "-s", "prog.py", "-o"])
+            .arg(&out)
+            .arg(&source);
+        rig::output(&mut command);
+        std::fs::read(out).unwrap()
+    };
+    let (stripped, full) = (compile("-O3"), compile("-O2"));
+    let run = |bytes: &[u8]| {
+        rig::put(&folder.path().join("run/prog.mpy"), bytes);
+        let mut command = Command::new(&port);
+        rig::output(
+            command
+                .current_dir(folder.path().join("run"))
+                .args(["-c", "import prog"]),
+        )
+    };
+    let stripped = Mpy::parse(&stripped)
+        .map(|mpy| (mpy, stripped.clone()))
+        .unwrap();
+    let twin = Mpy::parse(&full).unwrap();
+    let map = LineMap::for_stripped(&stripped.0, &twin).unwrap();
+    let json = serde_json::to_string(&map).unwrap();
+    assert_eq!(serde_json::from_str::<LineMap>(&json).unwrap(), map);
+    let maps = BTreeMap::from([("prog.py".to_owned(), map)]);
+    insta::assert_snapshot!(run(&stripped.1), @r#"
+Traceback (most recent call last):
+  File "prog.py", line 1, in <module>
+  File "prog.py", line 1, in run
+  File "prog.py", line 1, in method
+  File "prog.py", line 1, in deep
+  File "prog.py", line 1, in deep
+IndexError: list index out of range
+"#);
+    insta::assert_snapshot!(map_traceback(&maps, &run(&stripped.1)), @r#"
+Traceback (most recent call last):
+  File "prog.py", line 29, in <module>
+  File "prog.py", line 25, in run
+  File "prog.py", line 15, in method
+  File "prog.py", line 7, in deep
+  File "prog.py", line 5-9, in deep
+IndexError: list index out of range
+"#);
+    insta::assert_snapshot!(run(&full), @r#"
+Traceback (most recent call last):
+  File "prog.py", line 29, in <module>
+  File "prog.py", line 25, in run
+  File "prog.py", line 15, in method
+  File "prog.py", line 7, in deep
+  File "prog.py", line 9, in deep
+IndexError: list index out of range
+"#);
+    assert_eq!(
+        map_traceback(&maps, &run(&full)),
+        run(&full),
+        "lines that are there stay"
+    );
+    assert!(LineMap::of(&stripped.0).is_err());
+}
+
+#[test]
+fn the_board_and_the_check_agree_on_what_loads() {
+    let (Some(port), Some(cross)) = (
+        rig::program("unix/micropython"),
+        rig::program("bin/mpy-cross"),
+    ) else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let source = folder.path().join("m.py");
+    rig::put(&source, b"@micropython.native\ndef f(x):\n    return x\n");
+    std::fs::create_dir(folder.path().join("run")).unwrap();
+    let ask = ["-c", "import sys; print(sys.implementation._mpy)"];
+    let value = rig::output(Command::new(&port).args(ask));
+    let board = BoardMpy::from_value(value.trim().parse().unwrap()).unwrap();
+    assert_eq!(board.mpy_cross_arguments(), ["-march=x64"]);
+    for (arguments, fits) in [
+        (vec!["-march=x64"], true),
+        (vec!["-march=x64", "-msmall-int-bits=63"], true),
+        (vec!["-march=armv7m"], false),
+        (vec!["-march=rv32imc", "-march-flags=zba"], false),
+    ] {
+        let out = folder.path().join("run/m.mpy");
+        rig::output(
+            Command::new(&cross)
+                .args(&arguments)
+                .arg("-o")
+                .arg(&out)
+                .arg(&source),
+        );
+        let bytes = std::fs::read(&out).unwrap();
+        let mpy = Mpy::parse(&bytes).unwrap();
+        assert!(mpy.has_native());
+        assert_eq!(mpy.header, Header::parse(&bytes).unwrap());
+        assert_eq!(board.accepts(&mpy.header).is_ok(), fits, "{arguments:?}");
+        let mut command = Command::new(&port);
+        let loaded = command
+            .current_dir(folder.path().join("run"))
+            .args(["-c", "import m"]);
+        assert_eq!(
+            loaded.output().unwrap().status.success(),
+            fits,
+            "{arguments:?}"
+        );
+    }
 }

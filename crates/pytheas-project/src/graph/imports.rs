@@ -23,43 +23,56 @@ pub enum When {
 
 /// What is imported; `level` counts the leading dots.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum What {
+pub enum What {
     /// `import a.b`.
-    Module { name: String },
+    Module {
+        /// The dotted name.
+        name: String,
+    },
     /// `from a import b, c`; a star gives `*`.
     Names {
+        /// Leading dots.
         level: usize,
+        /// What follows them.
         name: String,
+        /// The names imported.
         names: Vec<String>,
     },
     /// Any module of `package` whose last name begins with `start`.
     AnyOf {
+        /// Leading dots.
         level: usize,
+        /// What follows them.
         package: String,
+        /// How the last name begins.
         start: String,
     },
 }
 
 /// One import.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Import {
-    pub(crate) what: What,
-    pub(crate) line: u32,
-    pub(crate) when: When,
+pub struct Import {
+    /// What.
+    pub what: What,
+    /// Line, from 1.
+    pub line: u32,
+    /// When.
+    pub when: When,
 }
 
 /// What a module's source says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Source {
-    pub(crate) imports: Vec<Import>,
+pub struct Source {
+    /// Its imports.
+    pub imports: Vec<Import>,
     /// Calls that import something only known at run time: line and call.
-    pub(crate) undecided: Vec<(u32, String)>,
+    pub undecided: Vec<(u32, String)>,
     /// Strings that could be names of modules or of entry-point groups, with their lines.
-    pub(crate) words: Vec<(String, u32)>,
+    pub words: Vec<(String, u32)>,
     /// The strings of `__all__`.
-    pub(crate) exported: Vec<String>,
+    pub exported: Vec<String>,
     /// It defines `__getattr__`, or calls a lazy loader: its submodules are named in strings.
-    pub(crate) is_lazy: bool,
+    pub is_lazy: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +85,7 @@ enum Block {
 }
 
 /// Reads `source`.
-pub(crate) fn read(source: &str) -> Source {
+pub fn read(source: &str) -> Source {
     let mut found = Source::default();
     let mut blocks: Vec<(usize, Block)> = Vec::new();
     for line in lines(source) {
@@ -393,7 +406,7 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
 }
 
 /// Whether the text is a dotted name.
-pub(crate) fn is_module_name(text: &str) -> bool {
+pub fn is_module_name(text: &str) -> bool {
     !text.is_empty()
         && text.len() < 120
         && text.split('.').all(|part| {

@@ -5,16 +5,16 @@ use std::{
     io::{Read, Write},
     os::unix::fs::OpenOptionsExt,
     path::Path,
-    sync::mpsc::{self, Receiver},
     time::{Duration, Instant},
 };
 
-/// `open(2)`'s flag: the line does not become this process's terminal.
-const O_NOCTTY: i32 = 0o400;
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    fs::OFlags,
+};
 
 pub(super) struct Line {
     file: File,
-    bytes: Receiver<Vec<u8>>,
     read: Vec<u8>,
 }
 
@@ -23,23 +23,12 @@ impl Line {
         let file = File::options()
             .read(true)
             .write(true)
-            .custom_flags(O_NOCTTY)
+            // It does not become this process's terminal.
+            .custom_flags(OFlags::NOCTTY.bits().cast_signed())
             .open(path)
             .expect("a board's pty can be opened");
-        let mut other = file.try_clone().expect("a file can be opened twice");
-        let (sender, bytes) = mpsc::channel();
-        // It ends at the next byte after this value is gone, or with the board.
-        std::thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            while let Ok(size @ 1..) = other.read(&mut buffer) {
-                if sender.send(buffer[..size].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
         Self {
             file,
-            bytes,
             read: Vec::new(),
         }
     }
@@ -72,8 +61,15 @@ impl Line {
                 before.truncate(at);
                 return Some(before);
             }
-            let left = end.saturating_duration_since(Instant::now());
-            self.read.extend(self.bytes.recv_timeout(left).ok()?);
+            let left = end.checked_duration_since(Instant::now())?;
+            let left = Timespec::try_from(left).ok()?;
+            let mut wanted = [PollFd::new(&self.file, PollFlags::IN)];
+            if poll(&mut wanted, Some(&left)).ok()? == 0 {
+                return None;
+            }
+            let mut buffer = [0; 4096];
+            let size = self.file.read(&mut buffer).ok().filter(|size| *size > 0)?;
+            self.read.extend_from_slice(&buffer[..size]);
         }
     }
 }

@@ -1,0 +1,165 @@
+//! Packages of the Python package index: resolved by uv, pure Python only.
+
+use std::{
+    collections::BTreeMap,
+    io::{Cursor, Read as _},
+    path::Path,
+};
+
+use flate2::read::GzDecoder;
+use pytheas_project::{Project, Pylock, Uv, lock};
+
+use super::MipError;
+use crate::scratch;
+
+/// Largest archive, unpacked.
+const UNPACKED_LIMIT_BYTES: u64 = 64 << 20;
+
+/// Resolves `requirements` (PEP 508) alone, with the indexes (`[tool.uv]`) of `project`; versions in
+/// `kept` (requirements, too) are preferred.
+pub(in super::super) fn resolve(
+    requirements: &[String],
+    project: Option<&Path>,
+    kept: Option<&[String]>,
+    uv: &Uv,
+) -> Result<Pylock, MipError> {
+    let failed = |why: String| MipError::Pypi {
+        names: requirements.iter().map(|r| format!("`{r}`")).collect(),
+        why,
+    };
+    let dir = tempfile::tempdir().map_err(|error| failed(error.to_string()))?;
+    let own_uv = project
+        .and_then(|dir| std::fs::read_to_string(dir.join("pyproject.toml")).ok())
+        .and_then(|text| text.parse::<toml::Table>().ok())
+        .and_then(|table| table.get("tool")?.get("uv").cloned());
+    let attempt = |more: &[String]| {
+        let all: Vec<toml::Value> = requirements
+            .iter()
+            .chain(more)
+            .map(|text| toml::Value::String(text.clone()))
+            .collect();
+        let mut document = toml::Table::new();
+        let mut table = toml::Table::new();
+        table.insert("name".into(), "board-packages".into());
+        table.insert("version".into(), "0".into());
+        table.insert("requires-python".into(), ">=3.8".into());
+        table.insert("dependencies".into(), toml::Value::Array(all));
+        document.insert("project".into(), table.into());
+        if let Some(own) = &own_uv {
+            let mut tool = toml::Table::new();
+            tool.insert("uv".into(), own.clone());
+            document.insert("tool".into(), tool.into());
+        }
+        let file = dir.path().join("pyproject.toml");
+        let text = document.to_string();
+        scratch::write(&file, text.as_bytes(), scratch::Kind::Data)
+            .map_err(|error| failed(error.to_string()))?;
+        let project =
+            Project::load(dir.path()).map_err(|error| failed(crate::error::chain(&error)))?;
+        let report = lock::lock(&project, uv, &lock::LockOptions::default(), &|_| {})
+            .map_err(|error| failed(crate::error::chain(&error)))?;
+        Pylock::read(&report.path)
+            .map_err(|error| failed(crate::error::chain(&error)))?
+            .ok_or_else(|| failed("no lock was made".to_owned()))
+    };
+    match kept {
+        // What is locked may no longer fit; then all are chosen again.
+        Some(kept) if !kept.is_empty() => attempt(kept).or_else(|_| attempt(&[])),
+        _ => attempt(&[]),
+    }
+}
+
+/// The modules of an archive, by path on the board.
+pub(super) fn unpack(
+    package: &str,
+    version: &str,
+    name: &str,
+    bytes: &[u8],
+) -> Result<BTreeMap<String, Vec<u8>>, MipError> {
+    let wrong = |why: String| MipError::NotPure {
+        name: package.to_owned(),
+        version: version.to_owned(),
+        why,
+    };
+    let files = if name.ends_with(".whl") {
+        wheel(bytes).map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
+    } else {
+        sdist(bytes).map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
+    };
+    let native = files.keys().find(|path| {
+        [".so", ".pyd", ".dll", ".dylib"]
+            .iter()
+            .any(|end| path.ends_with(end))
+    });
+    if let Some(path) = native {
+        return Err(wrong(format!("holds compiled code for computers, `{path}`")));
+    }
+    let has_module = |path: &String| path.ends_with(".py") || path.ends_with(".mpy");
+    if !files.keys().any(has_module) {
+        return Err(wrong("holds no module".to_owned()));
+    }
+    Ok(files)
+}
+
+fn wheel(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut archive = zip::ZipArchive::new(Cursor::new(bytes))?;
+    let mut files = BTreeMap::new();
+    let mut left = UNPACKED_LIMIT_BYTES;
+    for at in 0..archive.len() {
+        let mut member = archive.by_index(at)?;
+        let name = member.name().to_owned();
+        let first = name.split('/').next().unwrap_or("");
+        let inside = match name.split_once(".data/purelib/") {
+            Some((_, inside)) => inside.to_owned(),
+            None if first.ends_with(".dist-info") || first.ends_with(".data") => continue,
+            None => name.clone(),
+        };
+        if member.is_dir() {
+            continue;
+        }
+        let mut content = Vec::new();
+        member.by_ref().take(left).read_to_end(&mut content)?;
+        left = left.saturating_sub(content.len() as u64);
+        if left == 0 {
+            return Err(std::io::Error::other("it is too large"));
+        }
+        files.insert(inside, content);
+    }
+    Ok(files)
+}
+
+/// Modules at the top of a source distribution, or in its `src`.
+fn sdist(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
+    let mut archive = tar::Archive::new(GzDecoder::new(bytes));
+    let mut files = BTreeMap::new();
+    let mut left = UNPACKED_LIMIT_BYTES;
+    for entry in archive.entries()? {
+        let mut entry = entry?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path()?.to_string_lossy().into_owned();
+        let Some((_, inside)) = path.split_once('/') else {
+            continue;
+        };
+        let inside = inside.strip_prefix("src/").unwrap_or(inside).to_owned();
+        let first = inside.split('/').next().unwrap_or("");
+        let is_other = matches!(
+            first,
+            "setup.py" | "conftest.py" | "noxfile.py" | "tests" | "test" | "docs" | "doc" | "examples" | "example"
+                | "build" | "sdist_upip.py"
+        ) || first.ends_with(".egg-info");
+        let is_module = inside.ends_with(".py") || inside.ends_with(".mpy");
+        if is_other || !(is_module || inside.contains('/')) {
+            continue;
+        }
+        let mut content = Vec::new();
+        entry.by_ref().take(left).read_to_end(&mut content)?;
+        left = left.saturating_sub(content.len() as u64);
+        if left == 0 {
+            return Err(std::io::Error::other("it is too large"));
+        }
+        files.insert(inside, content);
+    }
+    Ok(files)
+}
