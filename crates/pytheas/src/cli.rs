@@ -84,8 +84,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Provenance(commands::provenance::ProvenanceCommand),
     Why(commands::why::WhyArgs),
+    Traceback(commands::traceback::TracebackArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
+    Run(commands::run_app::RunArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
