@@ -25,8 +25,6 @@ mod mpy_cross;
 mod plan;
 mod reach;
 mod report;
-#[cfg(test)]
-mod tests;
 
 pub use arch::{Board, arch_of, board, platform};
 pub(crate) use build::FORM;

@@ -1,0 +1,331 @@
+//! Images: what is inside, what is refused, and that MicroPython runs them.
+
+use std::{fs, path::Path, process::Command};
+
+use pytheas_build::{
+    BuildRequest,
+    micropython::{
+        CompileOptions, Compiler, LinesJson, MpyCross, Why, build_board, check_board, compile_tree,
+        map_traceback,
+    },
+};
+use pytheas_project::Connectivity;
+use pytheas_release::board;
+use testkit::board::Rig;
+
+use crate::support::{Workspace, environment, run, shown};
+
+const TARGET: &str = "[project]\nname = 'node'\nversion = '1.2'\n[tool.pytheas.target.node]\nform = 'micropython'\nentry = 'node.main:run'\n";
+const MAIN: &str =
+    "from . import sensor\ndef run():\n    print('read', sensor.read())\n    sensor.fail(2)\n";
+const SENSOR: &str = "def read():\n    return 42\n\ndef fail(n):\n    if n:\n        return fail(n - 1)\n    raise ValueError('broken')\n";
+
+fn files<'a>(main: &'a str, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
+    let mut files = vec![
+        ("pyproject.toml", TARGET),
+        ("src/node/__init__.py", ""),
+        ("src/node/main.py", main),
+        ("src/node/sensor.py", SENSOR),
+    ];
+    files.extend(more);
+    files
+}
+
+#[test]
+fn an_image_holds_what_imports_reach_and_micropython_runs_it() {
+    let with_packages =
+        format!("{TARGET}[tool.pytheas.micropython]\ndependencies = ['microdot>=2,<3']\n");
+    let main = "from microdot import Microdot\nfrom .sensor import read\ndef run():\n    app = Microdot()\n    app.get('/')(lambda request: 'hi')\n    print('routes', len(app.url_map), read())\n";
+    let mut files = files(
+        main,
+        &[
+            ("src/node/unused.py", "import nothing_like_it\n"),
+            ("src/node/page.html", "<html>"),
+            ("src/logo.png", "x"),
+            ("tests/test_node.py", "import pytest\n"),
+        ],
+    );
+    files[0].1 = &with_packages;
+    let workspace = Workspace::new(&files);
+    let built = workspace.build();
+    let kept: Vec<&str> = built
+        .report
+        .kept
+        .iter()
+        .map(|one| one.path.as_str())
+        .collect();
+    assert_eq!(
+        kept,
+        [
+            "microdot/__init__.mpy",
+            "microdot/microdot.mpy",
+            "node/__init__.mpy",
+            "node/main.mpy",
+            "node/sensor.mpy",
+            "node/page.html"
+        ]
+    );
+    let dropped = |path: &str| {
+        built
+            .report
+            .dropped
+            .iter()
+            .find(|one| one.path == path)
+            .unwrap()
+    };
+    assert_eq!(dropped("src/node/unused.py").why, "nothing imports it");
+    assert_eq!(dropped("microdot/session.py").from, "microdot");
+    assert!(dropped("src/logo.png").why.contains("`include`"));
+    let chain = built.report.chain("microdot.microdot");
+    assert_eq!(
+        chain.iter().map(|(module, _)| *module).collect::<Vec<_>>(),
+        ["microdot.microdot", "microdot", "node.main"]
+    );
+    assert_eq!(*chain[2].1, Why::Entry);
+
+    let image = fs::read(built.dir.join("app.romfs")).unwrap();
+    let read = board::read(&image).unwrap();
+    assert_eq!(read.manifest.entry, "node.main:run");
+    assert_eq!(read.manifest.platform.as_str(), "micropython-any");
+    assert_eq!(read.manifest.mpy, Some(6));
+    assert_eq!(read.signatures, []);
+    assert_eq!(built.record.entry.as_str(), "app.romfs");
+
+    // The lock holds, and a second build elsewhere gives the same.
+    let again = BuildRequest {
+        out: Some(workspace.root().join("again")),
+        lock: pytheas_build::LockMode::Locked,
+        ..workspace.request()
+    };
+    assert_eq!(build_board(&again, &|_| {}).unwrap().tree_id, built.tree_id);
+
+    let Some(unix) = Rig::find().and_then(|rig| rig.unix()) else {
+        return;
+    };
+    let image = workspace.root().join("app.romfs");
+    fs::copy(built.dir.join("app.romfs"), &image).unwrap();
+    assert_eq!(run(&unix, &image, &read.manifest.entry), "routes 1 42\n");
+}
+
+#[test]
+fn tracebacks_of_stripped_code_are_led_back_to_its_lines() {
+    let workspace = Workspace::new(&files(MAIN, &[]));
+    let stripped = format!("{TARGET}optimize = 3\n");
+    workspace.write("project/pyproject.toml", stripped.as_bytes());
+    let built = workspace.build();
+    let lines = LinesJson::read(&built.dir).unwrap();
+    let Some(unix) = Rig::find().and_then(|rig| rig.unix()) else {
+        return;
+    };
+    let image = workspace.root().join("app.romfs");
+    fs::copy(built.dir.join("app.romfs"), &image).unwrap();
+    let said = run(&unix, &image, "node.main:run");
+    assert!(
+        said.contains("File \"node/main.py\", line 1, in run"),
+        "{said}"
+    );
+    let mapped = map_traceback(&said, &lines);
+    let frames: Vec<&str> = mapped
+        .lines()
+        .filter(|line| line.contains("src/"))
+        .collect();
+    assert_eq!(
+        frames,
+        [
+            "  File \"src/node/main.py\", line 4, in run",
+            "  File \"src/node/sensor.py\", line 6, in fail",
+            "  File \"src/node/sensor.py\", line 6, in fail",
+            "  File \"src/node/sensor.py\", line 5-7, in fail"
+        ]
+    );
+}
+
+#[test]
+fn native_code_decides_the_platform_and_needs_one() {
+    let native = "import micropython\n@micropython.native\ndef run():\n    return 1\n";
+    let workspace = Workspace::new(&files(native, &[]));
+    insta::assert_snapshot!(workspace.refused(), @r#"
+    `node/main.py:2` does not compile: SyntaxError: invalid arch
+    help: it has native or viper code: name the board (`board = "…"`) or its architecture (`platform = "micropython-<arch>"`) in the target
+    "#);
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}board = 'RPI_PICO2'\n").as_bytes(),
+    );
+    assert_eq!(
+        workspace.build().manifest.platform.as_str(),
+        "micropython-armv7emsp"
+    );
+
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}board = 'RPI_PICO'\nplatform = 'micropython-xtensawin'\n").as_bytes(),
+    );
+    insta::assert_snapshot!(workspace.refused(), @r#"
+    `platform = micropython-xtensawin` does not fit `board = "RPI_PICO"`, which runs armv6m
+    help: leave `platform` out: the board decides it
+    "#);
+}
+
+#[test]
+fn compiled_modules_of_others_must_fit_the_board() {
+    let main = "import ready\ndef run():\n    pass\n";
+    let workspace = Workspace::new(&files(main, &[]));
+    workspace.write("project/lib/ready.mpy", b"M\x05\x00\x1f");
+    insta::assert_snapshot!(workspace.refused(), @"");
+    // Header, no constants, the source's name; then the code of an empty module.
+    let compiler = compiler();
+    let source = pytheas_build::micropython::Source {
+        name: "ready.py".to_owned(),
+        bytes: b"import micropython, helper\n@micropython.native\ndef f():\n    return 1\n"
+            .to_vec(),
+    };
+    let options = CompileOptions {
+        arch: pytheas_build::micropython::board("ESP32_GENERIC")
+            .unwrap()
+            .arch,
+        optimize: 0,
+    };
+    let mpy = compiler.compile(&[source], options).unwrap().remove(0);
+    workspace.write("project/lib/ready.mpy", &mpy);
+    workspace.write("project/lib/helper.py", b"");
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}board = 'RPI_PICO'\n").as_bytes(),
+    );
+    insta::assert_snapshot!(workspace.refused(), @"");
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}board = 'ESP32_GENERIC'\n").as_bytes(),
+    );
+    let built = workspace.build();
+    assert_eq!(built.manifest.platform.as_str(), "micropython-xtensawin");
+    // Its imports were read from its bytecode.
+    assert!(built.report.kept.iter().any(|one| one.path == "helper.mpy"));
+}
+
+#[test]
+fn what_the_board_lacks_is_named_with_its_place_and_something_instead() {
+    let main = "import logging\nfrom threading import Thread\ntry:\n    import orjson\nexcept ImportError:\n    orjson = None\nif TYPE_CHECKING:\n    import numpy\ndef run():\n    import statistics\n";
+    let workspace = Workspace::new(&files(main, &[]));
+    insta::assert_snapshot!(workspace.refused(), @"");
+    let check = check_board(&workspace.request(), &|_| {}).unwrap();
+    let missing: Vec<String> = check
+        .report
+        .missing
+        .iter()
+        .map(|one| format!("{} {} {:?}", one.module, one.place(), one.when))
+        .collect();
+    insta::assert_debug_snapshot!(missing, @"");
+    // A module of the firmware, or one that the project brings.
+    workspace.write("project/lib/logging.py", b"");
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}[tool.pytheas.micropython]\nfirmware-modules = ['threading']\n")
+            .as_bytes(),
+    );
+    let built = workspace.build();
+    insta::assert_debug_snapshot!(built.warnings, @"");
+}
+
+#[test]
+fn bad_projects_are_refused_with_help() {
+    let workspace = Workspace::new(&files(MAIN, &[]));
+    let mut said = Vec::new();
+    for (more, entry) in [
+        ("", "node.mian:run"),
+        ("", "node.main:start"),
+        ("board = 'ESP32_GENERIC_S4'\n", "node.main:run"),
+        ("platform = 'linux-x86_64'\n", "node.main:run"),
+        ("optimize = 4\n", "node.main:run"),
+        ("micropython = 'new'\n", "node.main:run"),
+        ("budget = '500 B'\n", "node.main:run"),
+        ("budgets = { app = '10 B' }\n", "node.main:run"),
+    ] {
+        let text = format!("{}{more}", TARGET.replace("node.main:run", entry));
+        workspace.write("project/pyproject.toml", text.as_bytes());
+        said.push(workspace.refused());
+        assert!(!workspace.root().join("out").exists());
+    }
+    insta::assert_snapshot!(said.join("\n--\n"), @"");
+    workspace.write("project/pyproject.toml", TARGET.as_bytes());
+    workspace.write("project/src/node/sensor.py", b"def f(:\n");
+    insta::assert_snapshot!(workspace.refused(), @"");
+}
+
+#[test]
+fn files_and_a_frozen_manifest_are_written_on_request() {
+    let workspace = Workspace::new(&files(MAIN, &[]));
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}also = ['files', 'frozen']\n").as_bytes(),
+    );
+    let built = workspace.build();
+    assert!(built.dir.join("files/node/sensor.mpy").is_file());
+    let Some(rig) = Rig::find() else { return };
+    // MicroPython's own tool, where the rig keeps its source.
+    let Some(source) = rig
+        .unix()
+        .and_then(|unix| unix.canonicalize().ok())
+        .and_then(|unix| Some(unix.ancestors().nth(4)?.to_owned()))
+        .filter(|dir| dir.join("tools/makemanifest.py").is_file())
+    else {
+        testkit::skip("MicroPython's source is not kept here");
+        return;
+    };
+    let scratch = workspace.root().join("frozen");
+    let header = "genhdr/qstrdefs.preprocessed.h";
+    let made = source.join("ports/unix/build-standard").join(header);
+    workspace.write(&format!("frozen/{header}"), &fs::read(made).unwrap());
+    let output = Command::new("python3")
+        .arg(source.join("tools/makemanifest.py"))
+        .arg("-o")
+        .arg(scratch.join("frozen_content.c"))
+        .args(["-v", &format!("MPY_DIR={}", source.display())])
+        .args(["-v", "PORT_DIR=.", "-v", "MPY_LIB_DIR=."])
+        .arg("-b")
+        .arg(&scratch)
+        .arg(built.dir.join("manifest.py"))
+        .env("MICROPY_MPYCROSS", &compiler().mpy_cross().program)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}");
+    let content = fs::read_to_string(scratch.join("frozen_content.c")).unwrap();
+    assert!(content.contains("node/sensor.py"));
+}
+
+#[test]
+fn a_folder_is_compiled_without_a_project() {
+    let workspace = Workspace::new(&[
+        ("main.py", "print('start')\n"),
+        ("app/__init__.py", ""),
+        ("app/data.json", "{}"),
+        (".git/config", ""),
+        ("__pycache__/x.pyc", ""),
+    ]);
+    let dir = workspace.root().join("project");
+    let options = CompileOptions::default();
+    let files = compile_tree(&dir, &compiler(), options).unwrap();
+    let paths: Vec<&str> = files.keys().map(|path| path.as_str()).collect();
+    assert_eq!(paths, ["app/__init__.mpy", "app/data.json", "main.py"]);
+    workspace.write("project/app/bad.py", b"x =\n");
+    let error = compile_tree(&dir, &compiler(), options).unwrap_err();
+    insta::assert_snapshot!(shown(&error.into()), @"");
+}
+
+fn compiler() -> Compiler {
+    let environment = environment();
+    let found = MpyCross::find(&environment, Connectivity::Online, &|_| {});
+    Compiler::new(found.unwrap(), &environment)
+}
+
+#[test]
+fn a_named_mpy_cross_must_be_one() {
+    let environment = environment().with("PYTHEAS_MPY_CROSS", "/bin/true");
+    let error = MpyCross::find(&environment, Connectivity::Online, &|_| {}).unwrap_err();
+    insta::assert_snapshot!(shown(&error.into()), @"");
+    let nowhere = environment.with("PYTHEAS_MPY_CROSS", "/nowhere/mpy-cross");
+    assert!(MpyCross::find(&nowhere, Connectivity::Online, &|_| {}).is_err());
+    assert!(Path::new("/bin/true").exists());
+}
