@@ -145,7 +145,7 @@ fn native_code_decides_the_platform_and_needs_one() {
     let native = "import micropython\n@micropython.native\ndef run():\n    return 1\n";
     let workspace = Workspace::new(&files(native, &[]));
     insta::assert_snapshot!(workspace.refused(), @r#"
-    `node/main.py:2` does not compile: SyntaxError: invalid arch
+    `src/node/main.py:2` does not compile: SyntaxError: invalid arch
     help: it has native or viper code: name the board (`board = "…"`) or its architecture (`platform = "micropython-<arch>"`) in the target
     "#);
     workspace.write(
@@ -172,7 +172,11 @@ fn compiled_modules_of_others_must_fit_the_board() {
     let main = "import ready\ndef run():\n    pass\n";
     let workspace = Workspace::new(&files(main, &[]));
     workspace.write("project/lib/ready.mpy", b"M\x05\x00\x1f");
-    insta::assert_snapshot!(workspace.refused(), @"");
+    insta::assert_snapshot!(workspace.refused(), @"
+    `lib/ready.mpy` is no module
+      the .mpy file has format version 5, MicroPython 1.19 and later read 6
+    help: the file is damaged, or was made for MicroPython before 1.19; take the package's source instead
+    ");
     // Header, no constants, the source's name; then the code of an empty module.
     let compiler = compiler();
     let source = pytheas_build::micropython::Source {
@@ -193,7 +197,11 @@ fn compiled_modules_of_others_must_fit_the_board() {
         "project/pyproject.toml",
         format!("{TARGET}board = 'RPI_PICO'\n").as_bytes(),
     );
-    insta::assert_snapshot!(workspace.refused(), @"");
+    insta::assert_snapshot!(workspace.refused(), @"
+    `ready.mpy` cannot run on the board
+      the file has native code for xtensawin, the board runs armv6m
+    help: take the package's source instead; with native code inside, name the `board` in the target
+    ");
     workspace.write(
         "project/pyproject.toml",
         format!("{TARGET}board = 'ESP32_GENERIC'\n").as_bytes(),
@@ -208,7 +216,12 @@ fn compiled_modules_of_others_must_fit_the_board() {
 fn what_the_board_lacks_is_named_with_its_place_and_something_instead() {
     let main = "import logging\nfrom threading import Thread\ntry:\n    import orjson\nexcept ImportError:\n    orjson = None\nif TYPE_CHECKING:\n    import numpy\ndef run():\n    import statistics\n";
     let workspace = Workspace::new(&files(main, &[]));
-    insta::assert_snapshot!(workspace.refused(), @"");
+    insta::assert_snapshot!(workspace.refused(), @"
+    the board would lack `logging` (imported by src/node/main.py:1), `threading` (imported by src/node/main.py:2)
+    help: instead of `logging`: `logging` of mip, or print: `pytheas board logs` shows it
+    instead of `threading`: `threading` of mip, or asyncio, or _thread
+    packages are named in `dependencies` of `[tool.pytheas.micropython]`, modules that this firmware has in its `firmware-modules`
+    ");
     let check = check_board(&workspace.request(), &|_| {}).unwrap();
     let missing: Vec<String> = check
         .report
@@ -216,7 +229,14 @@ fn what_the_board_lacks_is_named_with_its_place_and_something_instead() {
         .iter()
         .map(|one| format!("{} {} {:?}", one.module, one.place(), one.when))
         .collect();
-    insta::assert_debug_snapshot!(missing, @"");
+    insta::assert_debug_snapshot!(missing, @r#"
+    [
+        "logging src/node/main.py:1 Always",
+        "threading src/node/main.py:2 Always",
+        "orjson src/node/main.py:4 Perhaps",
+        "statistics src/node/main.py:10 Later",
+    ]
+    "#);
     // A module of the firmware, or one that the project brings.
     workspace.write("project/lib/logging.py", b"");
     workspace.write(
@@ -225,7 +245,11 @@ fn what_the_board_lacks_is_named_with_its_place_and_something_instead() {
             .as_bytes(),
     );
     let built = workspace.build();
-    insta::assert_debug_snapshot!(built.warnings, @"");
+    insta::assert_debug_snapshot!(built.warnings, @r#"
+    [
+        "the board lacks `statistics`, which src/node/main.py:10 imports when a function is called",
+    ]
+    "#);
 }
 
 #[test]
@@ -247,10 +271,37 @@ fn bad_projects_are_refused_with_help() {
         said.push(workspace.refused());
         assert!(!workspace.root().join("out").exists());
     }
-    insta::assert_snapshot!(said.join("\n--\n"), @"");
+    insta::assert_snapshot!(said.join("\n--\n"), @r#"
+    the entry point `node.mian:run` names the module `node.mian`, which is not there; did you mean `node.main`?
+    help: write `entry = "module:function"` in the target; the module is looked for in the project, its `src` and its `lib`
+    --
+    the entry point `node.main:start` names `start`, which `src/node/main.py` does not define
+    help: write `entry = "module:function"` in the target; the module is looked for in the project, its `src` and its `lib`
+    --
+    no board `ESP32_GENERIC_S4` is known
+    help: did you mean `ESP32_GENERIC_P4`? else give `platform = "micropython-<arch>"` instead of `board`, with the architecture that `pytheas board info` shows
+    --
+    `linux-x86_64` is no platform of boards
+    help: write `micropython-any`, or `micropython-<arch>` with an architecture of `mpy-cross -march`, such as `armv6m`, `armv7m`, `xtensawin` or `rv32imc`
+    --
+    `optimize = 4` is no level of mpy-cross
+    help: write 0 (everything), 1 or 2 (without `assert`) or 3 (without line numbers, too)
+    --
+    `micropython = new` is no version
+    help: write the oldest MicroPython that will do, e.g. `1.25`
+    --
+    the result has 1.5 kB, 952 B more than the budget of 500 B
+    help: largest parts: `node/main.mpy` 100 B, `node/sensor.mpy` 94 B, `node/__init__.mpy` 31 B
+    --
+    `app` has 225 B, 215 B more than its budget of 10 B
+    help: largest parts: `node/main.mpy` 100 B, `node/sensor.mpy` 94 B, `node/__init__.mpy` 31 B; `pytheas check` names lighter packages, `slim = true` leaves out what nothing reaches
+    "#);
     workspace.write("project/pyproject.toml", TARGET.as_bytes());
     workspace.write("project/src/node/sensor.py", b"def f(:\n");
-    insta::assert_snapshot!(workspace.refused(), @"");
+    insta::assert_snapshot!(workspace.refused(), @"
+    `src/node/sensor.py:1` does not compile: SyntaxError: invalid syntax
+    help: MicroPython knows most of Python 3.4 and parts of later versions; `match`, positional-only parameters and some others are not among them
+    ");
 }
 
 #[test]
@@ -311,7 +362,10 @@ fn a_folder_is_compiled_without_a_project() {
     assert_eq!(paths, ["app/__init__.mpy", "app/data.json", "main.py"]);
     workspace.write("project/app/bad.py", b"x =\n");
     let error = compile_tree(&dir, &compiler(), options).unwrap_err();
-    insta::assert_snapshot!(shown(&error.into()), @"");
+    insta::assert_snapshot!(shown(&error.into()), @"
+    `app/bad.py:1` does not compile: SyntaxError: invalid syntax
+    help: MicroPython knows most of Python 3.4 and parts of later versions; `match`, positional-only parameters and some others are not among them
+    ");
 }
 
 fn compiler() -> Compiler {
@@ -324,7 +378,10 @@ fn compiler() -> Compiler {
 fn a_named_mpy_cross_must_be_one() {
     let environment = environment().with("PYTHEAS_MPY_CROSS", "/bin/true");
     let error = MpyCross::find(&environment, Connectivity::Online, &|_| {}).unwrap_err();
-    insta::assert_snapshot!(shown(&error.into()), @"");
+    insta::assert_snapshot!(shown(&error.into()), @"
+    `/bin/true` is no usable mpy-cross: it does not answer `--version` as mpy-cross does
+    help: correct or unset `PYTHEAS_MPY_CROSS`
+    ");
     let nowhere = environment.with("PYTHEAS_MPY_CROSS", "/nowhere/mpy-cross");
     assert!(MpyCross::find(&nowhere, Connectivity::Online, &|_| {}).is_err());
     assert!(Path::new("/bin/true").exists());

@@ -83,7 +83,10 @@ fn versions_are_chosen_kept_and_raised_on_request() {
         "base 1.0, mqtt 1.3.0"
     );
     set(&workspace, "'mqtt==1.3.0', 'base>=1.1'");
-    insta::assert_snapshot!(locked(&workspace, Upgrade::Nothing), @"");
+    insta::assert_snapshot!(locked(&workspace, Upgrade::Nothing), @"
+    no version of `base` is `==1.0` (for `mqtt`) and `>=1.1`
+    help: there are 1.1, 1.0
+    ");
     set(&workspace, "");
     assert_eq!(locked(&workspace, Upgrade::Nothing), "nothing");
     assert!(!file.exists());
@@ -99,7 +102,10 @@ fn a_dependency_that_is_removed_is_gone_from_lock_and_image() {
         ..workspace.request()
     };
     let error = pytheas_build::micropython::build_board(&locked_only, &|_| {}).unwrap_err();
-    insta::assert_snapshot!(workspace.said(&error), @"");
+    insta::assert_snapshot!(workspace.said(&error), @"
+    `…/project/pytheas.mip.lock` does not hold: gone is `base`
+    help: run `pytheas lock`
+    ");
     let built = workspace.build();
     assert!(built.report.dropped.iter().all(|one| one.from != "base"));
     let lock = mip::MipLock::read(&workspace.project().dir)
@@ -138,7 +144,31 @@ fn wrong_manifests_are_refused() {
     set(&workspace, "'mqtt'");
     said.push(locked(&workspace, Upgrade::Nothing));
     // The first refusal comes from the Python package index, which is not asked without a network.
-    insta::assert_snapshot!(said[1..].join("\n--\n"), @"");
+    insta::assert_snapshot!(said[1..].join("\n--\n"), @"
+    no package `mqt` in the index `…/project/../index`
+    help: did you mean `mqtt`?
+    --
+    packages need each other in a circle: `a` → `b` → `c` → `a`
+    help: one of their manifests is wrong: take another version, or a copy without the circle
+    --
+    no package `nowhere 1`, which `lost` needs, in the index `…/project/../index`
+    help: check its name and the index
+    --
+    `evil0` has a file for `../evil.py`, which is no path in an app: no file system of a board can hold `../evil.py`: the path climbs out of the tree
+    help: the package's manifest is wrong or hostile; nothing of it was used
+    --
+    `evil1` has a file for `/boot.py`, which is no path in an app: no file system of a board can hold `/boot.py`: the path is absolute
+    help: the package's manifest is wrong or hostile; nothing of it was used
+    --
+    `evil2` has a file for `a/../../b.py`, which is no path in an app: no file system of a board can hold `a/../../b.py`: the path climbs out of the tree
+    help: the package's manifest is wrong or hostile; nothing of it was used
+    --
+    `./nowhere` in `[tool.pytheas.micropython]` is no dependency: `…/project/./nowhere` is no folder
+    help: write a name with versions (`umqtt.simple>=1.3`, `microdot ^2.0`), the address of a `package.json` or a module, `github:OWNER/REPOSITORY`, or a folder (`./lib/mine`)
+    --
+    the package manifest at `…/project/../index/package/py/mqtt/2.0.0.json` is not understood: expected value at line 1 column 1
+    help: check the address; mip's format has `hashes`, `urls`, `deps` and `version`
+    ");
     assert!(said[0].contains("`mqt`"), "{}", said[0]);
     assert!(!workspace.root().join("project").join(LOCK_FILE).exists());
 }
@@ -150,7 +180,10 @@ fn every_digit_of_a_hash_is_checked_on_arrival() {
     let digits = &pytheas_release::Sha256::of(b"V = 20\n").to_string()[..8];
     let file = format!("index/file/{}/{digits}", &digits[..2]);
     workspace.write(&file, b"V = 666\n");
-    insta::assert_snapshot!(locked(&workspace, Upgrade::Nothing), @"");
+    insta::assert_snapshot!(locked(&workspace, Upgrade::Nothing), @"
+    `mqtt.py` of `mqtt` is not the file it should be
+    help: its SHA-256 is 742d01c711deb68e85464153584456e1a271428bc220371c451d275aeede8364, expected a0f1843a…; if the package was changed on purpose, `pytheas lock --upgrade` takes the new one
+    ");
     workspace.write(&file, b"V = 20\n");
     assert_eq!(locked(&workspace, Upgrade::Nothing), "mqtt 2.0.0");
     // Changed afterwards: seen by whoever does not have it yet.
@@ -165,7 +198,10 @@ fn every_digit_of_a_hash_is_checked_on_arrival() {
         ..workspace.request()
     };
     let error = pytheas_build::micropython::build_board(&fresh, &|_| {}).unwrap_err();
-    insta::assert_snapshot!(shown(&error), @"");
+    insta::assert_snapshot!(shown(&error), @"
+    `mqtt.py` of `mqtt` is not the file it should be
+    help: its SHA-256 is 742d01c711deb68e85464153584456e1a271428bc220371c451d275aeede8364, expected a0f1843a771f008b4a50f19f21912929975eddc2e7b1783428b3b8ac669649db; if the package was changed on purpose, `pytheas lock --upgrade` takes the new one
+    ");
     assert!(!workspace.root().join("out").exists());
 }
 
