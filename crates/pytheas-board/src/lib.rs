@@ -4,5 +4,8 @@
 //! The image itself, with its manifest and signatures, is [`pytheas_release::board`]: publishing
 //! and verifying know it, too.
 
+pub mod deploy;
+pub mod link;
+pub mod firmware;
 pub mod mpy;
 pub mod romfs;

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod board;
 pub(crate) mod build;
 pub(crate) mod build_board;
 pub(crate) mod build_forms;
@@ -28,9 +29,11 @@ pub(crate) mod publish_index;
 pub(crate) mod releases;
 pub(crate) mod repo;
 pub(crate) mod rollout;
+pub(crate) mod run_app;
 pub(crate) mod sbom;
 pub(crate) mod sync;
 pub(crate) mod test;
+pub(crate) mod test_on;
 pub(crate) mod token;
 pub(crate) mod traceback;
 pub(crate) mod traffic;
@@ -46,6 +49,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),
         Command::Audit(args) => return audit::run(&args, context),
+        Command::Run(args) => return run_app::run(&args, context),
         Command::Test(args) => return test::run(&args, context),
         Command::Licences(args) => return licences::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),
@@ -53,6 +57,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Demo(args) => return demo::run(&args, context),
         Command::Follow(args) => return follow::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
+        Command::Board(command) => board::run(&command, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),
