@@ -30,6 +30,8 @@ pub(super) struct Plan {
     pub(super) target: Target,
     pub(super) name: Name,
     pub(super) version: Version,
+    /// The module that the board starts.
+    pub(super) module: String,
     pub(super) manifest: ImageManifest,
     pub(super) image: Vec<u8>,
     /// What the image holds.
@@ -179,6 +181,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         target,
         name,
         version,
+        module,
         manifest,
         image,
         files: parts.files,

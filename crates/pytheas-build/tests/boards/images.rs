@@ -222,7 +222,7 @@ fn what_the_board_lacks_is_named_with_its_place_and_something_instead() {
     instead of `threading`: `threading` of mip, or asyncio, or _thread
     packages are named in `dependencies` of `[tool.pytheas.micropython]`, modules that this firmware has in its `firmware-modules`
     ");
-    let check = check_board(&workspace.request(), &|_| {}).unwrap();
+    let check = check_board(&workspace.request(), false, &|_| {}).unwrap();
     let missing: Vec<String> = check
         .report
         .missing
@@ -385,4 +385,50 @@ fn a_named_mpy_cross_must_be_one() {
     let nowhere = environment.with("PYTHEAS_MPY_CROSS", "/nowhere/mpy-cross");
     assert!(MpyCross::find(&nowhere, Connectivity::Online, &|_| {}).is_err());
     assert!(Path::new("/bin/true").exists());
+}
+
+#[test]
+fn what_importing_costs_is_measured_on_an_emulated_board() {
+    let Some(rig) = Rig::find() else { return };
+    if rig.firmware().is_none() || rig.unix().is_none() {
+        return;
+    }
+    let main = "TABLE = bytearray(3000)\ndef run():\n    pass\n";
+    let workspace = Workspace::new(&files(main, &[]));
+    workspace.write(
+        "project/pyproject.toml",
+        format!("{TARGET}ram-budget = '2 kB'\nimport-budget = '1 M'\n").as_bytes(),
+    );
+    let request = BuildRequest {
+        environment: environment().with("PYTHEAS_MICROPYTHON", rig.dir()),
+        ..workspace.request()
+    };
+    let check = check_board(&request, true, &|_| {}).unwrap();
+    if check
+        .not_measured
+        .iter()
+        .any(|one| one.why.contains("not installed"))
+    {
+        testkit::skip("qemu-system-arm is not installed");
+        return;
+    }
+    assert_eq!(check.not_measured, []);
+    let [board, unix] = &check.costs[..] else {
+        panic!("{:?}", check.costs);
+    };
+    assert_eq!((board.on, unix.on), ("qemu", "unix"));
+    assert!((3000..5000).contains(&board.ram_bytes), "{board:?}");
+    assert!(
+        board.instructions.is_some_and(|count| count > 1000),
+        "{board:?}"
+    );
+    // Instructions do not depend on how loaded this machine is.
+    let again = check_board(&request, true, &|_| {}).unwrap();
+    assert_eq!(again.costs[0].ram_bytes, board.ram_bytes);
+    let error = build_board(&request, &|_| {}).unwrap_err();
+    assert!(
+        shown(&error).contains("the budget is 2 kB"),
+        "{}",
+        shown(&error)
+    );
 }
