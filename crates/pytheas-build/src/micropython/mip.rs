@@ -15,8 +15,6 @@ mod lock;
 mod mirror;
 pub(super) mod pypi;
 mod resolve;
-#[cfg(test)]
-mod tests;
 
 pub use error::MipError;
 pub use lock::{LOCK_FILE, LockedPackage, MipLock};
