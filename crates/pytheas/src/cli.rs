@@ -107,6 +107,9 @@ pub(crate) enum Command {
     /// Upload plain files for other DDI clients
     #[command(subcommand)]
     Artifact(commands::artifact::ArtifactCommand),
+    /// Work with boards: MicroPython on this machine's ports
+    #[command(subcommand)]
+    Board(commands::board::BoardCommand),
     Releases(commands::releases::ReleasesArgs),
     Traffic(commands::traffic::TrafficArgs),
     /// Look after a repository
