@@ -1,5 +1,8 @@
-//! Preparing a board for signed images: the package `pytheas` in `/lib`, its settings and keys in
+//! Preparing a board for signed images: the package `pytheas`, its settings and keys in the folder
 //! `/pytheas`, and a `main.py` that starts the guard. May be repeated; changes only what differs.
+//!
+//! Code and data share the folder: boards look for modules in `/` before `/lib`, so a folder
+//! `/pytheas` without code would hide a package in `/lib/pytheas`.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,6 +12,7 @@ use crate::link::{Board, Facts, LinkError, files};
 
 /// The board's `main.py`.
 pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
+const FOLDER: &str = "/pytheas";
 const CONFIG: &str = "/pytheas/config.json";
 const KEYS: &str = "/pytheas/keys";
 const MAIN_PATH: &str = "/main.py";
@@ -16,7 +20,7 @@ const MAIN_PATH: &str = "/main.py";
 /// What a board gets.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The package, compiled: `pytheas/boot.mpy` and so on.
+    /// The package, compiled: `boot.mpy` and so on.
     pub package: Files,
     /// Settings that replace those of the same names; null removes one.
     pub settings: Map<String, Value>,
@@ -56,7 +60,7 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
-    let package = tree::deploy(board, facts, "/lib", &setup.package, progress)?;
+    let package = tree::deploy(board, facts, FOLDER, &setup.package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
 
     let keys = setup.keys.concat();

@@ -127,7 +127,7 @@ impl Show for Shown {
 pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     let began = std::time::Instant::now();
     let progress = context.progress();
-    progress.step("asking the board");
+    progress.detail("asking the board");
     let (mut board, facts) = args.board.ask(context)?;
     let app = app(args, &facts, context)?;
     let mut told = |sent: u64, total: u64| {
@@ -269,7 +269,17 @@ fn compiled(dir: &Path, facts: &Facts, offline: bool, context: &Context) -> miet
         arch: facts.board_mpy().and_then(|board| board.arch),
         ..CompileOptions::default()
     };
-    Ok(compile_tree(dir, &compiler, options)?)
+    let mut files = compile_tree(dir, &compiler, options)?;
+    // What only CPython's tools read.
+    let only_here = |path: &str| {
+        let metadata = |part: &str| part.ends_with(".egg-info") || part.ends_with(".dist-info");
+        path.ends_with(".pyi") || path.split('/').any(metadata)
+    };
+    files.retain(|path, _| !only_here(path.as_str()));
+    if files.is_empty() {
+        return Err(nothing_in(dir));
+    }
+    Ok(files)
 }
 
 /// The compiler for boards.
@@ -306,13 +316,17 @@ fn sources(dir: &Path) -> miette::Result<Files> {
         }
     }
     if files.is_empty() {
-        return Err(miette::miette!(
-            code = "pytheas::board::empty",
-            help = "name the folder with the app's sources",
-            "there is nothing in `{}`",
-            dir.display()
-        ));
+        return Err(nothing_in(dir));
     }
     Ok(files)
+}
+
+fn nothing_in(dir: &Path) -> miette::Report {
+    miette::miette!(
+        code = "pytheas::board::empty",
+        help = "name the folder with the app's sources",
+        "there is nothing for a board in `{}`",
+        dir.display()
+    )
 }
 

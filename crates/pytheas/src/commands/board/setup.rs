@@ -106,7 +106,7 @@ pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
     let (mut board, facts) = args.board.ask(context)?;
     let package = package(&facts, args.offline, context)?;
     let progress = context.progress();
-    progress.step("setting up the board");
+    progress.detail("setting up the board");
     let wanted = setup::Setup {
         package,
         settings,
@@ -183,7 +183,7 @@ fn package(facts: &Facts, offline: bool, context: &Context) -> miette::Result<Fi
         if stem == "unix" && facts.platform != "linux" {
             continue;
         }
-        paths.push(romfs::path(format!("pytheas/{stem}.mpy").as_bytes())?);
+        paths.push(romfs::path(format!("{stem}.mpy").as_bytes())?);
         sources.push(Source {
             name: format!("pytheas/{name}"),
             bytes: file.contents().to_vec(),
