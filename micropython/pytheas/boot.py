@@ -2,8 +2,12 @@
 # happens, runs the newest verified image, and takes a release back that does not confirm itself. It
 # needs nothing of the app: when there is none to run, the board stays reachable by REPL and hub.
 import gc
+import io
+import json
 import sys
 import time
+
+import pytheas
 
 from . import slots
 
@@ -23,104 +27,53 @@ def reset():
     sys.exit(75)
 
 
-def trace(e):
-    import io
-
-    f = io.StringIO()
-    sys.print_exception(e, f)
-    return f.getvalue()[-1500:]
-
-
-def crashed(why):
-    # Remembers the last crash for the hub; how many came soon after each other.
-    import json
-
-    last = slots.load("last.json")
-    n = 1 if time.ticks_ms() > 600000 else last.get("n", 0) + 1
-    try:
-        slots.store("last.json", json.dumps({"why": why, "n": n}).encode())
-    except OSError:
-        pass
-    return n
-
-
-def missed(_=None):
-    # The time for `pytheas.confirm()` is over.
-    s = slots.Slots()
-    if s.r["pending"]:
-        try:
-            s.revert("not confirmed in %d s" % s.config.get("confirm", 60))
-        finally:
-            reset()
-
-
-def deadline(seconds):
-    # Calls `missed` later, if this board has a timer; the count of starts works without.
-    global timer
-    if sys.platform == "linux":
-        machine.alarm(seconds)
-        return True
-    for i in (-1, 3, 0):
-        try:
-            timer = machine.Timer(i, mode=machine.Timer.ONE_SHOT, period=seconds * 1000,
-                                  callback=missed)
-            return True
-        except (AttributeError, ValueError, OSError):
-            pass
-
-
-def confirmed():
-    global timer
-    if sys.platform == "linux":
-        machine.alarm(0)
-    elif timer:
-        timer.deinit()
-        timer = None
-
-
 def waits(e):
     # Whether this release runs and is not confirmed yet.
     s = slots.Slots()
     return s.r["pending"] and s.running()["sha256"] == e["sha256"]
 
 
-def call(entry):
-    m, _, f = entry.partition(":")
-    m = __import__(m, None, None, (1,))
-    for n in f.split(".") if f else ():
-        m = getattr(m, n)
-    if f:
-        r = m()
-        if hasattr(r, "send"):
-            import asyncio
-
-            asyncio.run(r)
+def missed(_):
+    # The time for `pytheas.confirm()` is over.
+    s = slots.Slots()
+    if s.r["pending"]:
+        try:
+            s.end(0, "not confirmed in time")
+        finally:
+            reset()
 
 
-def wait(seconds):
-    end = time.ticks_add(time.ticks_ms(), int(seconds * 1000))
-    while time.ticks_diff(end, time.ticks_ms()) > 0:
-        slots.feed()
-        time.sleep_ms(100)
+def deadline(seconds):
+    # Calls `missed` later, if this board has a timer; counting the starts works without.
+    global timer
+    for i in -1, 3, 0:
+        try:
+            timer = machine.Timer(i)
+            timer.init(mode=machine.Timer.ONE_SHOT, period=seconds * 1000, callback=missed)
+            return
+        except (AttributeError, ValueError, OSError):
+            timer = None
+
+
+def confirmed():
+    if timer:
+        timer.deinit()
 
 
 def rescue(s, n):
     # Nothing runs: asks the hub for a release that does, between starts (n: crashes so far) or, with
     # nothing to start, for ever. Ctrl-C leads to the REPL.
-    poll = s.config.get("poll", 300)
-    while True:
-        pause = min(2 ** min(n, 10), poll) if n else poll
-        if s.config.get("hub"):
-            try:
-                import pytheas
-
+    while n or s.config.get("hub"):
+        try:
+            if s.config.get("hub"):
                 pytheas.update()
-            except Exception as e:
-                print("pytheas: hub:", e)
-        elif not n:
-            return
+        except Exception as e:
+            print("pytheas:", e)
         gc.collect()
-        wait(pause)
+        p = s.config.get("poll", 300)
+        for _ in range(min(1 << n, p) if n else p):
+            slots.feed()
+            time.sleep(1)
         if n:
             reset()
 
@@ -129,56 +82,67 @@ def run():
     s = slots.Slots()
     c = s.config
     if c.get("watchdog") and hasattr(machine, "WDT"):
-        slots.dog = machine.WDT(timeout=int(c["watchdog"] * 1000))
+        slots.dog = machine.WDT(timeout=c["watchdog"] * 1000)
     data = s.choose()
-    if data is None:
-        print("pytheas: nothing to run:", s.r.get("why"))
-        return rescue(s, 0)
     e = s.running()
+    if data is None:
+        print("pytheas: nothing to run", s.r.get("why"))
+        return rescue(s, 0)
     pending = s.r["pending"]
-    timed = pending and deadline(c.get("confirm", 60))
-    n = 0
+    if pending:
+        deadline(c.get("confirm", 60))
     try:
         import vfs
 
-        for m in ("/rom", "/app"):
+        for m in "/rom", "/app":
             # What the firmware mounted there by itself may be the other slot.
-            if m == "/app" or isinstance(s.disk, slots.Rom) and 0 in s.disk.ids:
+            if m == "/app" or c.get("backend") == "rom":
                 try:
                     vfs.umount(m)
                 except OSError:
                     pass
-                sys.path[:] = [p for p in sys.path if p != m and p != m + "/lib"]
+                sys.path[:] = [p for p in sys.path if not p.startswith(m)]
         vfs.mount(vfs.VfsRom(data), "/app")
-        sys.path[:0] = ["/app", "/app/lib"]
-        import pytheas
-
-        pytheas.settings.update(e.get("config") or {})
-        pytheas.settings.update(c.get("settings") or {})
-        pytheas.settings.update(slots.load("settings.json"))
-        del data, s, c
+        sys.path[:0] = "/app", "/app/lib"
+        for v in e.get("config"), c.get("settings"), slots.load("settings.json"):
+            pytheas.settings.update(v or {})
+        data = s = None
         gc.collect()
-        call(e["entry"])
-        if not pending or timed or not waits(e):
+        m, _, f = e["entry"].partition(":")
+        r = __import__(m, None, None, (1,))
+        if f:
+            for n in f.split("."):
+                r = getattr(r, n)
+            r = r()
+            if hasattr(r, "send"):
+                import asyncio
+
+                asyncio.run(r)
+        if not pending or timer or not waits(e):
             return
         why = "it ended without pytheas.confirm()"
-    except KeyboardInterrupt as x:
-        if pending:
-            # Someone at the REPL is no failed start.
-            confirmed()
+    except KeyboardInterrupt:
+        # Someone at the REPL is no failed start.
+        confirmed()
+        if pending and waits(e):
             s = slots.Slots()
-            if waits(e):
-                s.save(tries=s.r["tries"] - 1)
-        sys.print_exception(x)
-        return
+            s.save({"tries": s.r["tries"] - 1})
+        raise
     except SystemExit:
         if not pending or not waits(e):
             raise
         why = "it exited without pytheas.confirm()"
     except Exception as x:
-        sys.print_exception(x)
-        why = trace(x)
-    n = crashed(why)
+        f = io.StringIO()
+        sys.print_exception(x, f)
+        why = f.getvalue()[-1500:]
+    print(why)
+    # The last crash, for the hub, and how many came soon after each other.
+    n = 1 if time.ticks_ms() > 600000 else slots.load("last.json").get("n", 0) + 1
+    try:
+        slots.store("last.json", json.dumps({"why": why, "n": n}))
+    except OSError:
+        pass
     if pending and waits(e):
         reset()
-    rescue(slots.Slots(), n)
+    rescue(slots.Slots(), min(n, 9))

@@ -10,10 +10,12 @@ import sys
 from binascii import crc32, hexlify, unhexlify
 from hashlib import sha256
 
-ROOT = (getattr(os, "getenv", lambda _: None)("PYTHEAS_ROOT") or "/pytheas") + "/"
+ROOT = (getattr(os, "getenv", id)("PYTHEAS_ROOT") if hasattr(os, "getenv") else 0) or "/pytheas"
 STEP = 4096  # bytes per write
-ARCH = (None, "x86", "x64", "armv6", "armv6m", "armv7m", "armv7em", "armv7emsp", "armv7emdp",
-        "xtensa", "xtensawin", "rv32imc", "rv64imc")
+MPY = getattr(sys.implementation, "_mpy", 0)
+ARCH = ("? x86 x64 armv6 armv6m armv7m armv7em armv7emsp armv7emdp xtensa xtensawin rv32imc "
+        "rv64imc").split()
+BAD = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 dog = None  # the guard's watchdog
 
 
@@ -26,146 +28,149 @@ def feed():
         dog.feed()
 
 
+def get(name, mode="rb"):
+    with open(ROOT + "/" + name, mode) as f:
+        return f.read()
+
+
 def load(name):
-    # A JSON file of ours; {} when it is not there or not whole.
+    # A JSON object of ours; {} when it is not there or not whole.
     try:
-        with open(ROOT + name) as f:
-            v = json.load(f)
-        return v if isinstance(v, dict) else {}
-    except (OSError, ValueError):
+        return dict(json.loads(get(name)))
+    except (OSError,) + BAD:
         return {}
 
 
-def store(name, data):
-    # Replaces a small file: a cut leaves the old or the new content.
-    with open(ROOT + name + ".new", "wb") as f:
+def put(name, data, mode="wb"):
+    with open(ROOT + "/" + name, mode) as f:
         f.write(data)
-    os.rename(ROOT + name + ".new", ROOT + name)
     if hasattr(os, "sync"):
         os.sync()
 
 
+def store(name, data):
+    # Replaces a small file: a cut leaves the old or the new content.
+    put(name + ".new", data)
+    os.rename(ROOT + "/" + name + ".new", ROOT + "/" + name)
+
+
 def remove(name):
     try:
-        os.remove(ROOT + name)
+        os.remove(ROOT + "/" + name)
     except OSError:
         pass
 
 
+def hexes(h):
+    return hexlify(h.digest()).decode()
+
+
 class File:
     # Slots as image files, read into RAM to run.
-    def path(self, i):
-        return ROOT + "ab"[i] + ".romfs"
+    def name(self, i):
+        return "ab"[i] + ".romfs"
 
-    def data(self, i, size):
-        try:
-            with open(self.path(i), "rb") as f:
-                return f.read(size)
-        except OSError:
-            return b""
+    def open(self, i, mode="rb"):
+        return open(ROOT + "/" + self.name(i), mode)
 
-    def parts(self, i, at, end):
-        with open(self.path(i), "rb") as f:
+    def parts(self, i, at, end, step=STEP):
+        with self.open(i) as f:
             f.seek(at)
             while at < end:
-                b = f.read(min(STEP, end - at))
+                b = f.read(min(step, end - at))
                 if not b:
                     return
                 at += len(b)
                 yield b
 
     def done(self, i, total):
-        try:
-            return os.stat(self.path(i))[6] // STEP * STEP
-        except OSError:
-            return 0
+        return os.stat(ROOT + "/" + self.name(i))[6] // STEP * STEP
 
     def prepare(self, i, total, at):
         if not at:
-            open(self.path(i), "wb").close()
+            self.open(i, "wb").close()
             v = os.statvfs(ROOT)
             if v[0] * v[4] < total + 8192:
                 raise OSError(28)
 
     def write(self, i, at, b):
-        with open(self.path(i), "r+b") as f:
+        with self.open(i, "r+b") as f:
             f.seek(at)
             f.write(b)
 
+    def drop(self, i):
+        remove(self.name(i))
+
 
 class Rom:
-    # Slots as ROMFS partitions: two, or one split at half.
+    # Slots as ROMFS partitions: two, or one split at half. A partition is a block device (ESP32) or
+    # memory that rom_ioctl erases, older firmware only as a whole.
     def __init__(self, ids):
         import vfs
 
         self.io = vfs.rom_ioctl
-        self.ids = ids
         self.devs = [self.io(2, i) for i in ids]
-        self.views = [memoryview(d) for d in self.devs]
+        self.ids = ids
         d = self.devs[0]
         self.bs = d.ioctl(5, 0) if hasattr(d, "ioctl") else self.io(6, ids[0])
-        n = len(self.views[0])
-        if len(ids) == 1:
-            if self.bs <= 0:
-                raise Refused("this firmware erases whole partitions: two are needed")
-            n = n // 2 // self.bs * self.bs
+        n = len(memoryview(d))
+        if len(ids) < 2:
+            n = n // 2 // self.bs * self.bs if self.bs > 0 else 0
         self.size = n
 
     def where(self, i):
-        return (i, 0) if len(self.ids) > 1 else (0, i * self.size)
+        p = i if len(self.ids) > 1 else 0
+        return self.devs[p], self.ids[p], 0 if p or not i else self.size
 
-    def data(self, i, size):
-        p, o = self.where(i)
-        return self.views[p][o:o + min(size, self.size)]
-
-    def parts(self, i, at, end):
-        v = self.data(i, end)
+    def parts(self, i, at, end, step=STEP):
+        d, _, o = self.where(i)
+        d = memoryview(d)[o:o + min(end, self.size)]
         while at < end:
-            yield v[at:min(at + STEP, end)]
-            at += STEP
+            yield d[at:at + step]
+            at += step
 
     def done(self, i, total):
-        # What was erased before and is no longer blank was written; the last block may be torn.
-        if self.bs <= 0:
-            return 0
-        v = self.data(i, total)
-        blank = b"\xff" * 512
-        at = total // 512 * 512
-        while at and v[at - 512:at] == blank:
-            at -= 512
-        return max(at - 1, 0) // self.bs * self.bs
+        # What was erased and is no longer blank was written; the last block may be torn.
+        n = at = 0
+        for b in self.parts(i, 0, total, 512):
+            at += 512
+            if b != b"\xff" * len(b):
+                n = at - 1
+        return n // self.bs * self.bs if self.bs > 0 else 0
 
     def prepare(self, i, total, at):
+        # Erases everything, or the block that may be torn.
         if total > self.size:
             raise OSError(28)
-        p, o = self.where(i)
+        d, p, o = self.where(i)
         if self.bs <= 0:
-            self.ok(self.io(3, self.ids[p], total))
-            return
-        end = at + self.bs if at else total
+            return self.ok(self.io(3, p, total))
+        end = at + 1 if at else total
         while at < end:
-            if hasattr(self.devs[p], "ioctl"):
-                self.devs[p].ioctl(6, (o + at) // self.bs)
+            if hasattr(d, "ioctl"):
+                d.ioctl(6, (o + at) // self.bs)
             else:
-                self.ok(self.io(3, self.ids[p], o + at, self.bs))
+                self.ok(self.io(3, p, o + at, self.bs))
             at += self.bs
             feed()
 
     def ok(self, r):
-        if r is not None and r < 0:
+        if r and r < 0:
             raise OSError(-r)
 
     def write(self, i, at, b):
-        p, o = self.where(i)
+        d, p, o = self.where(i)
         b = bytes(b) + b"\xff" * (-len(b) % 16)
-        if hasattr(self.devs[p], "ioctl"):
-            while b:
-                n = self.bs - (o + at) % self.bs
-                self.devs[p].writeblocks((o + at) // self.bs, b[:n], (o + at) % self.bs)
-                b = b[n:]
-                at += n
+        at += o
+        if hasattr(d, "ioctl"):
+            # Never across a block.
+            for n in range(0, len(b), 512):
+                d.writeblocks((at + n) // self.bs, b[n:n + 512], (at + n) % self.bs)
         else:
-            self.ok(self.io(4, self.ids[p], o + at, b))
+            self.ok(self.io(4, p, at, b))
+
+    def drop(self, i):
+        pass
 
 
 def record(b, p):
@@ -177,16 +182,6 @@ def record(b, p):
         n = n << 7 | b[p] & 127
         if b[p] < 128:
             return k, p + 1, p + 1 + n
-
-
-def manifest(b):
-    # The manifest's text in the beginning of an image, which may be too short for it.
-    if b[:3] != b"\xd2\xcd\x31" or b[7] != 0x70:
-        raise Refused("no board image")
-    _, p, e = record(b, 7)
-    if e - p > 4096:
-        raise Refused("no board image: its manifest is too long")
-    return p, e
 
 
 def version(t):
@@ -202,40 +197,34 @@ class Slots:
     def __init__(self):
         self.config = c = load("config.json")
         self.disk = Rom(c.get("rom") or [0, 1]) if c.get("backend") == "rom" else File()
-        self.read()
-
-    # -- the boot record ---------------------------------------------------------------------
-    def read(self):
         self.at = 1
         r = None
-        for i in (0, 1):
+        for i in 0, 1:
             try:
-                with open(ROOT + "boot%d" % i, "rb") as f:
-                    b = f.read()
+                b = get("boot%d" % i)
                 if int(b[:8], 16) == crc32(b[8:]):
                     n = json.loads(b[8:])
                     if not r or n["n"] > r["n"]:
                         r = n
                         self.at = i
-            except (OSError, ValueError, KeyError, TypeError):
+            except (OSError,) + BAD:
                 pass
-        self.lost = not r
-        self.r = r or {"n": 0, "run": None, "pending": False, "tries": 0, "counter": 0,
+        self.r = r or {"n": 0, "active": None, "pending": False, "tries": 0, "counter": 0,
                        "slots": [None, None]}
+        if not r:
+            self.recover()
 
-    def save(self, **what):
+    def status(self):
+        return self.r
+
+    def save(self, w):
         # The new state replaces the older record; only then it counts.
         n = dict(self.r)
-        n.update(what)
+        n.update(w)
         n["n"] += 1
         b = json.dumps(n).encode()
-        i = 1 - self.at
-        with open(ROOT + "boot%d" % i, "wb") as f:
-            f.write(b"%08x" % crc32(b))
-            f.write(b)
-        if hasattr(os, "sync"):
-            os.sync()
-        self.at = i
+        put("boot%d" % (1 - self.at), b"%08x%s" % (crc32(b), b))
+        self.at = 1 - self.at
         self.r = n
 
     def slot(self, i, v):
@@ -244,205 +233,169 @@ class Slots:
         return s
 
     def running(self):
-        r = self.r
-        return r["slots"][r["run"]] if r["run"] is not None else None
-
-    def status(self):
-        r = self.r
-        return {"active": r["run"], "pending": r["pending"], "tries": r["tries"], "counter":
-                r["counter"], "why": r.get("why"), "slots": r["slots"], "writing": r.get("write")}
-
-    # -- starting ----------------------------------------------------------------------------
-    def choose(self):
-        # The image to run, verified, with its start counted; None when there is none.
-        if self.lost:
-            self.recover()
-        r = self.r
-        if r["pending"]:
-            try:
-                if r["tries"] >= self.config.get("attempts", 3):
-                    self.revert("not confirmed after %d starts" % r["tries"])
-                else:
-                    self.save(tries=r["tries"] + 1)
-            except OSError as e:
-                # A start that cannot be counted is none: what ran before runs.
-                print("pytheas: cannot count a start:", e)
-                r = self.r = dict(r)
-                r["run"] = 1 - r["run"]
-                r["pending"] = False
-        for i in (self.r["run"], 1 - (self.r["run"] or 0)):
-            e = i is not None and self.r["slots"][i]
-            if not e or e.get("bad"):
-                continue
-            try:
-                d = self.disk.data(i, e["size"])
-                good = hexlify(sha256(d).digest()).decode() == e["sha256"]
-            except MemoryError:
-                good = False
-            feed()
-            if good:
-                if i != self.r["run"]:
-                    self.revert("its image is damaged", i)
-                return d
-            print("pytheas: slot", i, "is damaged")
-        return None
-
-    def revert(self, why, to=None):
-        r = self.r
-        i = r["run"]
-        if to is None:
-            to = 1 - i
-        e = r["slots"][i]
-        if e:
-            e = dict(e)
-            e["bad"] = 1
-        w = {"run": to, "pending": False, "tries": 0, "why": why, "slots": self.slot(i, e)}
-        if r.get("action"):
-            w["report"] = [r["action"], 0, "%s %s: %s" % (e["name"], e["version"], why)]
-            w["action"] = None
-        self.save(**w)
-
-    def confirm(self):
-        r = self.r
-        if not r["pending"]:
-            return False
-        e = r["slots"][r["run"]]
-        w = {"pending": False, "tries": 0, "why": None,
-             "counter": max(r["counter"], e["counter"])}
-        if e.get("keys"):
-            w["keys"] = e["keys"]
-        if r.get("action"):
-            w["report"] = [r["action"], 1, "%s %s runs and is confirmed" % (e["name"], e["version"])]
-            w["action"] = None
-        self.save(**w)
-        self.keep_keys()
-        return True
-
-    def keep_keys(self):
-        # The file of keys follows the record, for the day both records are lost.
-        k = unhexlify("".join(self.r.get("keys") or ()))
-        if k:
-            try:
-                with open(ROOT + "keys", "rb") as f:
-                    same = f.read() == k
-            except OSError:
-                same = False
-            if not same:
-                store("keys", k)
+        i = self.r["active"]
+        return None if i is None else self.r["slots"][i]
 
     def recover(self):
         # Both records are lost: the signatures say what is whole.
-        best = None
-        slots = [None, None]
-        for i in (0, 1):
+        for i in 0, 1:
             try:
-                m, size = self.front(self.disk.data(i, 8192))
-                h = sha256()
-                g = sha256()
-                for b in self.disk.parts(i, 0, m["front"]):
-                    h.update(b)
-                for b in self.disk.parts(i, m["front"], size):
-                    h.update(b)
-                    g.update(b)
-                if hexlify(g.digest()).decode() != m["body"]["sha256"]:
-                    continue
-                slots[i] = self.entry(m, size, hexlify(h.digest()).decode())
-                if best is None or m["counter"] > slots[best]["counter"]:
-                    best = i
-            except (Refused, OSError, MemoryError):
+                for b in self.disk.parts(i, 0, 8192, 8192):
+                    m, size = self.front(b)
+                e = self.entry(i, m, bytes(b[:m["front"]]), size)
+                if m["counter"] >= self.r["counter"]:
+                    self.r["active"] = i
+                    self.r["counter"] = m["counter"]
+                self.save({"slots": self.slot(i, e)})
+            except (Refused, OSError, NameError):
                 pass
-        if best is not None:
-            self.save(run=best, slots=slots, counter=slots[best]["counter"],
-                      why="both boot records were lost")
-        self.lost = False
 
-    # -- what is written ---------------------------------------------------------------------
-    def entry(self, m, size, h):
-        e = {"size": size, "sha256": h}
-        for k in ("name", "version", "counter", "entry", "keys", "config"):
-            if m.get(k) is not None:
+    def choose(self):
+        # The image to run, verified, with its start counted; None when there is none.
+        if self.r["pending"]:
+            n = self.r["tries"]
+            try:
+                if n >= self.config.get("attempts", 3):
+                    self.end(0, "not confirmed in %d starts" % n)
+                else:
+                    self.save({"tries": n + 1})
+            except OSError:
+                # A start that cannot be counted is none: what ran before runs.
+                self.r["active"] = 1 - self.r["active"]
+                self.r["pending"] = False
+        i = self.r["active"] or 0
+        for i in i, 1 - i:
+            e = self.r["slots"][i]
+            if not e or e.get("bad"):
+                continue
+            try:
+                for d in self.disk.parts(i, 0, e["size"], e["size"]):
+                    feed()
+                    if hexes(sha256(d)) == e["sha256"]:
+                        if i != self.r["active"]:
+                            self.end(0, "its image is damaged")
+                        elif not self.r["pending"]:
+                            self.keep(e)
+                        return d
+            except (OSError, MemoryError) as x:
+                print("pytheas:", x)
+
+    def end(self, good, why):
+        # The running release is confirmed, or given up for the other one.
+        r = self.r
+        i = r["active"]
+        e = dict(r["slots"][i])
+        if not good:
+            e["bad"] = 1
+        w = {"active": i if good else 1 - i, "pending": False, "tries": 0, "why": why,
+             "action": None, "slots": self.slot(i, e)}
+        if good:
+            w["counter"] = max(r["counter"], e["counter"])
+        if r.get("action"):
+            w["report"] = [r["action"], good, "%s %s: %s" % (e["name"], e["version"], why)]
+        self.save(w)
+
+    def confirm(self):
+        if self.r["pending"]:
+            self.end(1, "confirmed")
+            self.keep(self.running())
+            return True
+
+    def keep(self, e):
+        # The keys that a confirmed release brings are those of the board.
+        k = unhexlify("".join(e.get("keys") or ""))
+        if k and k != self.keys():
+            store("keys", k)
+
+    def keys(self):
+        try:
+            return get("keys")
+        except OSError:
+            return b""
+
+    def entry(self, i, m, head, size):
+        # What the record says of an image, whose body is read back.
+        h = sha256(head)
+        g = sha256()
+        for b in self.disk.parts(i, len(head), size):
+            h.update(b)
+            g.update(b)
+            feed()
+        if hexes(g) != m["body"]["sha256"]:
+            raise Refused("its content is not what was signed")
+        e = {"size": size, "sha256": hexes(h)}
+        for k in "name", "version", "counter", "entry", "keys", "config":
+            if k in m:
                 e[k] = m[k]
         return e
 
     def front(self, b):
         # The manifest and the size of the image that begins with b, if it is signed for this board.
         try:
-            p, e = manifest(b)
+            k, p, e = record(b, 7)
             text = bytes(b[p:e])
             m = json.loads(text)
             end = m["front"]
             size = end + m["body"]["size"]
-            if m["format"] != 1 or end > len(b) or end % 512 or not isinstance(m["counter"], int):
-                raise ValueError
-            n = 0
-            for c in b[3:7]:
-                n = n << 7 | c & 127
-            if n + 7 != size or b[3] & b[4] & b[5] < 128 or b[6] > 127:
+            n = size - 7
+            if (bytes(b[:7]) != b"\xd2\xcd\x31" + bytes((n >> 21 | 128, n >> 14 & 127 | 128,
+                                                         n >> 7 & 127 | 128, n & 127))
+                    or k != 0x70 or m["format"] != 1 or end > len(b) or m["counter"] < 0):
                 raise ValueError
             sigs = []
             # Nothing but signatures and padding: the rest of the front is not signed.
             while e < end:
                 k, p, e = record(b, e)
-                if k == 0x73 and e - p == 72:
+                if k == 0x73:
                     sigs.append(bytes(b[p:e]))
                 elif k != 1:
                     raise ValueError
             if e != end:
                 raise ValueError
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-            raise Refused("no board image: its front is damaged")
-        self.fits(m)
+            self.fits(m)
+        except BAD:
+            raise Refused("no board image")
         self.signed(text, sigs)
         return m, size
 
     def fits(self, m):
         c = self.config
         q = m.get("requires") or {}
-        mpy = getattr(sys.implementation, "_mpy", 0)
-        a = m["platform"].split("-", 1)[1]
-        mine = mpy >> 10 & 15
-        # A Cortex-M runs what was built for the smaller ones.
-        if a != "any" and a not in (ARCH[4:mine + 1] if 4 <= mine <= 8 else ARCH[mine:mine + 1]):
-            raise Refused("it is for %s, this board is %s" % (a, ARCH[mine]))
-        if m.get("mpy") and m["mpy"] != mpy & 255:
-            raise Refused("its .mpy version is %d, this firmware reads %d" % (m["mpy"], mpy & 255))
-        if q.get("boards") and c.get("model") not in q["boards"]:
-            raise Refused("it is for %s, this board is %s" % (q["boards"], c.get("model")))
-        if q.get("firmware") and q["firmware"] != c.get("firmware"):
-            raise Refused("it needs firmware %s, here is %s" % (q["firmware"], c.get("firmware")))
+        a = m["platform"].split("-")[1]
+        mine = MPY >> 10 & 15
         v = sys.implementation.version[:3]
-        if q.get("micropython") and version(q["micropython"]) > v:
-            raise Refused("it needs MicroPython %s, here is %s" % (q["micropython"], v))
-        if m["counter"] < self.r["counter"] and not m.get("allow_downgrade"):
-            raise Refused("its counter %d is lower than %d" % (m["counter"], self.r["counter"]))
+        # A Cortex-M runs what was built for the smaller ones.
+        for good, what, here in (
+            (a == "any" or a in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1], a, ARCH[mine]),
+            (not m.get("mpy") or m["mpy"] == MPY & 255, ".mpy", MPY & 255),
+            (not q.get("boards") or c.get("model") in q["boards"], q.get("boards"),
+             c.get("model")),
+            (q.get("firmware") in (None, c.get("firmware")), q.get("firmware"),
+             c.get("firmware")),
+            (version(q.get("micropython", "")) <= v, q.get("micropython"), v),
+            (m["counter"] >= self.r["counter"] or m.get("allow_downgrade"), m["counter"],
+             self.r["counter"]),
+        ):
+            if not good:
+                raise Refused("it is for %s, here is %s" % (what, here))
 
     def signed(self, text, sigs):
-        keys = self.r.get("keys")
-        if keys:
-            k = unhexlify("".join(keys))
-        else:
-            try:
-                with open(ROOT + "keys", "rb") as f:
-                    k = f.read()
-            except OSError:
-                k = b""
-        known = False
-        message = sha256(b"pytheas-board-1\n" + text).digest()
+        k = self.keys()
+        why = "it is signed by no key of this board"
         for s in sigs:
             for i in range(0, len(k), 32):
                 key = k[i:i + 32]
                 if sha256(key).digest()[:8] == s[:8]:
-                    known = True
                     from . import ed25519
 
                     feed()
-                    good = ed25519.verify(key, message, s[8:])
+                    good = ed25519.verify(key, sha256(b"pytheas-board-1\n" + text).digest(), s[8:])
                     feed()
                     del sys.modules[ed25519.__name__]
                     if good:
                         return
-        raise Refused("its signature is wrong" if known else
-                      "it is signed by no key of this board" if sigs else "it is not signed")
+                    why = "its signature is wrong"
+        raise Refused(why)
 
     def writer(self, total, digest=None):
         return Writer(self, total, digest)
@@ -458,21 +411,20 @@ class Writer:
         self.want = 512
         self.buf = bytearray()
         self.done = 0
-        r = s.r
-        if r["pending"]:
-            raise Refused("the running release is not confirmed yet")
-        self.i = 0 if r["run"] is None else 1 - r["run"]
-        if digest and r.get("write") == [self.i, total, digest]:
+        if s.r["pending"]:
+            raise Refused("what runs is not confirmed yet")
+        i = s.r["active"]
+        self.i = 0 if i is None else 1 - i
+        if digest and s.r.get("write") == [self.i, total, digest]:
             try:
-                with open(ROOT + "front", "rb") as f:
-                    b = f.read()
+                b = get("front")
                 self.m, _ = s.front(b)
+                at = s.disk.done(self.i, total)
+                if at <= len(b):
+                    at = 0
+                s.disk.prepare(self.i, total, at)
             except (OSError, Refused):
                 return
-            at = s.disk.done(self.i, total)
-            if at <= len(b):
-                at = 0
-            s.disk.prepare(self.i, total, at)
             self.head = b
             self.done = at or len(b)
 
@@ -490,88 +442,75 @@ class Writer:
             self.buf += data[:n]
             data = data[n:]
             if len(self.buf) == room:
-                if self.head:
-                    self.flush()
-                else:
-                    self.begin()
+                try:
+                    if self.head:
+                        self.flush()
+                    else:
+                        self.begin()
+                except OSError as e:
+                    if e.errno != 28:
+                        raise
+                    self.drop("flash full")
 
     def begin(self):
         # Another part of the front: once it is whole, it decides whether the slot is erased.
         b = self.buf
         try:
-            _, e = manifest(b)
+            _, p, e = record(b, 7)
             if e <= len(b):
-                p, e = manifest(b)
                 e = json.loads(bytes(b[p:e]))["front"]
-        except (ValueError, KeyError, IndexError, TypeError):
-            e = 0
-        if not 0 < e <= 8192:
-            raise Refused("no board image: its front is damaged")
-        if e > len(b):
-            self.want = (e + 511) // 512 * 512
-            return
+            if len(b) < e <= 8192 and b[0] == 0xd2:
+                self.want = (e + 511) // 512 * 512
+                return
+        except BAD:
+            pass
         s = self.s
-        m, size = s.front(b)
+        self.m, size = s.front(b)
         if size != self.total:
-            raise Refused("it has %d bytes, not %d" % (self.total, size))
-        try:
-            s.save(slots=s.slot(self.i, None), write=None)
-            s.disk.prepare(self.i, size, 0)
-            store("front", b)
-            if self.digest:
-                s.save(write=[self.i, size, self.digest])
-        except OSError as e:
-            self.full(e)
-        self.m = m
+            raise Refused("its size is not as announced")
+        s.save({"slots": s.slot(self.i, None), "write": None})
+        s.disk.prepare(self.i, size, 0)
+        put("front", b)
+        if self.digest:
+            s.save({"write": [self.i, size, self.digest]})
         self.head = bytes(b)
         self.done = len(b)
         self.buf = bytearray()
 
     def flush(self):
-        try:
-            self.s.disk.write(self.i, self.done, self.buf)
-        except OSError as e:
-            self.full(e)
+        self.s.disk.write(self.i, self.done, self.buf)
         feed()
         self.done += len(self.buf)
         self.buf = bytearray()
 
-    def full(self, e):
-        if e.errno != 28:
-            raise e
-        self.drop("flash full")
-
     def drop(self, why):
         # What was written is of no use: the room is given back.
-        if isinstance(self.s.disk, File):
-            remove("ab"[self.i] + ".romfs")
+        self.s.disk.drop(self.i)
         remove("front")
-        self.s.save(write=None)
+        self.s.save({"write": None})
         raise Refused(why)
 
     def finish(self, action=None):
         # Reads back what was written, writes the front and makes the image the next to be started.
-        if not self.head or self.at() != self.total:
-            raise Refused("it is cut off after %d of %d bytes" % (self.at(), self.total))
-        if self.buf:
-            self.flush()
         s = self.s
         i = self.i
-        head = self.head
-        h = sha256(head)
-        g = sha256()
-        for b in s.disk.parts(i, len(head), self.total):
-            h.update(b)
-            g.update(b)
-            feed()
-        h = hexlify(h.digest()).decode()
-        if hexlify(g.digest()).decode() != self.m["body"]["sha256"]:
-            self.drop("its content is not what was signed")
-        if self.digest and h != self.digest:
-            self.drop("its hash is not as announced")
-        s.disk.write(i, 0, head)
-        if bytes(s.disk.data(i, len(head))) != head:
-            raise OSError(5)
-        s.save(run=i, pending=True, tries=0, write=None, why=None, action=action,
-               slots=s.slot(i, s.entry(self.m, self.total, h)))
+        if not self.head or self.at() != self.total:
+            raise Refused("it is cut off after %d of %d bytes" % (self.at(), self.total))
+        try:
+            self.flush()
+            e = s.entry(i, self.m, self.head, self.total)
+            if self.digest not in (None, e["sha256"]):
+                raise Refused("its hash is not as announced")
+            s.disk.write(i, 0, self.head)
+            for b in s.disk.parts(i, 0, len(self.head), len(self.head)):
+                if b != self.head:
+                    raise Refused("the flash is worn out")
+        except OSError as x:
+            if x.errno != 28:
+                raise
+            self.drop("flash full")
+        except Refused as x:
+            self.drop(str(x))
+        s.save({"active": i, "pending": True, "tries": 0, "write": None, "why": None,
+                "action": action, "slots": s.slot(i, e)})
         remove("front")

@@ -6,5 +6,6 @@
 
 pub mod deploy;
 pub mod link;
+pub mod firmware;
 pub mod mpy;
 pub mod romfs;

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Sync(commands::sync::SyncArgs),
     Build(commands::build::BuildArgs),
     Bench(commands::bench::BenchArgs),
+    /// Look after MicroPython boards
+    #[command(subcommand)]
+    Board(commands::board::BoardCommand),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
     Audit(commands::audit::AuditArgs),
@@ -84,6 +87,7 @@ pub(crate) enum Command {
     Traceback(commands::traceback::TracebackArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
+    Run(commands::run_app::RunArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),
@@ -107,9 +111,6 @@ pub(crate) enum Command {
     /// Upload plain files for other DDI clients
     #[command(subcommand)]
     Artifact(commands::artifact::ArtifactCommand),
-    /// Work with boards: MicroPython on this machine's ports
-    #[command(subcommand)]
-    Board(commands::board::BoardCommand),
     Releases(commands::releases::ReleasesArgs),
     Traffic(commands::traffic::TrafficArgs),
     /// Look after a repository

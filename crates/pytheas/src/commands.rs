@@ -29,9 +29,11 @@ pub(crate) mod publish_index;
 pub(crate) mod releases;
 pub(crate) mod repo;
 pub(crate) mod rollout;
+pub(crate) mod run_app;
 pub(crate) mod sbom;
 pub(crate) mod sync;
 pub(crate) mod test;
+pub(crate) mod test_on;
 pub(crate) mod token;
 pub(crate) mod traceback;
 pub(crate) mod traffic;
@@ -47,6 +49,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),
         Command::Audit(args) => return audit::run(&args, context),
+        Command::Run(args) => return run_app::run(&args, context),
         Command::Test(args) => return test::run(&args, context),
         Command::Licences(args) => return licences::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),

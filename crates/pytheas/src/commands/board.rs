@@ -3,6 +3,7 @@
 mod deploy;
 mod fs;
 mod info;
+mod inject;
 mod list;
 mod logs;
 mod repl;
@@ -37,6 +38,7 @@ pub(crate) enum BoardCommand {
     /// Work with a board's files
     #[command(subcommand)]
     Fs(fs::FsCommand),
+    Inject(inject::InjectArgs),
 }
 
 /// Runs the verb.
@@ -50,6 +52,7 @@ pub(crate) fn run(command: &BoardCommand, context: &Context) -> miette::Result<(
         BoardCommand::Repl(args) => repl::run(args, context),
         BoardCommand::Logs(args) => logs::run(args, context),
         BoardCommand::Reset(args) => reset::run(args, context),
+        BoardCommand::Inject(args) => inject::run(args, context),
         BoardCommand::Fs(command) => fs::run(command, context),
     }
 }
