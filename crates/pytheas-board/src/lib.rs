@@ -4,5 +4,6 @@
 //! The image itself, with its manifest and signatures, is [`pytheas_release::board`]: publishing
 //! and verifying know it, too.
 
+pub mod lines;
 pub mod mpy;
 pub mod romfs;

@@ -141,7 +141,7 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
 
     let unsigned = board::assemble(&read.manifest, &[], read.body).unwrap();
     let rollout = world.offer("1.3", &unsigned, &board);
-    world.refused(&board, &rollout, &["it is not signed"], "1.1");
+    world.refused(&board, &rollout, &["signed by no key of this board"], "1.1");
 
     let mut changed = next.clone();
     *changed.last_mut().unwrap() ^= 1;
