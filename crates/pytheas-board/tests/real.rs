@@ -1,6 +1,8 @@
 //! The formats against the programs that read and write them for real: MicroPython's Unix port,
 //! mpremote, mpy-cross, mpy-tool and the readers of firmware files.
 
+#[path = "real/firmware.rs"]
+mod firmware;
 #[path = "real/mpy.rs"]
 mod mpy;
 #[path = "real/rig.rs"]

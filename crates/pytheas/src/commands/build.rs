@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        build_forms,
+        build_board, build_forms,
         input::{self, InputArgs},
         lock,
     },
@@ -47,7 +47,7 @@ pub(crate) struct BuildArgs {
     /// The folder to build; an earlier bundle there is replaced in one step [default: dist/APP]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The form: bundle, wheelhouse, or wheel (and sdist, into `-o DIR`)
+    /// The form: bundle, wheelhouse, wheel (and sdist, into `-o DIR`), or micropython
     #[arg(long, value_name = "FORM")]
     form: Option<String>,
     /// The platform, e.g. linux-x86_64 [default: this machine's]
@@ -181,6 +181,15 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         let made = pytheas_build::distributions(&request, &observer)?;
         drop(progress);
         return build_forms::show_distributions(&made, context);
+    }
+    if pytheas_build::micropython::is_board_form(&request)? {
+        if args.one_file {
+            return Err(miette::miette!(
+                help = "leave `--one-file` out: the image is one file already",
+                "a board runs no program of Linux"
+            ));
+        }
+        return build_board::run(&request, args.check_reproducible, context);
     }
     if args.one_file {
         let (scratch, file) = build_forms::one_file_places(&request)?;

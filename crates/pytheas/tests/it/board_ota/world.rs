@@ -273,7 +273,10 @@ impl Board {
                 let child = Command::new(&micropython)
                     .arg("main.py")
                     .current_dir(&dir)
-                    .env("MICROPYPATH", format!(".frozen:{}", dir.join("lib").display()))
+                    .env(
+                        "MICROPYPATH",
+                        format!(".frozen:{}", dir.join("lib").display()),
+                    )
                     .env("PYTHEAS_ROOT", dir.join("state"))
                     .stdin(Stdio::null())
                     .stdout(log.try_clone().unwrap())
