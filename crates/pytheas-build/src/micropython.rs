@@ -36,4 +36,6 @@ pub use error::MicroPythonError;
 pub use firmware::{Has, Instead};
 pub use lines::{LINES_FILE, LinesJson, map_traceback};
 pub use mpy_cross::{MPY_CROSS_VERSION, MpyCross};
-pub use report::{Dropped, FirmwareUse, Kept, Missing, REPORT_FILE, Report, Undecided, Why};
+pub use report::{
+    Dropped, FirmwareUse, Kept, Missing, Needed, REPORT_FILE, Report, Undecided, Why,
+};

@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Sync(commands::sync::SyncArgs),
     Build(commands::build::BuildArgs),
     Bench(commands::bench::BenchArgs),
+    /// Look after MicroPython boards
+    #[command(subcommand)]
+    Board(commands::board::BoardCommand),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
     Audit(commands::audit::AuditArgs),

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod board;
 pub(crate) mod build;
 pub(crate) mod build_board;
 pub(crate) mod build_forms;
@@ -56,6 +57,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Demo(args) => return demo::run(&args, context),
         Command::Follow(args) => return follow::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
+        Command::Board(command) => board::run(&command, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),

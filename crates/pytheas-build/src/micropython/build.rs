@@ -6,16 +6,14 @@ use std::{
 };
 
 use pytheas_project::{Also, normalised_name};
-use pytheas_release::{
-    BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board::ImageManifest,
-};
+use pytheas_release::{BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board::ImageManifest};
 
 use super::{
     error::MicroPythonError,
     frozen,
     lines::LINES_FILE,
     plan::{Plan, plan},
-    report::{REPORT_FILE, Report},
+    report::{Missing, Needed, REPORT_FILE, Report},
 };
 use crate::{
     BuildRequest,
@@ -124,14 +122,13 @@ pub fn build_board(
     refuse_missing(&plan.report)?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(budgets(&plan)?);
-    for missing in plan.report.missing.iter().filter(|one| !one.is_certain) {
-        if missing.instead.is_some() {
-            warnings.push(format!(
-                "the board lacks `{}`, which {} imports in a function or branch",
-                missing.module,
-                missing.place()
-            ));
-        }
+    let later = |one: &&Missing| one.when == Needed::Later;
+    for missing in plan.report.missing.iter().filter(later) {
+        warnings.push(format!(
+            "the board lacks `{}`, which {} imports when a function is called",
+            missing.module,
+            missing.place()
+        ));
     }
     observer(Event::Phase(Phase::Tree));
     let dir = output.scratch();
@@ -142,13 +139,11 @@ pub fn build_board(
         version: plan.version.clone(),
         form: FORM.to_owned(),
         platform: plan.manifest.platform.clone(),
-        entry: IMAGE_FILE
-            .parse()
-            .map_err(|_| BuildError::Form {
-                form: FORM.to_owned(),
-                state: "broken",
-                available: String::new(),
-            })?,
+        entry: IMAGE_FILE.parse().map_err(|_| BuildError::Form {
+            form: FORM.to_owned(),
+            state: "broken",
+            available: String::new(),
+        })?,
         health: project.settings.health(),
         config: project.settings.config(&plan.name),
         interpreter: None,
@@ -171,7 +166,10 @@ pub fn build_board(
         }
     }
     if plan.target.also.contains(&Also::Frozen) {
-        let modules = plan.sources.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
+        let modules = plan
+            .sources
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
         let title = format!("{} {}", plan.name, plan.version);
         frozen::write(&dir, modules, plan.target.optimize, &title)?;
         let data: Vec<&str> = plan
@@ -208,7 +206,11 @@ pub fn build_board(
 
 /// Modules without which an import at the top of a file fails.
 fn refuse_missing(report: &Report) -> Result<(), MicroPythonError> {
-    let certain: Vec<_> = report.missing.iter().filter(|one| one.is_certain).collect();
+    let certain: Vec<_> = report
+        .missing
+        .iter()
+        .filter(|one| one.is_certain())
+        .collect();
     if certain.is_empty() {
         return Ok(());
     }

@@ -106,7 +106,9 @@ pub enum MicroPythonError {
     #[error("`{file}` cannot run on the board")]
     #[diagnostic(
         code(pytheas::micropython::incompatible),
-        help("take the package's source instead; with native code inside, name the `board` in the target")
+        help(
+            "take the package's source instead; with native code inside, name the `board` in the target"
+        )
     )]
     Incompatible {
         /// The `.mpy` file.
@@ -120,7 +122,9 @@ pub enum MicroPythonError {
     #[error("`{file}` is no module")]
     #[diagnostic(
         code(pytheas::micropython::no_module),
-        help("the file is damaged, or was made for MicroPython before 1.19; take the package's source instead")
+        help(
+            "the file is damaged, or was made for MicroPython before 1.19; take the package's source instead"
+        )
     )]
     NoModule {
         /// The file.
@@ -141,7 +145,9 @@ pub enum MicroPythonError {
     #[error("the entry point `{entry}` {why}")]
     #[diagnostic(
         code(pytheas::micropython::entry),
-        help("write `entry = \"module:function\"` in the target; the module is looked for in the project, its `src` and its `lib`")
+        help(
+            "write `entry = \"module:function\"` in the target; the module is looked for in the project, its `src` and its `lib`"
+        )
     )]
     Entry {
         /// As written.

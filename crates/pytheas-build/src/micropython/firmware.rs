@@ -171,7 +171,10 @@ mod tests {
         assert_eq!(esp32.has("utime"), Some(Has::Builtin));
         assert_eq!(esp32.has("os.path"), None);
         assert_eq!(esp32.has("pyb"), None);
-        let pico = Firmware::of(Some(&board("RPI_PICO").unwrap()), &["lcd".into(), "-dht".into()]);
+        let pico = Firmware::of(
+            Some(&board("RPI_PICO").unwrap()),
+            &["lcd".into(), "-dht".into()],
+        );
         assert_eq!(pico.has("network"), None);
         assert_eq!(pico.has("lcd"), Some(Has::Said));
         assert_eq!(pico.has("dht"), None);

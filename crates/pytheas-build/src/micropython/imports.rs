@@ -38,7 +38,11 @@ pub(super) fn of(module: &Candidate, code: &[u8]) -> Result<Said, MicroPythonErr
         });
         let undecided = compiled.unresolved.iter().map(|one| {
             let line = one.line.and_then(|line| u32::try_from(line).ok());
-            let call = if one.native { "native code" } else { "__import__(…)" };
+            let call = if one.native {
+                "native code"
+            } else {
+                "__import__(…)"
+            };
             (line.unwrap_or(0), format!("{call} in {}", one.function))
         });
         return Ok(Said {

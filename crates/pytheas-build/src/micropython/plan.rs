@@ -8,7 +8,7 @@ use pytheas_board::mpy::{Arch, LineMap, Mpy};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,
-    board::{Body, BoardRules, ImageManifest},
+    board::{BoardRules, Body, ImageManifest},
 };
 
 use super::{
@@ -75,19 +75,23 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
     let lock = mip::lock_if_needed(project, request.lock, &mip_options, observer)
         .map_err(MicroPythonError::from)?;
     let packages = match &lock {
-        Some(lock) => {
-            mip::files(project, lock, &mip_options).map_err(MicroPythonError::from)?
-        }
+        Some(lock) => mip::files(project, lock, &mip_options).map_err(MicroPythonError::from)?,
         None => Vec::new(),
     };
     let mpy_cross = MpyCross::find(&request.environment, request.connectivity, observer)?;
     let mpy = mpy_cross.mpy;
     let compiler = Compiler::new(mpy_cross, &request.environment);
-    let out = request.out.clone().unwrap_or_else(|| project.dir.join("dist"));
+    let out = request
+        .out
+        .clone()
+        .unwrap_or_else(|| project.dir.join("dist"));
     let candidates = Candidates::collect(project, packages, &out)?;
     let mut warnings = Vec::new();
     let (module, started) = started(&entry, &candidates, &mut warnings)?;
-    let firmware = Firmware::of(board.as_ref(), &project.settings.micropython.firmware_modules);
+    let firmware = Firmware::of(
+        board.as_ref(),
+        &project.settings.micropython.firmware_modules,
+    );
     let keep: Vec<String> = target.keep.iter().chain(&request.keep).cloned().collect();
     for pattern in &keep {
         let name = pattern.trim_end_matches(".*");
@@ -152,8 +156,8 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             .filter_map(|(name, option)| Some((name, option.default?)))
             .collect(),
     };
-    let image = pytheas_board::romfs::image(&mut manifest, &parts.files)
-        .map_err(MicroPythonError::from)?;
+    let image =
+        pytheas_board::romfs::image(&mut manifest, &parts.files).map_err(MicroPythonError::from)?;
     for one in reached.undecided.iter().filter(|_| keep.is_empty()) {
         warnings.push(format!(
             "only running tells what `{}` ({}:{}) imports: name it in `keep` of the target",
@@ -222,7 +226,11 @@ fn board_of(
 
 /// `1.25` as the manifest has it.
 fn micropython(text: &str) -> Result<String, MicroPythonError> {
-    let plain = text.trim().trim_start_matches(">=").trim_start_matches('v').trim();
+    let plain = text
+        .trim()
+        .trim_start_matches(">=")
+        .trim_start_matches('v')
+        .trim();
     let parts: Vec<Option<u32>> = plain.split('.').map(|part| part.parse().ok()).collect();
     if parts.len() < 2 || parts.len() > 3 || parts.contains(&None) {
         return Err(MicroPythonError::Setting {
@@ -318,9 +326,12 @@ fn binds(text: &str, name: &str) -> bool {
         match words.next() {
             Some("def" | "class") => words.next() == Some(name),
             Some("async") => words.next() == Some("def") && words.next() == Some(name),
-            _ => line.split(['=', ':']).next().is_some_and(|left| {
-                left.split(',').any(|part| part.trim() == name)
-            }) || line.contains(&format!(" as {name}")),
+            _ => {
+                line.split(['=', ':'])
+                    .next()
+                    .is_some_and(|left| left.split(',').any(|part| part.trim() == name))
+                    || line.contains(&format!(" as {name}"))
+            }
         }
     };
     is_imported || text.lines().any(|line| word(line.trim()))
@@ -453,7 +464,8 @@ impl Parts {
                 why: if is_named { Why::Include } else { Why::Data },
             });
             self.taken.insert(at);
-            self.files.insert(candidate.path.clone(), candidate.bytes.clone());
+            self.files
+                .insert(candidate.path.clone(), candidate.bytes.clone());
         }
         Ok(())
     }
@@ -470,7 +482,10 @@ impl Parts {
 /// Files of packages that only computers use.
 fn is_for_computers(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
-    name == "py.typed" || [".pyi", ".pyc", ".pyx", ".c", ".h"].iter().any(|end| name.ends_with(end))
+    name == "py.typed"
+        || [".pyi", ".pyc", ".pyx", ".c", ".h"]
+            .iter()
+            .any(|end| name.ends_with(end))
 }
 
 fn patterns(texts: &[String]) -> Result<Vec<Pattern>, MicroPythonError> {
@@ -492,9 +507,23 @@ fn is_match(patterns: &[Pattern], path: &str) -> bool {
         require_literal_separator: true,
         ..MatchOptions::new()
     };
-    let ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
-    ends.map(|end| &path[..end])
-        .any(|path| patterns.iter().any(|pattern| pattern.matches_with(path, options)))
+    let ends = path
+        .match_indices('/')
+        .map(|(at, _)| at)
+        .chain([path.len()]);
+    ends.map(|end| &path[..end]).any(|path| {
+        patterns
+            .iter()
+            .any(|pattern| pattern.matches_with(path, options))
+    })
+}
+
+/// Files that nobody would look for on a board.
+fn is_about_the_project(path: &str) -> bool {
+    let is_text = [".md", ".rst", ".lock"]
+        .iter()
+        .any(|end| path.ends_with(end));
+    is_text || path == "pyproject.toml" || path == "LICENSE" || path == pytheas_project::PYLOCK_FILE
 }
 
 /// What is not shipped, and why.
@@ -514,6 +543,7 @@ fn dropped(candidates: &Candidates, reached: &Reached, parts: &Parts) -> Vec<Dro
         .enumerate()
         .filter(|(at, _)| !parts.taken.contains(at))
         .filter(|(_, one)| !(one.is_app() && used.contains(one.source.as_str())))
+        .filter(|(_, one)| !(one.is_app() && is_about_the_project(&one.source)))
         .filter(|(_, one)| seen.insert((one.from.clone(), one.source.clone())))
         .map(|(_, one)| {
             let module = one.module.as_deref().unwrap_or_default();

@@ -10,7 +10,7 @@ use super::{
     error::MicroPythonError,
     firmware::{Firmware, Has, instead},
     imports::{self, Import},
-    report::{FirmwareUse, Missing, Undecided, Why},
+    report::{FirmwareUse, Missing, Needed, Undecided, Why},
 };
 
 /// A module as it is shipped.
@@ -141,7 +141,12 @@ impl Walk<'_> {
     fn add_with_parents(&mut self, module: &str, why: &Why) {
         let mut end = 0;
         while let Some(dot) = module[end..].find('.') {
-            self.add(&module[..end + dot], &Why::Parent { of: module.to_owned() });
+            self.add(
+                &module[..end + dot],
+                &Why::Parent {
+                    of: module.to_owned(),
+                },
+            );
             end += dot + 1;
         }
         self.add(module, why);
@@ -154,7 +159,9 @@ impl Walk<'_> {
         if self.reached.kept.contains_key(module) {
             return;
         }
-        self.reached.kept.insert(module.to_owned(), (at, why.clone()));
+        self.reached
+            .kept
+            .insert(module.to_owned(), (at, why.clone()));
         self.queue.push_back(at);
     }
 
@@ -165,7 +172,9 @@ impl Walk<'_> {
         let package = if candidate.is_package() {
             name.clone()
         } else {
-            name.rsplit_once('.').map_or("", |(above, _)| above).to_owned()
+            name.rsplit_once('.')
+                .map_or("", |(above, _)| above)
+                .to_owned()
         };
         for import in &said.imports {
             self.import(import, &candidate.source, &package);
@@ -274,7 +283,11 @@ impl Walk<'_> {
             module: module.to_owned(),
             by: asker.by.clone(),
             line: asker.line,
-            is_certain: asker.when == When::Always,
+            when: match asker.when {
+                When::Always => Needed::Always,
+                When::Lazy => Needed::Later,
+                _ => Needed::Perhaps,
+            },
             instead: found.cloned(),
         };
         if !self.reached.missing.contains(&missing) {
@@ -284,7 +297,12 @@ impl Walk<'_> {
         if let Some((above, _)) = module.rsplit_once('.')
             && self.candidates.get(above).is_some()
         {
-            self.add_with_parents(above, &Why::Parent { of: module.to_owned() });
+            self.add_with_parents(
+                above,
+                &Why::Parent {
+                    of: module.to_owned(),
+                },
+            );
         }
         false
     }

@@ -1,10 +1,10 @@
 //! The form `micropython`: `pytheas build`, `check` and `why` for boards.
 
-use std::{io, path::Path, process::ExitCode};
+use std::{collections::BTreeMap, io, path::Path, process::ExitCode};
 
 use pytheas_build::{
     BuildRequest,
-    micropython::{BoardBuilt, BoardCheck, REPORT_FILE, Report, build_board, check_board},
+    micropython::{BoardBuilt, BoardCheck, Needed, REPORT_FILE, Report, build_board, check_board},
 };
 use pytheas_release::BuildRecord;
 use serde::Serialize;
@@ -26,7 +26,7 @@ struct Shown<'a> {
     seconds: f64,
     entry: &'a str,
     warnings: &'a [String],
-    packages: &'a std::collections::BTreeMap<String, u64>,
+    packages: &'a BTreeMap<String, u64>,
     record: &'a BuildRecord,
 }
 
@@ -38,7 +38,10 @@ impl Show for Shown<'_> {
             platform,
             ..
         } = self.record;
-        out.fact("built", format!("{name} {version}, an image for {platform}"))?;
+        out.fact(
+            "built",
+            format!("{name} {version}, an image for {platform}"),
+        )?;
         out.fact("image", self.dir.join("app.romfs").display())?;
         out.fact("starts", self.entry)?;
         let packages: Vec<String> = self
@@ -72,8 +75,7 @@ pub(crate) fn run(
     context: &Context,
 ) -> miette::Result<()> {
     let progress = context.progress();
-    let built: BoardBuilt =
-        build_board(request, &|event| build::show(&event, &progress, context))?;
+    let built: BoardBuilt = build_board(request, &|event| build::show(&event, &progress, context))?;
     if check_reproducible {
         again(request, &built)?;
         progress.suspend(|| context.note("a second build elsewhere gave the same bytes"));
@@ -132,12 +134,11 @@ impl Show for ShownCheck<'_> {
                 .as_ref()
                 .map(|instead| format!("; instead {}", instead.text()))
                 .unwrap_or_default();
-            let when = if one.is_certain {
-                ""
-            } else {
-                " in a function or branch"
+            let (kind, when) = match one.when {
+                Needed::Always => ("missing", ""),
+                Needed::Later => ("later", ", when a function is called"),
+                Needed::Perhaps => ("perhaps", ", in a `try` or an `if`"),
             };
-            let kind = if one.is_certain { "missing" } else { "maybe" };
             let (module, place) = (&one.module, one.place());
             out.line(format!(
                 "{kind:<12} `{module}`, imported by {place}{when}{instead}"
@@ -169,20 +170,22 @@ impl Show for ShownCheck<'_> {
             })
             .collect();
         out.table(["PACKAGE", "FILE", "SIZE", "WHY"], &rows)?;
-        let rows: Vec<_> = report
-            .dropped
-            .iter()
-            .map(|one| {
-                [
-                    one.from.clone(),
-                    one.path.clone(),
-                    bytes(one.bytes),
-                    one.why.clone(),
-                ]
-            })
+        let own = report.dropped.iter().filter(|one| one.from == "app");
+        let mut rows: Vec<_> = own
+            .map(|one| [one.path.clone(), bytes(one.bytes), one.why.clone()])
             .collect();
+        // Of packages it is usual that most is not needed: `--json` and report.json have each file.
+        let mut packages: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        for one in report.dropped.iter().filter(|one| one.from != "app") {
+            let sum = packages.entry(&one.from).or_default();
+            *sum = (sum.0 + 1, sum.1 + one.bytes);
+        }
+        rows.extend(packages.into_iter().map(|(name, (files, size))| {
+            let what = format!("{files} files of {name}");
+            [what, bytes(size), "nothing imports them".to_owned()]
+        }));
         if !rows.is_empty() {
-            out.table(["LEFT OUT OF", "FILE", "SIZE", "WHY"], &rows)?;
+            out.table(["LEFT OUT", "SIZE", "WHY"], &rows)?;
         }
         out.fact("platform", &self.platform)?;
         out.fact("starts", self.entry)?;
@@ -197,14 +200,13 @@ pub(crate) fn check(
     context: &Context,
 ) -> miette::Result<ExitCode> {
     let progress = context.progress();
-    let found: BoardCheck =
-        check_board(request, &|event| build::show(&event, &progress, context))?;
+    let found: BoardCheck = check_board(request, &|event| build::show(&event, &progress, context))?;
     drop(progress);
     for text in &found.warnings {
         context.warn(text);
     }
     let has_failed =
-        !found.over_budget.is_empty() || found.report.missing.iter().any(|one| one.is_certain);
+        !found.over_budget.is_empty() || found.report.missing.iter().any(|one| one.is_certain());
     context.show(&ShownCheck {
         platform: found.manifest.platform.to_string(),
         entry: &found.manifest.entry,
@@ -270,14 +272,22 @@ pub(crate) fn why(module: &str, dir: &Path, context: &Context) -> miette::Result
             module: module.to_owned(),
             why: format!("the firmware has it; first imported by {}", used.by),
         }));
-        chain.extend(report.missing.iter().filter(|one| one.module == module).map(
-            |one| Link {
-                module: module.to_owned(),
-                why: format!("the board lacks it; imported by {}", one.place()),
-            },
-        ));
+        chain.extend(
+            report
+                .missing
+                .iter()
+                .filter(|one| one.module == module)
+                .map(|one| Link {
+                    module: module.to_owned(),
+                    why: format!("the board lacks it; imported by {}", one.place()),
+                }),
+        );
         let path = module.replace('.', "/");
-        let stems = [format!("{path}.py"), format!("{path}.mpy"), format!("{path}/__init__.py")];
+        let stems = [
+            format!("{path}.py"),
+            format!("{path}.mpy"),
+            format!("{path}/__init__.py"),
+        ];
         chain.extend(
             report
                 .dropped

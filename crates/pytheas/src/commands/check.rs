@@ -8,8 +8,8 @@ use std::{
 };
 
 use pytheas_build::{
-    BuildRequest, Check, Heavy, PartSize, PlatformGaps, check, heavy_of_lock, platform_gaps, target_platforms,
-    micropython::is_board_form, treemap,
+    BuildRequest, Check, Heavy, PartSize, PlatformGaps, check, heavy_of_lock,
+    micropython::is_board_form, platform_gaps, target_platforms, treemap,
 };
 use pytheas_project::{Connectivity, Project, Pylock};
 use pytheas_release::Platform;

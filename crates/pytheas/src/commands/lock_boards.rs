@@ -55,7 +55,11 @@ fn shown(project: &Project, lock: &mip::MipLock) -> LockedBoards {
         packages: lock
             .packages
             .iter()
-            .map(|package| format!("{} {}", package.name, package.version).trim_end().to_owned())
+            .map(|package| {
+                format!("{} {}", package.name, package.version)
+                    .trim_end()
+                    .to_owned()
+            })
             .collect(),
         written: None,
         mirrored: None,
