@@ -45,12 +45,13 @@ def failed(name, began, error):
         result(name, began, "error", text_of(error))
 
 
-# As `raise` would be caught by `except Exception` only: `SystemExit` and Ctrl-C of a test are its own.
 def guarded(name, function):
     tell({"begin": name})
     began = time.ticks_ms()
     try:
         return True, function()
+    except KeyboardInterrupt:
+        raise  # the host's
     except BaseException as error:
         failed(name, began, error)
         return False, None
@@ -69,7 +70,6 @@ def one(test, name):
     # The calls of one test in order; a coroutine where one has to be waited for.
     is_async = isinstance(test, unittest.IsolatedAsyncioTestCase)
     first = None
-    done = False
 
     def told(inner, error):
         nonlocal first
@@ -88,14 +88,15 @@ def one(test, name):
             await value
 
     async def whole():
-        nonlocal first, done
+        nonlocal first
         try:
             await run(test.setUp)
             if is_async:
                 await run(test.asyncSetUp)
             try:
                 await run(getattr(test, test._name))
-                done = True
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 first = error
             try:
@@ -103,6 +104,8 @@ def one(test, name):
                     await run(test.asyncTearDown)
             finally:
                 await run(test.tearDown)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             if first is None or isinstance(first, unittest.SkipTest):
                 first = error
@@ -110,6 +113,8 @@ def one(test, name):
             function, args, kwargs = test._cleanups.pop()
             try:
                 await run(function, *args, **kwargs)
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 first = first or error
 
@@ -133,10 +138,25 @@ def at_once(coroutine):
     raise TypeError("it waits: the class has to be an `IsolatedAsyncioTestCase`")
 
 
-def of_class(module, name, kind, skip):
+def wanted(name, patterns):
+    if not patterns:
+        return True
+    for pattern in patterns:
+        at = 0
+        for part in pattern.split("*"):
+            at = name.find(part, at)
+            if at < 0:
+                break
+            at += len(part)
+        else:
+            return True
+    return False
+
+
+def of_class(module, name, kind, skip, patterns):
     prefix = "%s.%s." % (module, name)
     tests = [test for test in sorted(dir(kind)) if test.startswith("test") and callable(getattr(kind, test))]
-    tests = [test for test in tests if prefix + test not in skip]
+    tests = [test for test in tests if prefix + test not in skip and wanted(prefix + test, patterns)]
     if not tests or prefix + "setUpClass" in skip:
         return
     kind._module = module
@@ -161,22 +181,24 @@ def of_class(module, name, kind, skip):
     guarded(prefix + "tearDownClass", kind.tearDownClass)
 
 
-def of_module(name, module, skip):
+def of_module(name, module, skip, patterns):
     set_up = getattr(module, "setUpModule", None)
     if set_up is not None:
         went, _ = guarded(name + ".setUpModule", set_up)
         if not went:
             return
     for class_name, kind in find(module):
-        for step in of_class(name, class_name, kind, skip):
+        for step in of_class(name, class_name, kind, skip, patterns):
             yield step
     tear_down = getattr(module, "tearDownModule", None)
-    if tear_down is not None:
+    if tear_down is not None and name + ".tearDownModule" not in skip:
         guarded(name + ".tearDownModule", tear_down)
 
 
-def steps(modules, skip):
+def steps(modules, skip, patterns):
     skip = set(skip)
+    version = ".".join(str(number) for number in sys.implementation.version[:3])
+    tell({"machine": "MicroPython %s, %s" % (version, sys.platform)})
     for name in modules:
         if name in skip or name + ".setUpModule" in skip:
             continue
@@ -190,7 +212,7 @@ def steps(modules, skip):
         went, module = guarded(name, load)
         if not went:
             continue
-        for step in of_module(name, module, skip):
+        for step in of_module(name, module, skip, patterns):
             yield step
     tell({"end": True})
 
@@ -202,12 +224,12 @@ def drive(coroutine):
     asyncio.run(coroutine)
 
 
-def run(modules, skip=()):
-    for step in steps(modules, skip):
+def run(modules, skip=(), patterns=()):
+    for step in steps(modules, skip, patterns):
         drive(step)
 
 
-async def run_inside(modules, skip=()):
+async def run_inside(modules, skip=(), patterns=()):
     # For ports whose event loop is not theirs to start (wasm).
-    for step in steps(modules, skip):
+    for step in steps(modules, skip, patterns):
         await step

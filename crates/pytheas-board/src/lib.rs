@@ -4,5 +4,9 @@
 //! The image itself, with its manifest and signatures, is [`pytheas_release::board`]: publishing
 //! and verifying know it, too.
 
+pub mod deploy;
+pub mod firmware;
+pub mod lines;
+pub mod link;
 pub mod mpy;
 pub mod romfs;

@@ -91,6 +91,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Wheel(#[from] crate::wheel_form::WheelFormError),
+    /// A board's release.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    MicroPython(#[from] crate::micropython::MicroPythonError),
     /// A form that does not exist (yet).
     #[error("form `{form}` is {state}")]
     #[diagnostic(code(pytheas::build::form), help("available: {available}"))]

@@ -71,12 +71,15 @@ pub(crate) trait Form: Sync {
 /// The forms there are.
 const FORMS: &[&dyn Form] = &[&Bundle, &Wheelhouse];
 /// The forms that have a name but no builder yet.
-const PLANNED: &[&str] = &["image", "firmware", "micropython"];
+const PLANNED: &[&str] = &["image", "firmware"];
 
 /// Names of the forms that can be built.
 pub fn forms() -> impl Iterator<Item = &'static str> {
-    // A wheel is no tree: `distributions` makes it.
-    FORMS.iter().map(|form| form.name()).chain(["wheel"])
+    // A wheel is no tree: `distributions` makes it; a board's needs no interpreter: `build_board`.
+    FORMS
+        .iter()
+        .map(|form| form.name())
+        .chain(["wheel", crate::micropython::FORM])
 }
 
 /// The form `name`.
@@ -87,8 +90,8 @@ pub(crate) fn find(name: &str) -> Result<&'static dyn Form, BuildError> {
         .copied()
         .ok_or_else(|| BuildError::Form {
             form: name.to_owned(),
-            state: if name == "wheel" {
-                "no release tree"
+            state: if name == "wheel" || name == crate::micropython::FORM {
+                "not built this way"
             } else if PLANNED.contains(&name) {
                 "not built yet"
             } else {

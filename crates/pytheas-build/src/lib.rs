@@ -34,7 +34,9 @@ mod interpreter;
 mod known;
 mod launcher;
 mod locking;
+pub mod micropython;
 mod native;
+mod on;
 mod one_file;
 mod output;
 mod scratch;
@@ -75,10 +77,13 @@ pub use known::{
 };
 pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};
+pub use on::{
+    OnError, OnReport, OnRequest, ParsePlaceError, Place, Run, prepare_run, test_on, write_junit,
+};
 pub use one_file::{OneFile, OneFileError, one_file, one_file_cached};
 pub use output::OutputError;
 pub use testing::{
-    Emulation, Prepared, TestError, TestOutcome, TestReport, TestRequest, prepare_tests,
+    Emulation, Prepared, TestCase, TestError, TestOutcome, TestReport, TestRequest, prepare_tests,
 };
 pub use tools::ToolsError;
 pub use treemap::treemap;

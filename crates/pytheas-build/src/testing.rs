@@ -43,7 +43,7 @@ use crate::{
 };
 
 const GUARD: &str = include_str!("testing/guard.py");
-const RUN: &str = include_str!("testing/run.py");
+pub(crate) const RUN: &str = include_str!("testing/run.py");
 
 /// What to test.
 #[derive(Debug, Clone)]

@@ -18,7 +18,6 @@
 //! }
 //! ```
 
-mod functions;
 mod imports;
 mod modules;
 mod reach;
@@ -27,7 +26,6 @@ mod rules;
 mod tests;
 mod tokens;
 
-pub use functions::{Function, functions};
 pub use imports::{Import, Source, What, When, is_module_name, read as read_source};
 pub use modules::{Kind, Module, Origin, Root};
 pub use reach::{Graph, Missing, Plugin, Reason, Start, Undecided};

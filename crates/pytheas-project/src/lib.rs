@@ -56,10 +56,10 @@ pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
 pub use requirements::RequirementsError;
 pub use settings::{
-    Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind, ConfigSpec,
-    ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec, LicenceSpec,
-    MicroPythonSpec, Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target, TestSpec, VersionFrom,
-    VersionSpec,
+    Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind,
+    ConfigSpec, ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec,
+    LicenceSpec, MicroPythonSpec, Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target,
+    TestSpec, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use test_requirements::TestRequirements;

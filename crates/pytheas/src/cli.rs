@@ -74,6 +74,9 @@ pub(crate) enum Command {
     Sync(commands::sync::SyncArgs),
     Build(commands::build::BuildArgs),
     Bench(commands::bench::BenchArgs),
+    /// Look after MicroPython boards
+    #[command(subcommand)]
+    Board(commands::board::BoardCommand),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
     Audit(commands::audit::AuditArgs),
@@ -81,8 +84,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Provenance(commands::provenance::ProvenanceCommand),
     Why(commands::why::WhyArgs),
+    Traceback(commands::traceback::TracebackArgs),
     Check(commands::check::CheckArgs),
     Test(commands::test::TestArgs),
+    Run(commands::run_app::RunArgs),
     /// Make and show signing keys
     #[command(subcommand)]
     Keys(commands::keys::KeysCommand),

@@ -4,7 +4,9 @@ pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod board;
 pub(crate) mod build;
+pub(crate) mod build_board;
 pub(crate) mod build_forms;
 pub(crate) mod check;
 pub(crate) mod completions;
@@ -19,6 +21,7 @@ pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod licences;
 pub(crate) mod lock;
+pub(crate) mod lock_boards;
 pub(crate) mod login;
 pub(crate) mod provenance;
 pub(crate) mod publish;
@@ -26,10 +29,13 @@ pub(crate) mod publish_index;
 pub(crate) mod releases;
 pub(crate) mod repo;
 pub(crate) mod rollout;
+pub(crate) mod run_app;
 pub(crate) mod sbom;
 pub(crate) mod sync;
 pub(crate) mod test;
+pub(crate) mod test_on;
 pub(crate) mod token;
+pub(crate) mod traceback;
 pub(crate) mod traffic;
 pub(crate) mod why;
 
@@ -43,6 +49,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),
         Command::Audit(args) => return audit::run(&args, context),
+        Command::Run(args) => return run_app::run(&args, context),
         Command::Test(args) => return test::run(&args, context),
         Command::Licences(args) => return licences::run(&args, context),
         Command::Agent(args) => return agent::run(args, context),
@@ -50,11 +57,13 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Demo(args) => return demo::run(&args, context),
         Command::Follow(args) => return follow::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
+        Command::Board(command) => board::run(&command, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),
         Command::Provenance(command) => provenance::run(&command, context),
         Command::Why(args) => why::run(&args, context),
+        Command::Traceback(args) => traceback::run(&args, context),
         Command::Keys(command) => keys::run(&command, context),
         Command::Export(args) => export::run(&args, context),
         Command::Publish(args) => publish::run(&args, context),

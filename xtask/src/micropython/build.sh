@@ -70,6 +70,14 @@ quietly make -C ports/unix -j"$jobs" VARIANT=standard MICROPY_PY_BTREE=0 MICROPY
     MICROPY_SSL_MBEDTLS=0 FROZEN_MANIFEST="$work/unix.py"
 mkdir "$out/unix"
 cp ports/unix/build-standard/micropython "$out/unix/micropython"
+# What our reader of `.mpy` files is compared with: upstream's own, over upstream's tests.
+mkdir -p "$out/source/tools" "$out/source/py" "$out/source/extmod" "$out/source/tests"
+cp tools/mpy-tool.py "$out/source/tools/"
+cp py/makeqstrdata.py "$out/source/py/"
+cp -r extmod/asyncio "$out/source/extmod/"
+for folder in basics micropython import float extmod; do
+    cp -r "tests/$folder" "$out/source/tests/"
+done
 
 board() {
     cd "$work/src/ports/qemu"

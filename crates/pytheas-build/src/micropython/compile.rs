@@ -12,13 +12,12 @@ use std::{
     sync::atomic::{AtomicUsize, Ordering},
 };
 
+use pytheas_board::mpy::{Arch, BoardMpy, Header};
 use pytheas_project::Environment;
 use pytheas_release::{RelPath, Sha256};
 
 use super::{
-    arch::Arch,
     error::{MicroPythonError, io_error},
-    header::Header,
     mpy_cross::MpyCross,
 };
 use crate::scratch;
@@ -151,7 +150,7 @@ impl Compiler {
         let output = child
             .wait_with_output()
             .map_err(|error| wrong(error.to_string()))?;
-        if output.status.success() && Header::read(&output.stdout).is_some() {
+        if output.status.success() && Header::parse(&output.stdout).is_ok() {
             return Ok(output.stdout);
         }
         let text = String::from_utf8_lossy(&output.stderr).into_owned()
@@ -188,6 +187,8 @@ fn explain(name: &str, text: &str) -> MicroPythonError {
     }
 }
 
+/// Sub-version of native code that MicroPython 1.23 and later take.
+const SUB_VERSION: u8 = 3;
 /// Files that MicroPython starts from source only.
 const STARTED: [&str; 2] = ["boot.py", "main.py"];
 
@@ -231,8 +232,8 @@ pub fn compile_tree(
                 modules.push((compiled, Source { name, bytes }));
             }
             _ => {
-                if let Some(header) = Header::read(&bytes).filter(|_| is_mpy(&path)) {
-                    header.check(path.as_str(), options.arch, compiler.mpy_cross.mpy)?;
+                if is_mpy(&path) {
+                    check_fit(&path, &bytes, options.arch, compiler.mpy_cross.mpy)?;
                 }
                 files.insert(path, bytes);
             }
@@ -246,6 +247,31 @@ pub fn compile_tree(
         }
     }
     Ok(files)
+}
+
+/// Checks a module that came compiled: a board of `arch` with version `mpy` takes it. Gives the
+/// architecture of its native code.
+pub(super) fn check_fit(
+    path: &RelPath,
+    bytes: &[u8],
+    arch: Option<Arch>,
+    mpy: u8,
+) -> Result<Option<Arch>, MicroPythonError> {
+    let file = path.to_string();
+    let header = match Header::parse(bytes) {
+        Ok(header) => header,
+        Err(source) => return Err(MicroPythonError::NoModule { file, source }),
+    };
+    let board = BoardMpy {
+        version: mpy,
+        sub_version: SUB_VERSION,
+        arch,
+        arch_flags: 0,
+    };
+    match board.accepts(&header) {
+        Ok(()) => Ok(header.arch),
+        Err(source) => Err(MicroPythonError::Incompatible { file, source }),
+    }
 }
 
 pub(super) fn is_mpy(path: &RelPath) -> bool {

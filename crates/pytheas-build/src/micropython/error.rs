@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use miette::Diagnostic;
+use pytheas_board::mpy::{Incompatible, MpyError};
 
 /// A project that cannot be built for a board.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -23,12 +24,15 @@ pub enum MicroPythonError {
     },
     /// A platform that is no board's.
     #[error("`{platform}` is no platform of boards")]
-    #[diagnostic(code(pytheas::micropython::platform), help("there are {known}"))]
+    #[diagnostic(
+        code(pytheas::micropython::platform),
+        help(
+            "write `micropython-any`, or `micropython-<arch>` with an architecture of `mpy-cross -march`, such as `armv6m`, `armv7m`, `xtensawin` or `rv32imc`"
+        )
+    )]
     Platform {
         /// As written.
         platform: String,
-        /// The known ones.
-        known: String,
     },
     /// A setting that does not fit.
     #[error("`{key} = {value}` {why}")]
@@ -99,15 +103,34 @@ pub enum MicroPythonError {
         help: &'static str,
     },
     /// A compiled module that the board cannot run.
-    #[error("`{file}` cannot run on the board: {why}")]
-    #[diagnostic(code(pytheas::micropython::incompatible), help("{help}"))]
+    #[error("`{file}` cannot run on the board")]
+    #[diagnostic(
+        code(pytheas::micropython::incompatible),
+        help(
+            "take the package's source instead; with native code inside, name the `board` in the target"
+        )
+    )]
     Incompatible {
         /// The `.mpy` file.
         file: String,
-        /// What is wrong.
-        why: String,
-        /// What to do.
-        help: String,
+        /// Why.
+        #[source]
+        #[diagnostic_source]
+        source: Incompatible,
+    },
+    /// A file that is called `.mpy` and is none.
+    #[error("`{file}` is no module")]
+    #[diagnostic(
+        code(pytheas::micropython::no_module),
+        help(
+            "the file is damaged, or was made for MicroPython before 1.19; take the package's source instead"
+        )
+    )]
+    NoModule {
+        /// The file.
+        file: String,
+        /// Why.
+        source: MpyError,
     },
     /// Modules that nothing has.
     #[error("the board would lack {}", names.join(", "))]
@@ -122,13 +145,27 @@ pub enum MicroPythonError {
     #[error("the entry point `{entry}` {why}")]
     #[diagnostic(
         code(pytheas::micropython::entry),
-        help("write `entry = \"module:function\"` in the target; the module is looked for in the project, its `src` and its `lib`")
+        help(
+            "write `entry = \"module:function\"` in the target; the module is looked for in the project, its `src` and its `lib`"
+        )
     )]
     Entry {
         /// As written.
         entry: String,
         /// What is wrong.
         why: String,
+    },
+    /// Importing costs more than the target allows.
+    #[error("{what}")]
+    #[diagnostic(
+        code(pytheas::micropython::over_cost),
+        help(
+            "import later, inside functions, what is not needed at once; `pytheas check` lists what is shipped and why"
+        )
+    )]
+    OverCost {
+        /// What costs how much.
+        what: String,
     },
     /// Two files for one name.
     #[error("`{path}` comes from {first} and from {second}")]

@@ -1,9 +1,6 @@
 //! Which modules a board's firmware has already, and what to use for those that MicroPython lacks.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-};
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use serde::{Deserialize, Serialize};
 
@@ -158,11 +155,6 @@ impl Firmware {
             .find(|(name, _)| name.starts_with(&below))
             .map(|(_, has)| *has)
     }
-
-    /// Names of all modules.
-    pub(super) fn names(&self) -> BTreeSet<&str> {
-        self.modules.keys().map(String::as_str).collect()
-    }
 }
 
 #[cfg(test)]
@@ -179,7 +171,10 @@ mod tests {
         assert_eq!(esp32.has("utime"), Some(Has::Builtin));
         assert_eq!(esp32.has("os.path"), None);
         assert_eq!(esp32.has("pyb"), None);
-        let pico = Firmware::of(Some(&board("RPI_PICO").unwrap()), &["lcd".into(), "-dht".into()]);
+        let pico = Firmware::of(
+            Some(&board("RPI_PICO").unwrap()),
+            &["lcd".into(), "-dht".into()],
+        );
         assert_eq!(pico.has("network"), None);
         assert_eq!(pico.has("lcd"), Some(Has::Said));
         assert_eq!(pico.has("dht"), None);

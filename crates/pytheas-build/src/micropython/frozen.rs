@@ -1,43 +1,30 @@
-//! The app as it is built into firmware: `manifest.py` and the sources it names, for MicroPython's
-//! own build (`FROZEN_MANIFEST=…/manifest.py`, `tools/makemanifest.py`).
+//! The app as it is built into firmware: `manifest.py` and the modules it names, for MicroPython's
+//! own build (`tools/makemanifest.py`).
 
-use std::{collections::BTreeMap, path::Path};
+use std::path::Path;
 
 use super::error::{MicroPythonError, io_error};
 use crate::scratch;
 
-/// One module: path on the board and source.
-pub(super) struct Frozen<'a> {
-    pub(super) path: &'a str,
-    pub(super) bytes: &'a [u8],
-}
-
-/// Writes `manifest.py` and `frozen/` into `dir`; gives what cannot be frozen.
-pub(super) fn write(
+/// Writes `manifest.py` and `frozen/` with `modules` (path on the board, source or `.mpy`).
+pub(super) fn write<'a>(
     dir: &Path,
-    modules: &[Frozen<'_>],
-    data: &[&str],
+    modules: impl Iterator<Item = (&'a str, &'a [u8])>,
     optimize: u8,
-    name: &str,
-    version: &str,
-) -> Result<Vec<String>, MicroPythonError> {
-    let mut sources = BTreeMap::new();
-    for module in modules {
-        sources.insert(module.path, module.bytes);
-    }
-    for (path, bytes) in &sources {
+    title: &str,
+) -> Result<(), MicroPythonError> {
+    for (path, bytes) in modules {
         let file = dir.join("frozen").join(path);
         scratch::write(&file, bytes, scratch::Kind::Data).map_err(io_error("write", &file))?;
     }
     let text = format!(
-        "# Written by pytheas: {name}, to be built into firmware with\n\
-         # `make FROZEN_MANIFEST=…/manifest.py`. The port's own manifest is included first.\n\
-         include(\"$(PORT_DIR)/boards/manifest.py\") if False else None\n\
-         metadata(version=\"{version}\")\n\
+        "# Written by pytheas: {title}, to be built into firmware.\n\
+         # In a manifest of yours: include the port's own, then this one, and give that to\n\
+         # `make FROZEN_MANIFEST=…`:\n\
+         #     include(\"$(PORT_DIR)/boards/manifest.py\")\n\
+         #     include(\"…/manifest.py\")\n\
          freeze(\"frozen\", opt={optimize})\n"
     );
     let file = dir.join("manifest.py");
-    scratch::write(&file, text.as_bytes(), scratch::Kind::Data)
-        .map_err(io_error("write", &file))?;
-    Ok(data.iter().map(|path| (*path).to_owned()).collect())
+    scratch::write(&file, text.as_bytes(), scratch::Kind::Data).map_err(io_error("write", &file))
 }

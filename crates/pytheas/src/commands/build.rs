@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::{
     commands::{
-        build_forms,
+        build_board, build_forms,
         input::{self, InputArgs},
         lock,
     },
@@ -47,7 +47,7 @@ pub(crate) struct BuildArgs {
     /// The folder to build; an earlier bundle there is replaced in one step [default: dist/APP]
     #[arg(long, short, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The form: bundle, wheelhouse, or wheel (and sdist, into `-o DIR`)
+    /// The form: bundle, wheelhouse, wheel (and sdist, into `-o DIR`), or micropython
     #[arg(long, value_name = "FORM")]
     form: Option<String>,
     /// The platform, e.g. linux-x86_64 [default: this machine's]
@@ -93,6 +93,17 @@ pub(crate) struct ToolArgs {
     /// Let the code that runs to build packages use the network, all of it [default: only what `[tool.pytheas.build]` names]
     #[arg(long)]
     allow_build_network: bool,
+}
+
+impl ToolArgs {
+    /// Whether the network may be used.
+    pub(crate) fn connectivity(&self) -> Connectivity {
+        if self.offline {
+            Connectivity::Offline
+        } else {
+            Connectivity::Online
+        }
+    }
 }
 
 /// What was built, as it is shown.
@@ -182,6 +193,15 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         drop(progress);
         return build_forms::show_distributions(&made, context);
     }
+    if pytheas_build::micropython::is_board_form(&request)? {
+        if args.one_file {
+            return Err(miette::miette!(
+                help = "leave `--one-file` out: the image is one file already",
+                "a board runs no program of Linux"
+            ));
+        }
+        return build_board::run(&request, args.check_reproducible, context);
+    }
     if args.one_file {
         let (scratch, file) = build_forms::one_file_places(&request)?;
         let request = BuildRequest {
@@ -240,11 +260,7 @@ pub(crate) fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
         python: tools.python.clone(),
         interpreter: tools.interpreter.clone(),
         python_mirror: tools.python_mirror.clone(),
-        connectivity: if tools.offline {
-            Connectivity::Offline
-        } else {
-            Connectivity::Online
-        },
+        connectivity: tools.connectivity(),
         environment: environment(tools.allow_build_network),
         ..BuildRequest::new(project)
     }

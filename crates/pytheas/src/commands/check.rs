@@ -8,10 +8,10 @@ use std::{
 };
 
 use pytheas_build::{
-    Check, Heavy, PartSize, PlatformGaps, check, heavy_of_lock, platform_gaps, target_platforms,
-    treemap,
+    BuildRequest, Check, Heavy, PartSize, PlatformGaps, check, heavy_of_lock,
+    micropython::is_board_form, platform_gaps, target_platforms, treemap,
 };
-use pytheas_project::{Project, Pylock};
+use pytheas_project::{Connectivity, Project, Pylock};
 use pytheas_release::Platform;
 use serde::Serialize;
 
@@ -38,6 +38,16 @@ pub(crate) struct CheckArgs {
     /// Folder of the project
     #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
     project: PathBuf,
+    /// A target of `[tool.pytheas.target.NAME]`, for boards (`form = "micropython"`)
+    #[arg(long, short, value_name = "NAME")]
+    target: Option<String>,
+    /// With a board's target: measure RAM and instructions of its import, on MicroPython itself
+    /// (`PYTHEAS_MICROPYTHON`: a folder with `qemu/firmware.elf`, `unix/micropython`)
+    #[arg(long, requires = "target")]
+    measure: bool,
+    /// With a board's target: use no network
+    #[arg(long, requires = "target")]
+    offline: bool,
     /// Look for wheels of this platform [default: those of the targets]
     #[arg(long, value_name = "PLATFORM")]
     platform: Vec<Platform>,
@@ -199,9 +209,33 @@ fn row(part: &PartSize) -> [String; 4] {
     ]
 }
 
+/// Checks the project for a board, when the target is one's.
+fn board(
+    args: &CheckArgs,
+    project: &Project,
+    context: &Context,
+) -> miette::Result<Option<ExitCode>> {
+    let request = BuildRequest {
+        target: args.target.clone(),
+        connectivity: if args.offline {
+            Connectivity::Offline
+        } else {
+            Connectivity::Online
+        },
+        ..BuildRequest::new(project.clone())
+    };
+    if args.target.is_none() || !is_board_form(&request)? {
+        return Ok(None);
+    }
+    super::build_board::check(&request, args.measure, args.top, context).map(Some)
+}
+
 /// Checks it; the exit code says whether something is missing, undeclared or cannot be had.
 pub(crate) fn run(args: &CheckArgs, context: &Context) -> miette::Result<ExitCode> {
     let project = Project::load(&args.project)?;
+    if let Some(code) = board(args, &project, context)? {
+        return Ok(code);
+    }
     let default = Path::new(&project.dir)
         .join("dist")
         .join(project.name.as_str());

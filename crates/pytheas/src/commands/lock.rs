@@ -16,7 +16,10 @@ use pytheas_release::Platform;
 use serde::Serialize;
 
 use crate::{
-    commands::input::{self, InputArgs},
+    commands::{
+        input::{self, InputArgs},
+        lock_boards,
+    },
     context::{Context, Progress},
     exit,
     output::{Paint, Show},
@@ -26,7 +29,8 @@ use crate::{
 ///
 /// Reads `pyproject.toml`, `setup.cfg`, `Pipfile`, `requirements.txt` or
 /// another of the known inputs and writes `pylock.toml` (PEP 751). Versions that are locked stay unless the requirements forbid
-/// them or `--upgrade` is given.
+/// them or `--upgrade` is given. Packages for boards (`[tool.pytheas.micropython]`) are locked in
+/// `pytheas.mip.lock`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LockArgs {
     #[command(flatten)]
@@ -46,6 +50,9 @@ pub(crate) struct LockArgs {
     /// With `--export`: without what this platform never needs [default: every platform]
     #[arg(long, value_name = "PLATFORM", requires = "export")]
     platform: Option<Platform>,
+    /// Write the locked packages for boards into a folder that is an index of mip's format
+    #[arg(long, value_name = "DIR", conflicts_with = "check")]
+    mirror: Option<PathBuf>,
     /// Use no network: what is not in uv's cache is missing
     #[arg(long)]
     offline: bool,
@@ -57,6 +64,9 @@ pub(crate) struct LockArgs {
 /// What locking did, or what checking found.
 #[derive(Serialize)]
 struct Locked {
+    /// Packages for boards.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boards: Option<lock_boards::LockedBoards>,
     #[serde(skip_serializing_if = "Option::is_none")]
     exported: Option<PathBuf>,
     input: String,
@@ -73,6 +83,9 @@ struct Locked {
 impl Show for Locked {
     fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
         let path = self.lock.display();
+        if let Some(boards) = &self.boards {
+            boards.text(out)?;
+        }
         if let Some(file) = &self.exported {
             out.line(format!("wrote {}", file.display()))?;
         }
@@ -95,6 +108,22 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     if args.check {
         return check(&project, context);
     }
+    let boards = lock_boards::lock(
+        &project,
+        &lock_boards::Wanted {
+            upgrade: upgrade(args),
+            offline: args.offline,
+            environment: super::build::environment(args.allow_build_network),
+            mirror: args.mirror.as_deref(),
+        },
+        context,
+    )?;
+    if let Some(boards) = &boards
+        && lock_boards::is_for_boards_only(&project)
+    {
+        context.show(boards)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let progress = context.progress();
     let observer = |event: Event| show(&event, &progress, context);
     let connectivity = if args.offline {
@@ -107,13 +136,8 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
         connectivity,
         &observer,
     )?;
-    let upgrade = match (&args.upgrade_package[..], args.upgrade) {
-        (_, true) => Upgrade::Everything,
-        ([], false) => Upgrade::Nothing,
-        (names, false) => Upgrade::Packages(names.to_vec()),
-    };
     let options = LockOptions {
-        upgrade,
+        upgrade: upgrade(args),
         ..LockOptions::default()
     };
     let report = lock::lock(&project, &uv, &options, &observer)?;
@@ -126,6 +150,7 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
         return Ok(ExitCode::SUCCESS); // standard output holds the requirements alone
     }
     context.show(&Locked {
+        boards,
         exported,
         input: input::shown(&project),
         lock: report.path,
@@ -135,6 +160,14 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
         changes: Vec::new(),
     })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn upgrade(args: &LockArgs) -> Upgrade {
+    match (&args.upgrade_package[..], args.upgrade) {
+        (_, true) => Upgrade::Everything,
+        ([], false) => Upgrade::Nothing,
+        (names, false) => Upgrade::Packages(names.to_vec()),
+    }
 }
 
 /// Writes the lock as requirements with hashes; gives the file, none for standard output.
@@ -170,6 +203,11 @@ fn export(
 }
 
 fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
+    lock_boards::check(project)?;
+    if lock_boards::is_for_boards_only(project) {
+        context.show(&lock_boards::current(project)?)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if context.json {
         let (current, changes) = match lock::status(project)? {
             LockStatus::Current(_) => (true, Vec::new()),
@@ -181,6 +219,7 @@ fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
         };
         let lock = project.lock_path();
         context.show(&Locked {
+            boards: None,
             exported: None,
             input: input::shown(project),
             lock,
@@ -198,6 +237,7 @@ fn check(project: &Project, context: &Context) -> miette::Result<ExitCode> {
     lock::check(project)?;
     let lock = project.lock_path();
     context.show(&Locked {
+        boards: None,
         exported: None,
         input: input::shown(project),
         lock,

@@ -7,7 +7,7 @@ use std::{
 };
 
 use miette::{Context as _, IntoDiagnostic};
-use pytheas_build::{BuildRequest, LockMode, TestOutcome, TestReport, TestRequest};
+use pytheas_build::{BuildRequest, LockMode, Place, TestOutcome, TestReport, TestRequest};
 use pytheas_release::Platform;
 use serde::Serialize;
 
@@ -15,6 +15,7 @@ use crate::{
     commands::{
         build::{self, ToolArgs},
         input::InputArgs,
+        test_on,
     },
     context::Context,
     output::{Paint, Show, duration},
@@ -37,13 +38,21 @@ pub(crate) struct TestArgs {
     input: InputArgs,
     /// A target of `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
-    target: Option<String>,
+    pub(crate) target: Option<String>,
+    /// Run the `unittest` tests there, again for several: `cpython`, `unix` or `unix:PROGRAM`
+    /// (MicroPython), `wasm`, `qemu`, a serial port, `tcp://HOST:PORT`
+    /// [default: inside what is shipped; for a `micropython` target unix]
+    #[arg(long, value_name = "MACHINE", conflicts_with_all = ["built", "platform", "one_file"])]
+    pub(crate) on: Vec<Place>,
+    /// Seconds that a test may take there
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: u32,
     /// Test this instead of building: a bundle's or wheelhouse's folder, or a one-file bundle
     #[arg(long, value_name = "PATH", conflicts_with_all = ["form", "platform", "one_file"])]
     built: Option<PathBuf>,
     /// The form: bundle, wheelhouse or wheel
     #[arg(long, value_name = "FORM")]
-    form: Option<String>,
+    pub(crate) form: Option<String>,
     /// The platform, e.g. linux-aarch64 [default: the target's, else this machine's]
     #[arg(long, value_name = "PLATFORM")]
     platform: Option<Platform>,
@@ -52,7 +61,7 @@ pub(crate) struct TestArgs {
     one_file: bool,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
-    junit: Option<PathBuf>,
+    pub(crate) junit: Option<PathBuf>,
     /// Fail when the lock file is missing or stale instead of writing it
     #[arg(long, conflicts_with = "frozen")]
     locked: bool,
@@ -60,10 +69,10 @@ pub(crate) struct TestArgs {
     #[arg(long)]
     frozen: bool,
     #[command(flatten)]
-    tools: ToolArgs,
+    pub(crate) tools: ToolArgs,
     /// Arguments for the test runner
     #[arg(last = true, value_name = "ARG")]
-    arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -119,6 +128,9 @@ impl Show for Shown<'_> {
 /// Runs the tests.
 pub(crate) fn run(args: &TestArgs, context: &Context) -> miette::Result<ExitCode> {
     let project = args.input.load(context)?;
+    if let Some(places) = test_on::places(args, &project)? {
+        return test_on::run(args, project, &places, context);
+    }
     let request = TestRequest {
         build: BuildRequest {
             target: args.target.clone(),

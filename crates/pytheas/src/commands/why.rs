@@ -90,6 +90,9 @@ fn text(reason: &Reason) -> String {
 
 /// Prints the chain.
 pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
+    if super::build_board::why(&args.module, &args.dir, context)? {
+        return Ok(());
+    }
     let project = match &args.project {
         Some(dir) => Some(Project::load(dir)?),
         None => Project::load(".".as_ref()).ok(),

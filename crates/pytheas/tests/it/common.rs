@@ -126,12 +126,21 @@ pub(crate) struct Hub {
     pub(crate) repo: PathBuf,
     pub(crate) url: String,
     pub(crate) token: String,
+    /// Further arguments of the hub.
+    more: Vec<String>,
+    /// What is trusted beside the well-known authorities.
+    ca: Option<PathBuf>,
     process: Option<Running>,
 }
 
 impl Hub {
     /// Makes keys and starts a hub on a free port, everything below `home`.
     pub(crate) fn start(home: &Path) -> Self {
+        Self::start_with(home, &[], None)
+    }
+
+    /// As [`Self::start`], the hub with further arguments and with a certificate by `ca`.
+    pub(crate) fn start_with(home: &Path, more: &[&str], ca: Option<PathBuf>) -> Self {
         let keys = home.join("keys");
         ok(pytheas(home).args(["keys", "init", "--keys"]).arg(&keys));
         let mut hub = Self {
@@ -140,6 +149,8 @@ impl Hub {
             repo: home.join("hub/repo"),
             url: String::new(),
             token: String::new(),
+            more: more.iter().map(|&text| text.to_owned()).collect(),
+            ca,
             process: None,
         };
         hub.up("127.0.0.1:0");
@@ -156,7 +167,7 @@ impl Hub {
             .arg(self.home.join("hub"));
         command.arg("--root").arg(self.keys.join("root.json"));
         command.arg("--online-keys").arg(self.keys.join("online"));
-        command.arg("--started-file").arg(&started);
+        command.arg("--started-file").arg(&started).args(&self.more);
         let log = self.home.join("hub.log");
         self.process = Some(Running::start(&mut command, &log));
         let text = wait_for("the hub to start", Duration::from_secs(30), || {
@@ -181,6 +192,9 @@ impl Hub {
             .args(args)
             .env("PYTHEAS_HUB", &self.url)
             .env("PYTHEAS_TOKEN", &self.token);
+        if let Some(ca) = &self.ca {
+            command.env("PYTHEAS_CA", ca);
+        }
         command
     }
 

@@ -48,7 +48,11 @@ impl Dependency {
         let (from, rest) = match plain.split_once(':') {
             Some(("mip", rest)) => (Some(Registry::Mip), rest),
             Some(("pypi", rest)) => (Some(Registry::Pypi), rest),
-            Some(_) => return Err(wrong("nothing else than `mip:` and `pypi:` goes before a name")),
+            Some(_) => {
+                return Err(wrong(
+                    "nothing else than `mip:` and `pypi:` goes before a name",
+                ));
+            }
             None => (None, plain),
         };
         let end = rest

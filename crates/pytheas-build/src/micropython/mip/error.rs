@@ -49,7 +49,9 @@ pub enum MipError {
     #[error("packages need each other in a circle: {chain}")]
     #[diagnostic(
         code(pytheas::mip::circle),
-        help("one of their manifests is wrong: take another version, or a copy without the circle")
+        help(
+            "one of their manifests is wrong: take another version, or a copy without the circle"
+        )
     )]
     Circle {
         /// `a → b → a`.
@@ -119,7 +121,9 @@ pub enum MipError {
     #[error("`{what}` is not in the cache, and the network is not to be used")]
     #[diagnostic(
         code(pytheas::mip::offline),
-        help("run once without `--offline`, or set `PYTHEAS_MIP_INDEX` to a mirror (`pytheas lock --mirror DIR`)")
+        help(
+            "run once without `--offline`, or set `PYTHEAS_MIP_INDEX` to a mirror (`pytheas lock --mirror DIR`)"
+        )
     )]
     Offline {
         /// The address.
@@ -138,7 +142,9 @@ pub enum MipError {
     #[error("the Python package index has nothing for {}", names.join(", "))]
     #[diagnostic(
         code(pytheas::mip::pypi),
-        help("{why}\ncheck the names; packages of an index of mip's format need `index = \"…\"` in `[tool.pytheas.micropython]` or `PYTHEAS_MIP_INDEX`")
+        help(
+            "{why}\ncheck the names; packages of an index of mip's format need `index = \"…\"` in `[tool.pytheas.micropython]` or `PYTHEAS_MIP_INDEX`"
+        )
     )]
     Pypi {
         /// The requirements.
@@ -148,10 +154,7 @@ pub enum MipError {
     },
     /// The lock file does not hold.
     #[error("`{}` {why}", file.display())]
-    #[diagnostic(
-        code(pytheas::mip::stale),
-        help("run `pytheas lock`")
-    )]
+    #[diagnostic(code(pytheas::mip::stale), help("run `pytheas lock`"))]
     Stale {
         /// The file.
         file: PathBuf,

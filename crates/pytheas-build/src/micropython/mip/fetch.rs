@@ -10,10 +10,7 @@ use pytheas_project::{
 use pytheas_release::Sha256;
 use url::Url;
 
-use super::{
-    MipError,
-    error::io_error,
-};
+use super::{MipError, error::io_error};
 use crate::scratch;
 
 /// Largest file of a package, or document.

@@ -123,7 +123,16 @@ fn folder(dir: &Path, written: &str) -> Result<BTreeMap<String, Vec<u8>>, MipErr
         let name = entry.file_name().to_string_lossy();
         entry.depth() == 0
             || !(name.starts_with('.')
-                || matches!(name.as_ref(), "__pycache__" | "tests" | "test" | "setup.py" | "pyproject.toml" | "package.json" | "manifest.py"))
+                || matches!(
+                    name.as_ref(),
+                    "__pycache__"
+                        | "tests"
+                        | "test"
+                        | "setup.py"
+                        | "pyproject.toml"
+                        | "package.json"
+                        | "manifest.py"
+                ))
     };
     for entry in walkdir::WalkDir::new(&dir)
         .sort_by_file_name()

@@ -24,7 +24,8 @@ use super::{MipError, error::io_error};
 
 /// The lock file's name.
 pub const LOCK_FILE: &str = "pytheas.mip.lock";
-const HEADER: &str = "# Written by `pytheas lock`: packages for boards. Keep it in version control.\n";
+const HEADER: &str =
+    "# Written by `pytheas lock`: packages for boards. Keep it in version control.\n";
 
 /// Where a package comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -100,7 +101,8 @@ impl MipLock {
             file: file.clone(),
             why,
         };
-        let lock: Self = toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
+        let lock: Self =
+            toml::from_str(&text).map_err(|error| wrong(error.message().to_owned()))?;
         if lock.version != 1 {
             let why = format!("it has version {}, this pytheas reads 1", lock.version);
             return Err(wrong(why));

@@ -15,7 +15,7 @@ use super::{
     index::file_place,
     install,
     lock::From,
-    resolve::index_place,
+    resolve::{check_path, index_place},
 };
 
 /// Writes the packages of `lock` into `dir`; folders of this machine are left out. Gives their
@@ -63,6 +63,8 @@ pub fn mirror(
             // Files of a locked package are looked for by the place in the lock.
             if let Some(locked) = package.files.iter().find(|file| file.path == path)
                 && package.from == From::Mip
+                && locked.url.starts_with("file/")
+                && check_path(&package.name, &locked.url).is_ok()
             {
                 put(locked.url.clone(), &bytes)?;
             }
@@ -90,7 +92,10 @@ pub fn mirror(
         put(format!("package/py/{name}/latest.json"), &manifest)?;
         let mut versions = Vec::new();
         if !package.version.is_empty() {
-            put(format!("package/py/{name}/{}.json", package.version), &manifest)?;
+            put(
+                format!("package/py/{name}/{}.json", package.version),
+                &manifest,
+            )?;
             versions.push(package.version.clone());
         }
         let entry = json!({

@@ -82,9 +82,11 @@ pub(super) fn unpack(
         why,
     };
     let files = if name.ends_with(".whl") {
-        wheel(bytes).map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
+        wheel(bytes)
+            .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     } else {
-        sdist(bytes).map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
+        sdist(bytes)
+            .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     };
     let native = files.keys().find(|path| {
         [".so", ".pyd", ".dll", ".dylib"]
@@ -92,7 +94,9 @@ pub(super) fn unpack(
             .any(|end| path.ends_with(end))
     });
     if let Some(path) = native {
-        return Err(wrong(format!("holds compiled code for computers, `{path}`")));
+        return Err(wrong(format!(
+            "holds compiled code for computers, `{path}`"
+        )));
     }
     let has_module = |path: &String| path.ends_with(".py") || path.ends_with(".mpy");
     if !files.keys().any(has_module) {
@@ -107,7 +111,7 @@ fn wheel(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
     let mut left = UNPACKED_LIMIT_BYTES;
     for at in 0..archive.len() {
         let mut member = archive.by_index(at)?;
-        let name = member.name().to_owned();
+        let name = member.name()?.into_owned();
         let first = name.split('/').next().unwrap_or("");
         let inside = match name.split_once(".data/purelib/") {
             Some((_, inside)) => inside.to_owned(),
@@ -146,8 +150,17 @@ fn sdist(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
         let first = inside.split('/').next().unwrap_or("");
         let is_other = matches!(
             first,
-            "setup.py" | "conftest.py" | "noxfile.py" | "tests" | "test" | "docs" | "doc" | "examples" | "example"
-                | "build" | "sdist_upip.py"
+            "setup.py"
+                | "conftest.py"
+                | "noxfile.py"
+                | "tests"
+                | "test"
+                | "docs"
+                | "doc"
+                | "examples"
+                | "example"
+                | "build"
+                | "sdist_upip.py"
         ) || first.ends_with(".egg-info");
         let is_module = inside.ends_with(".py") || inside.ends_with(".mpy");
         if is_other || !(is_module || inside.contains('/')) {

@@ -4,7 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pytheas_project::{Connectivity, Environment, Event, Project, Uv, lock::Upgrade, normalised_name};
+use pytheas_project::{
+    Connectivity, Environment, Event, Project, Uv, lock::Upgrade, normalised_name,
+};
 use url::Url;
 
 use super::{
@@ -164,9 +166,7 @@ pub fn lock_if_needed(
             file: project.dir.join(LOCK_FILE),
             why: why.unwrap_or_else(|| "is missing".to_owned()),
         }),
-        (LockMode::Update, _, _) => {
-            Ok(lock(project, options, observer)?.map(|report| report.lock))
-        }
+        (LockMode::Update, _, _) => Ok(lock(project, options, observer)?.map(|report| report.lock)),
     }
 }
 
@@ -275,7 +275,8 @@ impl Resolver<'_> {
             text: format!("looking at `{name}`"),
         });
         let version = self.choose(index, name)?;
-        let Some((manifest, place)) = index.manifest(name, version.as_deref().unwrap_or("latest"))?
+        let Some((manifest, place)) =
+            index.manifest(name, version.as_deref().unwrap_or("latest"))?
         else {
             return Err(MipError::NoPackage {
                 name: match &version {
@@ -292,7 +293,8 @@ impl Resolver<'_> {
         };
         let version = version.unwrap_or_else(|| manifest.version.clone());
         let fits = version.parse::<Version>().map_or(true, |version| {
-            self.wishes(name).all(|(_, wanted)| wanted.contains(&version))
+            self.wishes(name)
+                .all(|(_, wanted)| wanted.contains(&version))
         });
         if !fits {
             return Err(self.no_version(name, &version));
@@ -464,7 +466,10 @@ impl Resolver<'_> {
     /// The version to take; none where the index lists none: its latest.
     fn choose(&self, index: &Index<'_>, name: &str) -> Result<Option<String>, MipError> {
         let versions = index.versions(name);
-        let fits = |version: &Version| self.wishes(name).all(|(_, wanted)| wanted.contains(version));
+        let fits = |version: &Version| {
+            self.wishes(name)
+                .all(|(_, wanted)| wanted.contains(version))
+        };
         if versions.is_empty() {
             let exact = self.wishes(name).find_map(|(_, wanted)| {
                 let text = wanted.to_string();
@@ -532,12 +537,8 @@ impl Resolver<'_> {
             .map(|package| format!("{}=={}", package.name, package.version))
             .collect();
         let tell = |event: Event| (self.observer)(crate::Event::Project(event));
-        let uv = Uv::find(
-            &self.options.environment,
-            self.options.connectivity,
-            &tell,
-        )
-        .map_err(|error| failed(crate::error::chain(&error)))?;
+        let uv = Uv::find(&self.options.environment, self.options.connectivity, &tell)
+            .map_err(|error| failed(crate::error::chain(&error)))?;
         let names: BTreeSet<String> = self.wanted_closure();
         let kept: Vec<String> = kept.into_iter().filter(|k| names.contains(k)).collect();
         let lock = pypi::resolve(&self.pypi, Some(&self.project.dir), Some(&kept), &uv)?;
@@ -554,7 +555,10 @@ impl Resolver<'_> {
                 why: why.to_owned(),
             };
             let file = pure
-                .or(package.sdist.as_ref().filter(|file| file.file_name().ends_with(".tar.gz")))
+                .or(package
+                    .sdist
+                    .as_ref()
+                    .filter(|file| file.file_name().ends_with(".tar.gz")))
                 .ok_or_else(|| wrong("has neither a wheel of pure Python nor a source archive"))?;
             let sha256 = file
                 .sha256()
@@ -628,11 +632,13 @@ fn check_circle(key: &str, above: &[String]) -> Result<(), MipError> {
 }
 
 pub(super) fn check_path(package: &str, path: &str) -> Result<(), MipError> {
-    board_path(path).map(|_| ()).map_err(|error| MipError::Path {
-        package: package.to_owned(),
-        path: path.chars().take(120).collect(),
-        why: crate::error::chain(&error),
-    })
+    board_path(path)
+        .map(|_| ())
+        .map_err(|error| MipError::Path {
+            package: package.to_owned(),
+            path: path.chars().take(120).collect(),
+            why: crate::error::chain(&error),
+        })
 }
 
 /// `address`, seen from the manifest at `place`.

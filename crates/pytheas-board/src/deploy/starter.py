@@ -1,0 +1,18 @@
+# Written by `pytheas board deploy`: starts the image that /.pytheas-rom names.
+import sys, vfs
+
+
+def _start():
+    with open("/.pytheas-rom") as f:
+        part, at, size, _, entry = f.read().strip().split(" ")
+    rom = memoryview(vfs.rom_ioctl(2, int(part)))[int(at):int(at) + int(size)]
+    vfs.mount(vfs.VfsRom(rom), "/app")
+    sys.path[:0] = ["/app", "/app/lib"]
+    if entry != "-":
+        module, _, function = entry.partition(":")
+        module = __import__(module, None, None, ("*",))
+        if function:
+            getattr(module, function)()
+
+
+_start()

@@ -1,0 +1,283 @@
+//! An app as files in a board's file system.
+//!
+//! One question brings the hashes of what is there. New files are written to `.pytheas-new`, read
+//! back and compared; when all are whole, the board alone renames them to their places, removes what
+//! was deployed earlier and is gone now, and puts `main.py` last. What waits in `.pytheas-new` after
+//! a cut is used by the next deploy. `.pytheas-files` lists what is ours: nothing else is removed.
+
+use std::{collections::BTreeSet, fmt::Write};
+
+use pytheas_release::{RelPath, Sha256};
+
+use super::{DeployError, Deployed, Files, Progress, Target, check_mpy, or_full};
+use crate::link::{
+    Board, Facts, LinkError,
+    facts::FileSystem,
+    files::HELPERS,
+    frames::{Frames, quote, slim},
+};
+
+const TREE: &str = include_str!("tree.py");
+const WAITING: &str = "/.pytheas-new";
+const LIST: &str = "/.pytheas-files";
+/// Files in one question: the board holds their names in memory.
+const ASK_AT_ONCE: usize = 100;
+/// Files that start a board; they are changed last.
+const STARTING: [&str; 2] = ["boot.py", "main.py"];
+
+/// What the board has of the files.
+#[derive(Default)]
+struct Known {
+    ours: BTreeSet<String>,
+    waiting: BTreeSet<String>,
+    hashes: Vec<String>,
+    hidden_by: Vec<String>,
+}
+
+/// Brings the files below `root` (`/`, or the folder of another file system) to the board.
+///
+/// # Errors
+/// [`DeployError`]; the files that ran before are untouched, unless the power went while the board
+/// renamed.
+pub fn deploy(
+    board: &mut Board,
+    facts: &Facts,
+    root: &str,
+    files: &Files,
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
+    let root = root.trim_end_matches('/');
+    let system = facts.file_system(&format!("{root}/x"));
+    check_mpy(facts, files.iter().map(|(path, bytes)| (path, &bytes[..])))?;
+    check_names(files, system)?;
+    let known = ask(board, facts, root, files)?;
+
+    let mut done = Deployed::nothing(Target::Files);
+    let mut changed = Vec::new();
+    for ((path, bytes), there) in files.iter().zip(&known.hashes) {
+        let hash = Sha256::of(bytes).to_string();
+        if *there == hash {
+            done.unchanged += 1;
+        } else {
+            let key = Sha256::of(format!("{path}\n{hash}").as_bytes()).to_string();
+            changed.push((path, bytes, hash, key[..16].to_owned()));
+        }
+    }
+    let gone: Vec<_> = known
+        .ours
+        .iter()
+        .filter(|path| !files.contains_key(path.as_str()))
+        .collect();
+    let hiding = known.hidden_by.iter().filter(|path| {
+        let inside = path
+            .strip_prefix(root)
+            .unwrap_or(path)
+            .trim_start_matches('/');
+        !gone.iter().any(|gone| *gone == inside) && !files.contains_key(inside)
+    });
+    done.remarks.extend(hiding.map(|path| {
+        format!("`{path}` on the board hides the `.mpy` of the same name: remove it with `pytheas board fs rm`")
+    }));
+    (done.written, done.removed) = (changed.len(), gone.len());
+    let same_list = known.ours.len() == files.len() && gone.is_empty();
+    if changed.is_empty() && same_list {
+        return Ok(done);
+    }
+
+    let list: String = files.keys().fold(String::new(), |mut list, path| {
+        let _infallible = writeln!(list, "{path}");
+        list
+    });
+    let todo = todo(root, &changed, &gone);
+    let missing: Vec<_> = changed
+        .iter()
+        .filter(|(.., key)| !known.waiting.contains(key))
+        .collect();
+    let total: u64 = missing
+        .iter()
+        .map(|(_, bytes, ..)| bytes.len() as u64)
+        .sum();
+    let need = total + (list.len() + todo.len()) as u64;
+    let free = system.map_or(u64::MAX, |system| system.free);
+    let place = if root.is_empty() {
+        "`/`".to_owned()
+    } else {
+        format!("`{root}`")
+    };
+    if need > free {
+        return Err(DeployError::Full { place, need, free });
+    }
+
+    let sent = send(board, facts, root, &missing, &list, &todo, &mut |so_far| {
+        progress(so_far, total);
+    });
+    if let Err(error) = sent {
+        let error = or_full(error, &place, need, free);
+        if matches!(error, DeployError::Full { .. }) {
+            // Half of an app that does not fit is of no use to the next deploy.
+            let program = slim(&format!(
+                "{HELPERS}\n{TREE}\n_td({})",
+                quote(&format!("{root}{WAITING}"))
+            ));
+            let _still_full = board.exec(&program);
+        }
+        return Err(error);
+    }
+    done.sent_bytes = total;
+    Ok(done)
+}
+
+type Changed<'a> = (&'a RelPath, &'a Vec<u8>, String, String);
+
+fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Known, LinkError> {
+    let mut known = Known::default();
+    if !facts.sha256 {
+        known.hashes = vec!["-".into(); files.len()];
+    }
+    let (waiting, list) = (
+        quote(&format!("{root}{WAITING}")),
+        quote(&format!("{root}{LIST}")),
+    );
+    let names: Vec<_> = files.iter().collect();
+    let helpers = slim(&format!("{HELPERS}\n{TREE}\n"));
+    let empty: &[&[(&RelPath, &Vec<u8>)]] = &[&[]];
+    let parts: Vec<_> = if names.is_empty() || !facts.sha256 {
+        empty.to_vec()
+    } else {
+        names.chunks(ASK_AT_ONCE).collect()
+    };
+    for (number, part) in parts.into_iter().enumerate() {
+        let mut program = if number == 0 {
+            helpers.clone()
+        } else {
+            String::new()
+        };
+        let _infallible = write!(program, "_tq({waiting},{list},[");
+        for (path, bytes) in part {
+            let path = quote(&format!("{root}/{path}"));
+            let _infallible = write!(program, "({path},{}),", bytes.len());
+        }
+        program.push_str("])");
+        let answer = board.exec(&program)?;
+        for line in String::from_utf8_lossy(&answer).lines() {
+            match line.split_once(' ') {
+                Some(("o", path)) => drop(known.ours.insert(path.to_owned())),
+                Some(("w", name)) => drop(known.waiting.insert(name.to_owned())),
+                Some(("h", hash)) => known.hashes.push(hash.to_owned()),
+                Some(("s", path)) => known.hidden_by.push(path.to_owned()),
+                _ => {}
+            }
+        }
+    }
+    if known.hashes.len() != files.len() {
+        return Err(board.unexpected(b"a list of another length"));
+    }
+    Ok(known)
+}
+
+/// What the board does when all is there, in this order: what stands in the way goes, new files come,
+/// what is gone goes, the files that start the board, the list of what is ours.
+fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String]) -> String {
+    let inside = |path: &str, folder: &str| {
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    let in_the_way = |old: &str| {
+        changed
+            .iter()
+            .any(|(path, ..)| inside(path.as_str(), old) || inside(old, path.as_str()))
+    };
+    let (first, later): (Vec<_>, Vec<_>) = gone.iter().copied().partition(|path| in_the_way(path));
+    let starting = |path: &str| STARTING.contains(&path);
+    let mut out = String::new();
+    let mut line = |kind: char, key: &str, path: &str| {
+        let _infallible = writeln!(out, "{kind} {key} {root}/{path}");
+    };
+    first.iter().for_each(|path| line('d', "-", path));
+    for start in [false, true] {
+        for (path, _, _, key) in changed {
+            if starting(path.as_str()) == start {
+                line('r', key, path.as_str());
+            }
+        }
+        if !start {
+            later.iter().for_each(|path| line('d', "-", path));
+        }
+    }
+    line('r', "list", &LIST[1..]);
+    out
+}
+
+fn send(
+    board: &mut Board,
+    facts: &Facts,
+    root: &str,
+    missing: &[&Changed<'_>],
+    list: &str,
+    todo: &str,
+    progress: &mut dyn FnMut(u64),
+) -> Result<(), LinkError> {
+    let waiting = format!("{root}{WAITING}");
+    let mut so_far = 0;
+    let mut frames = Frames::begin(board, facts, &format!("{HELPERS}\n{TREE}"))?;
+    for (_, bytes, hash, key) in missing {
+        let temporary = quote(&format!("{waiting}/.{key}"));
+        frames.exec(&format!("_pn({temporary})"))?;
+        frames.data(bytes, &mut |count| {
+            so_far += count as u64;
+            progress(so_far);
+        })?;
+        let hash = if facts.sha256 { hash } else { "" };
+        // Only what was read back and found whole gets the name that the next deploy looks for.
+        let name = quote(&format!("{waiting}/{key}"));
+        frames.exec(&format!("_pc({temporary},{name},'{hash}')"))?;
+    }
+    for (name, text) in [("list", list), ("todo", todo)] {
+        let path = quote(&format!("{waiting}/{name}"));
+        frames.exec(&format!("_pn({path})"))?;
+        frames.data(text.as_bytes(), &mut |_| {})?;
+        frames.exec(&format!("_pc({path},{path},'')"))?;
+    }
+    let waiting = quote(&waiting);
+    frames.exec(&format!("_ta({waiting})\n_td({waiting})"))?;
+    frames.end()
+}
+
+/// Refuses names that the board's file system cannot hold, before a byte is sent.
+fn check_names(files: &Files, system: Option<&FileSystem>) -> Result<(), DeployError> {
+    let fat = system.is_some_and(|system| system.kind == "VfsFat");
+    let longest = system.map_or(255, |system| system.name_max);
+    let wrong = |path: &RelPath, why: String| DeployError::Name {
+        path: path.to_string(),
+        why,
+    };
+    let mut folded: std::collections::BTreeMap<String, &RelPath> = Default::default();
+    for path in files.keys() {
+        for part in path.as_str().split('/') {
+            if longest > 0 && part.len() as u64 > longest {
+                return Err(wrong(
+                    path,
+                    format!("names have at most {longest} bytes there"),
+                ));
+            }
+            if fat
+                && (part.contains(['"', '*', ':', '<', '>', '?', '|', '\\'])
+                    || part.ends_with(['.', ' ']))
+            {
+                return Err(wrong(path, "FAT does not take such names".into()));
+            }
+        }
+        if fat && let Some(other) = folded.insert(path.as_str().to_lowercase(), path) {
+            return Err(wrong(
+                path,
+                format!("FAT takes it for the same name as `{other}`"),
+            ));
+        }
+        let own = [WAITING, LIST].map(|own| &own[1..]);
+        let first = path.as_str().split('/').next().unwrap_or_default();
+        if own.contains(&first) {
+            return Err(wrong(path, "the name is used by the deploy itself".into()));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Who has a port open: lock files and every process's open files, as far as we may look.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// A process that has a port open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its program, such as `mpremote`.
+    pub program: String,
+}
+
+/// The processes, other than this one, that have `path` open. Those of other users are seen only
+/// by root.
+pub fn holders(path: &Path) -> Vec<Holder> {
+    let Ok(device) = path.canonicalize() else {
+        return Vec::new();
+    };
+    let own = std::process::id();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut found: Vec<_> = entries
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| *pid != own && has_open(*pid, &device))
+        .map(|pid| Holder {
+            pid,
+            program: program(pid),
+        })
+        .collect();
+    found.sort_by_key(|holder| holder.pid);
+    found
+}
+
+fn has_open(pid: u32, device: &Path) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
+    files
+        .flatten()
+        .flatten()
+        .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == device))
+}
+
+/// The program's name: for interpreters, the script they run.
+fn program(pid: u32) -> String {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let words: Vec<_> = line
+        .split(|byte| *byte == 0)
+        .map(|word| String::from_utf8_lossy(word).into_owned())
+        .collect();
+    let name = |word: &String| {
+        Path::new(word)
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+    };
+    let first = words.first().and_then(name).unwrap_or_default();
+    let script = words.iter().skip(1).find(|word| !word.starts_with('-'));
+    match script.and_then(name) {
+        Some(script) if first.starts_with("python") && !script.is_empty() => script,
+        _ if first.is_empty() => "a program of another user".into(),
+        _ => first,
+    }
+}
+
+/// The living holder that a UUCP lock file names (minicom, picocom, screen's helpers write them).
+pub(super) fn lock_file(path: &Path) -> Option<Holder> {
+    let name = path.file_name()?.to_str()?;
+    let file = PathBuf::from("/var/lock").join(format!("LCK..{name}"));
+    let pid: u32 = fs::read_to_string(file).ok()?.trim().parse().ok()?;
+    let alive = Path::new("/proc").join(pid.to_string()).exists();
+    (alive && pid != std::process::id()).then(|| Holder {
+        pid,
+        program: program(pid),
+    })
+}
+
+/// The group that may open `path`, such as `dialout`.
+pub(super) fn group_of(path: &Path) -> String {
+    let gid = fs::metadata(path).map(|data| data.gid().to_string());
+    let groups = fs::read_to_string("/etc/group").unwrap_or_default();
+    let line = gid.ok().and_then(|gid| {
+        groups
+            .lines()
+            .find(|line| line.split(':').nth(2) == Some(gid.as_str()))
+    });
+    line.and_then(|line| line.split(':').next())
+        .unwrap_or("dialout")
+        .to_owned()
+}

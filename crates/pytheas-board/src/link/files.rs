@@ -1,0 +1,163 @@
+//! The files of a board, one at a time: list, read, write, remove.
+
+use base64::{Engine, engine::general_purpose::STANDARD};
+use pytheas_release::Sha256;
+use serde::Serialize;
+
+use super::{
+    Board, Facts, LinkError,
+    frames::{Frames, quote, slim},
+};
+
+/// The helpers on the board that work on files.
+pub const HELPERS: &str = include_str!("files.py");
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Entry {
+    /// Its whole path.
+    pub path: String,
+    /// A folder.
+    pub folder: bool,
+    /// Its size, in bytes; 0 for folders.
+    pub size: u64,
+}
+
+/// The entries of the folder `path`, sorted; those of folders inside it, too, if `deep`. A file is
+/// its own only entry.
+///
+/// # Errors
+/// [`LinkError::Raised`] with `OSError` when there is no such path.
+pub fn list(board: &mut Board, path: &str, deep: bool) -> Result<Vec<Entry>, LinkError> {
+    let program = format!(
+        "import os
+def w(p):
+ for e in os.ilistdir(p or '/'):
+  n=p+'/'+e[0];d=e[1]&0x4000
+  print('d' if d else 'f',e[3] if len(e)>3 and not d else 0,n)
+  if d and {deep}: w(n)
+p={path}
+s=os.stat(p or '/')
+if s[0]&0x4000: w(p)
+else: print('f',s[6],p)
+del w
+",
+        deep = if deep { "1" } else { "0" },
+        path = quote(path.trim_end_matches('/')),
+    );
+    let answer = board.exec(&program)?;
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let mut entries: Vec<_> = text
+        .lines()
+        .filter_map(|line| {
+            let mut words = line.splitn(3, ' ');
+            let (kind, size, path) = (words.next()?, words.next()?, words.next()?);
+            Some(Entry {
+                folder: kind == "d",
+                size: size.parse().ok()?,
+                path: path.to_owned(),
+            })
+        })
+        .collect();
+    entries.sort_by(|a, b| a.path.cmp(&b.path));
+    Ok(entries)
+}
+
+/// The content of the file `path`; `got` is told how many bytes have come.
+///
+/// # Errors
+/// [`LinkError::Raised`] with `OSError` when there is no such file.
+pub fn read(
+    board: &mut Board,
+    path: &str,
+    got: &mut dyn FnMut(usize),
+) -> Result<Vec<u8>, LinkError> {
+    let program = format!(
+        "import binascii
+with open({},'rb') as f:
+ while 1:
+  b=f.read(768)
+  if not b: break
+  print(binascii.b2a_base64(b).decode(),end='')
+",
+        quote(path)
+    );
+    let mut text = Vec::new();
+    board.run(&program, Some(super::repl::ANSWER), &mut |bytes| {
+        text.extend(bytes);
+        got(text.len() * 3 / 4);
+    })?;
+    let mut out = Vec::with_capacity(text.len() * 3 / 4);
+    for line in text.split(|byte| *byte == b'\n') {
+        let line = line.trim_ascii();
+        let part = STANDARD.decode(line);
+        out.extend(part.map_err(|_| board.unexpected(line))?);
+    }
+    Ok(out)
+}
+
+/// Replaces the file `path`: written beside it, read back and compared by SHA-256, then renamed.
+/// Folders on the way are made.
+///
+/// # Errors
+/// [`LinkError::Raised`] with what the board's file system says.
+pub fn write(
+    board: &mut Board,
+    facts: &Facts,
+    path: &str,
+    bytes: &[u8],
+    sent: &mut dyn FnMut(usize),
+) -> Result<(), LinkError> {
+    let beside = format!("{path}.~");
+    let mut frames = Frames::begin(board, facts, HELPERS)?;
+    frames.exec(&format!("_pn({})", quote(&beside)))?;
+    frames.data(bytes, sent)?;
+    let hash = if facts.sha256 {
+        Sha256::of(bytes).to_string()
+    } else {
+        String::new()
+    };
+    frames.exec(&format!("_pc({},{},'{hash}')", quote(&beside), quote(path)))?;
+    frames.end()
+}
+
+/// Removes a file, or a folder with all that is in it if `deep`.
+///
+/// # Errors
+/// [`LinkError::Raised`] with what the board's file system says.
+pub fn remove(board: &mut Board, path: &str, deep: bool) -> Result<(), LinkError> {
+    let program = "import os
+def r(p,t):
+    if not os.stat(p)[0] & 0x4000:
+        os.remove(p)
+        return
+    if t:
+        for e in os.ilistdir(p):
+            r(p.rstrip('/') + '/' + e[0], t)
+    if p != '/':
+        os.rmdir(p)
+";
+    let deep = if deep { "1" } else { "0" };
+    board
+        .exec(&format!(
+            "{}r({},{deep})\ndel r",
+            slim(program),
+            quote(path)
+        ))
+        .map(drop)
+}
+
+/// Makes a folder, and those it lies in.
+///
+/// # Errors
+/// [`LinkError::Raised`] with what the board's file system says.
+pub fn make_folder(board: &mut Board, path: &str) -> Result<(), LinkError> {
+    let path = path.trim_end_matches('/');
+    let program = format!(
+        "{}_pm({})\nimport os\nif not os.stat({})[0]&0x4000: raise OSError(20)",
+        slim(HELPERS),
+        quote(&format!("{path}/")),
+        quote(if path.is_empty() { "/" } else { path }),
+    );
+    board.exec(&program).map(drop)
+}

@@ -1,0 +1,101 @@
+//! The same tests on this machine's CPython, with the project's sources: the environment `.venv` where
+//! the project has one, else `python3`.
+
+use std::{path::PathBuf, process::Stdio, time::Instant};
+
+use serde::Deserialize;
+
+use super::{OnReport, OnRequest, closure::Found, error::OnError, place::Place};
+use crate::{
+    error::io_error,
+    scratch::{self, Kind},
+    testing::{RUN, TestCase},
+};
+
+#[derive(Default, Deserialize)]
+struct Written {
+    tests: Vec<TestCase>,
+}
+
+/// The Python that a project's own files run on.
+pub(super) fn python(request: &OnRequest) -> Result<PathBuf, OnError> {
+    let own = request.project.dir.join(".venv/bin/python");
+    if own.is_file() {
+        return Ok(own);
+    }
+    let mut dirs = request.environment.search_path().into_iter();
+    dirs.find_map(|dir| Some(dir.join("python3")).filter(|path| path.is_file()))
+        .ok_or_else(|| OnError::Missing {
+            what: "`python3`".to_owned(),
+            place: Place::CPython.to_string(),
+            help: "run `pytheas sync` to make the project's environment, or install Python",
+        })
+}
+
+/// Runs them.
+pub(super) fn test(
+    request: &OnRequest,
+    found: &Found,
+    roots: &[PathBuf],
+    start: Instant,
+) -> Result<OnReport, OnError> {
+    let python = python(request)?;
+    let scratch =
+        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    let runner = scratch.path().join("run.py");
+    let written = scratch.path().join("result.json");
+    scratch::write(&runner, RUN.as_bytes(), Kind::Data).map_err(io_error("write", &runner))?;
+    let mut command = request.environment.python(&python);
+    command
+        .arg("-B")
+        .arg(&runner)
+        .arg(&written)
+        .args(["", "unittest", "discover", "-s"]);
+    command.arg(&found.start);
+    if found.is_package {
+        command.args(["-t", "."]);
+    }
+    for pattern in &request.patterns {
+        command.args(["-k", pattern]);
+    }
+    if let Ok(path) = std::env::join_paths(roots) {
+        command.env("PYTHONPATH", path);
+    }
+    command
+        .current_dir(&request.project.dir)
+        .stdin(Stdio::null())
+        // What unittest itself says is in the report.
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    let failed = |source| OnError::Start {
+        program: python.clone(),
+        source,
+    };
+    let output = command.output().map_err(failed)?;
+    let Some(result) = std::fs::read(&written)
+        .ok()
+        .and_then(|bytes| serde_json::from_slice::<Written>(&bytes).ok())
+    else {
+        return Err(OnError::Silent {
+            place: Place::CPython.to_string(),
+            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        });
+    };
+    let version = request
+        .environment
+        .python(&python)
+        .args([
+            "-c",
+            "import sys; print('CPython %d.%d.%d, %s' % (*sys.version_info[:3], sys.platform))",
+        ])
+        .output()
+        .map_err(failed)?;
+    Ok(OnReport {
+        on: Place::CPython.to_string(),
+        machine: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
+        passed: output.status.success(),
+        tests: result.tests,
+        restarts: 0,
+        seconds: start.elapsed().as_secs_f64(),
+    })
+}

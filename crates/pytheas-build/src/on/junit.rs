@@ -1,0 +1,121 @@
+//! One JUnit report over all machines: a suite each, in the dialect that CI servers read.
+
+use std::{fmt::Write as _, path::Path};
+
+use super::{OnReport, error::OnError};
+use crate::{
+    error::io_error,
+    testing::{TestCase, TestOutcome},
+};
+
+/// Writes `reports` into `file`.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn write_junit(reports: &[OnReport], file: &Path) -> Result<(), OnError> {
+    let text = junit(reports);
+    pytheas_durable::replace(file, text.as_bytes())
+        .map_err(|source| io_error("write", file)(source).into())
+}
+
+fn junit(reports: &[OnReport]) -> String {
+    let mut out = String::from("<?xml version=\"1.0\" encoding=\"utf-8\"?>\n<testsuites>\n");
+    for report in reports {
+        // A `String` takes everything: `write!` cannot fail.
+        let _ = writeln!(
+            out,
+            "<testsuite name=\"{}\" tests=\"{}\" failures=\"{}\" errors=\"{}\" skipped=\"{}\" time=\"{:.3}\"><properties><property name=\"machine\" value=\"{}\"/></properties>",
+            escaped(&report.on),
+            report.tests.len(),
+            report.count(&TestOutcome::Failed),
+            report.count(&TestOutcome::Error),
+            report.count(&TestOutcome::Skipped),
+            report.seconds,
+            escaped(&report.machine),
+        );
+        for test in &report.tests {
+            case(&mut out, test, &report.on);
+        }
+        out.push_str("</testsuite>\n");
+    }
+    out.push_str("</testsuites>\n");
+    out
+}
+
+fn case(out: &mut String, test: &TestCase, on: &str) {
+    // A subtest's own words come after a blank.
+    let whole = test.name.split(' ').next().unwrap_or_default();
+    let (class, _) = whole.rsplit_once('.').unwrap_or(("", whole));
+    let name = test.name[class.len()..].trim_start_matches('.');
+    let _ = write!(
+        out,
+        "<testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\"",
+        escaped(&format!("{on}.{class}")),
+        escaped(name),
+        test.seconds
+    );
+    let tag = match test.outcome {
+        TestOutcome::Passed => {
+            out.push_str("/>\n");
+            return;
+        }
+        TestOutcome::Failed => "failure",
+        TestOutcome::Error => "error",
+        TestOutcome::Skipped => "skipped",
+    };
+    let last = test.text.trim().lines().last().unwrap_or_default();
+    let _ = writeln!(
+        out,
+        "><{tag} message=\"{}\">{}</{tag}></testcase>",
+        escaped(last),
+        escaped(&test.text)
+    );
+}
+
+/// As XML 1.0 may hold it.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\n' | '\t' => out.push(character),
+            c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_machine_has_a_suite_and_nothing_breaks_the_xml() {
+        let test = |name: &str, outcome, text: &str| TestCase {
+            name: name.to_owned(),
+            outcome,
+            seconds: 0.25,
+            text: text.to_owned(),
+        };
+        let report = OnReport {
+            on: "unix".to_owned(),
+            machine: "MicroPython 1.25.0, linux".to_owned(),
+            passed: false,
+            tests: vec![
+                test("test_a.A.test_x", TestOutcome::Passed, ""),
+                test(
+                    "test_a.A.test_y (n='1.5')",
+                    TestOutcome::Failed,
+                    "Tr\nE: <\x1b[0m>",
+                ),
+            ],
+            restarts: 0,
+            seconds: 1.0,
+        };
+        insta::assert_snapshot!(junit(&[report]), @r"");
+    }
+}
