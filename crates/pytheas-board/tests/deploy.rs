@@ -198,8 +198,14 @@ fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
 
 #[test]
 fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
-    let Some(mut rig) = Rigboard::start() else { return };
-    let rounds = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() { 60 } else { 6 };
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let rounds = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        60
+    } else {
+        6
+    };
     let app = |text: &str| {
         tree_of(&[
             ("a.py", format!("A = '{text}'").as_bytes()),
@@ -212,15 +218,29 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
         tree::deploy(board, &facts, "/files", &app("0"), &mut |_, _| {}).unwrap();
-        rom::deploy(board, &facts, &image("0"), None, rom::MainPy::Keep, &mut |_, _| {}).unwrap();
+        rom::deploy(
+            board,
+            &facts,
+            &image("0"),
+            None,
+            rom::MainPy::Keep,
+            &mut |_, _| {},
+        )
+        .unwrap();
     }
     let mut random = 12_345_u64;
     let (mut old_files, mut old_image) = ("0".to_owned(), "0".to_owned());
     for round in 1..=rounds {
         let new = round.to_string();
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         // Somewhere in the transfer, or (every third time) somewhere around its end.
-        let fraction = if round % 3 == 0 { 100 } else { random >> 33 & 63 };
+        let fraction = if round % 3 == 0 {
+            100
+        } else {
+            random >> 33 & 63
+        };
         let as_files = round % 2 == 1;
         {
             let board = &mut rig.open();
@@ -237,7 +257,15 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             let _cut = if as_files {
                 tree::deploy(board, &facts, "/files", &app(&new), &mut cut).map(drop)
             } else {
-                rom::deploy(board, &facts, &image(&new), None, rom::MainPy::Keep, &mut cut).map(drop)
+                rom::deploy(
+                    board,
+                    &facts,
+                    &image(&new),
+                    None,
+                    rom::MainPy::Keep,
+                    &mut cut,
+                )
+                .map(drop)
             };
         }
         rig.power_cycle();
@@ -250,18 +278,35 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             };
             // Each file is whole; all are old unless the board was renaming.
             let states = ["a.py", "b.py", "data"].map(|path| {
-                assert!(is(path, &old_files) || is(path, &new), "{path} after cut {round}");
+                assert!(
+                    is(path, &old_files) || is(path, &new),
+                    "{path} after cut {round}"
+                );
                 is(path, &new)
             });
-            assert!(fraction == 100 || states == [false; 3], "cut {round}: {states:?}");
+            assert!(
+                fraction == 100 || states == [false; 3],
+                "cut {round}: {states:?}"
+            );
             tree::deploy(board, &facts, "/files", &app(&new), &mut |_, _| {}).unwrap();
             old_files = new;
         } else {
             let program = "import a,b\nprint(a.A,b.B,len(open('/app/data').read()))";
             let runs = String::from_utf8(board.exec(program).unwrap()).unwrap();
             let whole = |text: &str| format!("{text} {text} {}\r\n", 3000 * text.len());
-            assert!([whole(&old_image), whole(&new)].contains(&runs), "cut {round}: {runs}");
-            rom::deploy(board, &facts, &image(&new), None, rom::MainPy::Keep, &mut |_, _| {}).unwrap();
+            assert!(
+                [whole(&old_image), whole(&new)].contains(&runs),
+                "cut {round}: {runs}"
+            );
+            rom::deploy(
+                board,
+                &facts,
+                &image(&new),
+                None,
+                rom::MainPy::Keep,
+                &mut |_, _| {},
+            )
+            .unwrap();
             old_image = new;
         }
     }
@@ -269,9 +314,17 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
 
 #[test]
 fn an_interrupted_deploy_goes_on_where_it_stopped() {
-    let Some(mut rig) = Rigboard::start() else { return };
-    let noise: Vec<u8> = (0..24_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let files = tree_of(&[("a", &noise[..8000]), ("b", &noise[8000..16_000]), ("c", &noise[16_000..])]);
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let noise: Vec<u8> = (0..24_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let files = tree_of(&[
+        ("a", &noise[..8000]),
+        ("b", &noise[8000..16_000]),
+        ("c", &noise[16_000..]),
+    ]);
     {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
@@ -293,11 +346,21 @@ fn an_interrupted_deploy_goes_on_where_it_stopped() {
 
 #[test]
 fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
-    let Some(mpremote) = testkit::board::Rig::find().and_then(|rig| rig.mpremote()) else { return };
+    let Some(mpremote) = testkit::board::Rig::find().and_then(|rig| rig.mpremote()) else {
+        return;
+    };
     let Some(rig) = Rigboard::start() else { return };
-    let cases = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() { 25 } else { 3 };
+    let cases = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        25
+    } else {
+        3
+    };
     let mut runner = TestRunner::new_with_rng(
-        Config { cases, failure_persistence: None, ..Config::default() },
+        Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
     let name = "[a-zA-Zé _.+()-]{0,7}[a-z]";
@@ -308,7 +371,11 @@ fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
         .run(&trees, |tree| {
             // A file cannot be a folder, too.
             let folders: Vec<_> = tree.keys().map(|path| format!("{path}/")).collect();
-            prop_assume!(!tree.keys().any(|path| folders.iter().any(|folder| path.starts_with(folder))));
+            prop_assume!(
+                !tree
+                    .keys()
+                    .any(|path| folders.iter().any(|folder| path.starts_with(folder)))
+            );
             let here = tempfile::tempdir().unwrap();
             let root = here.path().join("theirs");
             let mut files = Files::new();

@@ -10,9 +10,7 @@ use std::{
     time::Duration,
 };
 
-use pytheas_board::link::{
-    Board, Facts, LinkError, files, frames::Frames, repl::Options,
-};
+use pytheas_board::link::{Board, Facts, LinkError, files, frames::Frames, repl::Options};
 
 use crate::rig::Rigboard;
 
@@ -129,11 +127,21 @@ impl Drop for Served {
 #[test]
 fn boards_behind_tcp_and_rfc_2217_are_boards_like_others() {
     let Some(rig) = Rigboard::start() else { return };
-    let content: Vec<u8> = (0..3000_u32).map(|i| (i * 7 >> 3) as u8).chain([255; 300]).collect();
+    let content: Vec<u8> = (0..3000_u32)
+        .map(|i| (i * 7 >> 3) as u8)
+        .chain([255; 300])
+        .collect();
     for kind in ["tcp", "rfc2217"] {
-        let Some(served) = Served::start(&rig, kind) else { return };
-        let address = format!("{kind}://127.0.0.1:{}", served.port).parse().unwrap();
-        let options = Options { baud: 57_600, ..rig::patient() };
+        let Some(served) = Served::start(&rig, kind) else {
+            return;
+        };
+        let address = format!("{kind}://127.0.0.1:{}", served.port)
+            .parse()
+            .unwrap();
+        let options = Options {
+            baud: 57_600,
+            ..rig::patient()
+        };
         let mut board = Board::open(&address, options).unwrap();
         let facts = Facts::ask(&mut board).unwrap();
         files::write(&mut board, &facts, "/x", &content, &mut |_| {}).unwrap();
@@ -169,30 +177,50 @@ fn entering(scheme: &str, answer: fn(&[u8]) -> Vec<u8>) -> LinkError {
     });
     let address = format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
     let patience = Duration::from_secs(1);
-    let options = Options { patience, ..Options::default() };
+    let options = Options {
+        patience,
+        ..Options::default()
+    };
     let board = Board::open(&address, options);
     board.and_then(|mut board| board.enter()).unwrap_err()
 }
 
 #[test]
 fn what_is_no_repl_is_told_for_what_it_is() {
-    assert!(matches!(entering("tcp", |_| Vec::new()), LinkError::Silent { .. }));
-    assert!(matches!(entering("tcp", <[u8]>::to_vec), LinkError::Echo { .. }));
+    assert!(matches!(
+        entering("tcp", |_| Vec::new()),
+        LinkError::Silent { .. }
+    ));
+    assert!(matches!(
+        entering("tcp", <[u8]>::to_vec),
+        LinkError::Echo { .. }
+    ));
     let noise = |_: &[u8]| vec![0xf8, 0x80, 0x00, 0x1c, 0xe6];
     assert!(matches!(entering("tcp", noise), LinkError::Garbage { .. }));
     let login = |_: &[u8]| b"\r\nrouter login: ".to_vec();
-    assert!(matches!(entering("tcp", login), LinkError::NotMicroPython { .. }));
+    assert!(matches!(
+        entering("tcp", login),
+        LinkError::NotMicroPython { .. }
+    ));
     let dont = |_: &[u8]| vec![255, 254, 44];
-    assert!(matches!(entering("rfc2217", dont), LinkError::NotRfc2217 { .. }));
+    assert!(matches!(
+        entering("rfc2217", dont),
+        LinkError::NotRfc2217 { .. }
+    ));
     let nobody = "tcp://127.0.0.1:1".parse().unwrap();
     let error = Board::open(&nobody, Options::default()).err();
     assert!(matches!(error, Some(LinkError::Unreachable { .. })));
     let nothing = "/dev/no-such-port".parse().unwrap();
     let error = Board::open(&nothing, Options::default()).err();
     assert!(matches!(error, Some(LinkError::NoPort { .. })));
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").parse().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")
+        .parse()
+        .unwrap();
     let error = Board::open(&file, Options::default()).err();
-    assert!(matches!(error, Some(LinkError::NotSerial { .. })), "{error:?}");
+    assert!(
+        matches!(error, Some(LinkError::NotSerial { .. })),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -210,7 +238,10 @@ fn a_program_that_ignores_ctrl_c_is_named_and_one_that_does_not_is_stopped() {
     files::write(&mut board, &facts, "/main.py", stubborn, &mut |_| {}).unwrap();
     board.restart().unwrap();
     drop(board);
-    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+    let options = Options {
+        patience: Duration::from_secs(2),
+        ..Options::default()
+    };
     let mut board = Board::open(&rig.address(), options).unwrap();
     let error = board.enter().unwrap_err();
     assert!(matches!(error, LinkError::Running { .. }), "{error:?}");
@@ -228,7 +259,9 @@ fn a_tool_that_is_killed_or_stopped_leaves_a_board_that_can_be_entered() {
     std::mem::forget(frames);
     std::mem::forget(board);
     // The lock of the lost one holds in this process; another tool has none of it.
-    let Some(served) = Served::start(&rig, "tcp") else { return };
+    let Some(served) = Served::start(&rig, "tcp") else {
+        return;
+    };
     let address = format!("tcp://127.0.0.1:{}", served.port).parse().unwrap();
     let mut board = Board::open(&address, rig::patient()).unwrap();
     assert_eq!(board.exec("print(1)").unwrap(), b"1\r\n");

@@ -9,7 +9,7 @@ mode, _, at = sys.argv[2].partition(":")
 at = int(at or -1)
 count = 0
 
-from pytheas import slots
+from pytheas import file, slots
 
 
 def cut():
@@ -69,5 +69,6 @@ class Os:
 
 if mode != "-":
     real = open
-    slots.open = lambda *a: File(call("open", real, *a))
-    slots.os = Os()
+    for module in slots, file:
+        module.open = lambda *a: File(call("open", real, *a))
+        module.os = Os()

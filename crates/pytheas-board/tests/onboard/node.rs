@@ -4,13 +4,14 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output},
+    sync::LazyLock,
 };
 
 use pytheas_release::Sha256;
 use tempfile::TempDir;
 use testkit::board::Rig;
 
-use crate::image::Key;
+use crate::{image::Key, power::compiled};
 
 /// What a start or a script of a node ended with.
 #[derive(Debug)]
@@ -32,6 +33,24 @@ pub(crate) struct Node {
     program: PathBuf,
     dir: TempDir,
 }
+
+/// The package as boards have it, compiled.
+static LIBRARY: LazyLock<TempDir> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().expect("a folder");
+    let rig = Rig::find().expect("there is one where there is a node");
+    let library = dir.path().join("pytheas");
+    fs::create_dir(&library).expect("a folder");
+    for entry in fs::read_dir(package().join("pytheas")).expect("the package is there") {
+        let path = entry.expect("a folder can be read").path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        if path.extension().is_some_and(|end| end == "py") {
+            let code = compiled(&rig, &name).expect("where MicroPython is, mpy-cross is");
+            #[expect(clippy::disallowed_methods, reason = "it is a test's flash")]
+            fs::write(library.join(format!("{name}.mpy")), code).expect("a file can be written");
+        }
+    }
+    dir
+});
 
 /// Where the package's sources are.
 pub(crate) fn package() -> PathBuf {
@@ -85,7 +104,7 @@ impl Node {
             stderr,
         } = Command::new(&self.program)
             .arg(script)
-            .arg(package())
+            .arg(LIBRARY.path())
             .args(arguments)
             .env("PYTHEAS_ROOT", self.dir.path())
             .output()

@@ -101,8 +101,8 @@ def run(name, bad):
         while w.at() < w.total:
             w.write(f.read(512))
     w.finish()
-    import pytheas.boot
-    pytheas.boot.reset()
+    from pytheas.boot import reset
+    reset()
 "#;
 
 fn release(key: &Key, name: &str) -> Vec<u8> {
@@ -184,6 +184,7 @@ fn listen(board: &mut Board, time: Duration, seen: impl Fn(&str) -> bool) -> Str
     text
 }
 
+#[expect(clippy::print_stdout, reason = "the count is shown")]
 fn cuts(config: &str, count: u32) {
     let dir = tempfile::tempdir().expect("a folder");
     let Some(mut board) = prepare(&dir.path().join("flash"), config) else {
@@ -195,13 +196,21 @@ fn cuts(config: &str, count: u32) {
         .unwrap_or(1_u64);
     let mut random = seed;
     let (mut runs, mut versions) = (0, [0; 3]);
+    // How long a start takes here and now; most of the time after it an update is written.
+    let begun = Instant::now();
+    board.restart();
+    listen(&mut board, Duration::from_secs(60), |text| {
+        text.contains("whole")
+    });
+    let longest = (begun.elapsed().as_millis() * 5 / 2).clamp(200, 4000);
+    let longest = u64::try_from(longest).expect("a short time");
     for cut in 0..count {
         board.restart();
         // xorshift; most cuts come soon, while things are read and written.
         random ^= random << 13;
         random ^= random >> 7;
         random ^= random << 17;
-        let wait = Duration::from_millis(random % 500);
+        let wait = Duration::from_millis(random % longest);
         let text = listen(&mut board, wait, |_| false);
         let at = format!("seed {seed}, cut {cut} after {wait:?}: {text}");
         assert!(
