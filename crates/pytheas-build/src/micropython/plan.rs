@@ -30,8 +30,8 @@ pub(super) struct Plan {
     pub(super) target: Target,
     pub(super) name: Name,
     pub(super) version: Version,
-    /// The module that the board starts.
-    pub(super) module: String,
+    /// What importing the entry brings in, in that order.
+    pub(super) imported: Vec<String>,
     pub(super) manifest: ImageManifest,
     pub(super) image: Vec<u8>,
     /// What the image holds.
@@ -166,6 +166,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             one.call, one.by, one.line
         ));
     }
+    let imported = reached.order(&module);
     let lines = lines(&candidates, &reached, target.optimize, &lock)?;
     let report = Report {
         format: 1,
@@ -181,7 +182,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         target,
         name,
         version,
-        module,
+        imported,
         manifest,
         image,
         files: parts.files,

@@ -422,6 +422,13 @@ fn what_importing_costs_is_measured_on_an_emulated_board() {
         board.instructions.is_some_and(|count| count > 1000),
         "{board:?}"
     );
+    let modules: Vec<&str> = board
+        .modules
+        .iter()
+        .map(|one| one.module.as_str())
+        .collect();
+    assert_eq!(modules, ["node", "node.main"]);
+    assert!(board.modules[1].ram_bytes >= 3000);
     // Instructions do not depend on how loaded this machine is.
     let again = check_board(&request, true, &|_| {}).unwrap();
     assert_eq!(again.costs[0].ram_bytes, board.ram_bytes);
