@@ -349,8 +349,11 @@ impl Board {
         }
     }
 
-    /// Reads what the program prints, to its end.
-    pub(super) fn follow(
+    /// Passes on what the program that runs prints, to its end.
+    ///
+    /// # Errors
+    /// See [`Board::exec`].
+    pub fn follow(
         &mut self,
         silence: Option<Duration>,
         print: &mut dyn FnMut(&[u8]),
@@ -414,7 +417,9 @@ impl Board {
     pub(super) fn give(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         match self.wire.give(bytes) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(self.stalled("it was sent bytes")),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.stalled("it was sent bytes"))
+            }
             Err(error) => Err(self.failed(error)),
         }
     }

@@ -21,4 +21,5 @@ pub use lock::{LOCK_FILE, LockedPackage, MipLock};
 pub use mirror::mirror;
 pub use resolve::{MipOptions, MipReport, lock, lock_if_needed, status};
 
-pub(super) use install::{PackageFile, files};
+pub(super) use install::PackageFile;
+pub(crate) use install::files;
