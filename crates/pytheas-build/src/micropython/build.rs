@@ -11,7 +11,7 @@ use pytheas_release::{BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board
 use super::{
     error::MicroPythonError,
     frozen,
-    lines::LINES_FILE,
+    lines::{self, LINES_FILE},
     measure::{self, Cost, NotMeasured},
     plan::{Plan, plan},
     report::{Missing, Needed, REPORT_FILE, Report},
@@ -185,7 +185,7 @@ pub fn build_board(
     };
     put(RECORD_FILE, &record.encode())?;
     put(IMAGE_FILE, &plan.image)?;
-    put(LINES_FILE, &plan.lines.encode())?;
+    put(LINES_FILE, &lines::encode(&plan.lines))?;
     put(REPORT_FILE, &plan.report.encode())?;
     if plan.target.also.contains(&Also::Files) {
         for (path, bytes) in &plan.files {

@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::{MatchOptions, Pattern};
-use pytheas_board::mpy::{Arch, LineMap, Mpy};
+use pytheas_board::{
+    lines::LinesJson,
+    mpy::{Arch, LineMap, Mpy},
+};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,
@@ -17,7 +20,6 @@ use super::{
     compile::{CompileOptions, Compiler, Source, board_path, check_fit},
     error::MicroPythonError,
     firmware::Firmware,
-    lines::LinesJson,
     mip::{self, MipOptions},
     mpy_cross::MpyCross,
     reach::{self, Compiled, Reached},
