@@ -82,7 +82,8 @@ struct Served {
 
 impl Served {
     fn start(rig: &Rigboard, kind: &str) -> Option<Self> {
-        let python = testkit::board::Rig::find()?.dir().join("bin/python");
+        let bin = testkit::board::Rig::find()?.dir().join("bin");
+        let python = bin.canonicalize().unwrap_or(bin).join("python");
         if !python.exists() {
             testkit::skip("the Python that has pyserial is not there");
             return None;
@@ -245,11 +246,14 @@ fn ports_that_are_processes_are_boards_too() {
         let facts = Facts::ask(&mut board).unwrap();
         assert_eq!(facts.name, "micropython");
         let content: Vec<u8> = (0..5000_u32).map(|i| (i * i >> 5) as u8).collect();
-        let path = "/tmp/pytheas-link-test";
-        files::write(&mut board, &facts, path, &content, &mut |_| {}).unwrap();
-        let back = files::read(&mut board, path, &mut |_| {}).unwrap();
-        assert_eq!(back, content, "{}", facts.platform);
-        files::remove(&mut board, path, false).unwrap();
+        // 1.25's `VfsPosix` cannot rename below a root of its own, so no file is replaced here.
+        let hashing = "from hashlib import sha256\n_h=sha256()\ndef _pw(b): _h.update(b)";
+        let mut frames = Frames::begin(&mut board, &facts, hashing).unwrap();
+        frames.data(&content, &mut |_| {}).unwrap();
+        frames.end().unwrap();
+        let hash = board.exec("print(''.join(['%02x'%x for x in _h.digest()]))").unwrap();
+        let expected = pytheas_release::Sha256::of(&content).to_string();
+        assert_eq!(String::from_utf8(hash).unwrap().trim(), expected, "{}", facts.platform);
         let error = board.exec("1/0").unwrap_err();
         assert_eq!(error.exception(), Some("ZeroDivisionError"));
     }

@@ -150,7 +150,7 @@ impl<'a> Frames<'a> {
     fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), LinkError> {
         if !self.stream {
             let text = STANDARD.encode(payload);
-            let program = format!("_pf({kind},_pa('{text}'))");
+            let program = format!("_pf({kind},_pa(b'{text}'))");
             return self.board.exec(&program).map(drop);
         }
         // A line that holds bytes back may have the next frame on its way while one is worked on.
