@@ -5,7 +5,7 @@
 //! and verifying know it, too.
 
 pub mod deploy;
-pub mod link;
 pub mod firmware;
+pub mod link;
 pub mod mpy;
 pub mod romfs;

@@ -52,9 +52,9 @@ pub fn setup(
     progress: Progress<'_>,
 ) -> Result<SetUp, DeployError> {
     let main = there(board, MAIN_PATH)?;
-    let foreign = main.as_deref().is_some_and(|text| {
-        text != MAIN.as_bytes() && text != super::rom::STARTER.as_bytes()
-    });
+    let foreign = main
+        .as_deref()
+        .is_some_and(|text| text != MAIN.as_bytes() && text != super::rom::STARTER.as_bytes());
     if foreign && setup.main_py == MainPy::Keep {
         return Err(DeployError::MainPy);
     }

@@ -33,7 +33,9 @@ pub fn deploy(
     let hash = Sha256::of(image).to_string();
     let mut done = Deployed::nothing(Target::Slot);
     let status = status(board)?;
-    let active = status["active"].as_u64().and_then(|at| usize::try_from(at).ok());
+    let active = status["active"]
+        .as_u64()
+        .and_then(|at| usize::try_from(at).ok());
     if active.is_some_and(|at| status["slots"][at]["sha256"] == hash.as_str()) {
         done.unchanged = 1;
         return Ok(done);

@@ -1,7 +1,5 @@
 //! Deploys to the emulated board: as files and as images.
 
-mod rig;
-
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -78,7 +76,9 @@ fn a_tree_is_brought_up_to_date_and_what_is_not_ours_stays() {
     board.restart().unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("two") {
-        let came = board.output(Instant::now() + Duration::from_secs(60)).unwrap();
+        let came = board
+            .output(Instant::now() + Duration::from_secs(60))
+            .unwrap();
         assert!(!came.is_empty(), "{}", String::from_utf8_lossy(&seen));
         seen.extend(came);
     }
@@ -96,8 +96,12 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
     let facts = Facts::ask(board).unwrap();
     let system = facts.file_system("/small/x").unwrap();
     assert_eq!(system.kind, "VfsFat");
-    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
-    let mut put = |files: &[(&str, &[u8])]| tree::deploy(board, &facts, "/small", &tree_of(files), &mut |_, _| {});
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
+        .collect();
+    let mut put = |files: &[(&str, &[u8])]| {
+        tree::deploy(board, &facts, "/small", &tree_of(files), &mut |_, _| {})
+    };
     let free = system.free as usize;
     // Seen before a byte is sent; and by the board alone, which has overhead of its own.
     for size in [noise.len(), free - 700] {
@@ -105,9 +109,18 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
         assert!(matches!(error, DeployError::Full { .. }), "{error:?}");
     }
     for (files, says) in [
-        (&[("a:b.py", &b""[..])][..], "the board cannot hold `a:b.py`: FAT does not take such names"),
-        (&[("App.py", b""), ("app.py", b"")], "the board cannot hold `app.py`: FAT takes it for the same name as `App.py`"),
-        (&[(".pytheas-files", b"")], "the board cannot hold `.pytheas-files`: the name is used by the deploy itself"),
+        (
+            &[("a:b.py", &b""[..])][..],
+            "the board cannot hold `a:b.py`: FAT does not take such names",
+        ),
+        (
+            &[("App.py", b""), ("app.py", b"")],
+            "the board cannot hold `app.py`: FAT takes it for the same name as `App.py`",
+        ),
+        (
+            &[(".pytheas-files", b"")],
+            "the board cannot hold `.pytheas-files`: the name is used by the deploy itself",
+        ),
     ] {
         assert_eq!(put(files).unwrap_err().to_string(), says);
     }
@@ -116,11 +129,21 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
     board.exec("vfs.umount('/small')").unwrap();
     let native = b"M\x06\x2b\x1f\x00";
     for (name, bytes, says) in [
-        ("app.mpy", &b"M\x05\x00\x1f"[..], "the board reads .mpy version 6, the file has version 5"),
-        ("app.mpy", native, "the file has native code for xtensawin, the board runs armv7em"),
+        (
+            "app.mpy",
+            &b"M\x05\x00\x1f"[..],
+            "the board reads .mpy version 6, the file has version 5",
+        ),
+        (
+            "app.mpy",
+            native,
+            "the file has native code for xtensawin, the board runs armv7em",
+        ),
     ] {
         let error = deploy(board, &tree_of(&[(name, bytes)])).unwrap_err();
-        let DeployError::Mpy { source, .. } = &error else { panic!("{error:?}") };
+        let DeployError::Mpy { source, .. } = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(source.to_string(), says);
     }
     assert_eq!(on_board(board), before);
@@ -128,17 +151,30 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
 
 #[test]
 fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
-    let Some(mut rig) = Rigboard::start() else { return };
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
     let image = |text: &str| {
         let files = tree_of(&[("node.py", text.as_bytes()), ("data", &[7; 9000])]);
         romfs::plain(&files).unwrap()
     };
-    let (one, two) = (image("def run(): print('one')"), image("def run(): print('two!')"));
+    let (one, two) = (
+        image("def run(): print('one')"),
+        image("def run(): print('two!')"),
+    );
     let put = |rig: &Rigboard, image: &[u8]| {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
         let entry = Some("node:run");
-        rom::deploy(board, &facts, image, entry, rom::MainPy::Keep, &mut |_, _| {}).unwrap()
+        rom::deploy(
+            board,
+            &facts,
+            image,
+            entry,
+            rom::MainPy::Keep,
+            &mut |_, _| {},
+        )
+        .unwrap()
     };
     let runs = |rig: &Rigboard| {
         let program = "import sys\nsys.modules.pop('node',None)\nimport node\nnode.run()";
@@ -160,8 +196,14 @@ fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
 
 #[test]
 fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
-    let Some(mut rig) = Rigboard::start() else { return };
-    let rounds = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() { 60 } else { 6 };
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let rounds = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        60
+    } else {
+        6
+    };
     let app = |text: &str| {
         tree_of(&[
             ("a.py", format!("A = '{text}'").as_bytes()),
@@ -174,15 +216,29 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
         tree::deploy(board, &facts, "/files", &app("0"), &mut |_, _| {}).unwrap();
-        rom::deploy(board, &facts, &image("0"), None, rom::MainPy::Keep, &mut |_, _| {}).unwrap();
+        rom::deploy(
+            board,
+            &facts,
+            &image("0"),
+            None,
+            rom::MainPy::Keep,
+            &mut |_, _| {},
+        )
+        .unwrap();
     }
     let mut random = 12_345_u64;
     let (mut old_files, mut old_image) = ("0".to_owned(), "0".to_owned());
     for round in 1..=rounds {
         let new = round.to_string();
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         // Somewhere in the transfer, or (every third time) somewhere around its end.
-        let fraction = if round % 3 == 0 { 100 } else { random >> 33 & 63 };
+        let fraction = if round % 3 == 0 {
+            100
+        } else {
+            (random >> 33) & 63
+        };
         let as_files = round % 2 == 1;
         {
             let board = &mut rig.open();
@@ -191,7 +247,7 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             let mut cut = |sent: u64, total: u64| {
                 if sent * 100 >= total * fraction {
                     if fraction == 100 {
-                        std::thread::sleep(Duration::from_millis(random >> 40 & 63));
+                        std::thread::sleep(Duration::from_millis((random >> 40) & 63));
                     }
                     power.kill();
                 }
@@ -199,7 +255,15 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             let _cut = if as_files {
                 tree::deploy(board, &facts, "/files", &app(&new), &mut cut).map(drop)
             } else {
-                rom::deploy(board, &facts, &image(&new), None, rom::MainPy::Keep, &mut cut).map(drop)
+                rom::deploy(
+                    board,
+                    &facts,
+                    &image(&new),
+                    None,
+                    rom::MainPy::Keep,
+                    &mut cut,
+                )
+                .map(drop)
             };
         }
         rig.power_cycle();
@@ -212,18 +276,35 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             };
             // Each file is whole; all are old unless the board was renaming.
             let states = ["a.py", "b.py", "data"].map(|path| {
-                assert!(is(path, &old_files) || is(path, &new), "{path} after cut {round}");
+                assert!(
+                    is(path, &old_files) || is(path, &new),
+                    "{path} after cut {round}"
+                );
                 is(path, &new)
             });
-            assert!(fraction == 100 || states == [false; 3], "cut {round}: {states:?}");
+            assert!(
+                fraction == 100 || states == [false; 3],
+                "cut {round}: {states:?}"
+            );
             tree::deploy(board, &facts, "/files", &app(&new), &mut |_, _| {}).unwrap();
             old_files = new;
         } else {
             let program = "import a,b\nprint(a.A,b.B,len(open('/app/data').read()))";
             let runs = String::from_utf8(board.exec(program).unwrap()).unwrap();
             let whole = |text: &str| format!("{text} {text} {}\r\n", 3000 * text.len());
-            assert!([whole(&old_image), whole(&new)].contains(&runs), "cut {round}: {runs}");
-            rom::deploy(board, &facts, &image(&new), None, rom::MainPy::Keep, &mut |_, _| {}).unwrap();
+            assert!(
+                [whole(&old_image), whole(&new)].contains(&runs),
+                "cut {round}: {runs}"
+            );
+            rom::deploy(
+                board,
+                &facts,
+                &image(&new),
+                None,
+                rom::MainPy::Keep,
+                &mut |_, _| {},
+            )
+            .unwrap();
             old_image = new;
         }
     }
@@ -231,9 +312,17 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
 
 #[test]
 fn an_interrupted_deploy_goes_on_where_it_stopped() {
-    let Some(mut rig) = Rigboard::start() else { return };
-    let noise: Vec<u8> = (0..24_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
-    let files = tree_of(&[("a", &noise[..8000]), ("b", &noise[8000..16_000]), ("c", &noise[16_000..])]);
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let noise: Vec<u8> = (0..24_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let files = tree_of(&[
+        ("a", &noise[..8000]),
+        ("b", &noise[8000..16_000]),
+        ("c", &noise[16_000..]),
+    ]);
     {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
@@ -255,11 +344,21 @@ fn an_interrupted_deploy_goes_on_where_it_stopped() {
 
 #[test]
 fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
-    let Some(mpremote) = testkit::board::Rig::find().and_then(|rig| rig.mpremote()) else { return };
+    let Some(mpremote) = testkit::board::Rig::find().and_then(|rig| rig.mpremote()) else {
+        return;
+    };
     let Some(rig) = Rigboard::start() else { return };
-    let cases = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() { 25 } else { 3 };
+    let cases = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        25
+    } else {
+        3
+    };
     let mut runner = TestRunner::new_with_rng(
-        Config { cases, failure_persistence: None, ..Config::default() },
+        Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        },
         TestRng::deterministic_rng(RngAlgorithm::ChaCha),
     );
     let name = "[a-zA-Zé _.+()-]{0,7}[a-z]";
@@ -270,7 +369,11 @@ fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
         .run(&trees, |tree| {
             // A file cannot be a folder, too.
             let folders: Vec<_> = tree.keys().map(|path| format!("{path}/")).collect();
-            prop_assume!(!tree.keys().any(|path| folders.iter().any(|folder| path.starts_with(folder))));
+            prop_assume!(
+                !tree
+                    .keys()
+                    .any(|path| folders.iter().any(|folder| path.starts_with(folder)))
+            );
             let here = tempfile::tempdir().unwrap();
             let root = here.path().join("theirs");
             let mut files = Files::new();
@@ -297,7 +400,7 @@ fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
                 .output()
                 .unwrap();
             prop_assert!(output.status.success(), "{output:?}");
-            let mut board = Board::open(&port.parse().unwrap(), rig::patient()).unwrap();
+            let mut board = Board::open(&port.parse().unwrap(), crate::rig::patient()).unwrap();
             let all = on_board(&mut board);
             let under = |root: &str| -> BTreeMap<String, Vec<u8>> {
                 let inside = |(path, bytes): (&String, &Vec<u8>)| {

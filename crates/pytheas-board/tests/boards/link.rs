@@ -1,7 +1,5 @@
 //! The link against real partners: the emulated board, pyserial's RFC 2217 server, other tools.
 
-mod rig;
-
 use std::{
     io::{BufRead, BufReader, Lines, Read, Write},
     net::TcpListener,
@@ -10,9 +8,7 @@ use std::{
     time::Duration,
 };
 
-use pytheas_board::link::{
-    Board, Facts, LinkError, files, frames::Frames, repl::Options,
-};
+use pytheas_board::link::{Board, Facts, LinkError, files, frames::Frames, repl::Options};
 
 use crate::rig::Rigboard;
 
@@ -21,7 +17,10 @@ fn a_board_is_entered_asked_and_left() {
     let Some(rig) = Rigboard::start() else { return };
     let mut board = rig.open();
     let facts = Facts::ask(&mut board).unwrap();
-    assert_eq!((facts.name.as_str(), facts.version.as_str()), ("micropython", "1.25.0"));
+    assert_eq!(
+        (facts.name.as_str(), facts.version.as_str()),
+        ("micropython", "1.25.0")
+    );
     assert!(facts.sha256 && facts.deflate && facts.stream && !facts.prepared);
     assert_eq!(facts.rom.len(), 2);
     assert_eq!(facts.file_system("/x").unwrap().kind, "VfsLfs2");
@@ -41,21 +40,31 @@ fn files_of_any_bytes_come_back_as_they_went() {
     let Some(rig) = Rigboard::start() else { return };
     let mut board = rig.open();
     let facts = Facts::ask(&mut board).unwrap();
-    let content: Vec<u8> = (0..20_000_u32).map(|i| (i * i >> 7) as u8).collect();
+    let content: Vec<u8> = (0..20_000_u32).map(|i| ((i * i) >> 7) as u8).collect();
     for (path, bytes) in [
         ("/a/b/é '\\.bin", &content[..]),
         ("/empty", b""),
         ("/three", &[3; 300]),
     ] {
         files::write(&mut board, &facts, path, bytes, &mut |_| {}).unwrap();
-        assert_eq!(files::read(&mut board, path, &mut |_| {}).unwrap(), bytes, "{path}");
+        assert_eq!(
+            files::read(&mut board, path, &mut |_| {}).unwrap(),
+            bytes,
+            "{path}"
+        );
     }
     let names: Vec<_> = files::list(&mut board, "/", true)
         .unwrap()
         .into_iter()
         .map(|entry| (entry.path, entry.size))
         .collect();
-    let expected = [("/a", 0), ("/a/b", 0), ("/a/b/é '\\.bin", 20_000), ("/empty", 0), ("/three", 300)];
+    let expected = [
+        ("/a", 0),
+        ("/a/b", 0),
+        ("/a/b/é '\\.bin", 20_000),
+        ("/empty", 0),
+        ("/three", 300),
+    ];
     assert_eq!(names, expected.map(|(path, size)| (path.to_owned(), size)));
     files::make_folder(&mut board, "/x/y/").unwrap();
     files::remove(&mut board, "/a", true).unwrap();
@@ -69,7 +78,7 @@ fn files_of_any_bytes_come_back_as_they_went() {
 fn two_tools_on_one_port_are_told_of_each_other() {
     let Some(rig) = Rigboard::start() else { return };
     let _first = rig.open();
-    let error = pytheas_board::link::Board::open(&rig.address(), rig::patient()).err();
+    let error = pytheas_board::link::Board::open(&rig.address(), crate::rig::patient()).err();
     assert!(matches!(error, Some(LinkError::Busy { .. })));
 }
 
@@ -88,7 +97,7 @@ impl Served {
             testkit::skip("the Python that has pyserial is not there");
             return None;
         }
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/rig/serve.py");
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boards/serve.py");
         let mut child = Command::new(python)
             .arg(script)
             .arg(rig.board.pty())
@@ -117,11 +126,21 @@ impl Drop for Served {
 #[test]
 fn boards_behind_tcp_and_rfc_2217_are_boards_like_others() {
     let Some(rig) = Rigboard::start() else { return };
-    let content: Vec<u8> = (0..3000_u32).map(|i| (i * 7 >> 3) as u8).chain([255; 300]).collect();
+    let content: Vec<u8> = (0..3000_u32)
+        .map(|i| ((i * 7) >> 3) as u8)
+        .chain([255; 300])
+        .collect();
     for kind in ["tcp", "rfc2217"] {
-        let Some(served) = Served::start(&rig, kind) else { return };
-        let address = format!("{kind}://127.0.0.1:{}", served.port).parse().unwrap();
-        let options = Options { baud: 57_600, ..rig::patient() };
+        let Some(served) = Served::start(&rig, kind) else {
+            return;
+        };
+        let address = format!("{kind}://127.0.0.1:{}", served.port)
+            .parse()
+            .unwrap();
+        let options = Options {
+            baud: 57_600,
+            ..crate::rig::patient()
+        };
         let mut board = Board::open(&address, options).unwrap();
         let facts = Facts::ask(&mut board).unwrap();
         files::write(&mut board, &facts, "/x", &content, &mut |_| {}).unwrap();
@@ -157,30 +176,50 @@ fn entering(scheme: &str, answer: fn(&[u8]) -> Vec<u8>) -> LinkError {
     });
     let address = format!("{scheme}://127.0.0.1:{port}").parse().unwrap();
     let patience = Duration::from_secs(1);
-    let options = Options { patience, ..Options::default() };
+    let options = Options {
+        patience,
+        ..Options::default()
+    };
     let board = Board::open(&address, options);
     board.and_then(|mut board| board.enter()).unwrap_err()
 }
 
 #[test]
 fn what_is_no_repl_is_told_for_what_it_is() {
-    assert!(matches!(entering("tcp", |_| Vec::new()), LinkError::Silent { .. }));
-    assert!(matches!(entering("tcp", <[u8]>::to_vec), LinkError::Echo { .. }));
+    assert!(matches!(
+        entering("tcp", |_| Vec::new()),
+        LinkError::Silent { .. }
+    ));
+    assert!(matches!(
+        entering("tcp", <[u8]>::to_vec),
+        LinkError::Echo { .. }
+    ));
     let noise = |_: &[u8]| vec![0xf8, 0x80, 0x00, 0x1c, 0xe6];
     assert!(matches!(entering("tcp", noise), LinkError::Garbage { .. }));
     let login = |_: &[u8]| b"\r\nrouter login: ".to_vec();
-    assert!(matches!(entering("tcp", login), LinkError::NotMicroPython { .. }));
+    assert!(matches!(
+        entering("tcp", login),
+        LinkError::NotMicroPython { .. }
+    ));
     let dont = |_: &[u8]| vec![255, 254, 44];
-    assert!(matches!(entering("rfc2217", dont), LinkError::NotRfc2217 { .. }));
+    assert!(matches!(
+        entering("rfc2217", dont),
+        LinkError::NotRfc2217 { .. }
+    ));
     let nobody = "tcp://127.0.0.1:1".parse().unwrap();
     let error = Board::open(&nobody, Options::default()).err();
     assert!(matches!(error, Some(LinkError::Unreachable { .. })));
     let nothing = "/dev/no-such-port".parse().unwrap();
     let error = Board::open(&nothing, Options::default()).err();
     assert!(matches!(error, Some(LinkError::NoPort { .. })));
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml").parse().unwrap();
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")
+        .parse()
+        .unwrap();
     let error = Board::open(&file, Options::default()).err();
-    assert!(matches!(error, Some(LinkError::NotSerial { .. })), "{error:?}");
+    assert!(
+        matches!(error, Some(LinkError::NotSerial { .. })),
+        "{error:?}"
+    );
 }
 
 #[test]
@@ -198,7 +237,10 @@ fn a_program_that_ignores_ctrl_c_is_named_and_one_that_does_not_is_stopped() {
     files::write(&mut board, &facts, "/main.py", stubborn, &mut |_| {}).unwrap();
     board.restart().unwrap();
     drop(board);
-    let options = Options { patience: Duration::from_secs(2), ..Options::default() };
+    let options = Options {
+        patience: Duration::from_secs(2),
+        ..Options::default()
+    };
     let mut board = Board::open(&rig.address(), options).unwrap();
     let error = board.enter().unwrap_err();
     assert!(matches!(error, LinkError::Running { .. }), "{error:?}");
@@ -216,9 +258,11 @@ fn a_tool_that_is_killed_or_stopped_leaves_a_board_that_can_be_entered() {
     std::mem::forget(frames);
     std::mem::forget(board);
     // The lock of the lost one holds in this process; another tool has none of it.
-    let Some(served) = Served::start(&rig, "tcp") else { return };
+    let Some(served) = Served::start(&rig, "tcp") else {
+        return;
+    };
     let address = format!("tcp://127.0.0.1:{}", served.port).parse().unwrap();
-    let mut board = Board::open(&address, rig::patient()).unwrap();
+    let mut board = Board::open(&address, crate::rig::patient()).unwrap();
     assert_eq!(board.exec("print(1)").unwrap(), b"1\r\n");
     // The user stops in the middle of a transfer: the board is at its prompt again.
     let stop = board.stop().clone();
@@ -242,18 +286,25 @@ fn ports_that_are_processes_are_boards_too() {
     ];
     for port in kinds.into_iter().flatten() {
         let address = port.pty().to_str().unwrap().parse().unwrap();
-        let mut board = Board::open(&address, rig::patient()).unwrap();
+        let mut board = Board::open(&address, crate::rig::patient()).unwrap();
         let facts = Facts::ask(&mut board).unwrap();
         assert_eq!(facts.name, "micropython");
-        let content: Vec<u8> = (0..5000_u32).map(|i| (i * i >> 5) as u8).collect();
+        let content: Vec<u8> = (0..5000_u32).map(|i| ((i * i) >> 5) as u8).collect();
         // 1.25's `VfsPosix` cannot rename below a root of its own, so no file is replaced here.
         let hashing = "from hashlib import sha256\n_h=sha256()\ndef _pw(b): _h.update(b)";
         let mut frames = Frames::begin(&mut board, &facts, hashing).unwrap();
         frames.data(&content, &mut |_| {}).unwrap();
         frames.end().unwrap();
-        let hash = board.exec("print(''.join(['%02x'%x for x in _h.digest()]))").unwrap();
+        let hash = board
+            .exec("print(''.join(['%02x'%x for x in _h.digest()]))")
+            .unwrap();
         let expected = pytheas_release::Sha256::of(&content).to_string();
-        assert_eq!(String::from_utf8(hash).unwrap().trim(), expected, "{}", facts.platform);
+        assert_eq!(
+            String::from_utf8(hash).unwrap().trim(),
+            expected,
+            "{}",
+            facts.platform
+        );
         let error = board.exec("1/0").unwrap_err();
         assert_eq!(error.exception(), Some("ZeroDivisionError"));
     }
