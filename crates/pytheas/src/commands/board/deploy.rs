@@ -128,7 +128,7 @@ impl Show for Shown {
         ))?;
         match (done.target, self.restarted) {
             (Target::Slot, true) => {
-                out.line("restarted; the release must now confirm itself (`pytheas board info`)")
+                out.line("restarted; the release must now confirm itself (watch it with `pytheas board logs`)")
             }
             (_, true) => out.line("restarted"),
             _ => out.line("it starts at the next restart"),
