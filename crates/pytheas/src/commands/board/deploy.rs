@@ -18,6 +18,7 @@ use pytheas_build::{
     },
 };
 use pytheas_project::{Connectivity, Environment, Project};
+use pytheas_release::ReleaseRef;
 use serde::Serialize;
 
 use super::BoardArgs;
@@ -45,12 +46,16 @@ enum To {
 /// stays until its successor is whole.
 ///
 /// Examples: `pytheas board deploy`, `pytheas board deploy src`,
-/// `pytheas board deploy app.romfs --to rom`
+/// `pytheas board deploy app.romfs --to rom`,
+/// `pytheas board deploy node@1.2 --repo repo`
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeployArgs {
-    /// Project, folder of sources, built folder, or image
-    #[arg(default_value = ".", value_name = "FOLDER|IMAGE")]
+    /// Project, folder of sources, built folder, or image; with `--repo`, a release `NAME@VERSION`
+    #[arg(default_value = ".", value_name = "FOLDER|IMAGE|RELEASE")]
     what: PathBuf,
+    /// The folder of the repository that the release is published in: its signed image is taken
+    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    repo: Option<PathBuf>,
     /// The project's target `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
@@ -123,7 +128,7 @@ impl Show for Shown {
         ))?;
         match (done.target, self.restarted) {
             (Target::Slot, true) => {
-                out.line("restarted; the release must now confirm itself (`pytheas board info`)")
+                out.line("restarted; the release must now confirm itself (watch it with `pytheas board logs`)")
             }
             (_, true) => out.line("restarted"),
             _ => out.line("it starts at the next restart"),
@@ -235,6 +240,9 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot read `{}`", path.display()))
     };
+    if let Some(repo) = &args.repo {
+        return published(repo, &what.to_string_lossy(), facts).map(App::Image);
+    }
     let data = std::fs::metadata(what)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", what.display()))?;
@@ -258,6 +266,64 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
         return sources(what).map(App::Files);
     }
     compiled(what, facts, args.offline, context).map(App::Files)
+}
+
+/// The signed image of a published release for this board. Nothing here is trusted: the board
+/// verifies the signature itself.
+fn published(repo: &Path, release: &str, facts: &Facts) -> miette::Result<Vec<u8>> {
+    let none = || {
+        miette::miette!(
+            code = "pytheas::board::no_release",
+            help = "`pytheas releases` lists those of a hub; `pytheas publish DIR --repo REPO` publishes one",
+            "`{}` has no release `{release}` with an image for `{}`",
+            repo.display(),
+            facts.release_platform()
+        )
+    };
+    let reference: ReleaseRef = release
+        .parse()
+        .into_diagnostic()
+        .wrap_err_with(|| format!("`{release}` names no release: write `NAME@VERSION`"))?;
+    let folder = repo
+        .join("targets")
+        .join(reference.name.as_str())
+        .join(reference.version.to_string());
+    let mut newest: Option<BoardImage> = None;
+    for platform in [facts.release_platform(), "micropython-any".to_owned()] {
+        let entries = std::fs::read_dir(folder.join(platform)).into_iter();
+        for entry in entries.flatten().flatten() {
+            let text = std::fs::read(entry.path()).into_diagnostic()?;
+            let document: Published = serde_json::from_slice(&text)
+                .into_diagnostic()
+                .wrap_err_with(|| format!("cannot read `{}`", entry.path().display()))?;
+            let counter = newest.as_ref().map_or(0, |image| image.counter);
+            newest = document
+                .board
+                .filter(|image| image.counter >= counter)
+                .or(newest);
+        }
+    }
+    let hash = newest.ok_or_else(none)?.sha256;
+    let path = repo
+        .join("blobs")
+        .join(&hash[..2.min(hash.len())])
+        .join(&hash);
+    let image = std::fs::read(&path)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read `{}`", path.display()))?;
+    Ok(image)
+}
+
+/// What is read of a release document.
+#[derive(serde::Deserialize)]
+struct Published {
+    board: Option<BoardImage>,
+}
+
+#[derive(serde::Deserialize)]
+struct BoardImage {
+    sha256: String,
+    counter: u32,
 }
 
 fn connectivity(offline: bool) -> Connectivity {

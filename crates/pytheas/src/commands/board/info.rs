@@ -98,7 +98,7 @@ impl Show for Info {
                     out.fact(&format!("slot {number}"), state)?;
                 }
                 if let Some(why) = status["why"].as_str() {
-                    out.fact("reverted", why)?;
+                    out.fact("last", why)?;
                 }
             }
         }
