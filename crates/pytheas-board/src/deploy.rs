@@ -132,7 +132,9 @@ pub enum DeployError {
     #[error("the board has no ROMFS partition")]
     #[diagnostic(
         code(pytheas::board::no_rom),
-        help("deploy the app as files (`--to files`), or set the board up with `pytheas board setup`")
+        help(
+            "deploy the app as files (`--to files`), or set the board up with `pytheas board setup`"
+        )
     )]
     NoRom,
     /// There is one place only, and what runs is in it.

@@ -74,7 +74,9 @@ fn a_tree_is_brought_up_to_date_and_what_is_not_ours_stays() {
     board.restart().unwrap();
     let mut seen = Vec::new();
     while !String::from_utf8_lossy(&seen).contains("two") {
-        let came = board.output(Instant::now() + Duration::from_secs(60)).unwrap();
+        let came = board
+            .output(Instant::now() + Duration::from_secs(60))
+            .unwrap();
         assert!(!came.is_empty(), "{}", String::from_utf8_lossy(&seen));
         seen.extend(came);
     }
@@ -92,8 +94,12 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
     let facts = Facts::ask(board).unwrap();
     let system = facts.file_system("/small/x").unwrap();
     assert_eq!(system.kind, "VfsFat");
-    let noise: Vec<u8> = (0..100_000_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8).collect();
-    let mut put = |files: &[(&str, &[u8])]| tree::deploy(board, &facts, "/small", &tree_of(files), &mut |_, _| {});
+    let noise: Vec<u8> = (0..100_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 11) as u8)
+        .collect();
+    let mut put = |files: &[(&str, &[u8])]| {
+        tree::deploy(board, &facts, "/small", &tree_of(files), &mut |_, _| {})
+    };
     let free = system.free as usize;
     // Seen before a byte is sent; and by the board alone, which has overhead of its own.
     for size in [noise.len(), free - 700] {
@@ -101,9 +107,18 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
         assert!(matches!(error, DeployError::Full { .. }), "{error:?}");
     }
     for (files, says) in [
-        (&[("a:b.py", &b""[..])][..], "the board cannot hold `a:b.py`: FAT does not take such names"),
-        (&[("App.py", b""), ("app.py", b"")], "the board cannot hold `app.py`: FAT takes it for the same name as `App.py`"),
-        (&[(".pytheas-files", b"")], "the board cannot hold `.pytheas-files`: the name is used by the deploy itself"),
+        (
+            &[("a:b.py", &b""[..])][..],
+            "the board cannot hold `a:b.py`: FAT does not take such names",
+        ),
+        (
+            &[("App.py", b""), ("app.py", b"")],
+            "the board cannot hold `app.py`: FAT takes it for the same name as `App.py`",
+        ),
+        (
+            &[(".pytheas-files", b"")],
+            "the board cannot hold `.pytheas-files`: the name is used by the deploy itself",
+        ),
     ] {
         assert_eq!(put(files).unwrap_err().to_string(), says);
     }
@@ -112,11 +127,21 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
     board.exec("vfs.umount('/small')").unwrap();
     let native = b"M\x06\x2b\x1f\x00";
     for (name, bytes, says) in [
-        ("app.mpy", &b"M\x05\x00\x1f"[..], "the board reads .mpy version 6, the file has version 5"),
-        ("app.mpy", native, "the file has native code for xtensawin, the board runs armv7em"),
+        (
+            "app.mpy",
+            &b"M\x05\x00\x1f"[..],
+            "the board reads .mpy version 6, the file has version 5",
+        ),
+        (
+            "app.mpy",
+            native,
+            "the file has native code for xtensawin, the board runs armv7em",
+        ),
     ] {
         let error = deploy(board, &tree_of(&[(name, bytes)])).unwrap_err();
-        let DeployError::Mpy { source, .. } = &error else { panic!("{error:?}") };
+        let DeployError::Mpy { source, .. } = &error else {
+            panic!("{error:?}")
+        };
         assert_eq!(source.to_string(), says);
     }
     assert_eq!(on_board(board), before);
@@ -124,17 +149,30 @@ fn what_a_board_cannot_take_is_refused_and_leaves_it_as_it_was() {
 
 #[test]
 fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
-    let Some(mut rig) = Rigboard::start() else { return };
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
     let image = |text: &str| {
         let files = tree_of(&[("node.py", text.as_bytes()), ("data", &[7; 9000])]);
         romfs::plain(&files).unwrap()
     };
-    let (one, two) = (image("def run(): print('one')"), image("def run(): print('two!')"));
+    let (one, two) = (
+        image("def run(): print('one')"),
+        image("def run(): print('two!')"),
+    );
     let put = |rig: &Rigboard, image: &[u8]| {
         let board = &mut rig.open();
         let facts = Facts::ask(board).unwrap();
         let entry = Some("node:run");
-        rom::deploy(board, &facts, image, entry, rom::MainPy::Keep, &mut |_, _| {}).unwrap()
+        rom::deploy(
+            board,
+            &facts,
+            image,
+            entry,
+            rom::MainPy::Keep,
+            &mut |_, _| {},
+        )
+        .unwrap()
     };
     let runs = |rig: &Rigboard| {
         let program = "import sys\nsys.modules.pop('node',None)\nimport node\nnode.run()";

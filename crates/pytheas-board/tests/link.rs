@@ -11,7 +11,10 @@ fn a_board_is_entered_asked_and_left() {
     let Some(rig) = Rigboard::start() else { return };
     let mut board = rig.open();
     let facts = Facts::ask(&mut board).unwrap();
-    assert_eq!((facts.name.as_str(), facts.version.as_str()), ("micropython", "1.25.0"));
+    assert_eq!(
+        (facts.name.as_str(), facts.version.as_str()),
+        ("micropython", "1.25.0")
+    );
     assert!(facts.sha256 && facts.deflate && facts.stream && !facts.prepared);
     assert_eq!(facts.rom.len(), 2);
     assert_eq!(facts.file_system("/x").unwrap().kind, "VfsLfs2");
@@ -38,14 +41,24 @@ fn files_of_any_bytes_come_back_as_they_went() {
         ("/three", &[3; 300]),
     ] {
         files::write(&mut board, &facts, path, bytes, &mut |_| {}).unwrap();
-        assert_eq!(files::read(&mut board, path, &mut |_| {}).unwrap(), bytes, "{path}");
+        assert_eq!(
+            files::read(&mut board, path, &mut |_| {}).unwrap(),
+            bytes,
+            "{path}"
+        );
     }
     let names: Vec<_> = files::list(&mut board, "/", true)
         .unwrap()
         .into_iter()
         .map(|entry| (entry.path, entry.size))
         .collect();
-    let expected = [("/a", 0), ("/a/b", 0), ("/a/b/é '\\.bin", 20_000), ("/empty", 0), ("/three", 300)];
+    let expected = [
+        ("/a", 0),
+        ("/a/b", 0),
+        ("/a/b/é '\\.bin", 20_000),
+        ("/empty", 0),
+        ("/three", 300),
+    ];
     assert_eq!(names, expected.map(|(path, size)| (path.to_owned(), size)));
     files::make_folder(&mut board, "/x/y/").unwrap();
     files::remove(&mut board, "/a", true).unwrap();

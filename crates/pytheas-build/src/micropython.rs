@@ -34,7 +34,7 @@ pub use build::{BoardBuilt, BoardCheck, IMAGE_FILE, build_board, check_board, is
 pub use compile::{CompileOptions, Compiler, Source, compile_tree};
 pub use error::MicroPythonError;
 pub use firmware::{Has, Instead};
-pub use lines::{LINES_FILE, LinesJson, map_traceback};
+pub use lines::{LINES_FILE, LinesJson, read_lines};
 pub use mpy_cross::{MPY_CROSS_VERSION, MpyCross};
 pub use report::{
     Dropped, FirmwareUse, Kept, Missing, Needed, REPORT_FILE, Report, Undecided, Why,

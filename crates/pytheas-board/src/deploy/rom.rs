@@ -69,7 +69,9 @@ pub fn deploy(
     let hash = Sha256::of(image).to_string();
     let entry = entry.unwrap_or("-");
     let (running, main, answers) = ask(board, &places, size)?;
-    let ours = main.as_deref().map(|text| text == Sha256::of(STARTER.as_bytes()).to_string());
+    let ours = main
+        .as_deref()
+        .map(|text| text == Sha256::of(STARTER.as_bytes()).to_string());
     if ours == Some(false) && main_py == MainPy::Keep && !facts.starter {
         return Err(DeployError::MainPy);
     }
@@ -98,12 +100,22 @@ pub fn deploy(
     let line = format!("{} {} {size} {hash} {entry}\n", place.partition, place.at);
     let blocks = missing(image, place, &answers[free].1);
     let total: u64 = blocks.iter().map(|(_, part)| part.len() as u64).sum();
-    send(board, facts, place, size, &hash, &blocks, &line, &mut |count| progress(count, total))
-        .map_err(|error| or_full(error, "`/`", 512, 0))?;
+    send(
+        board,
+        facts,
+        place,
+        size,
+        &hash,
+        &blocks,
+        &line,
+        &mut |count| progress(count, total),
+    )
+    .map_err(|error| or_full(error, "`/`", 512, 0))?;
     if ours != Some(true) {
         if ours == Some(false) {
             board.exec("import os\nos.rename('/main.py','/main.py.bak')")?;
-            done.remarks.push("the board's `/main.py` is now `/main.py.bak`".into());
+            done.remarks
+                .push("the board's `/main.py` is now `/main.py.bak`".into());
         }
         files::write(board, facts, "/main.py", STARTER.as_bytes(), &mut |_| {})?;
     }
@@ -129,7 +141,10 @@ fn places(facts: &Facts) -> Vec<Place> {
         [] => Vec::new(),
         [only] if only.block > 0 => {
             let half = only.size / 2 / only.block * only.block;
-            let first = Place { room: half, ..whole(only) };
+            let first = Place {
+                room: half,
+                ..whole(only)
+            };
             vec![first, Place { at: half, ..first }]
         }
         all => all.iter().take(2).map(whole).collect(),
@@ -151,7 +166,12 @@ fn ask(
         quote(POINTER)
     ));
     for place in places {
-        let Place { partition, at, room, block } = place;
+        let Place {
+            partition,
+            at,
+            room,
+            block,
+        } = place;
         let length = size.min(*room);
         let _infallible = write!(program, "print('h',_rh({partition},{at},{length}))\n");
         if *block > 0 {
@@ -201,7 +221,10 @@ fn missing<'a>(image: &'a [u8], place: &Place, there: &[String]) -> Vec<(usize, 
     let mut out: Vec<(usize, usize)> = Vec::new();
     for (number, part) in image.chunks(block).enumerate() {
         let hash = Sha256::of(part).to_string();
-        if there.get(number).is_some_and(|there| hash.starts_with(there)) {
+        if there
+            .get(number)
+            .is_some_and(|there| hash.starts_with(there))
+        {
             continue;
         }
         let start = number * block;
@@ -210,7 +233,9 @@ fn missing<'a>(image: &'a [u8], place: &Place, there: &[String]) -> Vec<(usize, 
             _ => out.push((start, start + part.len())),
         }
     }
-    out.into_iter().map(|(start, end)| (start, &image[start..end])).collect()
+    out.into_iter()
+        .map(|(start, end)| (start, &image[start..end]))
+        .collect()
 }
 
 #[expect(clippy::too_many_arguments, reason = "one stream, told once")]
@@ -224,7 +249,12 @@ fn send(
     line: &str,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), LinkError> {
-    let Place { partition, at, block, .. } = place;
+    let Place {
+        partition,
+        at,
+        block,
+        ..
+    } = place;
     let mut so_far = 0;
     let mut frames = Frames::begin(board, facts, &format!("{HELPERS}\n{ROM}"))?;
     frames.exec(&format!("_ro({partition},{size},{block})"))?;
@@ -235,6 +265,9 @@ fn send(
             progress(so_far);
         })?;
     }
-    frames.exec(&format!("_rc({partition},{at},{size},'{hash}',{})", quote(line)))?;
+    frames.exec(&format!(
+        "_rc({partition},{at},{size},'{hash}',{})",
+        quote(line)
+    ))?;
     frames.end()
 }

@@ -69,7 +69,10 @@ pub fn deploy(
         .filter(|path| !files.contains_key(path.as_str()))
         .collect();
     let hiding = known.hidden_by.iter().filter(|path| {
-        let inside = path.strip_prefix(root).unwrap_or(path).trim_start_matches('/');
+        let inside = path
+            .strip_prefix(root)
+            .unwrap_or(path)
+            .trim_start_matches('/');
         !gone.iter().any(|gone| *gone == inside) && !files.contains_key(inside)
     });
     done.remarks.extend(hiding.map(|path| {
@@ -90,10 +93,17 @@ pub fn deploy(
         .iter()
         .filter(|(.., key)| !known.waiting.contains(key))
         .collect();
-    let total: u64 = missing.iter().map(|(_, bytes, ..)| bytes.len() as u64).sum();
+    let total: u64 = missing
+        .iter()
+        .map(|(_, bytes, ..)| bytes.len() as u64)
+        .sum();
     let need = total + (list.len() + todo.len()) as u64;
     let free = system.map_or(u64::MAX, |system| system.free);
-    let place = if root.is_empty() { "`/`".to_owned() } else { format!("`{root}`") };
+    let place = if root.is_empty() {
+        "`/`".to_owned()
+    } else {
+        format!("`{root}`")
+    };
     if need > free {
         return Err(DeployError::Full { place, need, free });
     }
@@ -105,7 +115,10 @@ pub fn deploy(
         let error = or_full(error, &place, need, free);
         if matches!(error, DeployError::Full { .. }) {
             // Half of an app that does not fit is of no use to the next deploy.
-            let program = slim(&format!("{HELPERS}\n{TREE}\n_td({})", quote(&format!("{root}{WAITING}"))));
+            let program = slim(&format!(
+                "{HELPERS}\n{TREE}\n_td({})",
+                quote(&format!("{root}{WAITING}"))
+            ));
             let _still_full = board.exec(&program);
         }
         return Err(error);
@@ -116,17 +129,15 @@ pub fn deploy(
 
 type Changed<'a> = (&'a RelPath, &'a Vec<u8>, String, String);
 
-fn ask(
-    board: &mut Board,
-    facts: &Facts,
-    root: &str,
-    files: &Files,
-) -> Result<Known, LinkError> {
+fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Known, LinkError> {
     let mut known = Known::default();
     if !facts.sha256 {
         known.hashes = vec!["-".into(); files.len()];
     }
-    let (waiting, list) = (quote(&format!("{root}{WAITING}")), quote(&format!("{root}{LIST}")));
+    let (waiting, list) = (
+        quote(&format!("{root}{WAITING}")),
+        quote(&format!("{root}{LIST}")),
+    );
     let names: Vec<_> = files.iter().collect();
     let helpers = slim(&format!("{HELPERS}\n{TREE}\n"));
     let empty: &[&[(&RelPath, &Vec<u8>)]] = &[&[]];
@@ -136,7 +147,11 @@ fn ask(
         names.chunks(ASK_AT_ONCE).collect()
     };
     for (number, part) in parts.into_iter().enumerate() {
-        let mut program = if number == 0 { helpers.clone() } else { String::new() };
+        let mut program = if number == 0 {
+            helpers.clone()
+        } else {
+            String::new()
+        };
         let _infallible = write!(program, "_tq({waiting},{list},[");
         for (path, bytes) in part {
             let path = quote(&format!("{root}/{path}"));
@@ -164,7 +179,8 @@ fn ask(
 /// what is gone goes, the files that start the board, the list of what is ours.
 fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String]) -> String {
     let inside = |path: &str, folder: &str| {
-        path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+        path.strip_prefix(folder)
+            .is_some_and(|rest| rest.starts_with('/'))
     };
     let in_the_way = |old: &str| {
         changed
@@ -239,14 +255,23 @@ fn check_names(files: &Files, system: Option<&FileSystem>) -> Result<(), DeployE
     for path in files.keys() {
         for part in path.as_str().split('/') {
             if longest > 0 && part.len() as u64 > longest {
-                return Err(wrong(path, format!("names have at most {longest} bytes there")));
+                return Err(wrong(
+                    path,
+                    format!("names have at most {longest} bytes there"),
+                ));
             }
-            if fat && (part.contains(['"', '*', ':', '<', '>', '?', '|', '\\']) || part.ends_with(['.', ' '])) {
+            if fat
+                && (part.contains(['"', '*', ':', '<', '>', '?', '|', '\\'])
+                    || part.ends_with(['.', ' ']))
+            {
                 return Err(wrong(path, "FAT does not take such names".into()));
             }
         }
         if fat && let Some(other) = folded.insert(path.as_str().to_lowercase(), path) {
-            return Err(wrong(path, format!("FAT takes it for the same name as `{other}`")));
+            return Err(wrong(
+                path,
+                format!("FAT takes it for the same name as `{other}`"),
+            ));
         }
         let own = [WAITING, LIST].map(|own| &own[1..]);
         let first = path.as_str().split('/').next().unwrap_or_default();

@@ -180,7 +180,10 @@ impl Facts {
     pub fn file_system(&self, path: &str) -> Option<&FileSystem> {
         let inside = |fs: &&FileSystem| {
             let root = fs.path.trim_end_matches('/');
-            path == root || path.strip_prefix(root).is_some_and(|rest| rest.starts_with('/'))
+            path == root
+                || path
+                    .strip_prefix(root)
+                    .is_some_and(|rest| rest.starts_with('/'))
         };
         self.file_systems
             .iter()

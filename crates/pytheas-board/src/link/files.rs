@@ -139,7 +139,11 @@ def r(p,t):
 ";
     let deep = if deep { "1" } else { "0" };
     board
-        .exec(&format!("{}r({},{deep})\ndel r", slim(program), quote(path)))
+        .exec(&format!(
+            "{}r({},{deep})\ndel r",
+            slim(program),
+            quote(path)
+        ))
         .map(drop)
 }
 

@@ -68,11 +68,7 @@ impl<'a> Frames<'a> {
     ///
     /// # Errors
     /// [`LinkError`] when the board does not take it.
-    pub fn begin(
-        board: &'a mut Board,
-        facts: &Facts,
-        program: &str,
-    ) -> Result<Self, LinkError> {
+    pub fn begin(board: &'a mut Board, facts: &Facts, program: &str) -> Result<Self, LinkError> {
         let room = usize::try_from(facts.heap_free / 12).unwrap_or(usize::MAX);
         let size = (1 << room.max(1).ilog2()).clamp(FRAME_MIN, FRAME_MAX);
         let size = if facts.stream { size } else { size.min(1024) };
@@ -109,7 +105,9 @@ impl<'a> Frames<'a> {
     /// [`LinkError`] when the line fails, or an earlier frame raised.
     pub fn exec(&mut self, program: &str) -> Result<(), LinkError> {
         if program.len() > self.size {
-            return Err(self.board.unexpected(b"a name longer than the board's memory"));
+            return Err(self
+                .board
+                .unexpected(b"a name longer than the board's memory"));
         }
         self.frame(b'x', program.as_bytes())
     }
@@ -218,7 +216,11 @@ fn header(kind: u8, length: usize, patches: usize) -> Vec<u8> {
 fn encode(kind: u8, payload: &[u8]) -> Vec<u8> {
     let patches: Vec<_> = (0..payload.len()).filter(|at| payload[*at] == 3).collect();
     let mut out = header(kind, payload.len(), patches.len());
-    out.extend(payload.iter().map(|byte| if *byte == 3 { 0 } else { *byte }));
+    out.extend(
+        payload
+            .iter()
+            .map(|byte| if *byte == 3 { 0 } else { *byte }),
+    );
     for at in patches {
         out.extend(seven(at, 2));
     }
@@ -270,6 +272,9 @@ mod tests {
 
     #[test]
     fn programs_travel_without_comments() {
-        assert_eq!(slim("# a\ndef f():\n    # b\n    return 1\n\n"), "def f():\n return 1\n");
+        assert_eq!(
+            slim("# a\ndef f():\n    # b\n    return 1\n\n"),
+            "def f():\n return 1\n"
+        );
     }
 }

@@ -414,7 +414,9 @@ impl Board {
     pub(super) fn give(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
         match self.wire.give(bytes) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(self.stalled("it was sent bytes")),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                Err(self.stalled("it was sent bytes"))
+            }
             Err(error) => Err(self.failed(error)),
         }
     }

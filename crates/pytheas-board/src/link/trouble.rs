@@ -105,7 +105,9 @@ pub enum LinkError {
     #[error("the board on `{port}` stopped answering{}", said(during))]
     #[diagnostic(
         code(pytheas::board::io::stalled),
-        help("reset the board and try again; `pytheas board reset --hard` does so where the port can")
+        help(
+            "reset the board and try again; `pytheas board reset --hard` does so where the port can"
+        )
     )]
     Stalled {
         /// The port.
@@ -126,7 +128,10 @@ pub enum LinkError {
         port: String,
     },
     /// No REPL: a program goes on in spite of Ctrl-C.
-    #[error("a program is running on `{port}` that Ctrl-C does not stop; it printed {}", quoted(seen))]
+    #[error(
+        "a program is running on `{port}` that Ctrl-C does not stop; it printed {}",
+        quoted(seen)
+    )]
     #[diagnostic(
         code(pytheas::board::failed::running),
         help(
@@ -140,7 +145,10 @@ pub enum LinkError {
         seen: String,
     },
     /// No REPL: what came is noise.
-    #[error("what comes from `{port}` is no text ({} at {baud} baud)", quoted(seen))]
+    #[error(
+        "what comes from `{port}` is no text ({} at {baud} baud)",
+        quoted(seen)
+    )]
     #[diagnostic(
         code(pytheas::board::failed::baud),
         help(
@@ -166,7 +174,10 @@ pub enum LinkError {
         port: String,
     },
     /// No REPL: something else is there.
-    #[error("what answers on `{port}` is not MicroPython; it said {}", quoted(seen))]
+    #[error(
+        "what answers on `{port}` is not MicroPython; it said {}",
+        quoted(seen)
+    )]
     #[diagnostic(
         code(pytheas::board::failed::not_micropython),
         help(
@@ -187,10 +198,15 @@ pub enum LinkError {
         traceback: String,
     },
     /// An answer that does not parse.
-    #[error("the board on `{port}` gave an answer that was not expected: {}", quoted(seen))]
+    #[error(
+        "the board on `{port}` gave an answer that was not expected: {}",
+        quoted(seen)
+    )]
     #[diagnostic(
         code(pytheas::board::io::answer),
-        help("another program printed meanwhile, or bytes were lost; reset the board and try again")
+        help(
+            "another program printed meanwhile, or bytes were lost; reset the board and try again"
+        )
     )]
     Answer {
         /// The port.
@@ -249,7 +265,9 @@ fn quoted(seen: &str) -> String {
 /// The end of what came, as one short line of text.
 pub(super) fn excerpt(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(200)..]).into_owned();
-    let line = text.split(['\r', '\n']).rfind(|line| !line.trim().is_empty());
+    let line = text
+        .split(['\r', '\n'])
+        .rfind(|line| !line.trim().is_empty());
     let line: String = line.unwrap_or_default().chars().rev().take(60).collect();
     line.chars()
         .rev()
@@ -270,15 +288,24 @@ pub(super) fn no_repl(port: &str, baud: u32, seen: &[u8], sent: &[u8]) -> LinkEr
         return LinkError::Echo { port };
     }
     let text = String::from_utf8_lossy(seen);
-    let strange = |c: &char| *c == char::REPLACEMENT_CHARACTER || c.is_control() && !"\r\n\t\x1b\x03\x01\x08".contains(*c);
+    let strange = |c: &char| {
+        *c == char::REPLACEMENT_CHARACTER
+            || c.is_control() && !"\r\n\t\x1b\x03\x01\x08".contains(*c)
+    };
     let noise = text.chars().filter(strange).count();
     if noise * 5 > text.chars().count() {
         let start = &seen[..seen.len().min(12)];
-        let seen = start.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+        let seen = start
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<Vec<_>>()
+            .join(" ");
         return LinkError::Garbage { port, seen, baud };
     }
     let seen = excerpt(seen);
-    let other = ["login:", "assword", "$ ", "# ", "=> ", "U-Boot", "ERROR", "Zephyr", "uart:~$"];
+    let other = [
+        "login:", "assword", "$ ", "# ", "=> ", "U-Boot", "ERROR", "Zephyr", "uart:~$",
+    ];
     if other.iter().any(|mark| text.contains(mark)) {
         return LinkError::NotMicroPython { port, seen };
     }
@@ -325,6 +352,9 @@ mod tests {
                 program: "mpremote".into(),
             }],
         };
-        assert_eq!(error.to_string(), "`/dev/ttyACM0` is used by `mpremote` (process 7)");
+        assert_eq!(
+            error.to_string(),
+            "`/dev/ttyACM0` is used by `mpremote` (process 7)"
+        );
     }
 }

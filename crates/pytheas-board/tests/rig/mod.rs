@@ -27,7 +27,10 @@ impl Rigboard {
     }
 
     fn hold(&mut self) {
-        let file = File::options().read(true).write(true).open(self.board.pty());
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .open(self.board.pty());
         self.held = Some(file.unwrap());
     }
 
