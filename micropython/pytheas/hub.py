@@ -16,7 +16,7 @@ from . import slots, write
 TIMEOUT = 30  # seconds for each read and write
 etag = None
 told = None
-pause = 300
+pause = None
 
 
 def path_of(links, name):
@@ -260,14 +260,14 @@ async def poll():
         return int(h.head["retry-after"])
     finally:
         h.close()
-    return pause
+    return pause or h.c.get("poll", 300)
 
 
 async def run():
     import random
 
     while True:
-        n = pause
+        n = pause or slots.load("config.json").get("poll", 300)
         try:
             n = await poll()
         except Exception as e:

@@ -87,19 +87,20 @@ def fits(s, m):
     mine = MPY >> 10 & 15
     v = sys.implementation.version[:3]
     # A Cortex-M runs what was built for the smaller ones.
-    for good, what, here in (
-        (a == "any" or a in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1], a, ARCH[mine]),
-        (not m.get("mpy") or m["mpy"] == MPY & 255, ".mpy", MPY & 255),
-        (not q.get("boards") or c.get("model") in q["boards"], q.get("boards"),
+    for good, what, its, here in (
+        (a == "any" or a in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1], "platform", a,
+         ARCH[mine]),
+        (m.get("mpy") in (None, MPY & 255), ".mpy", m.get("mpy"), MPY & 255),
+        (not q.get("boards") or c.get("model") in q["boards"], "model", q.get("boards"),
          c.get("model")),
-        (q.get("firmware") in (None, c.get("firmware")), q.get("firmware"),
+        (q.get("firmware") in (None, c.get("firmware")), "firmware", q.get("firmware"),
          c.get("firmware")),
-        (version(q.get("micropython", "")) <= v, q.get("micropython"), v),
-        (m["counter"] >= s.r["counter"] or m.get("allow_downgrade"), m["counter"],
+        (version(q.get("micropython", "")) <= v, "micropython", q.get("micropython"), v),
+        (m["counter"] >= s.r["counter"] or m.get("allow_downgrade"), "counter", m["counter"],
          s.r["counter"]),
     ):
         if not good:
-            raise Refused("it is for %s, here is %s" % (what, here))
+            raise Refused("its %s is %s, here is %s" % (what, its, here))
 
 
 def signed(s, text, sigs):
@@ -255,3 +256,5 @@ class Writer:
         s.save({"active": i, "pending": True, "tries": 0, "write": None, "why": None,
                 "action": action, "slots": s.slot(i, e)})
         remove("front")
+        # The crashes told from now on are the new release's.
+        remove("last.json")

@@ -5,6 +5,7 @@
 //! not touched before its successor is whole.
 
 pub mod rom;
+pub mod setup;
 pub mod slots;
 pub mod tree;
 

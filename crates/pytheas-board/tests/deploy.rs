@@ -7,6 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use proptest::{
+    prelude::*,
+    test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
+};
 use pytheas_board::{
     deploy::{DeployError, Files, rom, tree},
     link::{Board, Facts, files},
@@ -190,4 +194,225 @@ fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
     assert_eq!((back.written, back.sent_bytes), (1, 0));
     rig.power_cycle();
     assert_eq!(runs(&rig), "one\r\n");
+}
+
+#[test]
+fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let rounds = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        60
+    } else {
+        6
+    };
+    let app = |text: &str| {
+        tree_of(&[
+            ("a.py", format!("A = '{text}'").as_bytes()),
+            ("b.py", format!("B = '{text}'").as_bytes()),
+            ("data", &text.repeat(3000).into_bytes()),
+        ])
+    };
+    let image = |text: &str| romfs::plain(&app(text)).unwrap();
+    {
+        let board = &mut rig.open();
+        let facts = Facts::ask(board).unwrap();
+        tree::deploy(board, &facts, "/files", &app("0"), &mut |_, _| {}).unwrap();
+        rom::deploy(
+            board,
+            &facts,
+            &image("0"),
+            None,
+            rom::MainPy::Keep,
+            &mut |_, _| {},
+        )
+        .unwrap();
+    }
+    let mut random = 12_345_u64;
+    let (mut old_files, mut old_image) = ("0".to_owned(), "0".to_owned());
+    for round in 1..=rounds {
+        let new = round.to_string();
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        // Somewhere in the transfer, or (every third time) somewhere around its end.
+        let fraction = if round % 3 == 0 {
+            100
+        } else {
+            random >> 33 & 63
+        };
+        let as_files = round % 2 == 1;
+        {
+            let board = &mut rig.open();
+            let facts = Facts::ask(board).unwrap();
+            let Rigboard { board: power, .. } = &mut rig;
+            let mut cut = |sent: u64, total: u64| {
+                if sent * 100 >= total * fraction {
+                    if fraction == 100 {
+                        std::thread::sleep(Duration::from_millis(random >> 40 & 63));
+                    }
+                    power.kill();
+                }
+            };
+            let _cut = if as_files {
+                tree::deploy(board, &facts, "/files", &app(&new), &mut cut).map(drop)
+            } else {
+                rom::deploy(
+                    board,
+                    &facts,
+                    &image(&new),
+                    None,
+                    rom::MainPy::Keep,
+                    &mut cut,
+                )
+                .map(drop)
+            };
+        }
+        rig.power_cycle();
+        let board = &mut rig.open();
+        let facts = Facts::ask(board).unwrap();
+        if as_files {
+            let mut is = |path: &str, text: &str| {
+                let expected = &app(text)[path];
+                files::read(board, &format!("/files/{path}"), &mut |_| {}).unwrap() == *expected
+            };
+            // Each file is whole; all are old unless the board was renaming.
+            let states = ["a.py", "b.py", "data"].map(|path| {
+                assert!(
+                    is(path, &old_files) || is(path, &new),
+                    "{path} after cut {round}"
+                );
+                is(path, &new)
+            });
+            assert!(
+                fraction == 100 || states == [false; 3],
+                "cut {round}: {states:?}"
+            );
+            tree::deploy(board, &facts, "/files", &app(&new), &mut |_, _| {}).unwrap();
+            old_files = new;
+        } else {
+            let program = "import a,b\nprint(a.A,b.B,len(open('/app/data').read()))";
+            let runs = String::from_utf8(board.exec(program).unwrap()).unwrap();
+            let whole = |text: &str| format!("{text} {text} {}\r\n", 3000 * text.len());
+            assert!(
+                [whole(&old_image), whole(&new)].contains(&runs),
+                "cut {round}: {runs}"
+            );
+            rom::deploy(
+                board,
+                &facts,
+                &image(&new),
+                None,
+                rom::MainPy::Keep,
+                &mut |_, _| {},
+            )
+            .unwrap();
+            old_image = new;
+        }
+    }
+}
+
+#[test]
+fn an_interrupted_deploy_goes_on_where_it_stopped() {
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let noise: Vec<u8> = (0..24_000_u32)
+        .map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8)
+        .collect();
+    let files = tree_of(&[
+        ("a", &noise[..8000]),
+        ("b", &noise[8000..16_000]),
+        ("c", &noise[16_000..]),
+    ]);
+    {
+        let board = &mut rig.open();
+        let facts = Facts::ask(board).unwrap();
+        let Rigboard { board: power, .. } = &mut rig;
+        let mut cut = |sent: u64, _| {
+            if sent > 20_000 {
+                power.kill();
+            }
+        };
+        tree::deploy(board, &facts, "/", &files, &mut cut).unwrap_err();
+    }
+    rig.power_cycle();
+    let board = &mut rig.open();
+    let facts = Facts::ask(board).unwrap();
+    let done = tree::deploy(board, &facts, "/", &files, &mut |_, _| {}).unwrap();
+    assert!(done.sent_bytes <= 16_000, "{done:?}");
+    assert_eq!(on_board(board).len(), 3);
+}
+
+#[test]
+fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
+    let Some(mpremote) = testkit::board::Rig::find().and_then(|rig| rig.mpremote()) else {
+        return;
+    };
+    let Some(rig) = Rigboard::start() else { return };
+    let cases = if std::env::var_os("PYTHEAS_TEST_ALL").is_some() {
+        25
+    } else {
+        3
+    };
+    let mut runner = TestRunner::new_with_rng(
+        Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        },
+        TestRng::deterministic_rng(RngAlgorithm::ChaCha),
+    );
+    let name = "[a-zA-Zé _.+()-]{0,7}[a-z]";
+    let path = prop::collection::vec(name, 1..4).prop_map(|parts| parts.join("/"));
+    let content = prop::collection::vec(any::<u8>(), 0..600);
+    let trees = prop::collection::btree_map(path, content, 1..6);
+    runner
+        .run(&trees, |tree| {
+            // A file cannot be a folder, too.
+            let folders: Vec<_> = tree.keys().map(|path| format!("{path}/")).collect();
+            prop_assume!(
+                !tree
+                    .keys()
+                    .any(|path| folders.iter().any(|folder| path.starts_with(folder)))
+            );
+            let here = tempfile::tempdir().unwrap();
+            let root = here.path().join("theirs");
+            let mut files = Files::new();
+            for (path, bytes) in &tree {
+                let place = root.join(path);
+                std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+                #[expect(clippy::disallowed_methods, reason = "a test's own folder")]
+                std::fs::write(place, bytes).unwrap();
+                files.insert(path.parse().unwrap(), bytes.clone());
+            }
+            let mut rig = rig.open();
+            let facts = Facts::ask(&mut rig).unwrap();
+            tree::deploy(&mut rig, &facts, "/ours", &files, &mut |_, _| {}).unwrap();
+            let port = rig.port().to_owned();
+            drop(rig);
+            let status = std::process::Command::new(&mpremote)
+                .args(["connect", &port, "resume", "rm", "-r", ":theirs"])
+                .output();
+            let _first_time = status.unwrap();
+            let output = std::process::Command::new(&mpremote)
+                .args(["connect", &port, "resume", "cp", "-r"])
+                .arg(&root)
+                .arg(":")
+                .output()
+                .unwrap();
+            prop_assert!(output.status.success(), "{output:?}");
+            let mut board = Board::open(&port.parse().unwrap(), rig::patient()).unwrap();
+            let all = on_board(&mut board);
+            let under = |root: &str| -> BTreeMap<String, Vec<u8>> {
+                let inside = |(path, bytes): (&String, &Vec<u8>)| {
+                    let path = path.strip_prefix(root)?.to_owned();
+                    (!path.starts_with(".pytheas-files")).then(|| (path, bytes.clone()))
+                };
+                all.iter().filter_map(inside).collect()
+            };
+            prop_assert_eq!(under("/ours/"), under("/theirs/"));
+            Ok(())
+        })
+        .unwrap();
 }

@@ -1,1 +1,85 @@
-//! A signed image for a board that was set up (`pytheas board setup`).
+//! A signed image for a board that was set up: the board's own writer takes it, with the same checks
+//! as over the air (signature, platform, version counter), into the slot that is not running. A
+//! write that was cut is continued where it stopped.
+
+use pytheas_release::{Sha256, board};
+
+use super::{DeployError, Deployed, Progress, Target, or_full};
+use crate::link::{
+    Board, Facts, LinkError,
+    frames::{Frames, quote},
+};
+
+/// What the board says of its slots: its own words, as JSON (`pytheas.Slots().status()`).
+///
+/// # Errors
+/// [`LinkError`]; that the board was not set up among them.
+pub fn status(board: &mut Board) -> Result<serde_json::Value, LinkError> {
+    let answer = board.exec("import json,pytheas\nprint(json.dumps(pytheas.Slots().status()))")?;
+    serde_json::from_slice(answer.trim_ascii()).map_err(|_| board.unexpected(&answer))
+}
+
+/// Brings a signed image to the board. It starts at the next restart, and must confirm itself.
+///
+/// # Errors
+/// [`DeployError::Refused`] in the board's words; [`DeployError`] otherwise. What runs is untouched.
+pub fn deploy(
+    board: &mut Board,
+    facts: &Facts,
+    image: &[u8],
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
+    let manifest = board::read(image)?.manifest;
+    let hash = Sha256::of(image).to_string();
+    let mut done = Deployed::nothing(Target::Slot);
+    let status = status(board)?;
+    let active = status["active"]
+        .as_u64()
+        .and_then(|at| usize::try_from(at).ok());
+    if active.is_some_and(|at| status["slots"][at]["sha256"] == hash.as_str()) {
+        done.unchanged = 1;
+        return Ok(done);
+    }
+    // The manifest can say it before a byte of the body is sent.
+    if let Some(version) = manifest.mpy
+        && let Some(own) = facts.board_mpy()
+        && own.version != version
+    {
+        return Err(DeployError::Mpy {
+            path: format!("{} {}", manifest.name, manifest.version),
+            source: crate::mpy::Incompatible::Version {
+                board: own.version,
+                file: version,
+            },
+        });
+    }
+    let total = image.len() as u64;
+    let begin = format!(
+        "import pytheas as _pP\n_pW=_pP.Slots().writer({total},{})\nprint('done',_pW.done)",
+        quote(&hash)
+    );
+    let failed = |error: LinkError| match error.last_line() {
+        Some(line) if error.exception() == Some("Refused") => DeployError::Refused {
+            why: line.trim_start_matches("Refused:").trim().to_owned(),
+        },
+        _ => or_full(error, "the slot", total, 0),
+    };
+    let answer = board.exec(&begin).map_err(failed)?;
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let there = answer.lines().find_map(|line| line.strip_prefix("done "));
+    let there: usize = there.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let rest = &image[there.min(image.len())..];
+    let mut sent = 0;
+    let mut send = || {
+        let mut frames = Frames::begin(board, facts, "_pw=_pW.write")?;
+        frames.data(rest, &mut |count| {
+            sent += count as u64;
+            progress(sent, rest.len() as u64);
+        })?;
+        frames.exec("_pW.finish()")?;
+        frames.end()
+    };
+    send().map_err(failed)?;
+    (done.written, done.sent_bytes) = (1, rest.len() as u64);
+    Ok(done)
+}

@@ -349,8 +349,11 @@ impl Board {
         }
     }
 
-    /// Reads what the program prints, to its end.
-    pub(super) fn follow(
+    /// Passes on what the program that runs prints, to its end.
+    ///
+    /// # Errors
+    /// See [`Board::exec`].
+    pub fn follow(
         &mut self,
         silence: Option<Duration>,
         print: &mut dyn FnMut(&[u8]),

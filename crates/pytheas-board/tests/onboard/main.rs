@@ -4,5 +4,6 @@
 mod image;
 mod node;
 mod power;
+mod signature;
 mod sizes;
 mod unix;

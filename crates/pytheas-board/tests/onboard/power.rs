@@ -101,8 +101,8 @@ def run(name, bad):
         while w.at() < w.total:
             w.write(f.read(512))
     w.finish()
-    import pytheas.boot
-    pytheas.boot.reset()
+    from pytheas.boot import reset
+    reset()
 "#;
 
 fn release(key: &Key, name: &str) -> Vec<u8> {

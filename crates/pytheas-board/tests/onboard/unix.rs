@@ -61,16 +61,24 @@ fn what_is_not_meant_for_this_device_is_refused_before_anything_is_erased() {
         &app(&Key::new(2), "2.0", 6, ""),
         "no key of this board",
     );
-    refuses(&node, &app(&key, "2.0", 4, ""), "it is for 4, here is 5");
+    refuses(
+        &node,
+        &app(&key, "2.0", 4, ""),
+        "its counter is 4, here is 5",
+    );
     let arch = json!({"counter": 6, "platform": "micropython-armv7m"});
-    refuses(&node, &with(arch), "it is for armv7m, here is x64");
+    refuses(&node, &with(arch), "its platform is armv7m, here is x64");
     let model = json!({"counter": 6, "requires": {"boards": ["other"]}});
-    refuses(&node, &with(model), "here is rig");
+    refuses(&node, &with(model), "its model is ['other'], here is rig");
     let firmware = json!({"counter": 6, "requires": {"firmware": "f-1"}});
-    refuses(&node, &with(firmware), "it is for f-1, here is None");
+    refuses(&node, &with(firmware), "its firmware is f-1, here is None");
     let newer = json!({"counter": 6, "requires": {"micropython": "9.1"}});
-    refuses(&node, &with(newer), "it is for 9.1");
-    refuses(&node, &with(json!({"counter": 6, "mpy": 5})), ".mpy");
+    refuses(&node, &with(newer), "its micropython is 9.1");
+    refuses(
+        &node,
+        &with(json!({"counter": 6, "mpy": 5})),
+        "its .mpy is 5, here is 6",
+    );
     // The same key id, another signature.
     let mut forged = app(&key, "2.0", 6, "");
     let at = forged.windows(2).position(|two| two == [0x73, 72]).unwrap();

@@ -317,7 +317,7 @@ fn a_partition_is_added_to_an_esp32_file_when_asked() {
         format!("{error}: {}", miette::Diagnostic::help(&error).unwrap())
     };
     insta::assert_snapshot!(error(Placement::default()), @"the firmware's partition table has no data partition `romfs`: it has `nvs`, `phy_init`, `factory`, `vfs`; name one with `--partition`, or add one with `--add-partition SIZE`");
-    insta::assert_snapshot!(error(add(None, 0x2_0000)), @"no partition `romfs` of 0x20000 bytes can be added: there is no free space between the partitions: cut it off another one, such as the file system: `--take-from vfs`");
+    insta::assert_snapshot!(error(add(None, 0x2_0000)), @"no partition `romfs` of 0x20000 bytes can be added: there is no free space between the partitions: cut it off another one: `--take-from factory` where the program leaves room, else `--take-from vfs`");
     insta::assert_snapshot!(error(add(Some("nvs"), 0x2_0000)), @"no partition `romfs` of 0x20000 bytes can be added: `nvs` has 0x6000 bytes only: take a smaller size, or take from another partition");
     insta::assert_snapshot!(error(add(Some("factory"), 0x1e_0000)), @"");
 

@@ -190,19 +190,19 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     );
 
     let rollout = world.offer("1.5", &next[..next.len() - 5000], &board);
-    world.refused(&board, &rollout, &["bytes"], "1.1");
+    world.refused(&board, &rollout, &["its size is not as announced"], "1.1");
 
     // Genuine, but an old one, as a replay and as a person's mistake.
     let rollout = world.offer("1.6", &world.image(&first), &board);
-    world.refused(&board, &rollout, &["counter"], "1.1");
+    world.refused(&board, &rollout, &["its counter is 1, here is 2"], "1.1");
     let rollout = world.roll_out("1.0", &board);
-    world.refused(&board, &rollout, &["counter"], "1.1");
+    world.refused(&board, &rollout, &["its counter is 1, here is 2"], "1.1");
 
     // Genuine and new, but for another kind of board.
     let other = world.tree("1.7", "micropython-armv7m", &good("1.7"));
     let other = world.image(&world.hub.publish(&other));
     let rollout = world.offer("1.7", &other, &board);
-    world.refused(&board, &rollout, &["armv7m"], "1.1");
+    world.refused(&board, &rollout, &["its platform is armv7m, here is x64"], "1.1");
 
     // Somebody else's keys, and somebody else's hub.
     let strange = tempfile::tempdir().unwrap();

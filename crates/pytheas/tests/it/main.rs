@@ -5,6 +5,7 @@
     reason = "a test fails by panicking, and has nothing to lose"
 )]
 
+mod board_inject;
 mod board_ota;
 mod bundles;
 mod channels;

@@ -1,0 +1,332 @@
+//! `pytheas board deploy`: an app on a board, from sources or as an image.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use miette::{IntoDiagnostic, WrapErr};
+use pytheas_board::{
+    deploy::{Deployed, Files, Target, check_mpy, rom, slots, tree},
+    link::{Board, Facts},
+    romfs::{self, Rom},
+};
+use pytheas_build::{
+    BuildRequest,
+    micropython::{
+        CompileOptions, Compiler, IMAGE_FILE, MpyCross, build_board, compile_tree, is_board_form,
+    },
+};
+use pytheas_project::{Connectivity, Environment, Project};
+use serde::Serialize;
+
+use super::BoardArgs;
+use crate::{
+    commands::build,
+    context::Context,
+    output::{Paint, Show, bytes, duration},
+};
+
+/// Where an app goes on a board.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum To {
+    /// The inactive slot of a board that was set up; takes signed images only
+    Slot,
+    /// A ROMFS partition
+    Rom,
+    /// Files in the board's file system
+    Files,
+}
+
+/// Bring an app to a board: only what differs, verified, then started
+///
+/// Takes a project with a target of the form `micropython`, a folder of
+/// sources (compiled for the board), a built folder or an image. What runs now
+/// stays until its successor is whole.
+///
+/// Examples: `pytheas board deploy`, `pytheas board deploy src`,
+/// `pytheas board deploy app.romfs --to rom`
+#[derive(Debug, clap::Args)]
+pub(crate) struct DeployArgs {
+    /// Project, folder of sources, built folder, or image
+    #[arg(default_value = ".", value_name = "FOLDER|IMAGE")]
+    what: PathBuf,
+    /// The project's target `[tool.pytheas.target.NAME]`
+    #[arg(long, short, value_name = "NAME")]
+    target: Option<String>,
+    /// Where it goes [default: for images the slot, else a ROMFS partition; for folders of sources files]
+    #[arg(long, value_enum)]
+    to: Option<To>,
+    /// The folder on the board for files
+    #[arg(long, default_value = "/", value_name = "PATH")]
+    root: String,
+    /// What is started: `module` or `module:function` [default: what the image says]
+    #[arg(long, short, value_name = "MODULE:FUNCTION")]
+    entry: Option<String>,
+    /// Send sources as they are instead of compiled
+    #[arg(long)]
+    source: bool,
+    /// Leave the running program as it is; the new one starts at the next restart
+    #[arg(long)]
+    no_restart: bool,
+    /// Put a `main.py` that Pytheas did not write aside, as `main.py.bak`
+    #[arg(long)]
+    force: bool,
+    /// Use no network
+    #[arg(long)]
+    offline: bool,
+    #[command(flatten)]
+    board: BoardArgs,
+}
+
+/// What goes to the board.
+enum App {
+    Files(Files),
+    Image(Vec<u8>),
+}
+
+#[derive(Serialize)]
+struct Shown {
+    port: String,
+    restarted: bool,
+    seconds: f64,
+    #[serde(flatten)]
+    done: Deployed,
+}
+
+impl Show for Shown {
+    fn text(&self, out: &mut Paint<'_>) -> io::Result<()> {
+        let done = &self.done;
+        let seconds = duration(std::time::Duration::from_secs_f64(self.seconds));
+        let place = match done.target {
+            Target::Slot => "the inactive slot",
+            Target::Rom => "a ROMFS partition",
+            Target::Files => "the file system",
+        };
+        if !done.changed() {
+            return out.line(format!("the board on {} has it already ({seconds})", self.port));
+        }
+        let what = match done.target {
+            Target::Files => format!(
+                "{} files written, {} unchanged, {} removed",
+                done.written, done.unchanged, done.removed
+            ),
+            _ => "an image".to_owned(),
+        };
+        let sent = bytes(done.sent_bytes);
+        out.line(format!("deployed to {place} on {}: {what}; {sent} sent in {seconds}", self.port))?;
+        match (done.target, self.restarted) {
+            (Target::Slot, true) => out.line("restarted; the release must now confirm itself (`pytheas board info`)"),
+            (_, true) => out.line("restarted"),
+            _ => out.line("it starts at the next restart"),
+        }
+    }
+}
+
+/// Deploys it.
+pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
+    let began = std::time::Instant::now();
+    let progress = context.progress();
+    progress.detail("asking the board");
+    let (mut board, facts) = args.board.ask(context)?;
+    let app = app(args, &facts, context)?;
+    let mut told = |sent: u64, total: u64| {
+        progress.detail(format!("sending {} of {}", bytes(sent), bytes(total)));
+    };
+    let to = to(args, &facts, &app);
+    let mut done = bring(args, &mut board, &facts, app, to, &mut told)?;
+    let restarted = done.changed() && !args.no_restart;
+    if restarted {
+        board.restart()?;
+    } else {
+        board.leave()?;
+    }
+    drop(progress);
+    for remark in done.remarks.drain(..) {
+        context.warn(remark);
+    }
+    context.show(&Shown {
+        port: board.port().to_owned(),
+        restarted,
+        seconds: began.elapsed().as_secs_f64(),
+        done,
+    })
+}
+
+fn to(args: &DeployArgs, facts: &Facts, app: &App) -> To {
+    match (args.to, app) {
+        (Some(to), _) => to,
+        (None, App::Files(_)) => To::Files,
+        (None, App::Image(_)) if facts.prepared => To::Slot,
+        (None, App::Image(_)) if !facts.rom.is_empty() => To::Rom,
+        (None, App::Image(_)) => To::Files,
+    }
+}
+
+fn bring(
+    args: &DeployArgs,
+    board: &mut Board,
+    facts: &Facts,
+    app: App,
+    to: To,
+    told: &mut dyn FnMut(u64, u64),
+) -> miette::Result<Deployed> {
+    let main_py = if args.force { rom::MainPy::PutAside } else { rom::MainPy::Keep };
+    let done = match (to, app) {
+        (To::Files, App::Files(files)) => tree::deploy(board, facts, &args.root, &files, told)?,
+        (To::Files, App::Image(image)) => {
+            let files = Rom::read(&image)?.files;
+            let files = files.into_iter().map(|(path, bytes)| (path, bytes.to_vec()));
+            tree::deploy(board, facts, &args.root, &files.collect(), told)?
+        }
+        (To::Slot, App::Image(image)) => slots::deploy(board, facts, &image, told)?,
+        (To::Slot, App::Files(_)) => {
+            return Err(miette::miette!(
+                code = "pytheas::board::needs_image",
+                help = "build the project (`pytheas build`), publish it, and deploy the signed image; while you develop, `--to files` or `--to rom` take sources",
+                "a slot takes a signed image, and this is a folder of files"
+            ));
+        }
+        (To::Rom, App::Image(image)) => {
+            let rom = Rom::read(&image)?;
+            check_mpy(facts, rom.files.iter().map(|(path, bytes)| (path, *bytes)))?;
+            let said = pytheas_release::board::read(&image).ok();
+            let entry = args.entry.clone().or(said.map(|image| image.manifest.entry));
+            let entry = entry.or_else(|| main_of(rom.files.keys()));
+            rom::deploy(board, facts, &image, entry.as_deref(), main_py, told)?
+        }
+        (To::Rom, App::Files(files)) => {
+            check_mpy(facts, files.iter().map(|(path, bytes)| (path, &bytes[..])))?;
+            let image = romfs::plain(&files)?;
+            let entry = args.entry.clone().or_else(|| main_of(files.keys()));
+            rom::deploy(board, facts, &image, entry.as_deref(), main_py, told)?
+        }
+    };
+    Ok(done)
+}
+
+/// `main` when the app has such a module.
+fn main_of<'a>(mut paths: impl Iterator<Item = &'a pytheas_release::RelPath>) -> Option<String> {
+    let main = paths.any(|path| ["main.py", "main.mpy"].contains(&path.as_str()));
+    main.then(|| "main".to_owned())
+}
+
+fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<App> {
+    let what = &args.what;
+    let read = |path: &Path| {
+        std::fs::read(path)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot read `{}`", path.display()))
+    };
+    let data = std::fs::metadata(what)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read `{}`", what.display()))?;
+    if data.is_file() {
+        return read(what).map(App::Image);
+    }
+    if what.join(IMAGE_FILE).is_file() {
+        return read(&what.join(IMAGE_FILE)).map(App::Image);
+    }
+    if what.join("pyproject.toml").is_file() || args.target.is_some() {
+        let request = BuildRequest {
+            target: args.target.clone(),
+            connectivity: connectivity(args.offline),
+            ..BuildRequest::new(Project::load(what)?)
+        };
+        if is_board_form(&request)? {
+            return built(request, context).map(App::Image);
+        }
+    }
+    if args.source {
+        return sources(what).map(App::Files);
+    }
+    compiled(what, facts, args.offline, context).map(App::Files)
+}
+
+fn connectivity(offline: bool) -> Connectivity {
+    if offline { Connectivity::Offline } else { Connectivity::Online }
+}
+
+/// The project's image, built beside everything else.
+fn built(request: BuildRequest, context: &Context) -> miette::Result<Vec<u8>> {
+    let scratch = tempfile::tempdir().into_diagnostic().wrap_err("cannot make a temporary folder")?;
+    let request = BuildRequest {
+        out: Some(scratch.path().join("tree")),
+        ..request
+    };
+    let progress = context.progress();
+    let built = build_board(&request, &|event| build::show(&event, &progress, context))?;
+    let image = built.dir.join(IMAGE_FILE);
+    std::fs::read(&image)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read `{}`", image.display()))
+}
+
+/// The folder compiled for this board, each module only when it changed.
+fn compiled(dir: &Path, facts: &Facts, offline: bool, context: &Context) -> miette::Result<Files> {
+    let compiler = compiler(offline, context)?;
+    let options = CompileOptions {
+        arch: facts.board_mpy().and_then(|board| board.arch),
+        ..CompileOptions::default()
+    };
+    let mut files = compile_tree(dir, &compiler, options)?;
+    // What only CPython's tools read.
+    let only_here = |path: &str| {
+        let metadata = |part: &str| part.ends_with(".egg-info") || part.ends_with(".dist-info");
+        path.ends_with(".pyi") || path.split('/').any(metadata)
+    };
+    files.retain(|path, _| !only_here(path.as_str()));
+    if files.is_empty() {
+        return Err(nothing_in(dir));
+    }
+    Ok(files)
+}
+
+/// The compiler for boards.
+pub(super) fn compiler(offline: bool, context: &Context) -> miette::Result<Compiler> {
+    let environment = Environment::current();
+    let progress = context.progress();
+    let observer = |event| build::show(&event, &progress, context);
+    let found = MpyCross::find(&environment, connectivity(offline), &observer)?;
+    Ok(Compiler::new(found, &environment))
+}
+
+/// The folder as it is, without what begins with a dot and caches.
+fn sources(dir: &Path) -> miette::Result<Files> {
+    let mut files = Files::new();
+    let mut folders = vec![dir.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let failed = || format!("cannot read `{}`", folder.display());
+        for entry in std::fs::read_dir(&folder).into_diagnostic().wrap_err_with(failed)? {
+            let path = entry.into_diagnostic().wrap_err_with(failed)?.path();
+            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            if name.is_none_or(|name| name.starts_with('.') || name == "__pycache__") {
+                continue;
+            }
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let inside = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy();
+            let place = romfs::path(inside.as_bytes())?;
+            let content = std::fs::read(&path)
+                .into_diagnostic()
+                .wrap_err_with(|| format!("cannot read `{}`", path.display()))?;
+            files.insert(place, content);
+        }
+    }
+    if files.is_empty() {
+        return Err(nothing_in(dir));
+    }
+    Ok(files)
+}
+
+fn nothing_in(dir: &Path) -> miette::Report {
+    miette::miette!(
+        code = "pytheas::board::empty",
+        help = "name the folder with the app's sources",
+        "there is nothing for a board in `{}`",
+        dir.display()
+    )
+}
+

@@ -1,0 +1,64 @@
+//! `pytheas board run`: a program on the board, its output here.
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+    time::Duration,
+};
+
+use miette::{IntoDiagnostic, WrapErr};
+use pytheas_board::link::LinkError;
+
+use super::BoardArgs;
+use crate::context::Context;
+
+/// Run a program on a board without storing it there
+///
+/// What it prints is printed here, as it comes. Ctrl-C stops the program, a
+/// second one this command.
+///
+/// Examples: `pytheas board run blink.py`, `pytheas board run -c 'print(1)'`
+#[derive(Debug, clap::Args)]
+pub(crate) struct RunArgs {
+    /// The program; `-` reads it from standard input
+    #[arg(value_name = "FILE", required_unless_present = "code")]
+    file: Option<PathBuf>,
+    /// The program itself
+    #[arg(long, short, value_name = "CODE", conflicts_with = "file")]
+    code: Option<String>,
+    #[command(flatten)]
+    board: BoardArgs,
+}
+
+/// Runs it.
+pub(super) fn run(args: &RunArgs, context: &Context) -> miette::Result<()> {
+    let program = match (&args.code, &args.file) {
+        (Some(code), _) => code.clone(),
+        (None, Some(file)) if file.as_os_str() != "-" => std::fs::read_to_string(file)
+            .into_diagnostic()
+            .wrap_err_with(|| format!("cannot read `{}`", file.display()))?,
+        _ => {
+            let mut text = String::new();
+            io::stdin()
+                .read_to_string(&mut text)
+                .into_diagnostic()
+                .wrap_err("cannot read the program from standard input")?;
+            text
+        }
+    };
+    let mut board = args.board.open(context)?;
+    let mut print = |bytes: &[u8]| {
+        let mut out = io::stdout().lock();
+        let _closed_pipe = out.write_all(bytes).and_then(|()| out.flush());
+    };
+    let done = match board.run(&program, None, &mut print) {
+        Err(LinkError::Stopped) => {
+            board.options().stop.0.store(false, std::sync::atomic::Ordering::Relaxed);
+            board.interrupt()?;
+            board.follow(Some(Duration::from_secs(5)), &mut print)
+        }
+        done => done,
+    };
+    board.leave()?;
+    Ok(done?)
+}
