@@ -104,7 +104,10 @@ impl Show for Shown {
             Target::Files => "the file system",
         };
         if !done.changed() {
-            return out.line(format!("the board on {} has it already ({seconds})", self.port));
+            return out.line(format!(
+                "the board on {} has it already ({seconds})",
+                self.port
+            ));
         }
         let what = match done.target {
             Target::Files => format!(
@@ -114,9 +117,14 @@ impl Show for Shown {
             _ => "an image".to_owned(),
         };
         let sent = bytes(done.sent_bytes);
-        out.line(format!("deployed to {place} on {}: {what}; {sent} sent in {seconds}", self.port))?;
+        out.line(format!(
+            "deployed to {place} on {}: {what}; {sent} sent in {seconds}",
+            self.port
+        ))?;
         match (done.target, self.restarted) {
-            (Target::Slot, true) => out.line("restarted; the release must now confirm itself (`pytheas board info`)"),
+            (Target::Slot, true) => {
+                out.line("restarted; the release must now confirm itself (`pytheas board info`)")
+            }
             (_, true) => out.line("restarted"),
             _ => out.line("it starts at the next restart"),
         }
@@ -171,12 +179,18 @@ fn bring(
     to: To,
     told: &mut dyn FnMut(u64, u64),
 ) -> miette::Result<Deployed> {
-    let main_py = if args.force { rom::MainPy::PutAside } else { rom::MainPy::Keep };
+    let main_py = if args.force {
+        rom::MainPy::PutAside
+    } else {
+        rom::MainPy::Keep
+    };
     let done = match (to, app) {
         (To::Files, App::Files(files)) => tree::deploy(board, facts, &args.root, &files, told)?,
         (To::Files, App::Image(image)) => {
             let files = Rom::read(&image)?.files;
-            let files = files.into_iter().map(|(path, bytes)| (path, bytes.to_vec()));
+            let files = files
+                .into_iter()
+                .map(|(path, bytes)| (path, bytes.to_vec()));
             tree::deploy(board, facts, &args.root, &files.collect(), told)?
         }
         (To::Slot, App::Image(image)) => slots::deploy(board, facts, &image, told)?,
@@ -191,7 +205,10 @@ fn bring(
             let rom = Rom::read(&image)?;
             check_mpy(facts, rom.files.iter().map(|(path, bytes)| (path, *bytes)))?;
             let said = pytheas_release::board::read(&image).ok();
-            let entry = args.entry.clone().or(said.map(|image| image.manifest.entry));
+            let entry = args
+                .entry
+                .clone()
+                .or(said.map(|image| image.manifest.entry));
             let entry = entry.or_else(|| main_of(rom.files.keys()));
             rom::deploy(board, facts, &image, entry.as_deref(), main_py, told)?
         }
@@ -244,12 +261,18 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
 }
 
 fn connectivity(offline: bool) -> Connectivity {
-    if offline { Connectivity::Offline } else { Connectivity::Online }
+    if offline {
+        Connectivity::Offline
+    } else {
+        Connectivity::Online
+    }
 }
 
 /// The project's image, built beside everything else.
 fn built(request: BuildRequest, context: &Context) -> miette::Result<Vec<u8>> {
-    let scratch = tempfile::tempdir().into_diagnostic().wrap_err("cannot make a temporary folder")?;
+    let scratch = tempfile::tempdir()
+        .into_diagnostic()
+        .wrap_err("cannot make a temporary folder")?;
     let request = BuildRequest {
         out: Some(scratch.path().join("tree")),
         ..request
@@ -297,9 +320,14 @@ fn sources(dir: &Path) -> miette::Result<Files> {
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = || format!("cannot read `{}`", folder.display());
-        for entry in std::fs::read_dir(&folder).into_diagnostic().wrap_err_with(failed)? {
+        for entry in std::fs::read_dir(&folder)
+            .into_diagnostic()
+            .wrap_err_with(failed)?
+        {
             let path = entry.into_diagnostic().wrap_err_with(failed)?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             if name.is_none_or(|name| name.starts_with('.') || name == "__pycache__") {
                 continue;
             }
@@ -329,4 +357,3 @@ fn nothing_in(dir: &Path) -> miette::Report {
         dir.display()
     )
 }
-
