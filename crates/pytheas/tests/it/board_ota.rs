@@ -12,7 +12,7 @@ use pytheas_release::board;
 use testkit::board::Rig;
 use world::{Board, PLATFORM, World};
 
-use crate::common::{Hub, json, wait_for};
+use crate::common::{Hub, json, ok, wait_for};
 
 /// An app that works: it says so, confirms itself, and asks the hub again and again.
 fn good(version: &str) -> String {
@@ -149,6 +149,32 @@ fn what_pytheas_builds_runs_and_its_tracebacks_lead_to_the_sources() {
         "File \"src/node/__init__.py\", line 3, in fail",
     ];
     world.refused(&board, &rollout, &said, "1.0");
+}
+
+#[test]
+fn a_board_follows_the_keys_that_its_releases_name() {
+    let Some(world) = World::in_the_clear() else {
+        return;
+    };
+    let mut board = Board::set_up(&world, "node-7", world.address());
+    board.on();
+    bring(&world, &board, "1.0");
+    let (keys, repo) = (&world.hub.keys, &world.hub.repo);
+    let mut rotate = world.hub.pytheas(&["keys", "rotate", "targets", "--keys"]);
+    ok(rotate.arg(keys));
+    let mut publish = world.hub.pytheas(&["keys", "publish", "--repo"]);
+    ok(publish.arg(repo).arg("--keys").arg(keys));
+    // Signed with the old key as well, which is all that the board knows yet.
+    bring(&world, &board, "1.1");
+    std::fs::remove_file(keys.join("targets.pem")).unwrap();
+    bring(&world, &board, "1.2");
+    let known = std::fs::read(board.dir.join("state/keys")).unwrap();
+    let exported = ok(world
+        .hub
+        .pytheas(&["keys", "export", "--board", "--keys"])
+        .arg(keys));
+    let known: String = known.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(exported.trim(), known);
 }
 
 #[test]
