@@ -199,7 +199,7 @@ fn a_crash_and_a_hang_cost_one_test_each() {
         \x20   def test_b_crash(self):\n\
         \x20       import machine\n\
         \x20       if sys.platform == 'qemu': machine.reset()\n\
-        \x20       machine.mem8[8]\n\
+        \x20       __import__('uctypes').bytearray_at(8, 1)[0]\n\
         \x20   def test_c_hang(self):\n\
         \x20       while True: pass\n\
         \x20   def test_d_memory(self): bytearray(1 << 40 if sys.maxsize > 1 << 32 else 1 << 28)\n\
@@ -288,7 +288,23 @@ fn a_machine_that_is_not_there_is_said_with_what_to_do() {
         assert!(!output.status.success(), "{text}");
         said.push_str(&text);
     }
-    insta::assert_snapshot!(said, @r"");
+    insta::assert_snapshot!(said, @r"
+    testing on unix
+    error: `micropython` is not on this machine, which `--on unix` needs
+      help: install it (Debian 13: `apt install micropython`), name its program with `--on unix:PROGRAM`, or a folder that has `unix/micropython` in `PYTHEAS_MICROPYTHON`
+    testing on wasm
+    error: MicroPython's wasm port is not on this machine, which `--on wasm` needs
+      help: install it with `npm install --prefix DIR/wasm @micropython/micropython-webassembly-pyscript` and name DIR in `PYTHEAS_MICROPYTHON`
+    testing on qemu
+    error: a firmware for QEMU is not on this machine, which `--on qemu` needs
+      help: name a folder with `qemu/firmware.elf` in `PYTHEAS_MICROPYTHON`; `cargo xtask micropython` in Pytheas' own sources makes one
+    testing on /dev/nowhere
+    error: there is no port `/dev/nowhere`
+      help: plug the board in, with a cable that carries data; `pytheas board list` shows the ports of this machine
+    error: invalid value 'esp32' for '--on <MACHINE>': `esp32` is no machine; write `cpython`, `unix` (or `unix:PROGRAM`), `wasm`, `qemu`, a serial port such as `/dev/ttyACM0`, or `tcp://HOST:PORT`
+
+    For more information, try '--help'.
+    ");
 }
 
 #[test]
