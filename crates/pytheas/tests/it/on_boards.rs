@@ -17,7 +17,8 @@ const PYPROJECT: &str = "[project]\nname = 'node'\nversion = '0.1'\ndependencies
     [tool.pytheas.target.node]\nform = 'micropython'\n";
 
 const MAIN: &str = "import sys\nfrom . import means\n\
-    def run():\n    print(sys.argv, means.mean([1, 2]))\n    return 3\n";
+    def run():\n    print(sys.argv, means.mean([1, 2]))\n    \
+    print(open(__file__.rsplit('/', 1)[0] + '/data.txt').read())\n    return 3\n";
 
 const TESTS: &str = r#"
 import unittest
@@ -105,6 +106,7 @@ fn project(dir: &Path, tests: &[(&str, &str)]) -> PathBuf {
         "src/node/means.py",
         "def mean(values):\n    return sum(values) / len(values)\n",
     );
+    put("src/node/data.txt", "beside the modules");
     put("src/node/broken.py", "this is not python");
     for (name, text) in tests {
         put(&format!("tests/{name}"), text);
@@ -329,6 +331,7 @@ fn the_app_runs_on_every_machine_and_its_exit_code_is_ours() {
         assert_eq!(output.status.code(), Some(3), "{place}: {}", shown(&output));
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(text.contains("'one', 'two words'] 1.5"), "{place}: {text}");
+        assert!(text.contains("beside the modules"), "{place}: {text}");
     }
     fs::write(
         project.join("src/node/main.py"),
