@@ -163,8 +163,8 @@ impl Board {
             "attempts": 2,
             "confirm": 20,
         });
-        put("pytheas/config.json", config.to_string().as_bytes())?;
-        put("pytheas/keys", &boards::board_keys(&stage.keys)?.concat())?;
+        put("state/config.json", config.to_string().as_bytes())?;
+        put("state/keys", &boards::board_keys(&stage.keys)?.concat())?;
         put("main.py", MAIN.as_bytes())?;
         let stop = Arc::new(AtomicBool::new(false));
         let until = stop.clone();
@@ -198,8 +198,8 @@ fn start(program: &Path, dir: &Path) -> miette::Result<Child> {
     Command::new(program)
         .arg("main.py")
         .current_dir(dir)
-        .env("MICROPYPATH", dir.join("lib"))
-        .env("PYTHEAS_ROOT", dir.join("pytheas"))
+        .env("MICROPYPATH", format!(".frozen:{}", dir.join("lib").display()))
+        .env("PYTHEAS_ROOT", dir.join("state"))
         .stdin(Stdio::null())
         .stdout(log.try_clone().into_diagnostic()?)
         .stderr(log)
