@@ -198,7 +198,10 @@ fn start(program: &Path, dir: &Path) -> miette::Result<Child> {
     Command::new(program)
         .arg("main.py")
         .current_dir(dir)
-        .env("MICROPYPATH", format!(".frozen:{}", dir.join("lib").display()))
+        .env(
+            "MICROPYPATH",
+            format!(".frozen:{}", dir.join("lib").display()),
+        )
         .env("PYTHEAS_ROOT", dir.join("state"))
         .stdin(Stdio::null())
         .stdout(log.try_clone().into_diagnostic()?)
