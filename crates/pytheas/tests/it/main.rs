@@ -19,6 +19,7 @@ mod hooks;
 mod key_drill;
 mod known;
 mod made_deltas;
+mod on_boards;
 mod packaging;
 mod published;
 mod swupdate;
