@@ -216,6 +216,8 @@ impl Story<'_> {
         let started = self.dir.join("hub-started.json");
         let mut hub_process = Process::start("hub", &hub_log, |command| {
             command.args(["hub", "--json", "--listen", &self.args.listen]);
+            // Boards ask as often as the hub says.
+            command.args(["--poll-interval", "1s"]);
             command.arg("--data").arg(self.dir.join("hub"));
             command.arg("--root").arg(keys.join("root.json"));
             command.arg("--online-keys").arg(keys.join("online"));
