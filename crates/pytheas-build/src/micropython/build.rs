@@ -149,7 +149,9 @@ pub fn build_board(
             .into());
         }
     }
-    let later = |one: &&Missing| one.when == Needed::Later;
+    // What packages import in functions is their matter; `pytheas check` lists it.
+    let is_app = |one: &Missing| plan.lines.sources.values().any(|source| *source == one.by);
+    let later = |one: &&Missing| one.when == Needed::Later && is_app(one);
     for missing in plan.report.missing.iter().filter(later) {
         warnings.push(format!(
             "the board lacks `{}`, which {} imports when a function is called",
