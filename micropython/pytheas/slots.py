@@ -9,7 +9,7 @@ import os
 from binascii import crc32, hexlify, unhexlify
 from hashlib import sha256
 
-ROOT = hasattr(os, "getenv") and os.getenv("PYTHEAS_ROOT") or "/.pytheas"
+ROOT = hasattr(os, "getenv") and os.getenv("PYTHEAS_ROOT") or "/pytheas"
 BAD = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 dog = None  # the guard's watchdog
 

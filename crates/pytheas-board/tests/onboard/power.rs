@@ -127,14 +127,14 @@ fn prepare(flash: &Path, config: &str) -> Option<Board> {
     let run = |board: &mut Board, code: &str| board.exec(code).expect("the board is set up");
     run(
         &mut board,
-        "import os\nfor d in ('/lib', '/lib/pytheas', '/.pytheas', '/img'): os.mkdir(d)",
+        "import os\nfor d in ('/pytheas', '/img'): os.mkdir(d)",
     );
     for module in MODULES.iter().filter(|module| **module != "hub") {
         let code = compiled(&rig, module)?;
-        put(&mut board, &format!("/lib/pytheas/{module}.mpy"), &code);
+        put(&mut board, &format!("/pytheas/{module}.mpy"), &code);
     }
-    put(&mut board, "/.pytheas/keys", &key.public());
-    put(&mut board, "/.pytheas/config.json", config.as_bytes());
+    put(&mut board, "/pytheas/keys", &key.public());
+    put(&mut board, "/pytheas/config.json", config.as_bytes());
     for name in ["x", "y", "z"] {
         let bytes = release(&key, name);
         let sum = format!("{} {}", bytes.len(), pytheas_release::Sha256::of(&bytes));

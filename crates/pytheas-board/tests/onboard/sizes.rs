@@ -17,9 +17,7 @@ fn the_package_is_small_and_a_signature_cheap() {
     let Some(mut board) = Board::start_counting(&dir.path().join("flash")) else {
         return;
     };
-    board
-        .exec("import os\nos.mkdir('/lib'), os.mkdir('/lib/pytheas'), os.mkdir('/.pytheas')")
-        .unwrap();
+    board.exec("import os\nos.mkdir('/pytheas')").unwrap();
     let mut total = 0;
     for module in MODULES {
         let Some(code) = compiled(&rig, module) else {
@@ -27,7 +25,7 @@ fn the_package_is_small_and_a_signature_cheap() {
         };
         println!("{module}.mpy: {} bytes", code.len());
         total += code.len();
-        put(&mut board, &format!("/lib/pytheas/{module}.mpy"), &code);
+        put(&mut board, &format!("/pytheas/{module}.mpy"), &code);
     }
     println!("all: {total} bytes");
     let ram: u64 = board
