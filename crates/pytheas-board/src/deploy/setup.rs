@@ -68,8 +68,14 @@ pub fn setup(
         written.push(path.to_owned());
         files::write(board, facts, path, bytes, &mut |_| {})
     };
-    if !keys.is_empty() && there(board, KEYS)? != Some(keys.clone()) {
+    let trusted = there(board, KEYS)?.unwrap_or_default();
+    if !keys.is_empty() && trusted != keys {
         put(board, KEYS, &keys)?;
+    }
+    if keys.is_empty() && trusted.is_empty() {
+        remarks.push(
+            "the board trusts no key yet, so it takes no image: name a folder with `--keys`".into(),
+        );
     }
     if before.as_deref() != Some(settings.as_bytes()) {
         put(board, CONFIG, settings.as_bytes())?;
