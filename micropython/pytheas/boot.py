@@ -30,13 +30,13 @@ def reset():
 def waits(e):
     # Whether this release runs and is not confirmed yet.
     s = slots.Slots()
-    return s.r["pending"] and s.running()["sha256"] == e["sha256"]
+    return e and s.r["pending"] and s.running() == e
 
 
 def missed(_):
     # The time for `pytheas.confirm()` is over.
     s = slots.Slots()
-    if s.r["pending"]:
+    if s.held():
         try:
             s.end(0, "not confirmed in time")
         finally:
@@ -66,6 +66,10 @@ def rescue(s, n):
     while n or s.config.get("hub"):
         try:
             if s.config.get("hub"):
+                import asyncio
+
+                # What was left of the app's tasks ends here.
+                asyncio.new_event_loop()
                 pytheas.update()
         except Exception as e:
             print("pytheas:", e)
@@ -83,15 +87,15 @@ def run():
     c = s.config
     if c.get("watchdog") and hasattr(machine, "WDT"):
         slots.dog = machine.WDT(timeout=c["watchdog"] * 1000)
-    data = s.choose()
-    e = s.running()
-    if data is None:
-        print("pytheas: nothing to run", s.r.get("why"))
-        return rescue(s, 0)
-    pending = s.r["pending"]
-    if pending:
-        deadline(c.get("confirm", 60))
+    e = None
     try:
+        data = s.choose()
+        e = s.running()
+        if data is None:
+            print("pytheas: nothing to run", s.r.get("why"))
+            return rescue(s, 0)
+        if s.held():
+            deadline(c.get("confirm", 60))
         import vfs
 
         for m in "/rom", "/app":
@@ -118,18 +122,19 @@ def run():
                 import asyncio
 
                 asyncio.run(r)
-        if not pending or timer or not waits(e):
+        # On a board the timer goes on behind the REPL.
+        if timer and sys.platform != "linux" or not waits(e):
             return
         why = "it ended without pytheas.confirm()"
     except KeyboardInterrupt:
         # Someone at the REPL is no failed start.
         confirmed()
-        if pending and waits(e):
-            s = slots.Slots()
+        s = slots.Slots()
+        if s.r["tries"]:
             s.save({"tries": s.r["tries"] - 1})
         raise
     except SystemExit:
-        if not pending or not waits(e):
+        if not waits(e):
             raise
         why = "it exited without pytheas.confirm()"
     except Exception as x:
@@ -143,6 +148,7 @@ def run():
         slots.store("last.json", json.dumps({"why": why, "n": n}))
     except OSError:
         pass
-    if pending and waits(e):
+    s = slots.Slots()
+    if e and s.held():
         reset()
-    rescue(slots.Slots(), min(n, 9))
+    rescue(s, min(n, 9))

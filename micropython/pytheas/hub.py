@@ -11,12 +11,12 @@ import time
 
 import pytheas
 
-from . import slots
+from . import slots, write
 
 TIMEOUT = 30  # seconds for each read and write
 etag = None
 told = None
-pause = 300
+pause = None
 
 
 def path_of(links, name):
@@ -32,6 +32,7 @@ class Hub:
         self.root = "%s/%s/controller/v1/%s" % (
             u and "/" + u.rstrip("/"), c.get("tenant", "default"), c["id"])
         self.f = None
+        self.head = {}
 
     def close(self):
         if self.f:
@@ -132,7 +133,10 @@ class Hub:
                 slots.store("settings.json", json.dumps(f["settings"]))
                 pytheas.settings.update(f["settings"])
             links = r.get("_links", {})
-        await self.health("configData" in links)
+        try:
+            await self.health("configData" in links)
+        except OSError as e:
+            print("pytheas:", e)
         for k, do in ("cancelAction", self.cancel), ("deploymentBase", self.deploy):
             if k in links:
                 return await do(path_of(links, k).split("?")[0].split("/")[-1])
@@ -148,7 +152,7 @@ class Hub:
 
     async def deploy(self, action):
         s = self.s
-        if s.r["pending"]:
+        if s.held():
             return
         r = await self.json("GET", "%s/deploymentBase/%s" % (self.root, action))
         if r["deployment"].get("update") == "skip":
@@ -166,7 +170,9 @@ class Hub:
         digest = a["hashes"]["sha256"]
         e = self.s.running()
         if e and e["sha256"] == digest:
-            return await self.tell(action, "closed", "success", ["it runs already"])
+            if not self.s.r["pending"]:
+                await self.tell(action, "closed", "success", ["it runs already"])
+            return
         w = self.s.writer(a["size"], digest)
         await self.tell(action, "proceeding", "none", ["downloading"])
         k = a["_links"]
@@ -216,7 +222,7 @@ class Hub:
         e = s.running()
         i = sys.implementation
         gc.collect()
-        d = {"agent": "board", "platform": "micropython-" + slots.ARCH[slots.MPY >> 10 & 15],
+        d = {"agent": "board", "platform": "micropython-" + write.ARCH[write.MPY >> 10 & 15],
              "micropython": i.version, "machine": i._machine, "heap.free": gc.mem_free(),
              "heap.used": gc.mem_alloc(), "uptime": now // 1000, "counter": s.r["counter"],
              "why": s.r.get("why"), "model": self.c.get("model"),
@@ -254,14 +260,14 @@ async def poll():
         return int(h.head["retry-after"])
     finally:
         h.close()
-    return pause
+    return pause or h.c.get("poll", 300)
 
 
 async def run():
     import random
 
     while True:
-        n = pause
+        n = pause or slots.load("config.json").get("poll", 300)
         try:
             n = await poll()
         except Exception as e:

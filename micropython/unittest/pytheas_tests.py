@@ -45,12 +45,13 @@ def failed(name, began, error):
         result(name, began, "error", text_of(error))
 
 
-# As `raise` would be caught by `except Exception` only: `SystemExit` and Ctrl-C of a test are its own.
 def guarded(name, function):
     tell({"begin": name})
     began = time.ticks_ms()
     try:
         return True, function()
+    except KeyboardInterrupt:
+        raise  # the host's
     except BaseException as error:
         failed(name, began, error)
         return False, None
@@ -69,7 +70,6 @@ def one(test, name):
     # The calls of one test in order; a coroutine where one has to be waited for.
     is_async = isinstance(test, unittest.IsolatedAsyncioTestCase)
     first = None
-    done = False
 
     def told(inner, error):
         nonlocal first
@@ -88,14 +88,15 @@ def one(test, name):
             await value
 
     async def whole():
-        nonlocal first, done
+        nonlocal first
         try:
             await run(test.setUp)
             if is_async:
                 await run(test.asyncSetUp)
             try:
                 await run(getattr(test, test._name))
-                done = True
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 first = error
             try:
@@ -103,6 +104,8 @@ def one(test, name):
                     await run(test.asyncTearDown)
             finally:
                 await run(test.tearDown)
+        except KeyboardInterrupt:
+            raise
         except BaseException as error:
             if first is None or isinstance(first, unittest.SkipTest):
                 first = error
@@ -110,6 +113,8 @@ def one(test, name):
             function, args, kwargs = test._cleanups.pop()
             try:
                 await run(function, *args, **kwargs)
+            except KeyboardInterrupt:
+                raise
             except BaseException as error:
                 first = first or error
 

@@ -326,3 +326,124 @@ fn old_image(parts: &[(u32, Vec<u8>)], address: u32) -> Option<usize> {
 fn overlap(a: &Range<u64>, b: &Range<u64>) -> bool {
     a.start < b.end && b.start < a.end
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A UF2 file of one family with this content at the start of an RP2's flash.
+    fn uf2(content: &[u8]) -> Vec<u8> {
+        let blocks: Vec<_> = content.chunks(256).collect();
+        let mut file = Vec::new();
+        for (number, chunk) in (0_u32..).zip(&blocks) {
+            let count = u32::try_from(blocks.len()).unwrap();
+            let address = 0x1000_0000 + number * 256;
+            for word in [
+                0x0a32_4655,
+                0x9e5d_5157,
+                0x2000,
+                address,
+                256,
+                number,
+                count,
+                0xe48b_ff56,
+            ] {
+                file.extend(u32::to_le_bytes(word));
+            }
+            file.extend_from_slice(chunk);
+            file.resize(file.len().next_multiple_of(512) - 4, 0);
+            file.extend(0x0ab1_6f30_u32.to_le_bytes());
+        }
+        file
+    }
+
+    /// Flash content of an ESP32-C3 with a ROMFS partition of 64 KiB.
+    fn esp32() -> Vec<u8> {
+        let mut file = vec![0xff; 0x1_0100];
+        file[0] = 0xe9;
+        file[12] = 5;
+        let partition = |label: &str, kind, offset| Partition {
+            label: label.into(),
+            kind,
+            subtype: 0,
+            offset,
+            size: 0x1_0000,
+            flags: 0,
+        };
+        let table = PartitionTable {
+            partitions: vec![
+                partition("factory", 0, 0x1_0000),
+                partition("romfs", 1, 0x2_0000),
+            ],
+            checksum: true,
+        };
+        let table = table.encode().unwrap();
+        file[0x8000..0x8000 + table.len()].copy_from_slice(&table);
+        file
+    }
+
+    const HEX: &[u8] =
+        b":020000041000EA\r\n:0400000001020304F2\r\n:04000005100000FFE8\r\n:00000001FF\r\n";
+
+    fn at(address: u32) -> Placement {
+        Placement {
+            address: Some(address),
+            ..Placement::default()
+        }
+    }
+
+    /// What MicroPython for RP2 says of its file system (`bi_block_device`), 1 MiB into the flash.
+    #[test]
+    fn the_file_system_of_an_rp2_board_is_not_overwritten() {
+        let mut content = vec![0; 1024];
+        let words: [(usize, u32); 9] = [
+            (0x100, 0x7188_ebf2),
+            (0x104, 0x1000_0200),
+            (0x108, 0x1000_0204),
+            (0x110, 0xe71a_a390),
+            (0x200, 0x1000_0300),
+            (0x300, 0x504d_0007),
+            (0x304, 0),
+            (0x308, 0x1010_0000),
+            (0x30c, 0x10_0000),
+        ];
+        for (at, word) in words {
+            content[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        }
+        let image = crate::romfs::plain(&[("a".parse().unwrap(), vec![1; 5000])].into()).unwrap();
+        assert!(inject(&uf2(&content), &image, &at(0x100f_e000)).is_ok());
+        insta::assert_snapshot!(
+            inject(&uf2(&content), &image, &at(0x100f_f000)).unwrap_err(),
+            @"the image would lie at 0x100ff000 to 0x10100396, where the board's file system lies (0x10100000 to 0x10200000)"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_firmware_is_an_error_or_takes_the_image(
+            size in 1..3000_usize,
+            at_byte: prop::sample::Index,
+            to: u8,
+            bytes: Vec<u8>,
+        ) {
+            let image = crate::romfs::plain(&[("a".parse().unwrap(), vec![1; size])].into()).unwrap();
+            let _ = inject(&bytes, &image, &at(0x1010_0000));
+            for (mut firmware, placement) in [
+                (uf2(&[7; 1000]), at(0x1010_0000)),
+                (esp32(), Placement::default()),
+                (HEX.to_vec(), at(0x1010_0000)),
+            ] {
+                let whole = inject(&firmware, &image, &placement).unwrap();
+                let again = inject(&whole.bytes, &image, &placement).unwrap();
+                prop_assert!(again.replaced && again.bytes == whole.bytes);
+                let at = at_byte.index(firmware.len());
+                firmware[at] = to;
+                if let Ok(new) = inject(&firmware, &image, &placement) {
+                    prop_assert!(inject(&new.bytes, &image, &placement).is_ok());
+                }
+            }
+        }
+    }
+}

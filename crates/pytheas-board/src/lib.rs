@@ -6,6 +6,7 @@
 
 pub mod deploy;
 pub mod firmware;
+pub mod lines;
 pub mod link;
 pub mod mpy;
 pub mod romfs;

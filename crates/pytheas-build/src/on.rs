@@ -13,6 +13,7 @@ mod closure;
 mod cpython;
 mod error;
 mod junit;
+mod line;
 mod place;
 mod run;
 mod tests;
@@ -20,7 +21,7 @@ mod vm;
 
 use std::time::Duration;
 
-use pytheas_project::{Environment, Project};
+use pytheas_project::{Connectivity, Environment, Project};
 use serde::Serialize;
 
 pub use error::OnError;
@@ -42,6 +43,8 @@ pub struct OnRequest {
     pub timeout: Duration,
     /// Only tests whose name contains one of these (`*` stands for anything); all, when empty.
     pub patterns: Vec<String>,
+    /// Whether packages and tools may be fetched.
+    pub connectivity: Connectivity,
     /// Where programs are looked for.
     pub environment: Environment,
 }

@@ -43,6 +43,7 @@ mod serve;
 mod start;
 mod store;
 mod tls;
+mod tracebacks;
 mod traffic;
 
 pub use clock::Clock;

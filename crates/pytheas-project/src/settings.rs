@@ -140,6 +140,10 @@ pub struct Target {
     pub board: Option<String>,
     /// mpy-cross's `-O` of a `micropython` target: 1 and 2 leave out `assert`, 3 line numbers, too.
     pub optimize: u8,
+    /// The most RAM that importing a board's app may keep, e.g. `12 kB`; measured on an emulated board.
+    pub ram_budget: Option<String>,
+    /// The most instructions that importing it may take, e.g. `3 M`; measured there, too.
+    pub import_budget: Option<String>,
     /// The oldest MicroPython it runs on: `1.25`.
     pub micropython: Option<String>,
     /// The exact firmware it belongs to, as boards' own settings name it.

@@ -136,7 +136,7 @@ impl<'a> Flash<'a> {
             None => self.free(rounded).ok_or_else(|| {
                 cannot(
                     "there is no free space between the partitions",
-                    "cut it off another one, such as the file system: `--take-from vfs`",
+                    "cut it off another one: `--take-from factory` where the program leaves room, else `--take-from vfs`",
                 )
             })?,
         };

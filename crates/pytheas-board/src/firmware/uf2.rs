@@ -271,14 +271,12 @@ fn renumber(blocks: &mut [Block], together: bool, family: Option<u32>) {
         .filter(|block| block.family() == family)
         .map(|block| block.word(16))
         .sum();
-    let mut number = 0;
-    for block in blocks.iter_mut().filter(|block| counted(block)) {
+    for (number, block) in (0..).zip(blocks.iter_mut().filter(|block| counted(block))) {
         block.set(20, number);
         block.set(24, count);
         // Without a family, this word is the file's size where it is not 0.
         if block.family().is_none() && block.word(28) != 0 {
             block.set(28, bytes);
         }
-        number += 1;
     }
 }

@@ -11,7 +11,8 @@ use pytheas_release::{BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board
 use super::{
     error::MicroPythonError,
     frozen,
-    lines::LINES_FILE,
+    lines::{self, LINES_FILE},
+    measure::{self, Cost, NotMeasured},
     plan::{Plan, plan},
     report::{Missing, Needed, REPORT_FILE, Report},
 };
@@ -57,6 +58,10 @@ pub struct BoardCheck {
     pub manifest: ImageManifest,
     /// What it would hold, what is missing.
     pub report: Report,
+    /// What importing it costs, where that was measured.
+    pub costs: Vec<Cost>,
+    /// Where it could not be measured.
+    pub not_measured: Vec<NotMeasured>,
     /// Budgets that are exceeded, in words.
     pub over_budget: Vec<String>,
     /// What should be known.
@@ -75,10 +80,13 @@ pub fn is_board_form(request: &BuildRequest) -> Result<bool, BuildError> {
 
 /// Finds out what a build would give, and writes nothing but the lock file of packages.
 ///
+/// With `measured`, and when the target has budgets for it, what importing costs is measured.
+///
 /// # Errors
 /// When the project cannot be read that far; what the board would lack is no error here.
 pub fn check_board(
     request: &BuildRequest,
+    measured: bool,
     observer: Observer<'_>,
 ) -> Result<BoardCheck, BuildError> {
     let plan = plan(request, observer)?;
@@ -91,9 +99,18 @@ pub fn check_board(
         }
         Err(error) => return Err(error),
     }
+    let (costs, not_measured) = if measured || has_cost_budget(&plan) {
+        let measured = measure::measure(&plan.image, &plan.imported, &request.environment)?;
+        over_budget.extend(over_cost(&plan, &measured.0, &mut warnings)?);
+        measured
+    } else {
+        (Vec::new(), Vec::new())
+    };
     Ok(BoardCheck {
         manifest: plan.manifest,
         report: plan.report,
+        costs,
+        not_measured,
         over_budget,
         warnings,
     })
@@ -122,6 +139,16 @@ pub fn build_board(
     refuse_missing(&plan.report)?;
     let mut warnings = plan.warnings.clone();
     warnings.extend(budgets(&plan)?);
+    if has_cost_budget(&plan) {
+        let (costs, _) = measure::measure(&plan.image, &plan.imported, &request.environment)?;
+        let over = over_cost(&plan, &costs, &mut warnings)?;
+        if !over.is_empty() {
+            return Err(MicroPythonError::OverCost {
+                what: over.join("; "),
+            }
+            .into());
+        }
+    }
     let later = |one: &&Missing| one.when == Needed::Later;
     for missing in plan.report.missing.iter().filter(later) {
         warnings.push(format!(
@@ -158,7 +185,7 @@ pub fn build_board(
     };
     put(RECORD_FILE, &record.encode())?;
     put(IMAGE_FILE, &plan.image)?;
-    put(LINES_FILE, &plan.lines.encode())?;
+    put(LINES_FILE, &lines::encode(&plan.lines))?;
     put(REPORT_FILE, &plan.report.encode())?;
     if plan.target.also.contains(&Also::Files) {
         for (path, bytes) in &plan.files {
@@ -202,6 +229,57 @@ pub fn build_board(
         warnings,
         elapsed: start.elapsed(),
     })
+}
+
+fn has_cost_budget(plan: &Plan) -> bool {
+    plan.target.ram_budget.is_some() || plan.target.import_budget.is_some()
+}
+
+/// What is over the budgets of importing; where no emulated board is, a warning says so.
+fn over_cost(
+    plan: &Plan,
+    costs: &[Cost],
+    warnings: &mut Vec<String>,
+) -> Result<Vec<String>, BuildError> {
+    let ram = plan.target.ram_budget.as_deref();
+    let ram = ram.map(Budget::parse).transpose()?;
+    let import = plan.target.import_budget.as_deref();
+    let import = import
+        .map(|text| {
+            let wrong = || MicroPythonError::Setting {
+                key: "import-budget",
+                value: text.to_owned(),
+                why: "is no number of instructions".to_owned(),
+                help: "write e.g. `3 M` or `800 k`",
+            };
+            measure::instructions(text).ok_or_else(wrong)
+        })
+        .transpose()?;
+    let Some(cost) = costs.iter().find(|cost| cost.on == "qemu") else {
+        if has_cost_budget(plan) {
+            warnings.push(
+                "`ram-budget` and `import-budget` were not checked: no emulated board could import the app (`pytheas check --measure` says why)"
+                    .to_owned(),
+            );
+        }
+        return Ok(Vec::new());
+    };
+    let mut over = Vec::new();
+    if let Some(budget) = ram.filter(|budget| cost.ram_bytes > budget.bytes) {
+        over.push(format!(
+            "importing it keeps {} of RAM, the budget is {}",
+            shown_bytes(cost.ram_bytes),
+            budget.text
+        ));
+    }
+    if let (Some(budget), Some(taken)) = (import, cost.instructions)
+        && taken > budget
+    {
+        over.push(format!(
+            "importing it takes {taken} instructions, the budget is {budget}"
+        ));
+    }
+    Ok(over)
 }
 
 /// Modules without which an import at the top of a file fails.

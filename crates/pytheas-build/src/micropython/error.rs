@@ -155,6 +155,18 @@ pub enum MicroPythonError {
         /// What is wrong.
         why: String,
     },
+    /// Importing costs more than the target allows.
+    #[error("{what}")]
+    #[diagnostic(
+        code(pytheas::micropython::over_cost),
+        help(
+            "import later, inside functions, what is not needed at once; `pytheas check` lists what is shipped and why"
+        )
+    )]
+    OverCost {
+        /// What costs how much.
+        what: String,
+    },
     /// Two files for one name.
     #[error("`{path}` comes from {first} and from {second}")]
     #[diagnostic(

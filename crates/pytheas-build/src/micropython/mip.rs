@@ -15,12 +15,11 @@ mod lock;
 mod mirror;
 pub(super) mod pypi;
 mod resolve;
-#[cfg(test)]
-mod tests;
 
 pub use error::MipError;
 pub use lock::{LOCK_FILE, LockedPackage, MipLock};
 pub use mirror::mirror;
 pub use resolve::{MipOptions, MipReport, lock, lock_if_needed, status};
 
-pub(super) use install::{PackageFile, files};
+pub(super) use install::PackageFile;
+pub(crate) use install::files;

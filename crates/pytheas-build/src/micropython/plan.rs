@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::{MatchOptions, Pattern};
-use pytheas_board::mpy::{Arch, LineMap, Mpy};
+use pytheas_board::{
+    lines::LinesJson,
+    mpy::{Arch, LineMap, Mpy},
+};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,
@@ -17,7 +20,6 @@ use super::{
     compile::{CompileOptions, Compiler, Source, board_path, check_fit},
     error::MicroPythonError,
     firmware::Firmware,
-    lines::LinesJson,
     mip::{self, MipOptions},
     mpy_cross::MpyCross,
     reach::{self, Compiled, Reached},
@@ -30,6 +32,8 @@ pub(super) struct Plan {
     pub(super) target: Target,
     pub(super) name: Name,
     pub(super) version: Version,
+    /// What importing the entry brings in, in that order.
+    pub(super) imported: Vec<String>,
     pub(super) manifest: ImageManifest,
     pub(super) image: Vec<u8>,
     /// What the image holds.
@@ -164,6 +168,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             one.call, one.by, one.line
         ));
     }
+    let imported = reached.order(&module);
     let lines = lines(&candidates, &reached, target.optimize, &lock)?;
     let report = Report {
         format: 1,
@@ -179,6 +184,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         target,
         name,
         version,
+        imported,
         manifest,
         image,
         files: parts.files,
@@ -350,7 +356,11 @@ fn compile(
             bytes: module.bytes.clone(),
         })
         .collect();
-    let mut compiled = compiler.compile(&sources, options)?.into_iter();
+    let named = |error| with_source(error, modules);
+    let mut compiled = compiler
+        .compile(&sources, options)
+        .map_err(named)?
+        .into_iter();
     // The same code with lines: `assert` is left out of both.
     let mut twins = if options.optimize == 3 {
         let options = CompileOptions {
@@ -373,6 +383,33 @@ fn compile(
         },
     });
     Ok(each.collect())
+}
+
+/// An error that names a module by its path on the board, led to its source.
+fn with_source(error: MicroPythonError, modules: &[&Candidate]) -> MicroPythonError {
+    let MicroPythonError::Compile {
+        file,
+        message,
+        help,
+    } = error
+    else {
+        return error;
+    };
+    let (path, line) = match file.split_once(':') {
+        Some((path, line)) => (path, format!(":{line}")),
+        None => (file.as_str(), String::new()),
+    };
+    let found = modules.iter().find(|module| module.path.as_str() == path);
+    let file = match found {
+        Some(module) if module.is_app() => format!("{}{line}", module.source),
+        Some(module) => format!("{path}{line} of {}", module.from),
+        None => file,
+    };
+    MicroPythonError::Compile {
+        file,
+        message,
+        help,
+    }
 }
 
 /// The files of the image and what the report says of them.

@@ -1,18 +1,32 @@
-//! Which files go onto the machine: what the tests, or the app's entry, reach.
+//! Which files go onto the machine: what the tests, or the app's entry, reach in the project, in the
+//! packages locked for boards, and in the board's own package `pytheas`.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+use include_dir::{Dir, include_dir};
 use pytheas_project::{
-    Project, Target,
+    Connectivity, Environment, Project, Target,
     graph::{Graph, Kind, Origin, Root, Start},
 };
 use pytheas_release::RelPath;
 
 use super::error::OnError;
-use crate::error::io_error;
+use crate::{
+    LockMode,
+    error::{BuildError, io_error},
+    micropython::{
+        CompileOptions, Compiler, MicroPythonError, MpyCross, Source,
+        mip::{self, MipOptions},
+    },
+    scratch::{self, Kind as FileKind},
+};
+use pytheas_board::mpy::Arch;
+
+/// What a prepared board has.
+static LIBRARY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../micropython/pytheas");
 
 /// Deeper than this there are no tests.
 const DEEPEST: usize = 16;
@@ -91,12 +105,48 @@ pub(super) fn roots(project: &Project, tests: Option<&Found>) -> Vec<PathBuf> {
     if let Some(tests) = tests.filter(|tests| !tests.is_package && tests.start != ".") {
         roots.push(project.dir.join(&tests.start));
     }
-    let src = project.dir.join("src");
-    if src.is_dir() && !src.join("__init__.py").is_file() {
-        roots.push(src);
+    for name in ["src", "lib"] {
+        let dir = project.dir.join(name);
+        if dir.is_dir() && !dir.join("__init__.py").is_file() {
+            roots.push(dir);
+        }
     }
     roots.push(project.dir.clone());
     roots
+}
+
+/// What the project's code may import besides its own, as folders below `dir`: packages locked for
+/// boards, and the board's own package.
+pub(super) fn others(
+    project: &Project,
+    environment: &Environment,
+    connectivity: Connectivity,
+    dir: &Path,
+) -> Result<Vec<PathBuf>, OnError> {
+    let put = |path: &Path, bytes: &[u8]| {
+        scratch::write(path, bytes, FileKind::Data).map_err(io_error("write", path))
+    };
+    let packages = dir.join("packages");
+    let options = MipOptions {
+        upgrade: pytheas_project::lock::Upgrade::Nothing,
+        connectivity,
+        environment: environment.clone(),
+    };
+    let wrong = |error: mip::MipError| BuildError::from(MicroPythonError::from(error));
+    let lock = mip::lock_if_needed(project, LockMode::Update, &options, &|_| {}).map_err(wrong)?;
+    if let Some(lock) = lock {
+        for file in mip::files(project, &lock, &options).map_err(wrong)? {
+            put(&file.path.under(&packages), &file.bytes)?;
+        }
+    }
+    let library = dir.join("library");
+    for file in LIBRARY.files() {
+        let name = file.path().file_name().unwrap_or_default();
+        if file.path().extension().is_some_and(|end| end == "py") {
+            put(&library.join("pytheas").join(name), file.contents())?;
+        }
+    }
+    Ok(vec![packages, library])
 }
 
 /// The files that `modules` reach below `roots`; the target's `keep` besides.
@@ -143,6 +193,33 @@ pub(super) fn files(
         closure.files.insert(path, content);
     }
     Ok(closure)
+}
+
+/// The modules as a board gets them: compiled, for its processor.
+pub(super) fn compiled(
+    files: &BTreeMap<RelPath, Vec<u8>>,
+    arch: Option<Arch>,
+    environment: &Environment,
+    connectivity: Connectivity,
+) -> Result<BTreeMap<RelPath, Vec<u8>>, OnError> {
+    let mpy_cross = MpyCross::find(environment, connectivity, &|_| {}).map_err(BuildError::from)?;
+    let compiler = Compiler::new(mpy_cross, environment);
+    let sources: Vec<Source> = files
+        .iter()
+        .map(|(path, bytes)| Source {
+            name: path.as_str().to_owned(),
+            bytes: bytes.clone(),
+        })
+        .collect();
+    let options = CompileOptions { arch, optimize: 0 };
+    let all = compiler
+        .compile(&sources, options)
+        .map_err(BuildError::from)?;
+    let paths = files.keys().filter_map(|path| {
+        let stem = path.as_str().strip_suffix(".py")?;
+        format!("{stem}.mpy").parse::<RelPath>().ok()
+    });
+    Ok(paths.zip(all).collect())
 }
 
 impl Closure {

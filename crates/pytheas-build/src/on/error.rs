@@ -65,6 +65,36 @@ pub enum OnError {
         /// Why.
         source: pytheas_board::romfs::RomfsError,
     },
+    /// The board's memory is too small for them.
+    #[error("`{place}` has {free} bytes of memory free, and the files take {needed}")]
+    #[diagnostic(
+        code(pytheas::test::memory),
+        help(
+            "they are tested in the board's memory, its flash is not touched: choose fewer test files, or test on `qemu`"
+        )
+    )]
+    Memory {
+        /// The board.
+        place: String,
+        /// Bytes of the image.
+        needed: usize,
+        /// Bytes there are.
+        free: u64,
+    },
+    /// No port.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Address {
+        /// What is wrong.
+        source: pytheas_board::link::address::AddressError,
+    },
+    /// The board cannot be reached.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Link {
+        /// Why.
+        source: pytheas_board::link::LinkError,
+    },
     /// A program cannot be started.
     #[error("cannot start `{}`", program.display())]
     #[diagnostic(

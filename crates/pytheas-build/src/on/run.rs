@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
-use pytheas_project::{Entry, Environment, Project};
+use pytheas_project::{Connectivity, Entry, Environment, Project};
 use tempfile::TempDir;
 
 use super::{
@@ -35,6 +35,7 @@ pub fn prepare_run(
     arguments: &[String],
     place: &Place,
     environment: &Environment,
+    connectivity: Connectivity,
 ) -> Result<Run, OnError> {
     let target = project.target(target)?;
     let entry = project.entry(target.entry.as_ref())?;
@@ -51,6 +52,14 @@ pub fn prepare_run(
                 .unwrap_or_default()
         }
     };
+    let scratch =
+        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    roots.extend(closure::others(
+        project,
+        environment,
+        connectivity,
+        scratch.path(),
+    )?);
     let closure = closure::files(project, &target, &roots, std::slice::from_ref(&module))?;
     let has = |path: String| {
         closure
@@ -68,16 +77,20 @@ pub fn prepare_run(
             entry: entry.to_string(),
             dir: project.dir.clone(),
         })?;
-    let scratch =
-        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-    let machine = Machine::prepare(place, environment, &closure.files, scratch.path())?;
+    let machine = Machine::prepare(
+        place,
+        environment,
+        connectivity,
+        &closure.files,
+        scratch.path(),
+    )?;
     let start = match &entry {
         Entry::Callable { module, callable } => {
             format!("import {module} as _module\n    return _module.{callable}()")
         }
         // As `python -m` and `python FILE` do.
         Entry::Module(_) | Entry::Script(_) => {
-            let file = match machine.root {
+            let file = match machine.root() {
                 "" => file,
                 root => format!("{root}/{file}"),
             };
@@ -90,7 +103,7 @@ pub fn prepare_run(
         .chain(arguments.iter().map(String::as_str))
         .collect();
     let code = CODE
-        .replace("@ROOT@", &format!("{:?}", machine.root))
+        .replace("@ROOT@", &format!("{:?}", machine.root()))
         .replace(
             "@WAIT@",
             if *place == Place::Wasm {

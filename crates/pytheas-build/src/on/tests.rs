@@ -38,16 +38,28 @@ pub fn test_on(
     let start = Instant::now();
     let target = request.project.target(request.target.as_deref())?;
     let found = closure::tests(&request.project)?;
-    let roots = closure::roots(&request.project, Some(&found));
+    let mut roots = closure::roots(&request.project, Some(&found));
+    let scratch =
+        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    roots.extend(closure::others(
+        &request.project,
+        &request.environment,
+        request.connectivity,
+        scratch.path(),
+    )?);
     if *place == Place::CPython {
         return cpython::test(request, &found, &roots, start);
     }
     let mut closure = closure::files(&request.project, &target, &roots, &found.modules)?;
     closure.add("unittest.py", UNITTEST);
     closure.add("pytheas_tests.py", RUNNER);
-    let scratch =
-        tempfile::tempdir().map_err(io_error("make a folder in", &std::env::temp_dir()))?;
-    let machine = Machine::prepare(place, &request.environment, &closure.files, scratch.path())?;
+    let machine = Machine::prepare(
+        place,
+        &request.environment,
+        request.connectivity,
+        &closure.files,
+        scratch.path(),
+    )?;
     let mut session = Session {
         closure: &closure,
         output,
@@ -68,7 +80,7 @@ pub fn test_on(
     loop {
         let code = code(
             place,
-            machine.root,
+            machine.root(),
             &found.modules,
             &session.skip,
             &request.patterns,
@@ -173,8 +185,9 @@ impl Session<'_> {
                             return None;
                         }
                     }
-                    4 if vm.is_line() && self.line.is_empty() => {
+                    4 if vm.is_line() => {
                         // The runner itself fell: what follows is why.
+                        self.take_line();
                         self.words.extend(rest(vm));
                         return Some("the machine gave up".to_owned());
                     }

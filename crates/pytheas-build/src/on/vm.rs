@@ -12,10 +12,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pytheas_project::Environment;
+use pytheas_board::mpy::Arch;
+use pytheas_project::{Connectivity, Environment};
 use pytheas_release::RelPath;
 
-use super::{error::OnError, place::Place};
+use super::{
+    closure,
+    error::OnError,
+    line::{self, Running},
+    place::Place,
+};
 use crate::{
     error::io_error,
     scratch::{self, Kind},
@@ -33,12 +39,13 @@ const RAW_REPL: &[u8] = b"raw REPL; CTRL-B to exit\r\n>";
 #[derive(Debug)]
 pub(super) struct Machine {
     place: Place,
+    environment: Environment,
+    connectivity: Connectivity,
+    dir: PathBuf,
+    files: BTreeMap<RelPath, Vec<u8>>,
+    /// Empty for a board on a line.
     program: PathBuf,
     arguments: Vec<OsString>,
-    environment: Environment,
-    /// Where its files are for its own eyes.
-    pub(super) root: &'static str,
-    dir: PathBuf,
 }
 
 /// What comes from a machine.
@@ -52,14 +59,19 @@ pub(super) enum Said {
 
 /// A running one; it ends with this value.
 pub(super) struct Vm {
-    child: Child,
-    /// Held open: its end would end the machine.
-    _stdin: Option<ChildStdin>,
+    running: Kept,
     bytes: Receiver<Vec<u8>>,
-    /// On a line a program's end is a byte, not the end of the stream.
-    is_line: bool,
     /// What came already.
     ready: Vec<u8>,
+}
+
+enum Kept {
+    Process(Child),
+    /// A process whose streams are a board's line.
+    Emulator(Child, Option<ChildStdin>),
+    Line {
+        _until_dropped: Running,
+    },
 }
 
 impl Machine {
@@ -67,156 +79,202 @@ impl Machine {
     pub(super) fn prepare(
         place: &Place,
         environment: &Environment,
+        connectivity: Connectivity,
         files: &BTreeMap<RelPath, Vec<u8>>,
         dir: &Path,
     ) -> Result<Self, OnError> {
-        let tree = dir.join("tree");
-        let put = |path: &Path, bytes: &[u8]| {
-            scratch::write(path, bytes, Kind::Data).map_err(io_error("write", path))
+        let mut machine = Self {
+            place: place.clone(),
+            environment: environment.clone(),
+            connectivity,
+            dir: dir.to_owned(),
+            files: files.clone(),
+            program: PathBuf::new(),
+            arguments: Vec::new(),
         };
-        std::fs::create_dir_all(&tree).map_err(io_error("make", &tree))?;
-        let mut arguments: Vec<OsString> = Vec::new();
-        let root;
-        let program = match place {
+        match place {
             Place::Unix(program) => {
-                root = "";
-                find::unix(place, program.as_deref(), environment)?
+                machine.program = find::unix(place, program.as_deref(), environment)?;
+                machine.lay_out()?;
             }
             Place::Wasm => {
                 let module = find::wasm(place, environment)?;
+                machine.program = find::program("node", place, environment)?;
                 let driver = dir.join("wasm.mjs");
                 put(&driver, WASM.as_bytes())?;
-                arguments.extend([driver.into(), module.into(), tree.clone().into()]);
-                root = "/app";
-                find::program("node", place, environment)?
+                let words: [OsString; 3] = [driver.into(), module.into(), dir.join("tree").into()];
+                machine.arguments.extend(words);
+                machine.lay_out()?;
             }
             Place::Qemu => {
                 let firmware = find::firmware(place, environment)?;
-                let image = pytheas_board::romfs::plain(files)
-                    .map_err(|source| OnError::Image { source })?;
-                if image.len() as u64 > ROM_BYTES {
-                    let source = pytheas_board::romfs::RomfsError::TooLarge {
-                        why: "the emulated board's partition has 4 MiB",
-                    };
-                    return Err(OnError::Image { source });
-                }
-                let flash = dir.join("flash.img");
-                put(&flash, &image)?;
-                std::fs::OpenOptions::new()
-                    .write(true)
-                    .open(&flash)
-                    .and_then(|file| file.set_len(FLASH_BYTES))
-                    .map_err(io_error("write", &flash))?;
-                let mut object = OsString::from(format!(
-                    "memory-backend-file,id=flash,size={FLASH_BYTES},share=on,mem-path="
-                ));
-                object.push(flash.to_string_lossy().replace(',', ",,"));
-                let words = ["-machine", "mps2-an385,memory-backend=flash", "-object"];
-                arguments.extend(words.map(OsString::from));
-                arguments.push(object);
-                let words = ["-display", "none", "-monitor", "none", "-semihosting"];
-                arguments.extend(words.map(OsString::from));
-                let words = ["-chardev", "stdio,id=line,signal=off", "-serial"];
-                arguments.extend(words.map(OsString::from));
-                arguments.extend(["chardev:line", "-kernel"].map(OsString::from));
-                arguments.push(firmware.into());
-                root = "/rom";
-                find::program("qemu-system-arm", place, environment)?
+                machine.program = find::program("qemu-system-arm", place, environment)?;
+                machine.emulate(firmware)?;
             }
-            Place::CPython | Place::Line(_) => {
+            Place::Line(_) => {}
+            Place::CPython => {
                 return Err(OnError::Missing {
                     what: "a MicroPython".to_owned(),
                     place: place.to_string(),
-                    help: "name `unix`, `wasm` or `qemu`",
+                    help: "name `unix`, `wasm`, `qemu` or a board's port",
                 });
             }
-        };
-        if *place != Place::Qemu {
-            for (path, bytes) in files {
-                put(&path.under(&tree), bytes)?;
-            }
         }
-        Ok(Self {
-            place: place.clone(),
-            program,
-            arguments,
-            environment: environment.clone(),
-            root,
-            dir: dir.to_owned(),
-        })
+        Ok(machine)
+    }
+
+    /// Where its files are for its own eyes.
+    pub(super) fn root(&self) -> &'static str {
+        match self.place {
+            Place::Unix(_) | Place::CPython => "",
+            Place::Wasm => "/app",
+            Place::Qemu => "/rom",
+            Place::Line(_) => line::ROOT,
+        }
+    }
+
+    fn lay_out(&self) -> Result<(), OnError> {
+        let tree = self.dir.join("tree");
+        std::fs::create_dir_all(&tree).map_err(io_error("make", &tree))?;
+        for (path, bytes) in &self.files {
+            put(&path.under(&tree), bytes)?;
+        }
+        Ok(())
+    }
+
+    fn emulate(&mut self, firmware: PathBuf) -> Result<(), OnError> {
+        let arch = Some(Arch::Armv7m);
+        let files = closure::compiled(&self.files, arch, &self.environment, self.connectivity)?;
+        let image =
+            pytheas_board::romfs::plain(&files).map_err(|source| OnError::Image { source })?;
+        if image.len() as u64 > ROM_BYTES {
+            let why = "the emulated board's partition has 4 MiB";
+            let source = pytheas_board::romfs::RomfsError::TooLarge { why };
+            return Err(OnError::Image { source });
+        }
+        let flash = self.dir.join("flash.img");
+        put(&flash, &image)?;
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&flash)
+            .and_then(|file| file.set_len(FLASH_BYTES))
+            .map_err(io_error("write", &flash))?;
+        let flash = flash.to_string_lossy().replace(',', ",,");
+        let object =
+            format!("memory-backend-file,id=flash,size={FLASH_BYTES},share=on,mem-path={flash}");
+        let words = [
+            "-machine",
+            "mps2-an385,memory-backend=flash",
+            "-object",
+            &object,
+            "-display",
+            "none",
+            "-monitor",
+            "none",
+            "-semihosting",
+            "-chardev",
+            "stdio,id=line,signal=off",
+            "-serial",
+            "chardev:line",
+            "-kernel",
+        ];
+        self.arguments.extend(words.map(OsString::from));
+        self.arguments.push(firmware.into());
+        Ok(())
     }
 
     /// The program that runs `code`, where that is a process of this machine.
     pub(super) fn command(&self, code: &str) -> Result<Command, OnError> {
         let file = self.dir.join("run.py");
-        scratch::write(&file, code.as_bytes(), Kind::Data).map_err(io_error("write", &file))?;
+        put(&file, code.as_bytes())?;
         let mut command = self.environment.command(&self.program);
         command
             .args(&self.arguments)
             .arg(&file)
-            .current_dir(self.dir.join("tree"));
+            .current_dir(self.dir.join("tree"))
+            // The package `pytheas` keeps its state there.
+            .env("PYTHEAS_ROOT", self.dir.join("state"));
         Ok(command)
     }
 
-    /// Starts it with `code`. What runs last is `code`, with the tree first on the path.
+    /// Starts it with `code`, which finds the files by [`Machine::root`].
     pub(super) fn start(&self, code: &str) -> Result<Vm, OnError> {
-        let mut command = if self.place == Place::Qemu {
-            let mut command = self.environment.command(&self.program);
-            command.args(&self.arguments);
-            command
-        } else {
-            self.command(code)?
+        let failed = |source| OnError::Start {
+            program: self.program.clone(),
+            source,
         };
-        let mut vm = Vm::spawn(&mut command, self.place == Place::Qemu).map_err(|source| {
-            OnError::Start {
-                program: self.program.clone(),
-                source,
+        match &self.place {
+            Place::Line(text) => {
+                let (running, bytes) = Running::start(
+                    text,
+                    &self.files,
+                    code,
+                    &self.environment,
+                    self.connectivity,
+                )?;
+                Ok(Vm {
+                    running: Kept::Line {
+                        _until_dropped: running,
+                    },
+                    bytes,
+                    ready: Vec::new(),
+                })
             }
-        })?;
-        if self.place == Place::Qemu {
-            vm.enter(code).map_err(|said| OnError::Silent {
-                place: self.place.to_string(),
-                said,
-            })?;
+            Place::Qemu => {
+                let mut command = self.environment.command(&self.program);
+                command.args(&self.arguments).stdin(Stdio::piped());
+                let (mut child, bytes) = spawn(command).map_err(failed)?;
+                let stdin = child.stdin.take();
+                let mut vm = Vm {
+                    running: Kept::Emulator(child, stdin),
+                    bytes,
+                    ready: Vec::new(),
+                };
+                vm.enter(code).map_err(|said| OnError::Silent {
+                    place: self.place.to_string(),
+                    said,
+                })?;
+                Ok(vm)
+            }
+            Place::Unix(_) | Place::Wasm | Place::CPython => {
+                let mut command = self.command(code)?;
+                command.stdin(Stdio::null());
+                let (child, bytes) = spawn(command).map_err(failed)?;
+                Ok(Vm {
+                    running: Kept::Process(child),
+                    bytes,
+                    ready: Vec::new(),
+                })
+            }
         }
-        Ok(vm)
     }
 }
 
-impl Vm {
-    fn spawn(command: &mut Command, is_line: bool) -> io::Result<Self> {
-        let (mut reader, writer) = io::pipe()?;
-        let stdin = if is_line {
-            Stdio::piped()
-        } else {
-            Stdio::null()
-        };
-        command
-            .stdin(stdin)
-            .stdout(writer.try_clone()?)
-            .stderr(writer);
-        let mut child = command.spawn()?;
-        // The pipe ends with the child only if nobody else can write into it.
-        command.stdout(Stdio::null()).stderr(Stdio::null());
-        let (sender, bytes) = mpsc::channel();
-        std::thread::spawn(move || {
-            let mut buffer = vec![0; 1 << 16];
-            while let Ok(size @ 1..) = reader.read(&mut buffer) {
-                if sender.send(buffer[..size].to_vec()).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Self {
-            _stdin: child.stdin.take(),
-            child,
-            bytes,
-            is_line,
-            ready: Vec::new(),
-        })
-    }
+fn put(path: &Path, bytes: &[u8]) -> Result<(), OnError> {
+    Ok(scratch::write(path, bytes, Kind::Data).map_err(io_error("write", path))?)
+}
 
-    /// Brings a board into its raw REPL and hands it the code.
+/// Starts it; both of its streams come through the receiver, which ends with it.
+fn spawn(mut command: Command) -> io::Result<(Child, Receiver<Vec<u8>>)> {
+    let (mut reader, writer) = io::pipe()?;
+    command.stdout(writer.try_clone()?).stderr(writer);
+    let child = command.spawn()?;
+    // Our own ends of the pipe would keep it open.
+    drop(command);
+    let (sender, bytes) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = vec![0; 1 << 16];
+        while let Ok(size @ 1..) = reader.read(&mut buffer) {
+            if sender.send(buffer[..size].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    Ok((child, bytes))
+}
+
+impl Vm {
+    /// Brings an emulated board into its raw REPL and hands it the code.
     fn enter(&mut self, code: &str) -> Result<(), String> {
         let end = Instant::now() + START;
         loop {
@@ -225,7 +283,7 @@ impl Vm {
                 break;
             }
             if Instant::now() > end {
-                return Err(format!("{:?}", String::from_utf8_lossy(&self.ready)));
+                return Err(self.quoted());
             }
         }
         self.send(code.as_bytes())?;
@@ -233,17 +291,19 @@ impl Vm {
         if self.find(b"OK", START) {
             return Ok(());
         }
-        Err(format!("{:?}", String::from_utf8_lossy(&self.ready)))
+        Err(self.quoted())
+    }
+
+    fn quoted(&self) -> String {
+        format!("{:?}", String::from_utf8_lossy(&self.ready))
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
-        let Some(stdin) = &mut self._stdin else {
+        let Kept::Emulator(_, Some(stdin)) = &mut self.running else {
             return Err("it takes no input".to_owned());
         };
-        stdin
-            .write_all(bytes)
-            .and_then(|()| stdin.flush())
-            .map_err(|_| format!("{:?}", String::from_utf8_lossy(&self.ready)))
+        let sent = stdin.write_all(bytes).and_then(|()| stdin.flush());
+        sent.map_err(|_| self.quoted())
     }
 
     /// Waits for `mark`; what comes after it is kept.
@@ -271,22 +331,27 @@ impl Vm {
         match self.bytes.recv_timeout(patience) {
             Ok(bytes) => Said::Bytes(bytes),
             Err(RecvTimeoutError::Timeout) => Said::Silent,
-            Err(RecvTimeoutError::Disconnected) => Said::Ended(match self.child.wait() {
-                Ok(status) => status.to_string(),
-                Err(error) => error.to_string(),
+            Err(RecvTimeoutError::Disconnected) => Said::Ended(match &mut self.running {
+                Kept::Process(child) | Kept::Emulator(child, _) => match child.wait() {
+                    Ok(status) => status.to_string(),
+                    Err(error) => error.to_string(),
+                },
+                Kept::Line { .. } => "back at its prompt".to_owned(),
             }),
         }
     }
 
     /// Whether a byte `0x04` ends a program's words here.
     pub(super) fn is_line(&self) -> bool {
-        self.is_line
+        matches!(self.running, Kept::Emulator(..))
     }
 }
 
 impl Drop for Vm {
     fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _status = self.child.wait();
+        if let Kept::Process(child) | Kept::Emulator(child, _) = &mut self.running {
+            let _ended_already = child.kill();
+            let _status = child.wait();
+        }
     }
 }

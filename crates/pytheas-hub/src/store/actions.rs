@@ -1,5 +1,7 @@
 //! Actions: one assignment of a module to a device, and what was said about it.
 
+use std::collections::BTreeMap;
+
 use pytheas_api::{ActionMessage, ActionStatus, ActionView, DeviceId};
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
@@ -214,6 +216,23 @@ pub(crate) async fn history(
         history.push(action);
     }
     Ok(history)
+}
+
+/// The TUF targets of the device's actions that are releases for boards, by action.
+pub(crate) async fn board_targets(
+    db: &SqlitePool,
+    device: &DeviceId,
+) -> Result<BTreeMap<i64, String>> {
+    sqlx::query(
+        "SELECT a.id, m.target FROM actions a JOIN modules m ON m.id = a.module
+         WHERE a.device = ? AND m.platform LIKE 'micropython-%'",
+    )
+    .bind(device.as_str())
+    .fetch_all(db)
+    .await?
+    .iter()
+    .map(|row| Ok((row.try_get("id")?, row.try_get("target")?)))
+    .collect()
 }
 
 /// The newest failures over all devices: device and action, newest first.

@@ -53,6 +53,8 @@ fn publish_board(world: &World, version: &str, platform: &str) {
     let image = board::assemble(&manifest, &[], &body).unwrap();
     std::fs::write(dir.join("app.romfs"), image).unwrap();
     std::fs::write(dir.join("pytheas.json"), record.encode()).unwrap();
+    let lines = json!({"format": 1, "sources": {"node.py": "src/node.py"}});
+    std::fs::write(dir.join("lines.json"), lines.to_string()).unwrap();
     let store = Store::folder(&world.dir.path().join("data/repo")).unwrap();
     let (keys, options, events) = (world.keys(), Options::at(world.now()), Events::none());
     let done = publish(&store, &keys, &dir, &options, &events);
@@ -124,14 +126,14 @@ fn the_best_image_for_its_core_is_a_boards_own() {
 }
 
 #[test]
-fn a_traceback_in_one_piece_is_shown_line_by_line() {
+fn a_traceback_is_shown_line_by_line_with_the_names_of_its_sources() {
     let world = World::new();
     publish_board(&world, "1.0", "micropython-any");
     let board = world.device_of("node-7", Some("micropython-armv7m"));
     world.rollout(&json!({"release": "node@1.0", "groups": ["100%"]}));
     let action = board.action();
     let body = json!({"status": {"execution": "closed", "result": {"finished": "failure"},
-        "details": ["it did not start", "Traceback:\n  File \"node.py\", line 1\nValueError: 7"]}});
+        "details": ["it did not start", "Traceback:\n  File \"node.py\", line 1, in run\nValueError: 7"]}});
     board
         .call("POST", &format!("/deploymentBase/{action}/feedback"))
         .json(&body)
@@ -143,5 +145,11 @@ fn a_traceback_in_one_piece_is_shown_line_by_line() {
         .unwrap()
         .last()
         .unwrap()["details"];
+    assert_eq!(said[2], "  File \"src/node.py\", line 1, in run");
     assert_eq!(said[3], "ValueError: 7");
+    let attributes = json!({"data": {"pytheas.crash.0": "ValueError: \u{7}x"}});
+    let put = board.call("PUT", "/configData").json(&attributes);
+    put.send().expect(200);
+    let detail = world.get("/api/v1/devices/node-7").expect(200).json();
+    assert_eq!(detail["attributes"]["pytheas.crash.0"], "ValueError: ?x");
 }

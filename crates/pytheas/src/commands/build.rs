@@ -95,6 +95,17 @@ pub(crate) struct ToolArgs {
     allow_build_network: bool,
 }
 
+impl ToolArgs {
+    /// Whether the network may be used.
+    pub(crate) fn connectivity(&self) -> Connectivity {
+        if self.offline {
+            Connectivity::Offline
+        } else {
+            Connectivity::Online
+        }
+    }
+}
+
 /// What was built, as it is shown.
 #[derive(Serialize)]
 struct Shown<'a> {
@@ -249,11 +260,7 @@ pub(crate) fn with_tools(project: Project, tools: &ToolArgs) -> BuildRequest {
         python: tools.python.clone(),
         interpreter: tools.interpreter.clone(),
         python_mirror: tools.python_mirror.clone(),
-        connectivity: if tools.offline {
-            Connectivity::Offline
-        } else {
-            Connectivity::Online
-        },
+        connectivity: tools.connectivity(),
         environment: environment(tools.allow_build_network),
         ..BuildRequest::new(project)
     }

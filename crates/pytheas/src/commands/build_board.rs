@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, io, path::Path, process::ExitCode};
 
 use pytheas_build::{
     BuildRequest,
-    micropython::{BoardBuilt, BoardCheck, Needed, REPORT_FILE, Report, build_board, check_board},
+    micropython::{
+        BoardBuilt, BoardCheck, Cost, Needed, NotMeasured, REPORT_FILE, Report, build_board,
+        check_board,
+    },
 };
 use pytheas_release::BuildRecord;
 use serde::Serialize;
@@ -118,6 +121,8 @@ fn again(request: &BuildRequest, first: &BoardBuilt) -> miette::Result<()> {
 struct ShownCheck<'a> {
     platform: String,
     entry: &'a str,
+    costs: &'a [Cost],
+    not_measured: &'a [NotMeasured],
     over_budget: &'a [String],
     warnings: &'a [String],
     report: &'a Report,
@@ -189,6 +194,31 @@ impl Show for ShownCheck<'_> {
         }
         out.fact("platform", &self.platform)?;
         out.fact("starts", self.entry)?;
+        for cost in self.costs {
+            let counted = cost
+                .instructions
+                .map(|count| format!(", {:.2} M instructions", count as f64 / 1e6))
+                .unwrap_or_default();
+            let ram = bytes(cost.ram_bytes);
+            out.fact("import", format!("{ram} of RAM{counted} on {}", cost.on))?;
+        }
+        if let Some(cost) = self.costs.first() {
+            let mut modules: Vec<_> = cost.modules.iter().collect();
+            modules.sort_by_key(|one| std::cmp::Reverse(one.ram_bytes));
+            let rows: Vec<_> = modules
+                .iter()
+                .take(self.top)
+                .map(|one| {
+                    let counted = one.instructions.map(|count| count.to_string());
+                    let ram = one.ram_bytes.to_string();
+                    [one.module.clone(), ram, counted.unwrap_or_default()]
+                })
+                .collect();
+            out.table(["IMPORTED", "RAM", "INSTRUCTIONS"], &rows)?;
+        }
+        for one in self.not_measured {
+            out.fact("not measured", format!("on {}: {}", one.on, one.why))?;
+        }
         out.fact("size", bytes(report.image_bytes))
     }
 }
@@ -196,11 +226,14 @@ impl Show for ShownCheck<'_> {
 /// Checks and shows it; the exit code says whether the board would lack something.
 pub(crate) fn check(
     request: &BuildRequest,
+    measured: bool,
     top: usize,
     context: &Context,
 ) -> miette::Result<ExitCode> {
     let progress = context.progress();
-    let found: BoardCheck = check_board(request, &|event| build::show(&event, &progress, context))?;
+    let found: BoardCheck = check_board(request, measured, &|event| {
+        build::show(&event, &progress, context)
+    })?;
     drop(progress);
     for text in &found.warnings {
         context.warn(text);
@@ -210,6 +243,8 @@ pub(crate) fn check(
     context.show(&ShownCheck {
         platform: found.manifest.platform.to_string(),
         entry: &found.manifest.entry,
+        costs: &found.costs,
+        not_measured: &found.not_measured,
         over_budget: &found.over_budget,
         warnings: &found.warnings,
         report: &found.report,

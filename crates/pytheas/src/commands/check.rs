@@ -41,6 +41,10 @@ pub(crate) struct CheckArgs {
     /// A target of `[tool.pytheas.target.NAME]`, for boards (`form = "micropython"`)
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
+    /// With a board's target: measure RAM and instructions of its import, on MicroPython itself
+    /// (`PYTHEAS_MICROPYTHON`: a folder with `qemu/firmware.elf`, `unix/micropython`)
+    #[arg(long, requires = "target")]
+    measure: bool,
     /// With a board's target: use no network
     #[arg(long, requires = "target")]
     offline: bool,
@@ -223,7 +227,7 @@ fn board(
     if args.target.is_none() || !is_board_form(&request)? {
         return Ok(None);
     }
-    super::build_board::check(&request, args.top, context).map(Some)
+    super::build_board::check(&request, args.measure, args.top, context).map(Some)
 }
 
 /// Checks it; the exit code says whether something is missing, undeclared or cannot be had.

@@ -53,6 +53,16 @@ pub(crate) struct RunArgs {
     arguments: Vec<String>,
 }
 
+impl RunArgs {
+    fn connectivity(&self) -> Connectivity {
+        if self.offline {
+            Connectivity::Offline
+        } else {
+            Connectivity::Online
+        }
+    }
+}
+
 /// Runs it; its exit code.
 pub(crate) fn run(args: &RunArgs, context: &Context) -> miette::Result<ExitCode> {
     let project = Project::load(&args.project)?;
@@ -122,12 +132,7 @@ fn python(args: &RunArgs, project: &Project, context: &Context) -> miette::Resul
     }
     let progress = context.progress();
     let observer = |event| lock::show(&event, &progress, context);
-    let connectivity = if args.offline {
-        Connectivity::Offline
-    } else {
-        Connectivity::Online
-    };
-    let uv = Uv::find(&environment, connectivity, &observer)?;
+    let uv = Uv::find(&environment, args.connectivity(), &observer)?;
     let options = SyncOptions {
         mode: match (args.locked, args.frozen) {
             (true, _) => SyncMode::Locked,
@@ -176,7 +181,14 @@ fn on_micropython(
     environment: &Environment,
 ) -> miette::Result<ExitCode> {
     let target = args.target.as_deref();
-    let run = pytheas_build::prepare_run(project, target, &args.arguments, place, environment)?;
+    let run = pytheas_build::prepare_run(
+        project,
+        target,
+        &args.arguments,
+        place,
+        environment,
+        args.connectivity(),
+    )?;
     let Some(mut command) = run.command()? else {
         let mut out = io::stdout();
         let code = run.on_board(&mut |bytes| {

@@ -69,7 +69,7 @@ pub(crate) struct TestArgs {
     #[arg(long)]
     frozen: bool,
     #[command(flatten)]
-    tools: ToolArgs,
+    pub(crate) tools: ToolArgs,
     /// Arguments for the test runner
     #[arg(last = true, value_name = "ARG")]
     pub(crate) arguments: Vec<String>,

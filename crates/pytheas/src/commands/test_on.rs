@@ -94,6 +94,7 @@ pub(crate) fn run(
         target: args.target.clone(),
         timeout: Duration::from_secs(args.timeout.into()),
         patterns: patterns(&args.arguments)?,
+        connectivity: args.tools.connectivity(),
         environment: Environment::current(),
     };
     let mut reports = Vec::new();

@@ -96,18 +96,24 @@ fn a_board_is_updated_over_tls_and_takes_back_what_does_not_work() {
         "1.1",
     );
 
-    world.publish("1.3", &bad("1.3", "return {}['missing']"));
-    let rollout = world.roll_out("1.3", &board);
-    world.refused(
-        &board,
-        &rollout,
-        &["1.3", "KeyError: missing", "in fail"],
-        "1.1",
+    // What it says may hold anything.
+    world.publish(
+        "1.3",
+        &bad("1.3", "raise ValueError('\\x07 caf\\xe9 \\x1b[2J')"),
     );
+    let rollout = world.roll_out("1.3", &board);
+    let said = [
+        "1.3",
+        "ValueError: ",
+        "File \"src/node.py\", line 3, in fail",
+    ];
+    world.refused(&board, &rollout, &said, "1.1");
 
     world.publish("1.4", &bad("1.4", "while True: pass"));
     let rollout = world.roll_out("1.4", &board);
     world.refused(&board, &rollout, &["1.4", "not confirmed"], "1.1");
+    let (_, told) = world.told(&board);
+    assert!(!told.contains("ValueError"), "an earlier crash: {told}");
 
     // The hub goes away and comes back, and with it the next release.
     let listen = world.address().to_string();
@@ -117,6 +123,36 @@ fn a_board_is_updated_over_tls_and_takes_back_what_does_not_work() {
     board.runs("1.1");
     world.hub.up(&listen);
     bring(&world, &board, "1.5");
+}
+
+#[test]
+fn a_release_that_crashes_after_its_confirmation_is_shown_and_can_be_replaced() {
+    let Some(world) = World::over_tls() else {
+        return;
+    };
+    let mut board = Board::set_up(&world, "node-7", world.address());
+    board.on();
+    bring(&world, &board, "1.0");
+    let later = bad("1.1", "raise OSError('the sensor is gone')");
+    let later = later.replace("fail()\ndef run", "pytheas.confirm()\n    fail()\ndef run");
+    assert!(later.contains("confirm"));
+    world.publish("1.1", &later);
+    let rollout = world.roll_out("1.1", &board);
+    // It confirmed itself, so the update has succeeded.
+    assert_eq!(rollout["rollout"]["state"], "finished", "{}", board.log());
+    wait_for("the crash to be told", Duration::from_secs(60), || {
+        let shown = world.show(&board);
+        let attributes = shown["attributes"].as_object()?;
+        let crash = attributes
+            .iter()
+            .filter(|(key, _)| key.starts_with("pytheas.crash"));
+        let mut crash = crash.filter_map(|(_, line)| line.as_str());
+        crash
+            .any(|line| line.contains("the sensor is gone"))
+            .then_some(())
+    });
+    // Between its crashes the board asks the hub.
+    bring(&world, &board, "1.2");
 }
 
 #[test]
@@ -141,7 +177,7 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
 
     let unsigned = board::assemble(&read.manifest, &[], read.body).unwrap();
     let rollout = world.offer("1.3", &unsigned, &board);
-    world.refused(&board, &rollout, &["it is not signed"], "1.1");
+    world.refused(&board, &rollout, &["signed by no key of this board"], "1.1");
 
     let mut changed = next.clone();
     *changed.last_mut().unwrap() ^= 1;

@@ -6,6 +6,7 @@
 )]
 
 mod board_link;
+mod board_inject;
 mod board_ota;
 mod bundles;
 mod channels;

@@ -28,13 +28,20 @@ pub(crate) async fn handle(
     device: Device,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let config: ConfigData = match parse(&body) {
+    let mut config: ConfigData = match parse(&body) {
         Ok(config) => config,
         Err(response) => return Ok(response),
     };
     let bad = |message: String| failed(StatusCode::BAD_REQUEST, "pytheas.attributes", message);
     if config.data.is_empty() {
         return Ok(bad("`data` is empty".into()));
+    }
+    // A value that quotes an exception may hold anything: that is no reason to hear no more of the
+    // device.
+    for value in config.data.values_mut() {
+        if value.contains(char::is_control) {
+            *value = value.replace(char::is_control, "?");
+        }
     }
     for (key, value) in &config.data {
         if key.is_empty() || !is_printable(key) || !is_printable(value) {

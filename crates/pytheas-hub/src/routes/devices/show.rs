@@ -11,6 +11,7 @@ use crate::{
     auth::Viewer,
     reply::ApiResult,
     store::{actions, devices},
+    tracebacks,
 };
 
 /// Actions shown of one device.
@@ -30,9 +31,11 @@ pub(crate) async fn handle(
 
 /// The device with its attributes and what happened to it.
 pub(crate) async fn detail(app: &Shared, id: &DeviceId) -> ApiResult<DeviceDetail> {
+    let mut history = actions::history(&app.store.read, id, HISTORY_MAX).await?;
+    tracebacks::map(app, id, &mut history).await?;
     Ok(DeviceDetail {
         device: super::view(app, id).await?,
         attributes: devices::attributes(&app.store.read, id).await?,
-        history: actions::history(&app.store.read, id, HISTORY_MAX).await?,
+        history,
     })
 }

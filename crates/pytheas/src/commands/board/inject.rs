@@ -91,10 +91,14 @@ impl Show for Shown<'_> {
         let of = room
             .map(|room| format!(" of {}", bytes(u64::from(room))))
             .unwrap_or_default();
-        let files = self.files;
+        let files = if self.files == 1 {
+            "1 file".to_owned()
+        } else {
+            format!("{} files", self.files)
+        };
         out.fact(
             "image",
-            format!("{files} files, {}{of}", bytes(u64::from(*image_size))),
+            format!("{files}, {}{of}", bytes(u64::from(*image_size))),
         )?;
         let name = partition
             .as_ref()
@@ -134,8 +138,9 @@ fn placement(args: &InjectArgs) -> miette::Result<Placement> {
             let known: Vec<_> = firmware::BOARDS.iter().map(|board| board.name).collect();
             let known = known.join("`, `");
             miette!(
-                help =
-                    format!("known are `{known}`; for others give `--address`, on ESP32 nothing"),
+                help = format!(
+                    "known are `{known}`; for others give `--address`; ESP32 files need neither"
+                ),
                 "the address of the ROMFS partition of board `{name}` is not known"
             )
         })?),

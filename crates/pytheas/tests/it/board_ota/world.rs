@@ -136,6 +136,8 @@ impl World {
             "platform": platform, "entry": "app.romfs",
         });
         fs::write(dir.join("pytheas.json"), record.to_string()).unwrap();
+        let lines = json!({"format": 1, "sources": {"/app/node.py": "src/node.py"}});
+        fs::write(dir.join("lines.json"), lines.to_string()).unwrap();
         dir
     }
 
@@ -217,7 +219,7 @@ impl Board {
     /// A board that was set up for this hub (at `address`), and has no release yet.
     pub(crate) fn set_up(world: &World, id: &str, address: SocketAddr) -> Self {
         let dir = world.dir.path().join(id);
-        let (own, lib) = (dir.join("pytheas"), dir.join("lib/pytheas"));
+        let (own, lib) = (dir.join("state"), dir.join("lib/pytheas"));
         fs::create_dir_all(&own).unwrap();
         fs::create_dir_all(&lib).unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../micropython/pytheas");
@@ -271,8 +273,11 @@ impl Board {
                 let child = Command::new(&micropython)
                     .arg("main.py")
                     .current_dir(&dir)
-                    .env("MICROPYPATH", dir.join("lib"))
-                    .env("PYTHEAS_ROOT", dir.join("pytheas"))
+                    .env(
+                        "MICROPYPATH",
+                        format!(".frozen:{}", dir.join("lib").display()),
+                    )
+                    .env("PYTHEAS_ROOT", dir.join("state"))
                     .stdin(Stdio::null())
                     .stdout(log.try_clone().unwrap())
                     .stderr(log)

@@ -1,0 +1,56 @@
+//! What the package takes of a board: bytes as .mpy, RAM for its import, instructions for a signature.
+
+use testkit::board::{Board, Rig};
+
+use crate::{
+    image::Key,
+    power::{MODULES, compiled, put},
+};
+
+/// RAM that the steady part may keep, in bytes.
+const RAM_MAX: u64 = 10 << 10;
+
+#[test]
+fn the_package_is_small_and_a_signature_cheap() {
+    let Some(rig) = Rig::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mut board) = Board::start_counting(&dir.path().join("flash")) else {
+        return;
+    };
+    board
+        .exec("import os\nos.mkdir('/lib'), os.mkdir('/lib/pytheas'), os.mkdir('/.pytheas')")
+        .unwrap();
+    let mut total = 0;
+    for module in MODULES {
+        let Some(code) = compiled(&rig, module) else {
+            return;
+        };
+        println!("{module}.mpy: {} bytes", code.len());
+        total += code.len();
+        put(&mut board, &format!("/lib/pytheas/{module}.mpy"), &code);
+    }
+    println!("all: {total} bytes");
+    let ram: u64 = board
+        .exec("import gc\ngc.collect()\na = gc.mem_alloc()\nimport pytheas.boot\ngc.collect()\nprint(gc.mem_alloc() - a)")
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    println!("RAM kept by `import pytheas.boot`: {ram} bytes");
+    let key = Key::new(1);
+    let message = [7; 32];
+    let setup = format!(
+        "from binascii import unhexlify as u\nfrom pytheas import ed25519\nk=u('{}');m=u('{}');s=u('{}')",
+        hex::encode(key.public()),
+        hex::encode(message),
+        hex::encode(key.sign(&message))
+    );
+    let instructions = board.instructions(&setup, "assert ed25519.verify(k, m, s)");
+    println!(
+        "a signature: {:.1} M instructions",
+        instructions as f64 / 1e6
+    );
+    assert!(instructions < 60_000_000);
+    assert!(ram <= RAM_MAX, "{ram}");
+    assert!(total <= 17 << 10, "{total}");
+}
