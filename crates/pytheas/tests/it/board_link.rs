@@ -63,7 +63,7 @@ impl Bench {
         put(
             &source.join("node.py"),
             &format!(
-                "def run():\n    import pytheas\n    pytheas.confirm()\n    print('node {version} runs')\n"
+                "def run():\n    import pytheas\n    pytheas.confirm()\n    print('node {version} runs')\n    import time\n    while True:\n        time.sleep(1)\n"
             ),
         );
         ok(&mut self.command(&["build", "source", "-t", "board", "-o", "out"]));
@@ -73,10 +73,10 @@ impl Bench {
     /// Waits until the release says that it runs. Any verb but `logs` would interrupt it.
     fn runs(&self, version: &str) {
         let mut seen = String::new();
+        let says = format!("node {version} runs");
         wait_for("the release to run", Duration::from_secs(120), || {
             let mut logs = self.command(&["board", "logs", "--for", "1"]);
             seen.push_str(&ok(&mut logs));
-            let says = format!("node {version} runs");
             seen.contains(&says).then_some(())
         });
     }
