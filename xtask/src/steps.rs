@@ -14,6 +14,29 @@ pub(crate) struct Options {
     pub(crate) advisories: bool,
 }
 
+/// How a runner's closing line looks. Each has its own: nextest shows what a failed test printed,
+/// and there stands a closing line as of `cargo test`, which would count the failure twice.
+#[derive(Debug, Clone, Copy)]
+enum Closing {
+    Nextest,
+    CargoTest,
+    Pytest,
+}
+
+impl Closing {
+    fn is(self, line: &str) -> bool {
+        match self {
+            Self::Nextest => line.starts_with("Summary ["),
+            Self::CargoTest => line.starts_with("test result:"),
+            Self::Pytest => {
+                line.contains(" in ")
+                    && line.ends_with('s')
+                    && (line.contains(" passed") || line.contains(" failed"))
+            }
+        }
+    }
+}
+
 /// How the run stands.
 #[derive(Default)]
 struct Tally {
@@ -75,6 +98,7 @@ pub(crate) fn test(options: &Options) -> ExitCode {
     if setup::on_path("cargo-nextest") {
         tally.tests(
             "tests",
+            Closing::Nextest,
             &mut cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]),
         );
     } else {
@@ -86,10 +110,11 @@ pub(crate) fn test(options: &Options) -> ExitCode {
             "--tests",
             "--no-fail-fast",
         ];
-        tally.tests("tests", &mut cargo(&args));
+        tally.tests("tests", Closing::CargoTest, &mut cargo(&args));
     }
     tally.tests(
         "examples in the documentation",
+        Closing::CargoTest,
         &mut cargo(&["test", "--workspace", "--doc"]),
     );
     greenhouse(&root, options, &mut tally);
@@ -175,7 +200,7 @@ fn greenhouse(root: &Path, options: &Options, tally: &mut Tally) {
         .args(["-m", "pytest", "-q", "-p", "no:cacheprovider"])
         .current_dir(&example)
         .env("PYTHONDONTWRITEBYTECODE", "1");
-    tally.tests("greenhouse's pytest", &mut command);
+    tally.tests("greenhouse's pytest", Closing::Pytest, &mut command);
 }
 
 impl Tally {
@@ -201,7 +226,7 @@ impl Tally {
     }
 
     /// A test runner, whose closing line is counted.
-    fn tests(&mut self, name: &'static str, command: &mut Command) {
+    fn tests(&mut self, name: &'static str, closing: Closing, command: &mut Command) {
         use std::io::{BufRead, BufReader};
         println!("== {name}");
         let begun = Instant::now();
@@ -226,7 +251,7 @@ impl Tally {
         if let Some(stdout) = child.stdout.take() {
             for line in BufReader::new(stdout).lines().map_while(Result::ok) {
                 println!("{line}");
-                self.count(&line);
+                self.count(closing, &line);
             }
         }
         let good = child.wait().is_ok_and(|status| status.success());
@@ -240,13 +265,10 @@ impl Tally {
         }
     }
 
-    /// Adds a runner's closing line: nextest's, cargo test's or pytest's.
-    fn count(&mut self, line: &str) {
+    /// Adds a line of a runner's, if it is the closing one.
+    fn count(&mut self, closing: Closing, line: &str) {
         let plain = line.trim();
-        let closing = plain.starts_with("Summary [")
-            || plain.starts_with("test result:")
-            || (plain.contains(" in ") && plain.ends_with('s') && plain.contains(" passed"));
-        if !closing {
+        if !closing.is(plain) {
             return;
         }
         let words: Vec<&str> = plain
@@ -273,4 +295,30 @@ pub(crate) fn root() -> PathBuf {
         .parent()
         .unwrap_or(Path::new("."))
         .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_counts_once_though_the_test_says_it_too() {
+        let mut tally = Tally::default();
+        for line in [
+            "        FAIL [   0.004s] (1/3) xtask it::fails",
+            "  stdout ───",
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 9 filtered out; finished in 0.00s",
+            "     Summary [   1.204s] 3 tests run: 2 passed (1 slow), 1 failed, 4 skipped",
+        ] {
+            tally.count(Closing::Nextest, line);
+        }
+        assert_eq!((tally.passed, tally.failed), (2, 1));
+        tally.count(
+            Closing::CargoTest,
+            "test result: ok. 5 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.01s",
+        );
+        tally.count(Closing::Pytest, "1 failed, 7 passed in 0.12s");
+        tally.count(Closing::Pytest, "2 failed in 0.12s");
+        assert_eq!((tally.passed, tally.failed, tally.skipped), (14, 4, 1));
+    }
 }

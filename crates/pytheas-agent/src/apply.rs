@@ -242,7 +242,7 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
             message,
         };
         let json = serde_json::to_string_pretty(&shown).unwrap_or_default();
-        crate::cli::put(out, format!("{json}\n").as_bytes())?;
+        crate::cli::put_json(out, &json)?;
     } else if ended.is_ok() {
         say(out, format_args!("{message}\n"))?;
     }

@@ -36,6 +36,8 @@ pub fn of_host() -> BTreeMap<String, String> {
 const ATTRIBUTE_LAST_CHANGE: &str = "pytheas.last-change";
 /// Damage on the disk that could not be repaired; absent when there is none.
 const ATTRIBUTE_DAMAGE: &str = "pytheas.damage";
+/// Why the settings file is unusable, so that older settings are in force; absent when it is not.
+const ATTRIBUTE_SETTINGS: &str = "pytheas.settings-error";
 
 fn cut(text: &str) -> String {
     text.chars().take(MAX_VALUE_CHARS).collect()
@@ -48,6 +50,7 @@ pub fn now(
     machine: &Machine,
     last_change: Option<&Entry>,
     damage: Option<&str>,
+    settings_error: Option<&str>,
 ) -> ConfigData {
     let mut data = of_host();
     data.insert(
@@ -77,6 +80,9 @@ pub fn now(
     }
     if let Some(damage) = damage {
         tell(ATTRIBUTE_DAMAGE, damage.to_owned());
+    }
+    if let Some(error) = settings_error {
+        tell(ATTRIBUTE_SETTINGS, error.to_owned());
     }
     ConfigData {
         mode: Some(MergeMode::Replace),

@@ -10,28 +10,24 @@
 //! for nothing; what the records say was made is hashed before it is believed. Broken off at any
 //! point, it goes on with the segment at hand, and without a power cut in the middle of it.
 
+mod line;
 mod log;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
+use line::Line;
 use log::{encode_progress, parse_progress, read_record, write_record};
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
     BlobRef, Hasher, Sha256, Tree, TreeId,
-    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress, Unpacked},
+    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress},
 };
 use pytheas_repo::client::{Client, ContentError};
-
-/// What segments that are unpacked side by side may take together, in bytes of memory, and how many
-/// they may be; one alone may take more.
-const BATCH_MEMORY: usize = 21 << 20;
-const BATCH_MAX: usize = 16;
 
 /// Why the delta was not the way.
 #[derive(Debug)]
@@ -273,67 +269,72 @@ impl Place<'_> {
             objects: &self.objects,
             open: None,
         };
-        let mut packed = self.kept_segment(&applier);
         let mut again = true;
+        let mut packed = self.kept_segment(&applier);
+        let unpacker = applier.unpacker();
         while let Some(place) = applier.place() {
-            // As many segments as memory allows, unpacked side by side, taken in their order.
-            let (mut batch, mut memory, mut from) = (Vec::new(), 0_usize, place);
-            let mut came = Ok(());
-            while let Some(len) = applier.packed_len(batch.len()) {
-                memory = memory.saturating_add(applier.memory(batch.len()).unwrap_or(0));
-                if !batch.is_empty() && memory > BATCH_MEMORY || batch.len() == BATCH_MAX {
-                    break;
-                }
-                came = fill(client, blob, &mut reader, from, len, &mut packed);
-                if came.is_err() {
-                    self.keep_segment(from, &packed);
-                    break;
-                }
-                from += len as u64;
-                batch.push(std::mem::take(&mut packed));
-            }
-            packed = Vec::new();
-            let mut unpacked = unpack_all(&applier, &batch, self.files).into_iter();
-            for packed in &batch {
-                if let Some(whole) = whole {
-                    whole.hasher.update(packed);
-                }
-                let result = match unpacked.next() {
-                    Some(result) => result.and_then(|done| applier.take(done, &mut sink)),
-                    None => break,
-                };
-                match result {
-                    Ok(progress) => {
-                        let record = encode_progress(&progress);
-                        end = write_record(log, end, &record).map_err(self.disk())?;
-                        again = true;
-                    }
-                    Err(error @ DeltaError::DamagedSegment { .. }) if again => {
-                        tracing::warn!("{error}; fetching it again");
-                        again = false;
-                        reader = None;
-                        *whole = None;
-                        came = Ok(());
-                        let _it_comes_again = fs::remove_file(self.segment());
-                        break;
-                    }
-                    Err(error @ DeltaError::DamagedSegment { .. }) => {
-                        self.forget();
-                        return Err(Error::Content(Client::wrong_blob(blob, error)));
-                    }
-                    Err(DeltaError::Write { source, .. }) => {
-                        return Err(Error::Disk(self.objects.clone(), source));
-                    }
-                    Err(error) => {
-                        self.forget();
-                        if let Some(whole) = whole {
-                            whole.rest = reader.take().map(|(_, source)| source);
+            let broken = thread::scope(|scope| {
+                let mut line = Line::new(scope, &unpacker, self.files);
+                let (mut from, mut came) = (place, Ok(()));
+                loop {
+                    // One more comes in if there is room; what is ready meanwhile is written.
+                    let next = line.next_segment().unwrap_or(applier.next_segment());
+                    let len = unpacker.packed_len(next);
+                    let len = len.filter(|_| came.is_ok() && line.has_room(next));
+                    if let Some(len) = len {
+                        came = fill(client, blob, &mut reader, from, len, &mut packed);
+                        match came {
+                            Ok(()) => {
+                                from += len as u64;
+                                if let Some(whole) = whole {
+                                    whole.hasher.update(&packed);
+                                }
+                                line.put(next, std::mem::take(&mut packed));
+                            }
+                            Err(_) => self.keep_segment(from, &packed),
                         }
-                        return Err(Error::Unusable(error));
+                    }
+                    let Some(made) = line.take(len.is_none()) else {
+                        match len {
+                            Some(_) => continue,
+                            None => return came.map(|()| None),
+                        }
+                    };
+                    match made.and_then(|made| applier.take(made, &mut sink)) {
+                        Ok(progress) => {
+                            let record = encode_progress(&progress);
+                            end = write_record(log, end, &record).map_err(self.disk())?;
+                            again = true;
+                        }
+                        Err(DeltaError::Write { source, .. }) => {
+                            return Err(Error::Disk(self.objects.clone(), source));
+                        }
+                        Err(error) => return Ok(Some(error)),
                     }
                 }
+            })?;
+            match broken {
+                None => {}
+                Some(error @ DeltaError::DamagedSegment { .. }) if again => {
+                    tracing::warn!("{error}; fetching it again");
+                    again = false;
+                    reader = None;
+                    packed = Vec::new();
+                    *whole = None;
+                    let _it_comes_again = fs::remove_file(self.segment());
+                }
+                Some(error @ DeltaError::DamagedSegment { .. }) => {
+                    self.forget();
+                    return Err(Error::Content(Client::wrong_blob(blob, error)));
+                }
+                Some(error) => {
+                    self.forget();
+                    if let Some(whole) = whole {
+                        whole.rest = reader.take().map(|(_, source)| source);
+                    }
+                    return Err(Error::Unusable(error));
+                }
             }
-            came?;
         }
         applier.finish().map_err(|error| {
             self.forget();
@@ -370,7 +371,10 @@ impl Place<'_> {
         match (kept.split_first_chunk(), applier.place()) {
             (Some((at, rest)), Some(place))
                 if u64::from_le_bytes(*at) == place
-                    && applier.packed_len(0).is_some_and(|len| rest.len() <= len) =>
+                    && applier
+                        .unpacker()
+                        .packed_len(applier.next_segment())
+                        .is_some_and(|len| rest.len() <= len) =>
             {
                 rest.to_vec()
             }
@@ -410,42 +414,6 @@ fn fill(
     *at = place + packed.len() as u64;
     read.map(drop)
         .map_err(|source| Error::Content(Client::broken_blob(blob, source)))
-}
-
-/// Unpacks the segments that come next, on two cores where there are as many.
-fn unpack_all(
-    applier: &Applier<'_>,
-    batch: &[Vec<u8>],
-    files: &dyn Files,
-) -> Vec<Result<Unpacked, DeltaError>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut done = Vec::new();
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(packed) = batch.get(number) else {
-                return done;
-            };
-            done.push((number, applier.unpack(number, packed, files)));
-        }
-    };
-    let alone =
-        batch.len() < 2 || thread::available_parallelism().is_ok_and(|cores| cores.get() < 2);
-    let mut done = thread::scope(|scope| {
-        let other = (!alone)
-            .then(|| thread::Builder::new().spawn_scoped(scope, work).ok())
-            .flatten();
-        let mut done = work();
-        match other.map(thread::ScopedJoinHandle::join) {
-            Some(Ok(more)) => done.extend(more),
-            // As if it had happened here.
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => {}
-        }
-        done
-    });
-    done.sort_by_key(|(number, _)| *number);
-    done.into_iter().map(|(_, result)| result).collect()
 }
 
 fn made_path(objects: &Path, number: usize) -> PathBuf {

@@ -338,13 +338,30 @@ pub(crate) fn say(out: &mut dyn Write, text: std::fmt::Arguments<'_>) -> Result<
     put(out, printable(&text.to_string()).as_bytes()).map(drop)
 }
 
+/// Whether `c` would steer a terminal or turn its lines around.
+pub(crate) fn steers(c: char) -> bool {
+    (c.is_control() && !matches!(c, '\n' | '\t'))
+        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Writes the JSON `text` and a line's end; what would steer a terminal stands in it as `\uXXXX`,
+/// which means the same. Whether anybody still listens.
+pub(crate) fn put_json(out: &mut dyn Write, text: &str) -> Result<bool, AgentError> {
+    let mut safe = String::with_capacity(text.len() + 1);
+    for c in text.chars() {
+        match steers(c) {
+            // All of them lie below U+10000, and JSON has them inside of strings only.
+            true => safe.push_str(&format!("\\u{:04x}", u32::from(c))),
+            false => safe.push(c),
+        }
+    }
+    safe.push('\n');
+    put(out, safe.as_bytes())
+}
+
 /// `text` without what would steer a terminal or turn its lines around: much of it was said by a
 /// hub or by the app.
 pub fn printable(text: &str) -> String {
-    let steers = |c: char| {
-        (c.is_control() && !matches!(c, '\n' | '\t'))
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
     text.chars()
         .map(|c| if steers(c) { '\u{fffd}' } else { c })
         .collect()
@@ -410,7 +427,7 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
     };
     let is_guarded = guarded.is_some();
     let lock = lock(&dir)?;
-    let agent = AgentSettings::resolve(&dir, &args.network)?;
+    let (agent, broken) = AgentSettings::resolve_or_last_good(&dir, &args.network)?;
     if let Some(hub) = &args.hub {
         let enrolment = args.options.enrolment(hub, &agent);
         if !enrol::is_prepared(&dir, &enrolment)? {
@@ -430,6 +447,7 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         downgrades: args.downgrades,
     };
     let mut device = Device::open(&dir, settings, lock)?;
+    device.has_broken_settings(broken.as_ref());
     device.may_hand_over(guarded);
     service::ready();
     let working = Working::start(device, &dir)?;
@@ -452,9 +470,10 @@ pub(crate) fn run_order(
     confinement: &Confinement,
     lock: FileLock,
 ) -> Result<Working, AgentError> {
+    let (agent, broken) = AgentSettings::resolve_or_last_good(dir, &NetworkArgs::default())?;
     let settings = Settings {
         poll_interval: None,
-        agent: AgentSettings::resolve(dir, &NetworkArgs::default())?,
+        agent,
         watchdog: None,
         confinement: confinement.clone(),
         scrub: Duration::ZERO,
@@ -465,6 +484,7 @@ pub(crate) fn run_order(
         downgrades: DowngradePolicy::default(),
     };
     let mut device = Device::open(dir, settings, lock)?;
+    device.has_broken_settings(broken.as_ref());
     device.detach();
     device.apply(order);
     Working::start(device, dir)
@@ -548,7 +568,7 @@ pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> 
     let status = Status::read(&args.state.dir())?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).expect("all keys are strings");
-        put(out, format!("{json}\n").as_bytes())?;
+        put_json(out, &json)?;
     } else {
         say(out, format_args!("{status}"))?;
     }

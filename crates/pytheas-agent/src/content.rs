@@ -9,9 +9,9 @@
 //! downloads/tree-<new>/objects/<sha256>  contents, verified; `.part` while one is written
 //! ```
 //! Broken off at any point, it goes on where it stopped. Files that the new tree shares with the
-//! running one are not read here the first time: every byte of the staged tree is hashed before it
-//! becomes a slot, and when that finds one that has rotted on the disk, the update comes here once
-//! more, reads them all, and fetches what is damaged like a new one.
+//! running one are not read here the first time: the staged tree is checked before it becomes a
+//! slot (see `slots`), and when that finds a damaged one, the update comes here once more, reads
+//! them all, and fetches what is damaged like a new one.
 
 use std::{
     collections::BTreeMap,

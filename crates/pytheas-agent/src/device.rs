@@ -47,7 +47,7 @@ use crate::{
     offline::Order,
     paths::StateDir,
     request, scrub,
-    settings::AgentSettings,
+    settings::{AgentSettings, SettingsError},
     slots,
     status::Live,
     supervisor::{self, AppEvent, StopHandle, Supervisor},
@@ -306,6 +306,14 @@ impl Device {
         device.happen(restarted);
         device.take_up_order();
         Ok(device)
+    }
+
+    /// Says everywhere that `agent.toml` is unusable and the settings in force last are still.
+    pub(crate) fn has_broken_settings(&mut self, broken: Option<&SettingsError>) {
+        self.live.settings = broken.map(|broken| {
+            error!("{broken}; the settings that were in force before it changed stay in force");
+            broken.to_string()
+        });
     }
 
     /// Leaves the hub alone, whatever this device knows of one.

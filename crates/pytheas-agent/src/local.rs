@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     fs::{self, File},
-    io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write},
+    io::{self, BufRead, BufReader, IsTerminal as _, Read, Seek, SeekFrom, Write},
     os::unix::fs::MetadataExt as _,
     path::Path,
     time::Duration,
@@ -45,6 +45,9 @@ pub struct HistoryArgs {
 }
 
 /// Show what the app has written
+///
+/// On a terminal, what would steer it is written out (`\u{1b}[31m`); through a pipe come the app's
+/// own bytes.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
     /// Show only the newest N lines
@@ -64,7 +67,7 @@ pub struct LogsArgs {
 /// One line of JSON.
 fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), AgentError> {
     let text = serde_json::to_string_pretty(value).expect("all keys are strings");
-    crate::cli::put(out, format!("{text}\n").as_bytes()).map(drop)
+    crate::cli::put_json(out, &text).map(drop)
 }
 
 /// `history`.
@@ -193,9 +196,14 @@ pub(crate) fn logs(args: &LogsArgs, out: &mut dyn Write) -> Result<u8, AgentErro
         }
         open = (name == LOG_FILES[2]).then_some(reader.into_inner());
     }
+    let how = match (args.json, io::stdout().is_terminal()) {
+        (true, _) => How::Json,
+        (false, true) => How::Escaped,
+        (false, false) => How::Raw,
+    };
     let mut printer = Printer {
         out,
-        json: args.json,
+        how,
         begun: Vec::new(),
     };
     for line in last {
@@ -264,18 +272,28 @@ fn follow(
     }
 }
 
-/// Puts lines out, as text or as JSON.
+/// How lines are put out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// As they are: whoever reads them through a pipe wants the app's own bytes.
+    Raw,
+    /// Without what would steer a terminal.
+    Escaped,
+    /// One object a line.
+    Json,
+}
+
+/// Puts lines out.
 struct Printer<'a> {
     out: &'a mut dyn Write,
-    json: bool,
+    how: How,
     begun: Vec<u8>,
 }
 
 impl Printer<'_> {
     /// Whether anybody still listens.
     fn take(&mut self, bytes: &[u8]) -> Result<bool, AgentError> {
-        if !self.json {
-            // As it is: it need not be UTF-8.
+        if self.how == How::Raw {
             return crate::cli::put(self.out, bytes);
         }
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -293,11 +311,70 @@ impl Printer<'_> {
             return Ok(true);
         }
         let line = String::from_utf8_lossy(&std::mem::take(&mut self.begun)).into_owned();
+        if self.how == How::Escaped {
+            return crate::cli::put(self.out, escaped(&line).as_bytes());
+        }
         let line = line.trim_end_matches(['\r', '\n']);
         let object = match line.strip_prefix(OWN_LINE) {
             Some(own) => json!({"by": "agent", "line": own}),
             None => json!({"by": "app", "line": line}),
         };
-        crate::cli::put(self.out, format!("{object}\n").as_bytes())
+        crate::cli::put_json(self.out, &object.to_string())
+    }
+}
+
+/// A line of the app's with what steers a terminal written as in a string: `\u{1b}[31m`.
+fn escaped(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let (text, end) = match line.strip_suffix('\n') {
+        Some(text) => (text.strip_suffix('\r').unwrap_or(text), "\n"),
+        None => (line, ""),
+    };
+    for c in text.chars() {
+        match crate::cli::steers(c) {
+            true => out.extend(c.escape_default()),
+            false => out.push(c),
+        }
+    }
+    out + end
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shown(how: How, pieces: &[&[u8]]) -> String {
+        let mut out = Vec::new();
+        let mut printer = Printer {
+            out: &mut out,
+            how,
+            begun: Vec::new(),
+        };
+        for piece in pieces {
+            assert!(printer.take(piece).unwrap());
+        }
+        assert!(printer.end().unwrap());
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    #[test]
+    fn what_an_app_writes_steers_no_terminal_and_no_reader_of_json() {
+        // Cut in the middle of a character, as reads are.
+        let pieces: [&[u8]; 3] = [
+            b"\x1b[31mred\x07\tcaf\xc3",
+            b"\xa9 \xc2\x9b2J \xe2\x80\xae\r\n--- pytheas: started\n",
+            b"no end \xff",
+        ];
+        insta::assert_snapshot!(shown(How::Escaped, &pieces), @r"
+        \u{1b}[31mred\u{7}	café \u{9b}2J \u{202e}
+        --- pytheas: started
+        no end �
+        ");
+        insta::assert_snapshot!(shown(How::Json, &pieces), @r#"
+        {"by":"app","line":"\u001b[31mred\u0007\tcafé \u009b2J \u202e"}
+        {"by":"agent","line":"started"}
+        {"by":"app","line":"no end �"}
+        "#);
+        assert!(shown(How::Raw, &pieces).contains("\u{1b}[31mred\u{7}"));
     }
 }

@@ -130,6 +130,11 @@ impl StateDir {
         self.root.join("agent.toml")
     }
 
+    /// `agent.toml.good`: what `agent.toml` said when it was last in force.
+    pub(crate) fn settings_in_force(&self) -> PathBuf {
+        self.root.join("agent.toml.good")
+    }
+
     /// `hold`.
     pub fn hold(&self) -> PathBuf {
         self.root.join("hold")

@@ -36,6 +36,7 @@
 //! ```
 
 mod file;
+mod last_good;
 mod rate;
 mod window;
 
@@ -266,14 +267,31 @@ impl AgentSettings {
     /// # Errors
     /// [`SettingsError`].
     pub fn resolve(dir: &StateDir, args: &NetworkArgs) -> Result<Self, SettingsError> {
-        let path = args.config.clone().unwrap_or_else(|| dir.settings());
-        let mut settings = match std::fs::read_to_string(&path) {
-            Ok(text) => Self::parse(&path, &text)?,
+        let (settings, _) = Self::read(&Self::path(dir, args), args)?;
+        Ok(settings.overridden(args))
+    }
+
+    fn path(dir: &StateDir, args: &NetworkArgs) -> PathBuf {
+        args.config.clone().unwrap_or_else(|| dir.settings())
+    }
+
+    /// What the file says, and its text; without a file what is usual.
+    fn read(path: &Path, args: &NetworkArgs) -> Result<(Self, Option<String>), SettingsError> {
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok((Self::parse(path, &text)?, Some(text))),
             Err(error) if error.kind() == io::ErrorKind::NotFound && args.config.is_none() => {
-                Self::default()
+                Ok((Self::default(), None))
             }
-            Err(source) => return Err(SettingsError::Read { path, source }),
-        };
+            Err(source) => {
+                let path = path.to_owned();
+                Err(SettingsError::Read { path, source })
+            }
+        }
+    }
+
+    /// What flags and environment say comes before the file.
+    fn overridden(self, args: &NetworkArgs) -> Self {
+        let mut settings = self;
         let network = &mut settings.network;
         network.limit = args.limit.or(network.limit);
         if let Some(url) = &args.proxy {
@@ -292,7 +310,7 @@ impl AgentSettings {
         } else if args.client_key.is_some() {
             network.tls.key.clone_from(&args.client_key);
         }
-        Ok(settings)
+        settings
     }
 
     /// What the file `path` with this text says.

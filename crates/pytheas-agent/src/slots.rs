@@ -1,8 +1,12 @@
 //! Slots: whole, verified trees, and the link `current` that says which one runs.
 //!
 //! A tree is put together in `staging/`, where unchanged files are hard links into the running
-//! slot; every byte of it is checked there; one rename makes it a slot. Files are read-only, since
-//! a file may be part of several slots.
+//! slot; it is checked there, and one rename makes it a slot. Files are read-only, since a file may
+//! be part of several slots.
+//!
+//! The check reads every byte, but for a hard link to a file of the running slot that nobody has
+//! written to since that slot was checked: it is the same file. What rots by itself is found by the
+//! scrub, in the running slot too; a device that does not scrub reads all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -113,34 +117,21 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
     let old = from
         .and_then(|from| document(dir, from))
         .unwrap_or_default();
-    let old_files: BTreeMap<(Sha256, bool), &RelPath> = old
-        .iter()
-        .filter_map(|(path, entry)| match entry {
-            Entry::File {
-                sha256, executable, ..
-            } => Some(((*sha256, *executable), path)),
-            _ => None,
-        })
-        .collect();
+    let old_files = files_of(&old);
     // Content is by hash, the mode is not: what is executable in one place only cannot be shared.
     let mut modes: BTreeMap<Sha256, bool> = BTreeMap::new();
     let fetched_here: BTreeSet<Sha256> = names(&dir.objects(id))?
         .iter()
         .filter_map(|name| name.parse().ok())
         .collect();
-    let mut parent_made = root.clone();
+    let mut folders = BTreeSet::new();
     for (path, entry) in tree.iter() {
         let target = path.under(&root);
-        if let Some(parent) = target.parent()
-            && parent != parent_made
-        {
-            fs::create_dir_all(parent).map_err(io_error("create", parent))?;
-            parent_made = parent.to_owned();
+        if let Some(parent) = path.parent() {
+            make_folder(&root, &parent, &mut folders)?;
         }
         match entry {
-            Entry::Directory => {
-                fs::create_dir_all(&target).map_err(io_error("create", &target))?;
-            }
+            Entry::Directory => make_folder(&root, path, &mut folders)?,
             Entry::Symlink { target: to } => {
                 std::os::unix::fs::symlink(to, &target).map_err(io_error("create", &target))?;
             }
@@ -161,23 +152,34 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
                     };
                     (found.under(old_root), same.is_some())
                 };
-                place(&source, &target, share)?;
-                let mode = if *executable { 0o755 } else { 0o644 } & !READ_ONLY;
-                set_mode(&target, mode)?;
+                let placed = place(&source, &target, share)?;
+                let is_of_slot = !fetched_here.contains(sha256);
+                // A file of a slot got its mode there.
+                if placed == Placed::Copied || !is_of_slot {
+                    let mode = if *executable { 0o755 } else { 0o644 } & !READ_ONLY;
+                    set_mode(&target, mode)?;
+                }
             }
         }
         faults::point("agent:stage:entry");
     }
-    set_folder_modes(&root)?;
+    set_mode(&root, 0o755)?;
     trees::sync(&root).map_err(io_error("sync", &root))
 }
 
+/// How a file came to its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Placed {
+    Linked,
+    Copied,
+}
+
 /// Makes `target` a file with the content of `source`, the same one if it may be shared.
-fn place(source: &Path, target: &Path, share: bool) -> Result<(), SlotError> {
+fn place(source: &Path, target: &Path, share: bool) -> Result<Placed, SlotError> {
     use rustix::io::Errno;
     if share {
         match fs::hard_link(source, target) {
-            Ok(()) => return Ok(()),
+            Ok(()) => return Ok(Placed::Linked),
             // Too many links, another file system, or one that has none: copy.
             Err(error)
                 if [
@@ -193,20 +195,35 @@ fn place(source: &Path, target: &Path, share: bool) -> Result<(), SlotError> {
         }
     }
     fs::copy(source, target)
-        .map(drop)
+        .map(|_| Placed::Copied)
         .map_err(io_error("copy to", target))
 }
 
-/// Gives the folders below `path` the mode of a tree, whatever the umask is.
-fn set_folder_modes(path: &Path) -> Result<(), SlotError> {
-    set_mode(path, 0o755)?;
-    for entry in fs::read_dir(path).map_err(io_error("read", path))? {
-        let entry = entry.map_err(io_error("read", path))?;
-        let kind = entry.file_type().map_err(io_error("read", path))?;
-        if kind.is_dir() {
-            set_folder_modes(&entry.path())?;
-        }
+/// Where each content of `tree` lies, by its hash and whether it is executable.
+fn files_of(tree: &Tree) -> BTreeMap<(Sha256, bool), &RelPath> {
+    tree.iter()
+        .filter_map(|(path, entry)| match entry {
+            Entry::File {
+                sha256, executable, ..
+            } => Some(((*sha256, *executable), path)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Makes the folder `path` below `root` and those above it, with the mode of a tree whatever the
+/// umask is; `made` are those that are there.
+fn make_folder(root: &Path, path: &RelPath, made: &mut BTreeSet<RelPath>) -> Result<(), SlotError> {
+    if made.contains(path) {
+        return Ok(());
     }
+    if let Some(parent) = path.parent() {
+        make_folder(root, &parent, made)?;
+    }
+    let folder = path.under(root);
+    fs::create_dir(&folder).map_err(io_error("create", &folder))?;
+    set_mode(&folder, 0o755)?;
+    made.insert(path.clone());
     Ok(())
 }
 
@@ -227,9 +244,13 @@ fn set_mode(path: &Path, mode: u32) -> Result<(), SlotError> {
 /// # Errors
 /// [`SlotError::Scan`] when it cannot be read.
 pub(crate) fn damage(root: &Path, tree: &Tree) -> Result<Option<String>, SlotError> {
-    let found = differences(root, tree)?;
+    Ok(said(&differences(root, tree)?))
+}
+
+/// The differences as people are told of them, if there are any.
+fn said(found: &[Difference]) -> Option<String> {
     if found.is_empty() {
-        return Ok(None);
+        return None;
     }
     let named: Vec<String> = found
         .iter()
@@ -240,14 +261,53 @@ pub(crate) fn damage(root: &Path, tree: &Tree) -> Result<Option<String>, SlotErr
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    Ok(Some(format!("{}{more}", named.join(", "))))
+    Some(format!("{}{more}", named.join(", ")))
 }
 
 fn differences(root: &Path, tree: &Tree) -> Result<Vec<Difference>, SlotError> {
-    trees::differences(root, tree).map_err(|source| SlotError::Scan {
-        path: root.to_owned(),
-        source,
-    })
+    trees::differences(root, tree).map_err(unreadable(root))
+}
+
+fn unreadable(root: &Path) -> impl FnOnce(ScanError) -> SlotError {
+    let path = root.to_owned();
+    move |source| SlotError::Scan { path, source }
+}
+
+/// Which files of a staged tree were checked already: those of a running slot.
+struct Checked {
+    root: PathBuf,
+    tree: Tree,
+    /// When all of it was found whole: its document is written right after that.
+    at: (i64, i64),
+}
+
+impl Checked {
+    fn of(dir: &StateDir, tree: TreeId) -> Option<Self> {
+        let written = fs::metadata(dir.slot_document(tree)).ok()?;
+        Some(Self {
+            root: dir.slot(tree),
+            tree: document(dir, tree)?,
+            at: trees::Facts::of(&written).modified,
+        })
+    }
+
+    /// The differences of the staged `tree` in `root`.
+    fn differences(&self, root: &Path, tree: &Tree) -> Result<Vec<Difference>, SlotError> {
+        let files = files_of(&self.tree);
+        let known = |path: &RelPath, facts: &trees::Facts| {
+            let Some(Entry::File {
+                sha256, executable, ..
+            }) = tree.get(path)
+            else {
+                return None;
+            };
+            let running = files.get(&(*sha256, *executable))?.under(&self.root);
+            let same = fs::symlink_metadata(running).ok()?;
+            let is_same = trees::Facts::of(&same) == *facts;
+            (is_same && facts.modified < self.at).then_some(*sha256)
+        };
+        trees::differences_but(root, tree, &known).map_err(unreadable(root))
+    }
 }
 
 /// As [`slot_damage`], of a slot that does not run, after what does not belong there was removed:
@@ -298,14 +358,23 @@ pub(crate) fn slot_damage(dir: &StateDir, tree: TreeId) -> Result<Option<String>
     Ok((found != tree).then(|| format!("it is tree {found}")))
 }
 
-/// Checks the staged `tree` and makes it a slot; says what is wrong when it is not whole.
+/// Checks the staged `tree` and makes it a slot; says what is wrong when it is not whole. Files that
+/// it shares with the slot `checked` are not read again unless they were written to.
 ///
 /// # Errors
 /// [`SlotError`].
-pub(crate) fn accept(dir: &StateDir, tree: &Tree) -> Result<Option<String>, SlotError> {
+pub(crate) fn accept(
+    dir: &StateDir,
+    tree: &Tree,
+    checked: Option<TreeId>,
+) -> Result<Option<String>, SlotError> {
     let id = tree.id();
     let (staged, slot) = (dir.staged(id), dir.slot(id));
-    if let Some(damage) = damage(&staged, tree)? {
+    let found = match checked.and_then(|checked| Checked::of(dir, checked)) {
+        Some(checked) => checked.differences(&staged, tree)?,
+        None => differences(&staged, tree)?,
+    };
+    if let Some(damage) = said(&found) {
         return Ok(Some(damage));
     }
     let slots = dir.slots();

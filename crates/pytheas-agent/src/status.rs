@@ -33,6 +33,9 @@ pub(crate) struct Live {
     /// Damage on the disk that could not be repaired yet.
     #[serde(default)]
     pub damage: Option<String>,
+    /// Why the settings file is unusable, so that what was in force before still is.
+    #[serde(default)]
+    pub settings: Option<String>,
     /// When the hub last answered a poll, milliseconds since 1970.
     #[serde(default)]
     pub last_poll_ms: Option<i64>,
@@ -138,6 +141,9 @@ pub struct Status {
     pub last_error_ms: Option<i64>,
     /// Damage on the disk that was found and could not be repaired yet.
     pub damage: Option<String>,
+    /// Why the settings file is unusable: what was in force before it changed still is.
+    #[serde(default)]
+    pub settings_error: Option<String>,
     /// The app; as it was when the agent last wrote about it.
     pub app: AppStatus,
     /// The device's further apps, by name.
@@ -220,6 +226,7 @@ impl Status {
                 None => live.hub.filter(|_| unreadable),
             },
             damage: live.damage,
+            settings_error: live.settings.filter(|_| agent_pid.is_some()),
             agent_pid,
             release: machine.current().map(|current| current.release.clone()),
             tree: machine.current().map(|current| current.tree),
@@ -336,6 +343,13 @@ impl fmt::Display for Status {
         writeln!(f, "previous   {}", release(&self.previous))?;
         if let Some(damage) = &self.damage {
             writeln!(f, "damage     {damage}")?;
+        }
+        if let Some(error) = &self.settings_error {
+            writeln!(f, "settings   NOT IN FORCE: {error}")?;
+            writeln!(
+                f,
+                "           those before it are; the file is read when the agent starts"
+            )?;
         }
         write!(f, "update     {}", self.state)?;
         if let Some(to) = &self.updating_to {

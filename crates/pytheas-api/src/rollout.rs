@@ -185,8 +185,10 @@ pub enum GroupState {
     Waiting,
     /// Its devices update.
     Open,
-    /// All its devices ended.
+    /// All its devices ended, and enough of them well.
     Done,
+    /// All its devices ended, too many of them badly.
+    Failed,
 }
 
 impl GroupState {
@@ -196,6 +198,7 @@ impl GroupState {
             Self::Waiting => "waiting",
             Self::Open => "open",
             Self::Done => "done",
+            Self::Failed => "failed",
         }
     }
 }

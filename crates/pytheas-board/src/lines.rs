@@ -24,6 +24,13 @@ pub struct LinesJson {
 }
 
 impl LinesJson {
+    /// As it is stored.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut bytes = serde_json::to_vec(self).expect("a table has only string keys");
+        bytes.push(b'\n');
+        bytes
+    }
+
     /// The table in `bytes`; none when it is none, or a newer format's.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let table: Self = serde_json::from_slice(bytes).ok()?;

@@ -33,8 +33,8 @@ pub use build::{BoardBuilt, BoardCheck, IMAGE_FILE, build_board, check_board, is
 pub use compile::{CompileOptions, Compiler, Source, compile_tree};
 pub use error::MicroPythonError;
 pub use firmware::{Has, Instead};
-pub use lines::{LINES_FILE, LinesJson, map_traceback};
-pub use measure::{Cost, NotMeasured};
+pub use lines::{LINES_FILE, read_lines};
+pub use measure::{Cost, ModuleCost, NotMeasured};
 pub use mpy_cross::{MPY_CROSS_VERSION, MpyCross};
 pub use report::{
     Dropped, FirmwareUse, Kept, Missing, Needed, REPORT_FILE, Report, Undecided, Why,

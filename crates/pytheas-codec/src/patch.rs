@@ -305,22 +305,20 @@ impl Differences {
         let context = ((self.last[0].min(SHORT) * 64 + self.last[1].min(SHORT)) * 64) as usize;
         let low = (self.class * 64) as usize;
         let symbol = gap.min(SHORT);
-        let mut node = 1_usize;
-        for shift in (0..6).rev() {
-            let bit = coder.bit2(
-                &mut self.gaps[context + node],
-                &mut self.gaps_low[low + node],
-                symbol >> shift & 1 == 1,
-            );
-            node = node << 1 | usize::from(bit);
-        }
-        let symbol = node as u32 & 63;
+        let symbol = coder.tree2::<6>(
+            &mut self.gaps[context..][..64],
+            &mut self.gaps_low[low..][..64],
+            symbol,
+        );
         let gap = if symbol == SHORT {
             SHORT.saturating_add(self.long_gap.code(coder, gap.wrapping_sub(SHORT)))
         } else {
             symbol
         };
         self.last = [gap, self.last[0]];
+        // Where the next one begins, brought near while the bytes in between are decoded.
+        let next = (gap.min(SHORT) * 64 + self.last[1].min(SHORT)) * 64;
+        std::hint::black_box(self.gaps[next as usize + 1]);
         gap
     }
 
@@ -328,17 +326,12 @@ impl Differences {
         let delta = wanted.wrapping_sub(before);
         let context = (usize::from(self.delta) * 2 + usize::from(follows)) * 256;
         let low = usize::from(follows) * 256;
-        let mut node = 1_usize;
-        for shift in (0..8).rev() {
-            let bit = coder.bit2(
-                &mut self.bytes[context + node],
-                &mut self.bytes_low[low + node],
-                delta >> shift & 1 == 1,
-            );
-            node = node << 1 | usize::from(bit);
-        }
-        self.delta = node as u8;
-        before.wrapping_add(node as u8)
+        self.delta = coder.tree2::<8>(
+            &mut self.bytes[context..][..256],
+            &mut self.bytes_low[low..][..256],
+            u32::from(delta),
+        ) as u8;
+        before.wrapping_add(self.delta)
     }
 }
 

@@ -5,6 +5,8 @@
 //! it is given or returns the one it reads. A decoder that runs out of input reads zeros and says
 //! so at the end.
 
+use std::hint::select_unpredictable;
+
 const TOP: u32 = 1 << 24;
 const BITS: u32 = 15;
 
@@ -32,13 +34,14 @@ impl Bit {
 
     #[inline]
     fn learn(&mut self, bit: bool) {
-        if bit {
-            self.fast -= self.fast >> 4;
-            self.slow -= self.slow >> 7;
-        } else {
-            self.fast += ((1 << BITS) - self.fast) >> 4;
-            self.slow += ((1 << BITS) - self.slow) >> 7;
-        }
+        // Which way it goes cannot be predicted: both are computed.
+        let less = (self.fast - (self.fast >> 4), self.slow - (self.slow >> 7));
+        let more = (
+            self.fast + (((1 << BITS) - self.fast) >> 4),
+            self.slow + (((1 << BITS) - self.slow) >> 7),
+        );
+        self.fast = select_unpredictable(bit, less.0, more.0);
+        self.slow = select_unpredictable(bit, less.1, more.1);
     }
 }
 
@@ -49,6 +52,18 @@ pub(crate) trait Coder {
 
     /// Codes one bit with the chances of two models, both of which learn.
     fn bit2(&mut self, a: &mut Bit, b: &mut Bit, bit: bool) -> bool;
+
+    /// Codes `value`, a number of `BITS` bits, the highest first, each with the chances of the two
+    /// models at its place in the trees `a` and `b`.
+    fn tree2<const BITS: u32>(&mut self, a: &mut [Bit], b: &mut [Bit], value: u32) -> u32 {
+        let mut node = 1_usize;
+        for shift in (0..BITS).rev() {
+            let bit = value >> shift & 1 == 1;
+            let bit = self.bit2(&mut a[node], &mut b[node], bit);
+            node = node << 1 | usize::from(bit);
+        }
+        node as u32 & ((1 << BITS) - 1)
+    }
 }
 
 fn split(range: u32, chance: u32) -> u32 {
@@ -173,12 +188,8 @@ impl<'a> Decoder<'a> {
     fn decode(&mut self, chance: u32) -> bool {
         let bound = split(self.range, chance);
         let bit = self.code >= bound;
-        if bit {
-            self.code -= bound;
-            self.range -= bound;
-        } else {
-            self.range = bound;
-        }
+        self.code = select_unpredictable(bit, self.code.wrapping_sub(bound), self.code);
+        self.range = select_unpredictable(bit, self.range.wrapping_sub(bound), bound);
         while self.range < TOP {
             self.range <<= 8;
             self.code = self.code << 8 | self.next();
@@ -201,6 +212,29 @@ impl Coder for Decoder<'_> {
         a.learn(bit);
         b.learn(bit);
         bit
+    }
+
+    /// As it is there, but while a bit is decoded the chances of both that may follow are looked up:
+    /// they are what the next one would wait for.
+    #[inline]
+    fn tree2<const BITS: u32>(&mut self, a: &mut [Bit], b: &mut [Bit], _: u32) -> u32 {
+        let (a, b) = (&mut a[..1 << BITS], &mut b[..1 << BITS]);
+        let mut node = 1_usize;
+        let mut chance = (a[1].chance() + b[1].chance()) >> 1;
+        for _ in 1..BITS {
+            let next = node << 1;
+            let if_0 = (a[next].chance() + b[next].chance()) >> 1;
+            let if_1 = (a[next + 1].chance() + b[next + 1].chance()) >> 1;
+            let bit = self.decode(chance);
+            a[node].learn(bit);
+            b[node].learn(bit);
+            node = next | usize::from(bit);
+            chance = select_unpredictable(bit, if_1, if_0);
+        }
+        let bit = self.decode(chance);
+        a[node].learn(bit);
+        b[node].learn(bit);
+        (node << 1 | usize::from(bit)) as u32 & ((1 << BITS) - 1)
     }
 }
 

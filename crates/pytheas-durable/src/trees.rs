@@ -1,9 +1,9 @@
 //! Trees on disk: read into a [`Tree`], compared with one, synced.
 
 use std::{
-    fs::{self, File, Permissions},
-    io::{self, Read},
-    os::unix::fs::{FileExt, PermissionsExt},
+    fs::{self, File, Metadata, Permissions},
+    io::{self, Read, Seek, SeekFrom},
+    os::unix::fs::{MetadataExt as _, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -31,10 +31,13 @@ impl Files for Folder {
         len: usize,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let file = File::open(path.under(&self.0))?;
-        let before = out.len();
-        out.resize(before + len, 0);
-        file.read_exact_at(&mut out[before..], offset)
+        let mut file = File::open(path.under(&self.0))?;
+        file.seek(SeekFrom::Start(offset))?;
+        out.reserve_exact(len);
+        match file.take(len as u64).read_to_end(out)? {
+            read if read == len => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
     }
 }
 
@@ -68,25 +71,52 @@ pub enum ScanError {
     Tree(#[from] TreeError),
 }
 
+/// What the system says about a file, as far as it tells whether it is the one that was read before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Facts {
+    /// Device and inode: the same for all hard links of a file.
+    pub id: (u64, u64),
+    /// Length in bytes.
+    pub len: u64,
+    /// When its content changed last: seconds since 1970 and nanoseconds.
+    pub modified: (i64, i64),
+    executable: bool,
+}
+
+impl Facts {
+    /// Those of `metadata`.
+    pub fn of(metadata: &Metadata) -> Self {
+        Self {
+            id: (metadata.dev(), metadata.ino()),
+            len: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            executable: metadata.permissions().mode() & 0o100 != 0,
+        }
+    }
+}
+
+/// Tells the hash of a file that need not be read for it.
+pub type Known<'a> = dyn Fn(&RelPath, &Facts) -> Option<Sha256> + Sync + 'a;
+
 /// The tree in the folder `root`, every byte read.
 ///
 /// # Errors
 /// [`ScanError`], naming the file.
 pub fn scan(root: &Path) -> Result<Tree, ScanError> {
+    scan_but(root, &|_, _| None)
+}
+
+fn scan_but(root: &Path, known: &Known<'_>) -> Result<Tree, ScanError> {
     let mut found = Vec::new();
     list(root, root, &mut found)?;
-    let hashes = hash_all(root, &found)?;
+    let files = read_all(root, &found, known)?;
     let mut tree = Tree::default();
-    for ((path, kind), hash) in found.into_iter().zip(hashes) {
-        let entry = match (kind, hash) {
+    for ((path, kind), file) in found.into_iter().zip(files) {
+        let entry = match (kind, file) {
             (Found::Link(target), _) => Entry::Symlink { target },
             (Found::EmptyDirectory, _) => Entry::Directory,
-            (Found::File { executable }, Some((size_bytes, sha256))) => Entry::File {
-                size_bytes,
-                sha256,
-                executable,
-            },
-            (Found::File { .. }, None) => unreachable!("every file was hashed"),
+            (Found::File, Some(file)) => file,
+            (Found::File, None) => unreachable!("every file was read"),
         };
         tree.insert(path, entry)?;
     }
@@ -139,7 +169,19 @@ impl std::fmt::Display for Difference {
 /// # Errors
 /// [`ScanError`] when the folder cannot be read.
 pub fn differences(root: &Path, tree: &Tree) -> Result<Vec<Difference>, ScanError> {
-    let actual = scan(root)?;
+    differences_but(root, tree, &|_, _| None)
+}
+
+/// As [`differences`], but what is `known` is not read.
+///
+/// # Errors
+/// As [`differences`].
+pub fn differences_but(
+    root: &Path,
+    tree: &Tree,
+    known: &Known<'_>,
+) -> Result<Vec<Difference>, ScanError> {
+    let actual = scan_but(root, known)?;
     let mut found = Vec::new();
     for (path, entry) in tree.iter() {
         match actual.get(path) {
@@ -194,7 +236,7 @@ pub fn sync(root: &Path) -> io::Result<()> {
 }
 
 enum Found {
-    File { executable: bool },
+    File,
     Link(String),
     EmptyDirectory,
 }
@@ -207,14 +249,13 @@ fn list(root: &Path, dir: &Path, found: &mut Vec<(RelPath, Found)>) -> Result<()
     let mut children = fs::read_dir(dir)
         .and_then(|entries| entries.collect::<io::Result<Vec<_>>>())
         .map_err(|e| io(dir, e))?;
-    children.sort_by_key(fs::DirEntry::file_name);
+    children.sort_by_cached_key(fs::DirEntry::file_name);
     if children.is_empty() && dir != root {
         found.push((relative(root, dir)?, Found::EmptyDirectory));
     }
     for child in children {
         let path = child.path();
-        let metadata = fs::symlink_metadata(&path).map_err(|e| io(&path, e))?;
-        let kind = metadata.file_type();
+        let kind = child.file_type().map_err(|e| io(&path, e))?;
         if kind.is_dir() {
             list(root, &path, found)?;
         } else if kind.is_symlink() {
@@ -228,8 +269,7 @@ fn list(root: &Path, dir: &Path, found: &mut Vec<(RelPath, Found)>) -> Result<()
                 })?;
             found.push((relative(root, &path)?, Found::Link(target)));
         } else if kind.is_file() {
-            let executable = metadata.permissions().mode() & 0o100 != 0;
-            found.push((relative(root, &path)?, Found::File { executable }));
+            found.push((relative(root, &path)?, Found::File));
         } else {
             return Err(ScanError::Special { path });
         }
@@ -245,11 +285,27 @@ fn relative(root: &Path, path: &Path) -> Result<RelPath, ScanError> {
     })
 }
 
-/// Hashes the files among `found` on every core; `None` for what is no file.
-fn hash_all(
+/// The entry of a file, which is read unless its hash is `known`.
+fn read(root: &Path, path: &RelPath, known: &Known<'_>) -> io::Result<Entry> {
+    let place = path.under(root);
+    let facts = Facts::of(&fs::symlink_metadata(&place)?);
+    let (size_bytes, sha256) = match known(path, &facts) {
+        Some(sha256) => (facts.len, sha256),
+        None => hash_file(&place)?,
+    };
+    Ok(Entry::File {
+        size_bytes,
+        sha256,
+        executable: facts.executable,
+    })
+}
+
+/// The entries of the files among `found`, read on every core; `None` for what is no file.
+fn read_all(
     root: &Path,
     found: &[(RelPath, Found)],
-) -> Result<Vec<Option<(u64, Sha256)>>, ScanError> {
+    known: &Known<'_>,
+) -> Result<Vec<Option<Entry>>, ScanError> {
     let results = Mutex::new(vec![None; found.len()]);
     let failure = Mutex::new(None);
     let next = AtomicUsize::new(0);
@@ -262,15 +318,15 @@ fn hash_all(
             let Some((path, kind)) = found.get(at) else {
                 break;
             };
-            if !matches!(kind, Found::File { .. }) {
+            if !matches!(kind, Found::File) {
                 continue;
             }
-            let path = path.under(root);
-            match hash_file(&path) {
-                Ok(hash) => {
-                    results.lock().unwrap_or_else(|e| e.into_inner())[at] = Some(hash);
+            match read(root, path, known) {
+                Ok(entry) => {
+                    results.lock().unwrap_or_else(|e| e.into_inner())[at] = Some(entry);
                 }
                 Err(source) => {
+                    let path = path.under(root);
                     failure
                         .lock()
                         .unwrap_or_else(|e| e.into_inner())

@@ -90,6 +90,7 @@ impl Store {
             .synchronous(SqliteSynchronous::Full) // a report that was answered is not forgotten
             .busy_timeout(Duration::from_secs(10))
             .foreign_keys(true);
+        private(path).map_err(|error| failed(sqlx::Error::Io(error)))?;
         let write = SqlitePoolOptions::new()
             .max_connections(1)
             .connect_with(options.clone())
@@ -144,6 +145,17 @@ impl Store {
     }
 }
 
+/// Makes the database its owner's alone before anything stands in it (SQLite gives its other files
+/// the same mode); whoever made it with another mode has decided.
+fn private(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = std::fs::OpenOptions::new();
+    match options.write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(drop),
+    }
+}
+
 async fn migrate(pool: &SqlitePool, number: usize, sql: &'static str) -> Result<()> {
     let mut tx = pool.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::raw_sql(sql).execute(&mut *tx).await?;
@@ -190,6 +202,23 @@ mod tests {
             .to_string()
             .replace(&dir.path().display().to_string(), "[DATA]");
         insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 2");
+    }
+
+    #[tokio::test]
+    async fn the_database_is_its_owners_alone_unless_somebody_decided_otherwise() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |name: &str| {
+            let metadata = std::fs::metadata(dir.path().join(name)).unwrap();
+            metadata.permissions().mode() & 0o777
+        };
+        let store = open(dir.path()).await.unwrap();
+        assert_eq!((mode("hub.db"), mode("hub.db-wal")), (0o600, 0o600));
+        store.close().await;
+        let shared = std::fs::Permissions::from_mode(0o640);
+        std::fs::set_permissions(dir.path().join("hub.db"), shared).unwrap();
+        open(dir.path()).await.unwrap();
+        assert_eq!(mode("hub.db"), 0o640);
     }
 
     #[tokio::test]

@@ -48,7 +48,7 @@ pub use make::{MakeError, Part, Summary, make, make_with_summary};
 #[cfg(any(feature = "make-deltas", test))]
 pub use mutate::{for_fuzzing, mutated};
 pub use plan::Head;
-pub use unpack::Unpacked;
+pub use unpack::{Unpacked, Unpacker};
 
 use crate::{RelPath, Sha256};
 

@@ -170,8 +170,7 @@ impl Tree {
         out.push_str(FIRST_LINE);
         out.push('\n');
         for (path, entry) in &self.entries {
-            out.push_str(&entry.line(path));
-            out.push('\n');
+            entry.write_line(path, &mut out);
         }
         out.into_bytes()
     }
@@ -186,9 +185,11 @@ impl Tree {
         let mut hasher = Hasher::new();
         hasher.update(FIRST_LINE.as_bytes());
         hasher.update(b"\n");
+        let mut line = String::new();
         for (path, entry) in entries {
-            hasher.update(entry.line(path).as_bytes());
-            hasher.update(b"\n");
+            line.clear();
+            entry.write_line(path, &mut line);
+            hasher.update(line.as_bytes());
         }
         TreeId(hasher.finish())
     }
@@ -204,36 +205,47 @@ impl Tree {
             .and_then(|rest| rest.strip_prefix('\n'))
             .ok_or(TreeError::NotATree)?;
         let mut tree = Self::default();
-        for (number, line) in body.split_terminator('\n').enumerate() {
-            let (path, entry) = Entry::parse_line(line).map_err(|why| TreeError::Line {
+        let mut is_canonical = true;
+        let mut again = String::new();
+        for (number, line) in body.split_inclusive('\n').enumerate() {
+            let text = line.strip_suffix('\n').unwrap_or(line);
+            let (path, entry) = Entry::parse_line(text).map_err(|why| TreeError::Line {
                 line: number + 2,
                 why,
             })?;
+            // In order, and each line as it would be written: then all of it is.
+            again.clear();
+            entry.write_line(&path, &mut again);
+            let last = tree.entries.last_key_value();
+            is_canonical &= again == line && last.is_none_or(|(last, _)| *last < path);
             tree.insert(path, entry)?;
         }
-        if tree.encode() == bytes {
-            Ok(tree)
-        } else {
-            Err(TreeError::NotCanonical)
+        match is_canonical {
+            true => Ok(tree),
+            false => Err(TreeError::NotCanonical),
         }
     }
 }
 
 impl Entry {
-    /// The entry's line in a tree document, without its end.
-    pub(crate) fn line(&self, path: &RelPath) -> String {
-        match self {
+    /// Appends the entry's line in a tree document.
+    fn write_line(&self, path: &RelPath, out: &mut String) {
+        use std::fmt::Write as _;
+        // A `String` takes whatever is written to it.
+        let _always_ok = match self {
             Self::File {
                 size_bytes,
                 sha256,
                 executable,
             } => {
                 let kind = if *executable { 'x' } else { 'f' };
-                format!("{kind} {size_bytes} {sha256} {path}")
+                write!(out, "{kind} {size_bytes} {sha256} ")
             }
-            Self::Symlink { target } => format!("l {} {path}", escape(target)),
-            Self::Directory => format!("d {path}"),
-        }
+            Self::Symlink { target } => write!(out, "l {} ", escape(target)),
+            Self::Directory => write!(out, "d "),
+        };
+        out.push_str(path.as_str());
+        out.push('\n');
     }
 
     /// The entry in a line of a tree document.

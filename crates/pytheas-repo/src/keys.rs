@@ -406,7 +406,7 @@ impl PublisherKeys {
         Self::with(dir, root, None, signers)
     }
 
-    /// The keys of `team`: the files `TEAM.pem`, `TEAM-….pem` (or `.toml`) in `dir`.
+    /// The keys of `team`: the files `TEAM.pem`, `TEAM-2.pem`, … (or `.toml`) in `dir`.
     ///
     /// # Errors
     /// As [`Self::load`].

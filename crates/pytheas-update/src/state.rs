@@ -162,7 +162,7 @@ pub enum State {
         /// The update.
         job: Job,
     },
-    /// Every byte of the new tree is checked; then it becomes a slot.
+    /// The new tree is checked; then it becomes a slot.
     Verifying {
         /// The update.
         job: Job,

@@ -56,14 +56,25 @@ impl Global {
             1 => "info",
             _ => "debug",
         };
-        let filter = tracing_subscriber::EnvFilter::try_from_env("PYTHEAS_LOG")
-            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(default));
+        let wanted = std::env::var("PYTHEAS_LOG").unwrap_or_default();
+        let wanted = Some(wanted.trim()).filter(|wanted| !wanted.is_empty());
+        let parsed = wanted.map(tracing_subscriber::EnvFilter::try_new);
+        let wrong = parsed.as_ref().and_then(|parsed| parsed.as_ref().err());
+        let wrong = wrong.map(ToString::to_string);
+        let filter = parsed
+            .and_then(Result::ok)
+            .unwrap_or_else(|| tracing_subscriber::EnvFilter::new(default));
         tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
             .with_ansi(self.color.on_stderr())
             .with_target(false)
             .init();
+        if let (Some(wanted), Some(wrong)) = (wanted, wrong) {
+            tracing::warn!(
+                "PYTHEAS_LOG={wanted:?} is not understood ({wrong}) and has no effect; write e.g. `PYTHEAS_LOG=info,pytheas_hub=debug`"
+            );
+        }
     }
 }
 

@@ -58,7 +58,7 @@ impl Device {
             ),
             State::Switching { .. } => told.push(
                 Feedback::proceeding(Progress::Staged)
-                    .detail(format!("{release}: staged, every byte is verified")),
+                    .detail(format!("{release}: staged and verified")),
             ),
             State::Migrating { tries_left, .. } => told.push(
                 Feedback::new(Execution::Proceeding, Finished::None).detail(format!(

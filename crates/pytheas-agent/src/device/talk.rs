@@ -248,6 +248,7 @@ impl Device {
                 &self.machine,
                 history.last(),
                 self.live.damage.as_deref(),
+                self.live.settings.as_deref(),
             );
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,

@@ -146,6 +146,42 @@ fn flags_come_before_the_file_and_a_file_that_was_named_must_be_there() {
     ));
 }
 
+#[test]
+fn a_file_that_became_unusable_leaves_what_was_in_force() {
+    use pytheas_update::{Installed, Machine};
+    let folder = tempfile::tempdir().unwrap();
+    let dir = StateDir::new(folder.path());
+    let args = NetworkArgs::default();
+    let broken = "[install]\nwindow = [\"daily 02:00-04:00\"]\n";
+    let write = |text: &str| pytheas_durable::replace(&dir.settings(), text.as_bytes()).unwrap();
+    let resolve = || AgentSettings::resolve_or_last_good(&dir, &args);
+    write(broken);
+    resolve().expect_err("nothing is installed: whoever wrote it stands beside the device");
+    let installed = Installed {
+        tree: pytheas_release::TreeId(Sha256::of(b"tree")),
+        release: "app@1.0.0".parse().unwrap(),
+    };
+    let machine = Machine::recovered(Some(installed), Vec::new());
+    pytheas_durable::replace(&dir.state(), &machine.encode()).unwrap();
+    // Until then there was no file.
+    let (settings, error) = resolve().unwrap();
+    assert_eq!(settings, AgentSettings::default());
+    assert!(error.unwrap().to_string().contains("`install.window`"));
+    write(WHOLE);
+    let (good, error) = resolve().unwrap();
+    assert!(error.is_none() && good.install.consent);
+    for unusable in [broken, "[tls\n", "\u{1}"] {
+        write(unusable);
+        let (settings, error) = resolve().unwrap();
+        assert_eq!(settings, good, "{unusable}");
+        error.expect("what is wrong is told");
+    }
+    std::fs::remove_file(dir.settings()).unwrap();
+    let (settings, error) = resolve().unwrap();
+    assert!(error.is_none() && settings == AgentSettings::default());
+    assert!(!dir.settings_in_force().exists());
+}
+
 proptest::proptest! {
     #[test]
     fn any_text_is_taken_or_refused(text in ".{0,120}", value in ".{0,20}", key in 0_usize..16) {

@@ -45,7 +45,7 @@ impl Bench {
     fn install(&self, tree: &Tree, from: Option<TreeId>, contents: &[&[u8]]) {
         self.fetched(tree, contents);
         stage(&self.dir, tree, from).unwrap();
-        assert_eq!(accept(&self.dir, tree).unwrap(), None);
+        assert_eq!(accept(&self.dir, tree, None).unwrap(), None);
     }
 
     fn metadata(&self, tree: &Tree, path: &str) -> fs::Metadata {
@@ -138,12 +138,54 @@ fn damage_is_named_and_keeps_a_tree_from_becoming_a_slot() {
     pytheas_durable::replace(&staged.join("c"), b"thrEE").unwrap();
     pytheas_durable::replace(&staged.join("d"), b"").unwrap();
     assert_eq!(
-        accept(&bench.dir, &new).unwrap().as_deref(),
+        accept(&bench.dir, &new, None).unwrap().as_deref(),
         Some("`b` is missing, `c` has another content or mode, `d` does not belong there")
     );
     assert!(!bench.dir.slot(new.id()).exists());
     // Staged anew it is whole.
     bench.install(&new, None, &[]);
+}
+
+#[test]
+fn a_shared_file_is_read_again_when_somebody_wrote_to_it() {
+    let bench = Bench::new();
+    let old = tree(&[("a", entry(b"one", false)), ("b", entry(b"two", false))]);
+    bench.install(&old, None, &[b"one", b"two"]);
+    let new = tree(&[
+        ("a", entry(b"one", false)),
+        ("c", entry(b"two", false)),
+        ("d", entry(b"new", false)),
+    ]);
+    bench.fetched(&new, &[b"new"]);
+    stage(&bench.dir, &new, Some(old.id())).unwrap();
+    let shared = bench.dir.slot(old.id()).join("b");
+    let modified = fs::metadata(&shared).unwrap().modified().unwrap();
+    let write = |at: std::time::SystemTime| {
+        set_mode(&shared, 0o644).unwrap();
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).open(&shared).unwrap();
+        std::io::Write::write_all(&mut file, b"TWO").unwrap();
+        file.set_modified(at).unwrap();
+        set_mode(&shared, 0o444).unwrap();
+    };
+    let checked = |from| {
+        let root = bench.dir.staged(new.id());
+        let checked = Checked::of(&bench.dir, from).unwrap();
+        said(&checked.differences(&root, &new).unwrap())
+    };
+    assert_eq!(checked(old.id()), None);
+    write(modified + std::time::Duration::from_secs(3600));
+    let found = "`c` has another content or mode";
+    assert_eq!(checked(old.id()).as_deref(), Some(found));
+    // Rot leaves no trace: that is the scrub's to find, as it is for what runs.
+    write(modified);
+    assert_eq!(checked(old.id()), None);
+    let refused = accept(&bench.dir, &new, None).unwrap();
+    assert_eq!(
+        refused.as_deref(),
+        Some(found),
+        "who trusts nobody reads it"
+    );
 }
 
 #[test]

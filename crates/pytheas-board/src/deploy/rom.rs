@@ -173,9 +173,9 @@ fn ask(
             block,
         } = place;
         let length = size.min(*room);
-        let _infallible = write!(program, "print('h',_rh({partition},{at},{length}))\n");
+        let _infallible = writeln!(program, "print('h',_rh({partition},{at},{length}))");
         if *block > 0 {
-            let _infallible = write!(program, "_rq({partition},{at},{length},{block})\n");
+            let _infallible = writeln!(program, "_rq({partition},{at},{length},{block})");
         }
     }
     let answer = board.exec(&program)?;

@@ -1,8 +1,5 @@
-//! Preparing a board for signed images: the package `pytheas`, its settings and keys in the folder
-//! `/pytheas`, and a `main.py` that starts the guard. May be repeated; changes only what differs.
-//!
-//! Code and data share the folder: boards look for modules in `/` before `/lib`, so a folder
-//! `/pytheas` without code would hide a package in `/lib/pytheas`.
+//! Preparing a board for signed images: the package `pytheas` in `/lib`, its settings and keys in
+//! `/.pytheas`, and a `main.py` that starts the guard. May be repeated; changes only what differs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -12,9 +9,9 @@ use crate::link::{Board, Facts, LinkError, files};
 
 /// The board's `main.py`.
 pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
-const FOLDER: &str = "/pytheas";
-const CONFIG: &str = "/pytheas/config.json";
-const KEYS: &str = "/pytheas/keys";
+const FOLDER: &str = "/lib/pytheas";
+const CONFIG: &str = "/.pytheas/config.json";
+const KEYS: &str = "/.pytheas/keys";
 const MAIN_PATH: &str = "/main.py";
 
 /// What a board gets.
@@ -68,8 +65,14 @@ pub fn setup(
         written.push(path.to_owned());
         files::write(board, facts, path, bytes, &mut |_| {})
     };
-    if !keys.is_empty() && there(board, KEYS)? != Some(keys.clone()) {
+    let trusted = there(board, KEYS)?.unwrap_or_default();
+    if !keys.is_empty() && trusted != keys {
         put(board, KEYS, &keys)?;
+    }
+    if keys.is_empty() && trusted.is_empty() {
+        remarks.push(
+            "the board trusts no key yet, so it takes no image: name a folder with `--keys`".into(),
+        );
     }
     if before.as_deref() != Some(settings.as_bytes()) {
         put(board, CONFIG, settings.as_bytes())?;

@@ -11,7 +11,7 @@ use std::io::Write;
 use base64::{Engine, engine::general_purpose::STANDARD};
 use flate2::{Compression, write::DeflateEncoder};
 
-use super::{Board, Facts, LinkError, Stop};
+use super::{Board, Facts, LinkError};
 
 const RECEIVER: &str = include_str!("frames.py");
 const ACK: u8 = 6;
@@ -148,7 +148,7 @@ impl<'a> Frames<'a> {
     fn frame(&mut self, kind: u8, payload: &[u8]) -> Result<(), LinkError> {
         if !self.stream {
             let text = STANDARD.encode(payload);
-            let program = format!("_pf({kind},_pa('{text}'))");
+            let program = format!("_pf({kind},_pa(b'{text}'))");
             return self.board.exec(&program).map(drop);
         }
         // A line that holds bytes back may have the next frame on its way while one is worked on.
@@ -186,7 +186,7 @@ impl Drop for Frames<'_> {
     fn drop(&mut self) {
         if self.open {
             // The user's wish to stop must not keep us from stopping in order.
-            let stop = std::mem::replace(&mut self.board.options().stop, Stop::default());
+            let stop = std::mem::take(&mut self.board.options().stop);
             let _failed_before = self.close();
             self.board.options().stop = stop;
         }

@@ -211,9 +211,13 @@ impl Board {
     /// [`LinkError`] when neither works.
     pub fn reset_hard(&mut self) -> Result<(), LinkError> {
         if self.enter().is_ok() {
-            self.send("import machine\nmachine.reset()")?;
+            let sent = self.send("import machine\nmachine.reset()");
             self.mode = Mode::Free;
-            return Ok(());
+            return match sent {
+                // With it, the port of a board on USB goes away for a moment.
+                Err(LinkError::Gone { .. } | LinkError::Io { .. }) => Ok(()),
+                sent => sent,
+            };
         }
         // The circuit of most boards: RTS pulls EN (reset) low, DTR off leaves the boot pin high.
         let pulled = self.wire.lines(false, true);

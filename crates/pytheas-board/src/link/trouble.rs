@@ -284,7 +284,9 @@ pub(super) fn no_repl(port: &str, baud: u32, seen: &[u8], sent: &[u8]) -> LinkEr
     if seen.is_empty() {
         return LinkError::Silent { port };
     }
-    if sent.starts_with(seen) || seen.starts_with(sent) && seen.len() % sent.len().max(1) == 0 {
+    if sent.starts_with(seen)
+        || seen.starts_with(sent) && seen.len().is_multiple_of(sent.len().max(1))
+    {
         return LinkError::Echo { port };
     }
     let text = String::from_utf8_lossy(seen);

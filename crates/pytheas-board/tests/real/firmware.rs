@@ -158,7 +158,7 @@ fn a_uf2_file_is_read_back_by_uf2utils() {
     insta::assert_snapshot!(error(&at(0x1010_0100)), @"the address 0x10100100 is not a multiple of 0x1000");
     insta::assert_snapshot!(error(&Placement::default()), @"where the image goes is not known");
     insta::assert_snapshot!(error(&Placement { room: Some(1024), ..at(0x1010_0000) }), @"the image has 3020 bytes, the partition at 0x10100000 has room for 1024");
-    insta::assert_snapshot!(error(&Placement { family: Some(1), ..at(0x1010_0000) }), @"");
+    insta::assert_snapshot!(error(&Placement { family: Some(1), ..at(0x1010_0000) }), @"the UF2 file has no blocks for family 0x00000001");
     insta::assert_snapshot!(inject(&firmware[512..], &first, &at(0x1010_0000)).unwrap_err(), @"damaged firmware: block 1 of 20, and there are 19: blocks are missing, at byte 0x0");
 }
 
@@ -319,7 +319,7 @@ fn a_partition_is_added_to_an_esp32_file_when_asked() {
     insta::assert_snapshot!(error(Placement::default()), @"the firmware's partition table has no data partition `romfs`: it has `nvs`, `phy_init`, `factory`, `vfs`; name one with `--partition`, or add one with `--add-partition SIZE`");
     insta::assert_snapshot!(error(add(None, 0x2_0000)), @"no partition `romfs` of 0x20000 bytes can be added: there is no free space between the partitions: cut it off another one: `--take-from factory` where the program leaves room, else `--take-from vfs`");
     insta::assert_snapshot!(error(add(Some("nvs"), 0x2_0000)), @"no partition `romfs` of 0x20000 bytes can be added: `nvs` has 0x6000 bytes only: take a smaller size, or take from another partition");
-    insta::assert_snapshot!(error(add(Some("factory"), 0x1e_0000)), @"");
+    insta::assert_snapshot!(error(add(Some("factory"), 0x1e_0000)), @"no partition `romfs` of 0x1e0000 bytes can be added: `factory` has content where it would lie: take a smaller size, or take from another partition");
 
     let new = inject(&firmware, &image, &add(Some("vfs"), 0x2_0000)).unwrap();
     bench.put("new.bin", &new.bytes);

@@ -25,7 +25,7 @@ def elf(machine, sections):
 CHIPS = {  # ELF machine, program, boot loader, boot loader's flash offset
     "esp32": (0x5E, [(0x400D0020, bytes(range(256)) * 40), (0x40080000, b"y" * 400)], 0x40080400, 0x1000),
     "esp32c3": (0xF3, [(0x42000020, bytes(range(256)) * 40), (0x40380000, b"y" * 400)], 0x403CC710, 0),
-    "esp32s3": (0x5E, [(0x42000020, bytes(range(256)) * 40), (0x40378000, b"y" * 400)], 0x403C9700, 0),
+    "esp32s3": (0x5E, [(0x42000020, bytes(range(256)) * 400), (0x40378000, b"y" * 400)], 0x403C9700, 0),
 }
 
 

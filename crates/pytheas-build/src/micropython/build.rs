@@ -11,7 +11,7 @@ use pytheas_release::{BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board
 use super::{
     error::MicroPythonError,
     frozen,
-    lines::LINES_FILE,
+    lines::{self, LINES_FILE},
     measure::{self, Cost, NotMeasured},
     plan::{Plan, plan},
     report::{Missing, Needed, REPORT_FILE, Report},
@@ -100,7 +100,7 @@ pub fn check_board(
         Err(error) => return Err(error),
     }
     let (costs, not_measured) = if measured || has_cost_budget(&plan) {
-        let measured = measure::measure(&plan.image, &plan.module, &request.environment)?;
+        let measured = measure::measure(&plan.image, &plan.imported, &request.environment)?;
         over_budget.extend(over_cost(&plan, &measured.0, &mut warnings)?);
         measured
     } else {
@@ -140,7 +140,7 @@ pub fn build_board(
     let mut warnings = plan.warnings.clone();
     warnings.extend(budgets(&plan)?);
     if has_cost_budget(&plan) {
-        let (costs, _) = measure::measure(&plan.image, &plan.module, &request.environment)?;
+        let (costs, _) = measure::measure(&plan.image, &plan.imported, &request.environment)?;
         let over = over_cost(&plan, &costs, &mut warnings)?;
         if !over.is_empty() {
             return Err(MicroPythonError::OverCost {
@@ -149,7 +149,9 @@ pub fn build_board(
             .into());
         }
     }
-    let later = |one: &&Missing| one.when == Needed::Later;
+    // What packages import in functions is their matter; `pytheas check` lists it.
+    let is_app = |one: &Missing| plan.lines.sources.values().any(|source| *source == one.by);
+    let later = |one: &&Missing| one.when == Needed::Later && is_app(one);
     for missing in plan.report.missing.iter().filter(later) {
         warnings.push(format!(
             "the board lacks `{}`, which {} imports when a function is called",
@@ -185,7 +187,7 @@ pub fn build_board(
     };
     put(RECORD_FILE, &record.encode())?;
     put(IMAGE_FILE, &plan.image)?;
-    put(LINES_FILE, &plan.lines.encode())?;
+    put(LINES_FILE, &lines::encode(&plan.lines))?;
     put(REPORT_FILE, &plan.report.encode())?;
     if plan.target.also.contains(&Also::Files) {
         for (path, bytes) in &plan.files {

@@ -27,6 +27,7 @@ const INSTRUCTIONS_PER_US: u64 = 125;
 /// Other work may load this machine.
 const PATIENCE: Duration = Duration::from_secs(120);
 const MARK: &str = "pytheas-cost";
+const MODULE: &str = "pytheas-module";
 const BANNER: &[u8] = b"raw REPL; CTRL-B to exit\r\n>";
 
 /// What importing the app's entry costs on one machine.
@@ -41,6 +42,20 @@ pub struct Cost {
     /// Instructions, where they are counted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<u64>,
+    /// What each module adds, in the order in which they are imported.
+    pub modules: Vec<ModuleCost>,
+}
+
+/// What importing one module adds, what it imports not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ModuleCost {
+    /// Its name.
+    pub module: String,
+    /// Heap that stays taken, in bytes.
+    pub ram_bytes: u64,
+    /// Instructions, where they are counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<u64>,
 }
 
 /// A machine on which it could not be measured, and why.
@@ -52,21 +67,21 @@ pub struct NotMeasured {
     pub why: String,
 }
 
-/// Imports `module` of the image on the machines there are.
+/// Imports `modules` of the image, in this order, on the machines there are.
 ///
 /// # Errors
 /// When files for them cannot be written.
 pub(super) fn measure(
     image: &[u8],
-    module: &str,
+    modules: &[String],
     environment: &Environment,
 ) -> Result<(Vec<Cost>, Vec<NotMeasured>), MicroPythonError> {
     let dir = tempfile::tempdir().map_err(io_error("write in", &std::env::temp_dir()))?;
     let mut costs = Vec::new();
     let mut not = Vec::new();
     let results = [
-        ("qemu", on_board(image, module, environment, dir.path())?),
-        ("unix", on_unix(image, module, environment, dir.path())?),
+        ("qemu", on_board(image, modules, environment, dir.path())?),
+        ("unix", on_unix(image, modules, environment, dir.path())?),
     ];
     for (on, result) in results {
         match result.and_then(|said| parse(on, &said)) {
@@ -79,13 +94,26 @@ pub(super) fn measure(
 
 type Said = Result<String, String>;
 
-fn script(before: &str, module: &str) -> String {
+fn script(before: &str, modules: &[String]) -> String {
+    let names = serde_json::json!(modules).to_string();
     format!(
-        "import sys, gc, time\n{before}\
-         gc.collect()\n_ram = gc.mem_alloc()\n_time = time.ticks_us()\n\
-         import {module}\n\
-         _time = time.ticks_diff(time.ticks_us(), _time)\ngc.collect()\n\
-         print('\\n{MARK}', gc.mem_alloc() - _ram, gc.mem_free(), _time)\n"
+        "import sys, gc, time\n{before}_names = {names}\n\
+         def _cost():\n\
+         \x20 gc.collect()\n\
+         \x20 first = gc.mem_alloc()\n\
+         \x20 whole = 0\n\
+         \x20 for name in _names:\n\
+         \x20   gc.collect()\n\
+         \x20   ram = gc.mem_alloc()\n\
+         \x20   us = time.ticks_us()\n\
+         \x20   __import__(name)\n\
+         \x20   us = time.ticks_diff(time.ticks_us(), us)\n\
+         \x20   whole += us\n\
+         \x20   gc.collect()\n\
+         \x20   print('\\n{MODULE}', gc.mem_alloc() - ram, us, name)\n\
+         \x20 gc.collect()\n\
+         \x20 print('{MARK}', gc.mem_alloc() - first, gc.mem_free(), whole)\n\
+         _cost()\n"
     )
 }
 
@@ -98,19 +126,26 @@ fn parse(on: &'static str, said: &str) -> Result<Cost, String> {
             last.unwrap_or("it said nothing").trim()
         ));
     };
-    let numbers: Vec<i64> = line
-        .split_whitespace()
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    let [ram, free, us] = numbers[..] else {
+    let whole = |word: &str| Some(u64::try_from(word.parse::<i64>().ok()?).unwrap_or(0));
+    let counted = |us: u64| (on == "qemu").then(|| us * INSTRUCTIONS_PER_US);
+    let numbers: Vec<u64> = line.split_whitespace().filter_map(whole).collect();
+    let [ram_bytes, free_bytes, us] = numbers[..] else {
         return Err(format!("it said `{line}`"));
     };
-    let whole = |number: i64| u64::try_from(number).unwrap_or(0);
+    let modules = said.lines().filter_map(|line| {
+        let mut words = line.strip_prefix(MODULE)?.split_whitespace();
+        Some(ModuleCost {
+            ram_bytes: whole(words.next()?)?,
+            instructions: counted(whole(words.next()?)?),
+            module: words.next()?.to_owned(),
+        })
+    });
     Ok(Cost {
         on,
-        ram_bytes: whole(ram),
-        free_bytes: whole(free),
-        instructions: (on == "qemu").then(|| whole(us) * INSTRUCTIONS_PER_US),
+        ram_bytes,
+        free_bytes,
+        instructions: counted(us),
+        modules: modules.collect(),
     })
 }
 
@@ -130,7 +165,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<(), MicroPythonError> {
 
 fn on_unix(
     image: &[u8],
-    module: &str,
+    modules: &[String],
     environment: &Environment,
     dir: &Path,
 ) -> Result<Said, MicroPythonError> {
@@ -142,7 +177,7 @@ fn on_unix(
     };
     let before = "import vfs\nvfs.mount(vfs.VfsRom(open('app.romfs', 'rb').read()), '/app')\nsys.path.insert(0, '/app')\n";
     put(&dir.join("app.romfs"), image)?;
-    put(&dir.join("cost.py"), script(before, module).as_bytes())?;
+    put(&dir.join("cost.py"), script(before, modules).as_bytes())?;
     let mut command = environment.command(&program);
     command.arg("cost.py").current_dir(dir);
     let mut machine = match Machine::start(command) {
@@ -156,7 +191,7 @@ fn on_unix(
 
 fn on_board(
     image: &[u8],
-    module: &str,
+    modules: &[String],
     environment: &Environment,
     dir: &Path,
 ) -> Result<Said, MicroPythonError> {
@@ -195,7 +230,7 @@ fn on_board(
         Ok(machine) => machine,
         Err(error) => return Ok(Err(format!("`{}`: {error}", qemu.display()))),
     };
-    let code = script("sys.path.insert(0, '/rom')\n", module);
+    let code = script("sys.path.insert(0, '/rom')\n", modules);
     Ok(machine.enter(&code))
 }
 
@@ -329,7 +364,11 @@ mod tests {
 
     #[test]
     fn what_a_machine_says_is_read() {
-        let cost = parse("qemu", "noise\npytheas-cost 8448 120000 20000\n").unwrap();
+        let said = "noise\n\npytheas-module 8000 100 a.b\n\npytheas-module -16 1 c\npytheas-cost 8448 120000 20000\n";
+        let cost = parse("qemu", said).unwrap();
+        assert_eq!(cost.modules[0].module, "a.b");
+        assert_eq!(cost.modules[0].instructions, Some(12_500));
+        assert_eq!(cost.modules[1].ram_bytes, 0);
         assert_eq!((cost.ram_bytes, cost.instructions), (8448, Some(2_500_000)));
         let cost = parse("unix", "pytheas-cost 15424 1 320").unwrap();
         assert_eq!(cost.instructions, None);

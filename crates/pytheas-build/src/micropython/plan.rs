@@ -4,7 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::{MatchOptions, Pattern};
-use pytheas_board::mpy::{Arch, LineMap, Mpy};
+use pytheas_board::{
+    lines::LinesJson,
+    mpy::{Arch, LineMap, Mpy},
+};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,
@@ -17,7 +20,6 @@ use super::{
     compile::{CompileOptions, Compiler, Source, board_path, check_fit},
     error::MicroPythonError,
     firmware::Firmware,
-    lines::LinesJson,
     mip::{self, MipOptions},
     mpy_cross::MpyCross,
     reach::{self, Compiled, Reached},
@@ -30,8 +32,8 @@ pub(super) struct Plan {
     pub(super) target: Target,
     pub(super) name: Name,
     pub(super) version: Version,
-    /// The module that the board starts.
-    pub(super) module: String,
+    /// What importing the entry brings in, in that order.
+    pub(super) imported: Vec<String>,
     pub(super) manifest: ImageManifest,
     pub(super) image: Vec<u8>,
     /// What the image holds.
@@ -166,6 +168,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             one.call, one.by, one.line
         ));
     }
+    let imported = reached.order(&module);
     let lines = lines(&candidates, &reached, target.optimize, &lock)?;
     let report = Report {
         format: 1,
@@ -181,7 +184,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         target,
         name,
         version,
-        module,
+        imported,
         manifest,
         image,
         files: parts.files,

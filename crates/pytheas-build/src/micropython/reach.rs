@@ -46,9 +46,39 @@ pub(super) struct Reached {
     pub(super) kept: BTreeMap<String, (usize, Why)>,
     /// Them compiled, by candidate.
     pub(super) compiled: BTreeMap<usize, Compiled>,
+    /// Which modules each one imports when it is imported itself.
+    edges: BTreeMap<String, Vec<String>>,
     pub(super) firmware: BTreeMap<String, FirmwareUse>,
     pub(super) missing: Vec<Missing>,
     pub(super) undecided: Vec<Undecided>,
+}
+
+impl Reached {
+    /// The modules that importing `entry` brings in, each after those it imports itself.
+    pub(super) fn order(&self, entry: &str) -> Vec<String> {
+        let mut order = Vec::new();
+        let mut seen = BTreeSet::new();
+        // Names with whether their imports were looked at already.
+        let mut open = vec![(entry.to_owned(), false)];
+        while let Some((name, is_done)) = open.pop() {
+            if is_done {
+                order.push(name);
+                continue;
+            }
+            if !self.kept.contains_key(&name) || !seen.insert(name.clone()) {
+                continue;
+            }
+            let next = self.edges.get(&name).into_iter().flatten();
+            let next: Vec<_> = next.map(|name| (name.clone(), false)).collect();
+            open.push((name.clone(), true));
+            open.extend(next.into_iter().rev());
+            // A package comes before what is in it.
+            if let Some((above, _)) = name.rsplit_once('.') {
+                open.push((above.to_owned(), false));
+            }
+        }
+        order
+    }
 }
 
 /// Follows imports.
@@ -104,6 +134,9 @@ struct Walk<'a> {
 /// Who asks for a module.
 #[derive(Clone)]
 struct Asker {
+    /// Its name.
+    module: String,
+    /// Its file.
     by: String,
     line: Option<u32>,
     when: When,
@@ -177,7 +210,7 @@ impl Walk<'_> {
                 .to_owned()
         };
         for import in &said.imports {
-            self.import(import, &candidate.source, &package);
+            self.import(import, &name, &candidate.source, &package);
         }
         for (line, call) in said.undecided {
             self.reached.undecided.push(Undecided {
@@ -189,12 +222,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    fn import(&mut self, import: &Import, by: &str, package: &str) {
+    fn import(&mut self, import: &Import, module: &str, by: &str, package: &str) {
         // `__name__` is never `__main__` on a board but for the module that is started by name.
         if matches!(import.when, When::TypeChecking | When::AsProgram) {
             return;
         }
         let asker = Asker {
+            module: module.to_owned(),
             by: by.to_owned(),
             line: import.line,
             when: import.when,
@@ -263,6 +297,10 @@ impl Walk<'_> {
                 lazy: asker.when == When::Lazy,
             };
             self.add_with_parents(module, &why);
+            if asker.when != When::Lazy {
+                let edges = self.reached.edges.entry(asker.module.clone()).or_default();
+                edges.push(module.to_owned());
+            }
             return true;
         }
         if let Some(has) = has {

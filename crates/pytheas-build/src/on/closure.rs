@@ -190,6 +190,11 @@ pub(super) fn files(
         closure
             .origins
             .insert(path.as_str().to_owned(), origin.display().to_string());
+        if module.kind == Kind::Package
+            && let (Some(dir), Some((folder, _))) = (file.parent(), path.as_str().rsplit_once('/'))
+        {
+            closure.data(dir, folder)?;
+        }
         closure.files.insert(path, content);
     }
     Ok(closure)
@@ -204,8 +209,10 @@ pub(super) fn compiled(
 ) -> Result<BTreeMap<RelPath, Vec<u8>>, OnError> {
     let mpy_cross = MpyCross::find(environment, connectivity, &|_| {}).map_err(BuildError::from)?;
     let compiler = Compiler::new(mpy_cross, environment);
+    let is_source = |path: &RelPath| path.as_str().ends_with(".py");
     let sources: Vec<Source> = files
         .iter()
+        .filter(|(path, _)| is_source(path))
         .map(|(path, bytes)| Source {
             name: path.as_str().to_owned(),
             bytes: bytes.clone(),
@@ -219,10 +226,37 @@ pub(super) fn compiled(
         let stem = path.as_str().strip_suffix(".py")?;
         format!("{stem}.mpy").parse::<RelPath>().ok()
     });
-    Ok(paths.zip(all).collect())
+    let data = files.iter().filter(|(path, _)| !is_source(path));
+    let data = data.map(|(path, bytes)| (path.clone(), bytes.clone()));
+    Ok(paths.zip(all).chain(data).collect())
 }
 
 impl Closure {
+    /// Adds what a package's folder `dir` has besides modules.
+    fn data(&mut self, dir: &Path, folder: &str) -> Result<(), OnError> {
+        let is_taken = |entry: &walkdir::DirEntry| {
+            let name = entry.file_name().to_string_lossy();
+            entry.depth() == 0 || !(name.starts_with('.') || name == "__pycache__")
+        };
+        let walk = walkdir::WalkDir::new(dir).into_iter();
+        for entry in walk.filter_entry(is_taken).flatten() {
+            let inside = entry.path().strip_prefix(dir).unwrap_or(entry.path());
+            let is_module = inside
+                .extension()
+                .is_some_and(|end| end == "py" || end == "pyc");
+            if is_module || !entry.file_type().is_file() {
+                continue;
+            }
+            let path = format!("{folder}/{}", inside.display());
+            let Ok(path) = path.parse::<RelPath>() else {
+                continue; // the build says so
+            };
+            let content = std::fs::read(entry.path()).map_err(io_error("read", entry.path()))?;
+            self.files.insert(path, content);
+        }
+        Ok(())
+    }
+
     /// Adds a file of ours.
     pub(super) fn add(&mut self, path: &str, text: &str) {
         if let Ok(path) = path.parse() {

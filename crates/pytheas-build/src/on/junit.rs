@@ -116,6 +116,15 @@ mod tests {
             restarts: 0,
             seconds: 1.0,
         };
-        insta::assert_snapshot!(junit(&[report]), @r"");
+        insta::assert_snapshot!(junit(&[report]), @r#"
+        <?xml version="1.0" encoding="utf-8"?>
+        <testsuites>
+        <testsuite name="unix" tests="2" failures="1" errors="0" skipped="0" time="1.000"><properties><property name="machine" value="MicroPython 1.25.0, linux"/></properties>
+        <testcase classname="unix.test_a.A" name="test_x" time="0.250"/>
+        <testcase classname="unix.test_a.A" name="test_y (n='1.5')" time="0.250"><failure message="E: &lt;?[0m&gt;">Tr
+        E: &lt;?[0m&gt;</failure></testcase>
+        </testsuite>
+        </testsuites>
+        "#);
     }
 }

@@ -5,8 +5,7 @@ use std::{fs, path::Path, process::Command};
 use pytheas_build::{
     BuildRequest,
     micropython::{
-        CompileOptions, Compiler, LinesJson, MpyCross, Why, build_board, check_board, compile_tree,
-        map_traceback,
+        CompileOptions, Compiler, MpyCross, Why, build_board, check_board, compile_tree, read_lines,
     },
 };
 use pytheas_project::Connectivity;
@@ -113,7 +112,7 @@ fn tracebacks_of_stripped_code_are_led_back_to_its_lines() {
     let stripped = format!("{TARGET}optimize = 3\n");
     workspace.write("project/pyproject.toml", stripped.as_bytes());
     let built = workspace.build();
-    let lines = LinesJson::read(&built.dir).unwrap();
+    let lines = read_lines(&built.dir).unwrap();
     let Some(unix) = Rig::find().and_then(|rig| rig.unix()) else {
         return;
     };
@@ -124,7 +123,7 @@ fn tracebacks_of_stripped_code_are_led_back_to_its_lines() {
         said.contains("File \"node/main.py\", line 1, in run"),
         "{said}"
     );
-    let mapped = map_traceback(&said, &lines);
+    let mapped = lines.map_traceback(&said);
     let frames: Vec<&str> = mapped
         .lines()
         .filter(|line| line.contains("src/"))
@@ -422,6 +421,13 @@ fn what_importing_costs_is_measured_on_an_emulated_board() {
         board.instructions.is_some_and(|count| count > 1000),
         "{board:?}"
     );
+    let modules: Vec<&str> = board
+        .modules
+        .iter()
+        .map(|one| one.module.as_str())
+        .collect();
+    assert_eq!(modules, ["node", "node.main"]);
+    assert!(board.modules[1].ram_bytes >= 3000);
     // Instructions do not depend on how loaded this machine is.
     let again = check_board(&request, true, &|_| {}).unwrap();
     assert_eq!(again.costs[0].ram_bytes, board.ram_bytes);

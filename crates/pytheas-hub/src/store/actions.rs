@@ -168,13 +168,32 @@ pub(crate) async fn report(
         .bind(now_ms)
         .bind(status.as_str())
         .bind(details)
-        .execute(db)
+        .execute(&mut *db)
         .await?;
+    sqlx::query(
+        "DELETE FROM action_messages WHERE action = ?1 AND id <=
+            (SELECT id FROM action_messages WHERE action = ?1 ORDER BY id DESC LIMIT 1 OFFSET ?2)",
+    )
+    .bind(id)
+    .bind(MESSAGES_MAX)
+    .execute(db)
+    .await?;
     Ok(())
 }
 
-/// Reports of one action that are shown: a device can write a thousand long ones.
+/// Reports of one action that are kept and shown: a device can write a thousand long ones.
 const MESSAGES_MAX: u32 = 100;
+
+/// Forgets all but about the newest `kept` reports; how many those were.
+pub(crate) async fn prune_messages(db: &mut SqliteConnection, kept: i64) -> Result<u64> {
+    let done = sqlx::query(
+        "DELETE FROM action_messages WHERE id <= (SELECT max(id) FROM action_messages) - ?",
+    )
+    .bind(kept)
+    .execute(db)
+    .await?;
+    Ok(done.rows_affected())
+}
 
 /// What was said last about an action, oldest first.
 pub(crate) async fn messages(db: &SqlitePool, id: i64) -> Result<Vec<ActionMessage>> {
@@ -258,4 +277,36 @@ pub(crate) async fn count_open(db: &SqlitePool) -> Result<i64> {
     .fetch_one(db)
     .await?
     .try_get(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn an_action_keeps_what_was_said_last_and_all_of_them_together_no_more_than_they_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("hub.db")).await.unwrap();
+        let mut tx = store.begin().await.unwrap();
+        // Reports alone, without what they are about.
+        sqlx::raw_sql("PRAGMA defer_foreign_keys = ON")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        for at_ms in 0..i64::from(MESSAGES_MAX) + 50 {
+            let details = [format!("report {at_ms}")];
+            let status = ActionStatus::Downloading;
+            report(&mut tx, 1, status, &details, None, at_ms)
+                .await
+                .unwrap();
+        }
+        let times = "SELECT at_ms FROM action_messages ORDER BY id";
+        let left: Vec<i64> = sqlx::query_scalar(times).fetch_all(&mut *tx).await.unwrap();
+        assert_eq!(left, (50..150).collect::<Vec<i64>>());
+        assert_eq!(prune_messages(&mut tx, 1000).await.unwrap(), 0);
+        assert_eq!(prune_messages(&mut tx, 10).await.unwrap(), 90);
+        let left: Vec<i64> = sqlx::query_scalar(times).fetch_all(&mut *tx).await.unwrap();
+        assert_eq!(left, (140..150).collect::<Vec<i64>>());
+    }
 }

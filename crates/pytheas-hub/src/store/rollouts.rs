@@ -6,7 +6,7 @@ use pytheas_api::{
     ActionStatus, DeviceId, GroupSize, GroupState, GroupView, RolloutDevice, RolloutState,
     RolloutView,
 };
-use pytheas_rollout::{Member, Plan, Progress, Rollout, Standing, State};
+use pytheas_rollout::{Gates, Member, Plan, Progress, Rollout, Standing, State};
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{Result, json, parsed};
@@ -362,8 +362,12 @@ async fn view(db: &SqlitePool, row: &SqliteRow) -> Result<RolloutView> {
         }
     }
     for (index, group) in groups.iter_mut().enumerate() {
+        let accepted = progress.accepted.get(index).copied().unwrap_or(0);
         if group.waiting + group.active == 0 {
-            group.state = GroupState::Done;
+            group.state = match fell_short(group, accepted, plan.gates()) {
+                true => GroupState::Failed,
+                false => GroupState::Done,
+            };
         } else if index < progress.opened {
             group.state = GroupState::Open;
         }
@@ -383,6 +387,16 @@ async fn view(db: &SqlitePool, row: &SqliteRow) -> Result<RolloutView> {
         silence_deadline_s: plan.gates().silence_ms / 1000,
         groups,
     })
+}
+
+/// Whether an ended group did not pass the gates. Failures that a person `accepted` count neither
+/// way, and a group that nobody failed in has not failed.
+fn fell_short(group: &GroupView, accepted: u32, gates: &Gates) -> bool {
+    let failed = u64::from(group.failed.saturating_sub(accepted));
+    let counted = u64::from(group.succeeded) + failed;
+    failed > 0
+        && (u64::from(group.succeeded) * 100 < u64::from(gates.success_percent) * counted
+            || failed * 100 > u64::from(gates.error_percent) * u64::from(group.total))
 }
 
 /// A rollout's devices, in the order of the groups.

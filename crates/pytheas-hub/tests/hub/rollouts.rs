@@ -425,12 +425,21 @@ fn a_restarted_hub_goes_on_where_it_was() {
     });
     let paused = world.rollout_state(id);
     assert!(paused.1.contains("`c` failed: broken"), "{paused:?}");
+    let group = |world: &World, n: usize| {
+        let shown = world.get(&format!("/api/v1/rollouts/{id}")).json();
+        shown["rollout"]["groups"][n]["state"].clone()
+    };
+    assert_eq!(
+        (group(&world, 0), group(&world, 1)),
+        ("done".into(), "failed".into())
+    );
     world.restart();
     assert_eq!(world.rollout_state(id), paused);
     world
         .post(&format!("/api/v1/rollouts/{id}/resume"), &json!({}))
         .expect(200);
     assert_eq!(world.rollout_state(id).0, "finished");
+    assert_eq!(group(&world, 1), "done", "a person accepted the failure");
 }
 
 #[test]

@@ -9,12 +9,10 @@ use super::{
     plan::{self, Head, Method},
     records,
     steps::{self, Content, NewEntry, NewTree},
-    unpack::Unpacked,
+    unpack::{Unpacked, Unpacker},
 };
 use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
-/// From this length on, in bytes, a content is hashed while it is written.
-const ASIDE: usize = 256 << 10;
 /// Old bytes that may be read for each byte that is made, and those that may be read at any rate.
 const READ_PER_MADE: u64 = 64;
 const READ_MIN: u64 = 16 * REFERENCE_MAX as u64;
@@ -83,14 +81,13 @@ pub enum DeltaError {
 /// A delta being applied.
 #[derive(Debug)]
 pub struct Applier<'t> {
-    pub(super) head: Head,
-    pub(super) old: Vec<(&'t RelPath, &'t Entry)>,
+    unpacker: Unpacker<'t>,
     new: NewTree,
     /// The first path of each content.
     paths: Vec<RelPath>,
     made: Vec<Option<Sha256>>,
     /// Number and place of the segment that comes next.
-    pub(super) next: usize,
+    next: usize,
     place: u64,
     /// The content of which a part is made: its number, its length so far.
     open: Option<(usize, u64, Hasher)>,
@@ -134,9 +131,8 @@ impl<'t> Applier<'t> {
         let applier = Self {
             made: vec![None; head.sizes.len()],
             place: head.as_bytes().len() as u64,
-            old: old.iter().collect(),
             paths: paths.into_iter().flatten().collect(),
-            head,
+            unpacker: Unpacker::new(head, old.iter().collect()),
             new,
             next: 0,
             open: None,
@@ -148,11 +144,11 @@ impl<'t> Applier<'t> {
     /// Refuses a delta that has much more read than it makes: it would keep the device busy for
     /// nothing.
     fn check_work(&self) -> Result<(), DeltaError> {
-        let pieces = self.head.segments.iter().flat_map(|segment| &segment.old);
+        let pieces = self.head().segments.iter().flat_map(|segment| &segment.old);
         let read = pieces.fold(0_u64, |sum, piece| {
-            sum.saturating_add(self.old_len(*piece).unwrap_or(0) as u64)
+            sum.saturating_add(self.unpacker.old_len(*piece).unwrap_or(0) as u64)
         });
-        let made = self.head.content_bytes();
+        let made = self.head().content_bytes();
         if read > made.saturating_mul(READ_PER_MADE).saturating_add(READ_MIN) {
             return Err(DeltaError::Damaged(format!(
                 "it reads {read} bytes of old files to make {made}"
@@ -163,24 +159,36 @@ impl<'t> Applier<'t> {
 
     /// Size of the content with this number, in bytes.
     pub fn size_bytes(&self, number: usize) -> Option<u64> {
-        self.head.sizes.get(number).copied()
+        self.head().sizes.get(number).copied()
     }
 
     /// What the delta says about itself.
     pub fn head(&self) -> &Head {
-        &self.head
+        self.unpacker.head()
+    }
+
+    /// What unpacks its segments, in as many threads as one likes.
+    pub fn unpacker(&self) -> Unpacker<'t> {
+        self.unpacker.clone()
+    }
+
+    /// Number of the segment that comes next, from 0.
+    pub fn next_segment(&self) -> usize {
+        self.next
     }
 
     /// Where in the delta the next segment begins; nothing when all are done.
     pub fn place(&self) -> Option<u64> {
-        (self.next < self.head.segments.len()).then_some(self.place)
+        (self.next < self.head().segments.len()).then_some(self.place)
     }
 
     /// Takes it that the next segment was applied before and came to `progress`. `prefix` has
     /// hashed the half-made content that it left, if any. Says whether that fits; if not, the
     /// segment is still the next one.
     pub fn skip(&mut self, progress: &Progress, prefix: Option<Hasher>) -> bool {
-        let Some(segment) = self.head.segments.get(self.next) else {
+        let unpacker = self.unpacker();
+        let head = unpacker.head();
+        let Some(segment) = head.segments.get(self.next) else {
             return false;
         };
         let mut finished = progress.finished.iter();
@@ -189,9 +197,9 @@ impl<'t> Applier<'t> {
         for piece in &segment.new {
             let (from, len) = piece
                 .part
-                .unwrap_or((0, self.head.sizes[piece.content] as usize));
+                .unwrap_or((0, head.sizes[piece.content] as usize));
             let end = from + len as u64;
-            if end == self.head.sizes[piece.content] {
+            if end == head.sizes[piece.content] {
                 let Some(sha256) = finished.next() else {
                     return false;
                 };
@@ -221,12 +229,6 @@ impl<'t> Applier<'t> {
         true
     }
 
-    /// How long the segment is, packed, that comes `ahead` segments after the next one, in bytes.
-    pub fn packed_len(&self, ahead: usize) -> Option<usize> {
-        let segment = self.head.segments.get(self.next + ahead)?;
-        Some(segment.packed_len)
-    }
-
     /// Applies the next segment, given as it is in the delta.
     ///
     /// # Errors
@@ -238,7 +240,7 @@ impl<'t> Applier<'t> {
         files: &dyn Files,
         sink: &mut dyn MadeSink,
     ) -> Result<Progress, DeltaError> {
-        let unpacked = self.unpack(0, packed, files)?;
+        let unpacked = self.unpacker.unpack(self.next, packed, files)?;
         self.take(unpacked, sink)
     }
 
@@ -251,7 +253,9 @@ impl<'t> Applier<'t> {
         unpacked: Unpacked,
         sink: &mut dyn MadeSink,
     ) -> Result<Progress, DeltaError> {
-        let segment = match self.head.segments.get(self.next) {
+        let unpacker = self.unpacker();
+        let head = unpacker.head();
+        let segment = match head.segments.get(self.next) {
             Some(segment) if unpacked.number == self.next => segment,
             _ => return Err(DeltaError::Damaged("that is not its next segment".into())),
         };
@@ -261,7 +265,7 @@ impl<'t> Applier<'t> {
         let mut at = contents.1;
         for piece in &segment.new {
             let number = piece.content;
-            let size = self.head.sizes[number];
+            let size = head.sizes[number];
             let (from, len) = piece.part.unwrap_or((0, size as usize));
             let restored;
             let bytes = if segment.method == Method::Records {
@@ -282,15 +286,8 @@ impl<'t> Applier<'t> {
                 None => Hasher::new(),
             };
             sink.begin(number, from).map_err(write)?;
-            if bytes.len() < ASIDE {
-                hasher.update(bytes);
-                sink.write(bytes).map_err(write)?;
-            } else {
-                std::thread::scope(|scope| {
-                    scope.spawn(|| hasher.update(bytes));
-                    sink.write(bytes).map_err(write)
-                })?;
-            }
+            hasher.update(bytes);
+            sink.write(bytes).map_err(write)?;
             let end = from + len as u64;
             if end == size {
                 let sha256 = hasher.finish();
@@ -313,7 +310,8 @@ impl<'t> Applier<'t> {
     /// # Errors
     /// [`DeltaError::WrongTree`] when what was made is not what the head promises.
     pub fn finish(self) -> Result<Tree, DeltaError> {
-        let promised = self.head.new;
+        let head = self.unpacker.head();
+        let promised = head.new;
         let mut entries = Vec::with_capacity(self.new.entries.len());
         for (path, entry) in self.new.entries {
             let entry = match entry {
@@ -329,7 +327,7 @@ impl<'t> Applier<'t> {
                             let unfinished =
                                 || DeltaError::Damaged("not all of it was applied".into());
                             let sha256 = self.made[number].ok_or_else(unfinished)?;
-                            (self.head.sizes[number], sha256)
+                            (head.sizes[number], sha256)
                         }
                     };
                     Entry::File {
@@ -363,7 +361,7 @@ impl<'t> Applier<'t> {
         match &self.new.entries[found].1 {
             NewEntry::File { content, .. } => match content {
                 Content::Known { size_bytes, sha256 } => Some((*size_bytes, *sha256)),
-                Content::Made(number) => Some((self.head.sizes[*number], self.made[*number]?)),
+                Content::Made(number) => Some((self.head().sizes[*number], self.made[*number]?)),
             },
             _ => None,
         }
@@ -416,7 +414,7 @@ impl<R: Read> Delta<R> {
         let mut applier = Applier::new(self.head, old)?;
         while applier.place().is_some() {
             let mut packed = Vec::new();
-            let len = applier.packed_len(0).unwrap_or(0);
+            let len = applier.unpacker.packed_len(applier.next).unwrap_or(0);
             plan::read_more(&mut self.rest, len, &mut packed)?;
             applier.step(&packed, files, sink)?;
         }

@@ -241,7 +241,10 @@ fn a_large_file_is_made_in_parts_and_each_part_can_be_the_last_before_a_break() 
             assert_eq!(applier.finish().unwrap(), new.tree());
             break;
         };
-        let packed = &delta[place as usize..][..applier.packed_len(0).unwrap()];
+        let packed = &delta[place as usize..][..applier
+            .unpacker()
+            .packed_len(applier.next_segment())
+            .unwrap()];
         kept.push(applier.step(packed, &old, &mut made).unwrap());
     }
     assert!(kept.len() >= 4, "{kept:?}");

@@ -1,4 +1,6 @@
-//! Unpacks segments, each by itself.
+//! Unpacks segments, each by itself: any number of them at a time, beside who takes what they make.
+
+use std::sync::Arc;
 
 use pytheas_codec::{
     Damaged, patch,
@@ -6,11 +8,11 @@ use pytheas_codec::{
 };
 
 use super::{
-    Applier, DeltaError, Files, REFERENCE_MAX,
-    plan::{self, Method, OldPiece, Segment},
+    DeltaError, Files, REFERENCE_MAX,
+    plan::{self, Head, Method, OldPiece, Segment},
     records,
 };
-use crate::{Entry, Sha256};
+use crate::{Entry, RelPath, Sha256};
 
 /// What the models of a segment take, in bytes.
 const MODELS: usize = 2 << 20;
@@ -24,14 +26,39 @@ pub struct Unpacked {
     pub(super) from: usize,
 }
 
-impl Applier<'_> {
+/// What unpacking needs to know: cheap to clone, for a thread to keep.
+#[derive(Debug, Clone)]
+pub struct Unpacker<'t>(Arc<Known<'t>>);
+
+#[derive(Debug)]
+struct Known<'t> {
+    head: Head,
+    old: Vec<(&'t RelPath, &'t Entry)>,
+}
+
+impl<'t> Unpacker<'t> {
+    pub(super) fn new(head: Head, old: Vec<(&'t RelPath, &'t Entry)>) -> Self {
+        Self(Arc::new(Known { head, old }))
+    }
+
+    pub(super) fn head(&self) -> &Head {
+        &self.0.head
+    }
+
+    /// How long segment `number` (from 0) is, packed, in bytes; nothing when there are fewer.
+    pub fn packed_len(&self, number: usize) -> Option<usize> {
+        let segment = self.0.head.segments.get(number)?;
+        Some(segment.packed_len)
+    }
+
     /// Size and hash of a file of the old tree.
     fn lookup_old(&self, path: &str) -> Option<(u64, Sha256)> {
         let found = self
+            .0
             .old
             .binary_search_by(|(other, _)| other.as_str().cmp(path))
             .ok()?;
-        match self.old[found].1 {
+        match self.0.old[found].1 {
             Entry::File {
                 size_bytes, sha256, ..
             } => Some((*size_bytes, *sha256)),
@@ -39,19 +66,18 @@ impl Applier<'_> {
         }
     }
 
-    /// What the segment makes that comes `ahead` segments after the next one: segments need
-    /// nothing of each other for this, so that several can be unpacked at a time.
+    /// What segment `number` (from 0) makes: segments need nothing of each other for this, so that
+    /// several can be unpacked at a time.
     ///
     /// # Errors
     /// [`DeltaError`].
     pub fn unpack(
         &self,
-        ahead: usize,
+        number: usize,
         packed: &[u8],
         files: &dyn Files,
     ) -> Result<Unpacked, DeltaError> {
-        let number = self.next + ahead;
-        let Some(segment) = self.head.segments.get(number) else {
+        let Some(segment) = self.0.head.segments.get(number) else {
             return Err(DeltaError::Damaged("it has no more segments".into()));
         };
         if packed.len() != segment.packed_len || plan::check(packed) != segment.check {
@@ -66,16 +92,17 @@ impl Applier<'_> {
         })
     }
 
-    /// What unpacking the segment takes that comes `ahead` segments after the next one, in bytes
-    /// of memory, about.
-    pub fn memory(&self, ahead: usize) -> Option<usize> {
-        let segment = self.head.segments.get(self.next + ahead)?;
-        let made = segment.made_len(&self.head.sizes);
-        let twice = match segment.method {
-            Method::Patch | Method::Records => made,
+    /// What unpacking segment `number` (from 0) takes, in bytes of memory, about.
+    pub fn memory(&self, number: usize) -> Option<usize> {
+        let segment = self.0.head.segments.get(number)?;
+        let made = segment.made_len(&self.0.head.sizes);
+        let beside = match segment.method {
+            Method::Records => made,
+            // What is new in it, unpacked: seldom more than a few times as long as packed.
+            Method::Patch => made.min(segment.packed_len.saturating_mul(4)),
             Method::Text | Method::Binary => 0,
         };
-        Some(segment.packed_len + self.known_len(segment) + made + twice + MODELS)
+        Some(segment.packed_len + self.known_len(segment) + made + beside + MODELS)
     }
 
     /// How much a segment looks back at, in bytes; what is too much is refused when it is read.
@@ -94,7 +121,7 @@ impl Applier<'_> {
         packed: &[u8],
         files: &dyn Files,
     ) -> Result<(Vec<u8>, usize), DeltaError> {
-        let made = segment.made_len(&self.head.sizes);
+        let made = segment.made_len(&self.0.head.sizes);
         let mut buffer = Vec::with_capacity(self.known_len(segment) + made);
         for piece in &segment.old {
             self.old_piece(*piece, segment.method, files, &mut buffer)?;
@@ -121,7 +148,7 @@ impl Applier<'_> {
 
     /// How long an old piece is; nothing when there is no such file.
     pub(super) fn old_len(&self, piece: OldPiece) -> Option<usize> {
-        match (piece.part, self.old.get(piece.entry)?.1) {
+        match (piece.part, self.0.old.get(piece.entry)?.1) {
             (Some((_, len)), Entry::File { .. }) => Some(len),
             (None, Entry::File { size_bytes, .. }) => usize::try_from(*size_bytes).ok(),
             _ => None,
@@ -136,7 +163,7 @@ impl Applier<'_> {
         buffer: &mut Vec<u8>,
     ) -> Result<(), DeltaError> {
         let damaged = || DeltaError::Damaged("a segment looks back at no old file".into());
-        let (path, entry) = self.old.get(piece.entry).ok_or_else(damaged)?;
+        let (path, entry) = self.0.old.get(piece.entry).ok_or_else(damaged)?;
         let Entry::File {
             size_bytes, sha256, ..
         } = entry

@@ -201,6 +201,16 @@ pub(super) fn role_keys(
     }
 }
 
+/// Whether a key called `name` is one of `team`: `TEAM`, or `TEAM-N` with a number. A team may be
+/// called `green-two` beside one called `green`; its keys stay closed then.
+fn is_of_team(name: &str, team: &str) -> bool {
+    let number = match name.strip_prefix(team) {
+        Some("") => return true,
+        rest => rest.and_then(|rest| rest.strip_prefix('-')),
+    };
+    number.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
 /// The keys in `dir` that are called like `team`.
 pub(super) fn team_keys(
     dir: &Path,
@@ -209,15 +219,14 @@ pub(super) fn team_keys(
 ) -> Result<Vec<SigningKey>, KeyError> {
     let mut keys = Vec::new();
     for found in scan(dir)? {
-        let rest = found.name().strip_prefix(team);
-        if rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-')) {
+        if is_of_team(found.name(), team) {
             keys.push(found.open(passphrase)?);
         }
     }
     if keys.is_empty() {
         return Err(KeyError::Missing {
             path: dir.join(format!("{team}.pem")),
-            help: "a team's key is called like the team: `pytheas keys new TEAM` makes one, the holder of the targets keys delegates to it with `pytheas keys delegate`",
+            help: "a team's keys are called like the team, `TEAM` and `TEAM-2`: `pytheas keys new TEAM` makes one, the holder of the targets keys delegates to it with `pytheas keys delegate`",
         });
     }
     Ok(keys)
@@ -485,4 +494,27 @@ pub fn export(dir: &Path, name: &str, passphrase: &Passphrase<'_>) -> Result<Str
         Some(key) => key,
         None => found.open(passphrase)?.public(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of_team;
+
+    #[test]
+    fn a_teams_keys_are_told_from_those_of_a_team_whose_name_begins_alike() {
+        for own in ["green", "green-2", "green-10"] {
+            assert!(is_of_team(own, "green"), "{own}");
+        }
+        for other in [
+            "green-two",
+            "green-",
+            "green2",
+            "green-2-old",
+            "gree",
+            "red",
+        ] {
+            assert!(!is_of_team(other, "green"), "{other}");
+        }
+        assert!(is_of_team("green-two-2", "green-two"));
+    }
 }

@@ -164,13 +164,20 @@ fn stop_on_signal() -> miette::Result<Stop> {
 /// Keeps what the board is, for commands that need no board at hand: `boards/ID.json` in the cache.
 fn remember(port: &str, facts: &Facts) {
     let name = match facts.id.as_str() {
-        "" => Sha256::of(format!("{port}\n{}", facts.machine).as_bytes()).to_string()[..16].to_owned(),
-        id => id.chars().filter(char::is_ascii_alphanumeric).take(64).collect(),
+        "" => {
+            Sha256::of(format!("{port}\n{}", facts.machine).as_bytes()).to_string()[..16].to_owned()
+        }
+        id => id
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(64)
+            .collect(),
     };
     let folder = Environment::current().cache_dir().join("boards");
     let text = serde_json::json!({"port": port, "facts": facts}).to_string();
-    let kept = pytheas_durable::create_dir_all(&folder)
-        .and_then(|()| pytheas_durable::replace(&folder.join(format!("{name}.json")), text.as_bytes()));
+    let kept = pytheas_durable::create_dir_all(&folder).and_then(|()| {
+        pytheas_durable::replace(&folder.join(format!("{name}.json")), text.as_bytes())
+    });
     if let Err(error) = kept {
         tracing::debug!(%error, "what the board is could not be kept");
     }

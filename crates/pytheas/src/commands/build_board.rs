@@ -202,6 +202,20 @@ impl Show for ShownCheck<'_> {
             let ram = bytes(cost.ram_bytes);
             out.fact("import", format!("{ram} of RAM{counted} on {}", cost.on))?;
         }
+        if let Some(cost) = self.costs.first() {
+            let mut modules: Vec<_> = cost.modules.iter().collect();
+            modules.sort_by_key(|one| std::cmp::Reverse(one.ram_bytes));
+            let rows: Vec<_> = modules
+                .iter()
+                .take(self.top)
+                .map(|one| {
+                    let counted = one.instructions.map(|count| count.to_string());
+                    let ram = one.ram_bytes.to_string();
+                    [one.module.clone(), ram, counted.unwrap_or_default()]
+                })
+                .collect();
+            out.table(["IMPORTED", "RAM", "INSTRUCTIONS"], &rows)?;
+        }
         for one in self.not_measured {
             out.fact("not measured", format!("on {}: {}", one.on, one.why))?;
         }

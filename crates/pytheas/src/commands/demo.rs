@@ -14,8 +14,9 @@ use crate::context::Context;
 ///
 /// Starts a hub and three agents on loopback, builds the example app with its
 /// own interpreter, installs 1.0.0, updates to 1.1.0 by delta, ships a broken
-/// 1.2.0 to one canary and watches it roll back by itself. Then stays up with
-/// the dashboard until ctrl-C.
+/// 1.2.0 to one canary and watches it roll back by itself. With a MicroPython at
+/// hand a microcontroller's app goes the same way. Then stays up with the
+/// dashboard until ctrl-C.
 #[derive(Debug, clap::Args)]
 pub(crate) struct DemoArgs {
     /// Exit when the story is told; 0 only when every device ended in 1.1.0 and the roll-back was seen

@@ -6,7 +6,7 @@ use std::{
 };
 
 use miette::{Context as _, IntoDiagnostic as _};
-use pytheas_build::micropython::{LinesJson, map_traceback};
+use pytheas_build::micropython::read_lines;
 use serde::Serialize;
 
 use crate::{
@@ -42,7 +42,7 @@ impl Show for Mapped {
 
 /// Reads, maps and shows.
 pub(crate) fn run(args: &TracebackArgs, context: &Context) -> miette::Result<()> {
-    let lines = LinesJson::read(&args.release)?;
+    let lines = read_lines(&args.release)?;
     let mut bytes = Vec::new();
     match &args.file {
         Some(file) => {
@@ -57,6 +57,6 @@ pub(crate) fn run(args: &TracebackArgs, context: &Context) -> miette::Result<()>
                 .wrap_err("cannot read standard input")?;
         }
     }
-    let text = map_traceback(&String::from_utf8_lossy(&bytes), &lines);
+    let text = lines.map_traceback(&String::from_utf8_lossy(&bytes));
     context.show(&Mapped { text })
 }

@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use proxy::{Line, Proxy};
 use pytheas_release::board;
+use testkit::board::Rig;
 use world::{Board, PLATFORM, World};
 
-use crate::common::{Hub, json, wait_for};
+use crate::common::{Hub, json, ok, wait_for};
 
 /// An app that works: it says so, confirms itself, and asks the hub again and again.
 fn good(version: &str) -> String {
@@ -126,6 +127,57 @@ fn a_board_is_updated_over_tls_and_takes_back_what_does_not_work() {
 }
 
 #[test]
+fn what_pytheas_builds_runs_and_its_tracebacks_lead_to_the_sources() {
+    let Some(mpy_cross) = Rig::find().and_then(|rig| rig.mpy_cross()) else {
+        return;
+    };
+    let Some(world) = World::in_the_clear() else {
+        return;
+    };
+    let mut board = Board::set_up(&world, "node-7", world.address());
+    board.on();
+    world
+        .hub
+        .publish(&world.build("1.0", &good("1.0"), &mpy_cross));
+    world.roll_out("1.0", &board);
+    board.runs("1.0");
+    let bad = bad("1.1", "return {}['missing']");
+    world.hub.publish(&world.build("1.1", &bad, &mpy_cross));
+    let rollout = world.roll_out("1.1", &board);
+    let said = [
+        "KeyError: missing",
+        "File \"src/node/__init__.py\", line 3, in fail",
+    ];
+    world.refused(&board, &rollout, &said, "1.0");
+}
+
+#[test]
+fn a_board_follows_the_keys_that_its_releases_name() {
+    let Some(world) = World::in_the_clear() else {
+        return;
+    };
+    let mut board = Board::set_up(&world, "node-7", world.address());
+    board.on();
+    bring(&world, &board, "1.0");
+    let (keys, repo) = (&world.hub.keys, &world.hub.repo);
+    let mut rotate = world.hub.pytheas(&["keys", "rotate", "targets", "--keys"]);
+    ok(rotate.arg(keys));
+    let mut publish = world.hub.pytheas(&["keys", "publish", "--repo"]);
+    ok(publish.arg(repo).arg("--keys").arg(keys));
+    // Signed with the old key as well, which is all that the board knows yet.
+    bring(&world, &board, "1.1");
+    std::fs::remove_file(keys.join("targets.pem")).unwrap();
+    bring(&world, &board, "1.2");
+    let known = std::fs::read(board.dir.join("state/keys")).unwrap();
+    let exported = ok(world
+        .hub
+        .pytheas(&["keys", "export", "--board", "--keys"])
+        .arg(keys));
+    let known: String = known.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(exported.trim(), known);
+}
+
+#[test]
 fn a_release_that_crashes_after_its_confirmation_is_shown_and_can_be_replaced() {
     let Some(world) = World::over_tls() else {
         return;
@@ -190,23 +242,32 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     );
 
     let rollout = world.offer("1.5", &next[..next.len() - 5000], &board);
-    world.refused(&board, &rollout, &["bytes"], "1.1");
+    world.refused(&board, &rollout, &["its size is not as announced"], "1.1");
 
     // Genuine, but an old one, as a replay and as a person's mistake.
     let rollout = world.offer("1.6", &world.image(&first), &board);
-    world.refused(&board, &rollout, &["counter"], "1.1");
+    world.refused(&board, &rollout, &["its counter is 1, here is 2"], "1.1");
     let rollout = world.roll_out("1.0", &board);
-    world.refused(&board, &rollout, &["counter"], "1.1");
+    world.refused(&board, &rollout, &["its counter is 1, here is 2"], "1.1");
 
     // Genuine and new, but for another kind of board.
     let other = world.tree("1.7", "micropython-armv7m", &good("1.7"));
     let other = world.image(&world.hub.publish(&other));
     let rollout = world.offer("1.7", &other, &board);
-    world.refused(&board, &rollout, &["armv7m"], "1.1");
+    world.refused(
+        &board,
+        &rollout,
+        &["its platform is armv7m, here is x64"],
+        "1.1",
+    );
 
     // Somebody else's keys, and somebody else's hub.
     let strange = tempfile::tempdir().unwrap();
     let strange = Hub::start_with(strange.path(), &[], None);
+    for version in ["0.1", "0.2", "0.3"] {
+        // Theirs has counted further than ours.
+        strange.publish(&world.tree(version, PLATFORM, &good(version)));
+    }
     let theirs = strange.publish(&world.tree("1.8", PLATFORM, &good("1.8")));
     let hash = theirs["board"]["sha256"].as_str().unwrap();
     let theirs = std::fs::read(strange.repo.join(format!("blobs/{}/{hash}", &hash[..2]))).unwrap();

@@ -10,6 +10,14 @@ fn the_demo_ends_well_and_leaves_nothing_behind() {
     command
         .args(["demo", "--once", "--json", "--devices", "3", "--dir"])
         .arg(&dir);
+    let rig =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools/micropython");
+    let has_board = rig.join("unix/micropython").is_file();
+    if has_board {
+        command
+            .env("PYTHEAS_MICROPYTHON", &rig)
+            .env("PYTHEAS_MPY_CROSS", rig.join("bin/mpy-cross"));
+    }
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", shown(&output));
     let outcome: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
@@ -17,6 +25,10 @@ fn the_demo_ends_well_and_leaves_nothing_behind() {
     for number in 1..=3 {
         let device = format!("gateway-{number}");
         assert_eq!(outcome["devices"][&device], "greenhouse@1.1.0", "{outcome}");
+    }
+    if has_board {
+        let board = &outcome["devices"]["node-1"];
+        assert_eq!(board, "sensor-node@1.1.0", "{outcome}");
     }
     let update = outcome["update_bytes_per_device"].as_u64().unwrap();
     assert!(

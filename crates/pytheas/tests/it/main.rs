@@ -6,6 +6,7 @@
 )]
 
 mod board_inject;
+mod board_link;
 mod board_ota;
 mod bundles;
 mod channels;
@@ -18,6 +19,7 @@ mod hooks;
 mod key_drill;
 mod known;
 mod made_deltas;
+mod on_boards;
 mod packaging;
 mod published;
 mod swupdate;

@@ -18,6 +18,7 @@ use pytheas_build::{
     },
 };
 use pytheas_project::{Connectivity, Environment, Project};
+use pytheas_release::ReleaseRef;
 use serde::Serialize;
 
 use super::BoardArgs;
@@ -45,12 +46,16 @@ enum To {
 /// stays until its successor is whole.
 ///
 /// Examples: `pytheas board deploy`, `pytheas board deploy src`,
-/// `pytheas board deploy app.romfs --to rom`
+/// `pytheas board deploy app.romfs --to rom`,
+/// `pytheas board deploy node@1.2 --repo repo`
 #[derive(Debug, clap::Args)]
 pub(crate) struct DeployArgs {
-    /// Project, folder of sources, built folder, or image
-    #[arg(default_value = ".", value_name = "FOLDER|IMAGE")]
+    /// Project, folder of sources, built folder, or image; with `--repo`, a release `NAME@VERSION`
+    #[arg(default_value = ".", value_name = "FOLDER|IMAGE|RELEASE")]
     what: PathBuf,
+    /// The folder of the repository that the release is published in: its signed image is taken
+    #[arg(long, value_name = "DIR", conflicts_with = "target")]
+    repo: Option<PathBuf>,
     /// The project's target `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
@@ -104,7 +109,10 @@ impl Show for Shown {
             Target::Files => "the file system",
         };
         if !done.changed() {
-            return out.line(format!("the board on {} has it already ({seconds})", self.port));
+            return out.line(format!(
+                "the board on {} has it already ({seconds})",
+                self.port
+            ));
         }
         let what = match done.target {
             Target::Files => format!(
@@ -114,9 +122,14 @@ impl Show for Shown {
             _ => "an image".to_owned(),
         };
         let sent = bytes(done.sent_bytes);
-        out.line(format!("deployed to {place} on {}: {what}; {sent} sent in {seconds}", self.port))?;
+        out.line(format!(
+            "deployed to {place} on {}: {what}; {sent} sent in {seconds}",
+            self.port
+        ))?;
         match (done.target, self.restarted) {
-            (Target::Slot, true) => out.line("restarted; the release must now confirm itself (`pytheas board info`)"),
+            (Target::Slot, true) => {
+                out.line("restarted; the release must now confirm itself (watch it with `pytheas board logs`)")
+            }
             (_, true) => out.line("restarted"),
             _ => out.line("it starts at the next restart"),
         }
@@ -171,12 +184,18 @@ fn bring(
     to: To,
     told: &mut dyn FnMut(u64, u64),
 ) -> miette::Result<Deployed> {
-    let main_py = if args.force { rom::MainPy::PutAside } else { rom::MainPy::Keep };
+    let main_py = if args.force {
+        rom::MainPy::PutAside
+    } else {
+        rom::MainPy::Keep
+    };
     let done = match (to, app) {
         (To::Files, App::Files(files)) => tree::deploy(board, facts, &args.root, &files, told)?,
         (To::Files, App::Image(image)) => {
             let files = Rom::read(&image)?.files;
-            let files = files.into_iter().map(|(path, bytes)| (path, bytes.to_vec()));
+            let files = files
+                .into_iter()
+                .map(|(path, bytes)| (path, bytes.to_vec()));
             tree::deploy(board, facts, &args.root, &files.collect(), told)?
         }
         (To::Slot, App::Image(image)) => slots::deploy(board, facts, &image, told)?,
@@ -191,7 +210,10 @@ fn bring(
             let rom = Rom::read(&image)?;
             check_mpy(facts, rom.files.iter().map(|(path, bytes)| (path, *bytes)))?;
             let said = pytheas_release::board::read(&image).ok();
-            let entry = args.entry.clone().or(said.map(|image| image.manifest.entry));
+            let entry = args
+                .entry
+                .clone()
+                .or(said.map(|image| image.manifest.entry));
             let entry = entry.or_else(|| main_of(rom.files.keys()));
             rom::deploy(board, facts, &image, entry.as_deref(), main_py, told)?
         }
@@ -218,6 +240,9 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
             .into_diagnostic()
             .wrap_err_with(|| format!("cannot read `{}`", path.display()))
     };
+    if let Some(repo) = &args.repo {
+        return published(repo, &what.to_string_lossy(), facts).map(App::Image);
+    }
     let data = std::fs::metadata(what)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", what.display()))?;
@@ -243,13 +268,77 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
     compiled(what, facts, args.offline, context).map(App::Files)
 }
 
+/// The signed image of a published release for this board. Nothing here is trusted: the board
+/// verifies the signature itself.
+fn published(repo: &Path, release: &str, facts: &Facts) -> miette::Result<Vec<u8>> {
+    let none = || {
+        miette::miette!(
+            code = "pytheas::board::no_release",
+            help = "`pytheas releases` lists those of a hub; `pytheas publish DIR --repo REPO` publishes one",
+            "`{}` has no release `{release}` with an image for `{}`",
+            repo.display(),
+            facts.release_platform()
+        )
+    };
+    let reference: ReleaseRef = release
+        .parse()
+        .into_diagnostic()
+        .wrap_err_with(|| format!("`{release}` names no release: write `NAME@VERSION`"))?;
+    let folder = repo
+        .join("targets")
+        .join(reference.name.as_str())
+        .join(reference.version.to_string());
+    let mut newest: Option<BoardImage> = None;
+    for platform in [facts.release_platform(), "micropython-any".to_owned()] {
+        let entries = std::fs::read_dir(folder.join(platform)).into_iter();
+        for entry in entries.flatten().flatten() {
+            let text = std::fs::read(entry.path()).into_diagnostic()?;
+            let document: Published = serde_json::from_slice(&text)
+                .into_diagnostic()
+                .wrap_err_with(|| format!("cannot read `{}`", entry.path().display()))?;
+            let counter = newest.as_ref().map_or(0, |image| image.counter);
+            newest = document
+                .board
+                .filter(|image| image.counter >= counter)
+                .or(newest);
+        }
+    }
+    let hash = newest.ok_or_else(none)?.sha256;
+    let path = repo
+        .join("blobs")
+        .join(&hash[..2.min(hash.len())])
+        .join(&hash);
+    let image = std::fs::read(&path)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read `{}`", path.display()))?;
+    Ok(image)
+}
+
+/// What is read of a release document.
+#[derive(serde::Deserialize)]
+struct Published {
+    board: Option<BoardImage>,
+}
+
+#[derive(serde::Deserialize)]
+struct BoardImage {
+    sha256: String,
+    counter: u32,
+}
+
 fn connectivity(offline: bool) -> Connectivity {
-    if offline { Connectivity::Offline } else { Connectivity::Online }
+    if offline {
+        Connectivity::Offline
+    } else {
+        Connectivity::Online
+    }
 }
 
 /// The project's image, built beside everything else.
 fn built(request: BuildRequest, context: &Context) -> miette::Result<Vec<u8>> {
-    let scratch = tempfile::tempdir().into_diagnostic().wrap_err("cannot make a temporary folder")?;
+    let scratch = tempfile::tempdir()
+        .into_diagnostic()
+        .wrap_err("cannot make a temporary folder")?;
     let request = BuildRequest {
         out: Some(scratch.path().join("tree")),
         ..request
@@ -297,9 +386,14 @@ fn sources(dir: &Path) -> miette::Result<Files> {
     let mut folders = vec![dir.to_owned()];
     while let Some(folder) = folders.pop() {
         let failed = || format!("cannot read `{}`", folder.display());
-        for entry in std::fs::read_dir(&folder).into_diagnostic().wrap_err_with(failed)? {
+        for entry in std::fs::read_dir(&folder)
+            .into_diagnostic()
+            .wrap_err_with(failed)?
+        {
             let path = entry.into_diagnostic().wrap_err_with(failed)?.path();
-            let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+            let name = path
+                .file_name()
+                .map(|name| name.to_string_lossy().into_owned());
             if name.is_none_or(|name| name.starts_with('.') || name == "__pycache__") {
                 continue;
             }
@@ -329,4 +423,3 @@ fn nothing_in(dir: &Path) -> miette::Report {
         dir.display()
     )
 }
-

@@ -108,7 +108,14 @@ impl Show for Systems {
         let rows: Vec<_> = self
             .0
             .iter()
-            .map(|fs| [fs.path.clone(), fs.kind.clone(), bytes(fs.size), bytes(fs.free)])
+            .map(|fs| {
+                [
+                    fs.path.clone(),
+                    fs.kind.clone(),
+                    bytes(fs.size),
+                    bytes(fs.free),
+                ]
+            })
             .collect();
         out.table(["MOUNTED", "KIND", "SIZE", "FREE"], &rows)
     }
@@ -117,7 +124,11 @@ impl Show for Systems {
 /// Runs the verb.
 pub(super) fn run(command: &FsCommand, context: &Context) -> miette::Result<()> {
     match command {
-        FsCommand::Ls { path, recursive, board } => {
+        FsCommand::Ls {
+            path,
+            recursive,
+            board,
+        } => {
             let path = on_board(path);
             let mut board = board.open(context)?;
             let entries = files::list(&mut board, &path, *recursive);
@@ -130,9 +141,9 @@ pub(super) fn run(command: &FsCommand, context: &Context) -> miette::Result<()> 
             let content = content.map_err(|error| about(error, &path))?;
             let mut out = io::stdout().lock();
             match out.write_all(&content).and_then(|()| out.flush()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    Err(error).into_diagnostic().wrap_err("cannot write the file's content")
-                }
+                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error)
+                    .into_diagnostic()
+                    .wrap_err("cannot write the file's content"),
                 _ => Ok(()),
             }
         }
@@ -141,11 +152,16 @@ pub(super) fn run(command: &FsCommand, context: &Context) -> miette::Result<()> 
             let mut board = board.open(context)?;
             get(&mut board, &on_board(path), to.as_deref(), context)
         }
-        FsCommand::Rm { paths, recursive, board } => {
+        FsCommand::Rm {
+            paths,
+            recursive,
+            board,
+        } => {
             let mut board = board.open(context)?;
             for path in paths {
                 let path = on_board(path);
-                files::remove(&mut board, &path, *recursive).map_err(|error| about(error, &path))?;
+                files::remove(&mut board, &path, *recursive)
+                    .map_err(|error| about(error, &path))?;
             }
             Ok(())
         }
@@ -170,9 +186,8 @@ fn on_board(path: &str) -> String {
 /// What the board's file system says, in words.
 fn about(error: LinkError, path: &str) -> miette::Report {
     let line = error.last_line().unwrap_or_default().to_owned();
-    let says = |name: &str, number: &str| {
-        line.contains(name) || line == format!("OSError: {number}")
-    };
+    let says =
+        |name: &str, number: &str| line.contains(name) || line == format!("OSError: {number}");
     let why = match () {
         () if says("ENOENT", "2") => "there is no such file or folder",
         () if says("EISDIR", "21") => "it is a folder: `-r` takes folders",
@@ -184,7 +199,10 @@ fn about(error: LinkError, path: &str) -> miette::Report {
         () if says("EROFS", "30") || says("EPERM", "1") => "it cannot be written",
         () => return error.into(),
     };
-    miette::miette!(code = "pytheas::board::file", "`{path}` on the board: {why}")
+    miette::miette!(
+        code = "pytheas::board::file",
+        "`{path}` on the board: {why}"
+    )
 }
 
 fn put(paths: &[PathBuf], args: &BoardArgs, context: &Context) -> miette::Result<()> {
@@ -197,7 +215,9 @@ fn put(paths: &[PathBuf], args: &BoardArgs, context: &Context) -> miette::Result
     let target = on_board(&target);
     let mut all: Vec<(String, PathBuf)> = Vec::new();
     for source in sources {
-        let name = source.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = source
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
         let base = match name {
             Some(name) if as_folder => format!("{}/{name}", target.trim_end_matches('/')),
             _ => target.clone(),
@@ -213,7 +233,11 @@ fn put(paths: &[PathBuf], args: &BoardArgs, context: &Context) -> miette::Result
         let mut sent = 0;
         let written = files::write(&mut board, &facts, &path, &content, &mut |count| {
             sent += count;
-            progress.detail(format!("{path} {} of {}", bytes(sent as u64), bytes(content.len() as u64)));
+            progress.detail(format!(
+                "{path} {} of {}",
+                bytes(sent as u64),
+                bytes(content.len() as u64)
+            ));
         });
         written.map_err(|error| about(error, &path))?;
     }
@@ -223,17 +247,30 @@ fn put(paths: &[PathBuf], args: &BoardArgs, context: &Context) -> miette::Result
 /// The files of `source`, with their places below `base`.
 fn gather(source: &Path, base: &str, all: &mut Vec<(String, PathBuf)>) -> miette::Result<()> {
     let failed = || format!("cannot read `{}`", source.display());
-    if !std::fs::metadata(source).into_diagnostic().wrap_err_with(failed)?.is_dir() {
+    if !std::fs::metadata(source)
+        .into_diagnostic()
+        .wrap_err_with(failed)?
+        .is_dir()
+    {
         all.push((base.to_owned(), source.to_owned()));
         return Ok(());
     }
-    let entries = std::fs::read_dir(source).into_diagnostic().wrap_err_with(failed)?;
-    let mut entries: Vec<_> = entries.collect::<io::Result<_>>().into_diagnostic().wrap_err_with(failed)?;
+    let entries = std::fs::read_dir(source)
+        .into_diagnostic()
+        .wrap_err_with(failed)?;
+    let mut entries: Vec<_> = entries
+        .collect::<io::Result<_>>()
+        .into_diagnostic()
+        .wrap_err_with(failed)?;
     entries.sort_by_key(std::fs::DirEntry::file_name);
     for entry in entries {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name != "__pycache__" {
-            gather(&entry.path(), &format!("{}/{name}", base.trim_end_matches('/')), all)?;
+            gather(
+                &entry.path(),
+                &format!("{}/{name}", base.trim_end_matches('/')),
+                all,
+            )?;
         }
     }
     Ok(())
@@ -241,7 +278,10 @@ fn gather(source: &Path, base: &str, all: &mut Vec<(String, PathBuf)>) -> miette
 
 fn get(board: &mut Board, path: &str, to: Option<&Path>, context: &Context) -> miette::Result<()> {
     let entries = files::list(board, path, true).map_err(|error| about(error, path))?;
-    let name = path.rsplit('/').find(|part| !part.is_empty()).unwrap_or("board");
+    let name = path
+        .rsplit('/')
+        .find(|part| !part.is_empty())
+        .unwrap_or("board");
     let to = match to {
         Some(to) if to.is_dir() => to.join(name),
         Some(to) => to.to_owned(),
@@ -249,28 +289,50 @@ fn get(board: &mut Board, path: &str, to: Option<&Path>, context: &Context) -> m
     };
     let progress = context.progress();
     for entry in entries {
-        let inside = entry.path.strip_prefix(path.trim_end_matches('/')).unwrap_or(&entry.path);
+        let inside = entry
+            .path
+            .strip_prefix(path.trim_end_matches('/'))
+            .unwrap_or(&entry.path);
         let place = match inside.trim_start_matches('/') {
             "" => to.clone(),
             // A board's names are not to lead out of the folder.
             inside => pytheas_release::RelPath::try_from(inside.to_owned())
                 .into_diagnostic()
-                .wrap_err_with(|| format!("`{}` on the board has a name that this machine does not take", entry.path))?
+                .wrap_err_with(|| {
+                    format!(
+                        "`{}` on the board has a name that this machine does not take",
+                        entry.path
+                    )
+                })?
                 .under(&to),
         };
         let failed = || format!("cannot write `{}`", place.display());
         if entry.folder {
-            pytheas_durable::create_dir_all(&place).into_diagnostic().wrap_err_with(failed)?;
+            pytheas_durable::create_dir_all(&place)
+                .into_diagnostic()
+                .wrap_err_with(failed)?;
             continue;
         }
-        if let Some(folder) = place.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            pytheas_durable::create_dir_all(folder).into_diagnostic().wrap_err_with(failed)?;
+        if let Some(folder) = place
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty())
+        {
+            pytheas_durable::create_dir_all(folder)
+                .into_diagnostic()
+                .wrap_err_with(failed)?;
         }
         let content = files::read(board, &entry.path, &mut |got| {
-            progress.detail(format!("{} {} of {}", entry.path, bytes(got as u64), bytes(entry.size)));
+            progress.detail(format!(
+                "{} {} of {}",
+                entry.path,
+                bytes(got as u64),
+                bytes(entry.size)
+            ));
         });
         let content = content.map_err(|error| about(error, &entry.path))?;
-        pytheas_durable::replace(&place, &content).into_diagnostic().wrap_err_with(failed)?;
+        pytheas_durable::replace(&place, &content)
+            .into_diagnostic()
+            .wrap_err_with(failed)?;
     }
     Ok(())
 }

@@ -36,31 +36,53 @@ impl Show for Info {
         if !facts.id.is_empty() {
             out.fact("id", &facts.id)?;
         }
-        out.fact("firmware", format!("{} {} ({})", facts.name, facts.version, facts.platform))?;
+        out.fact(
+            "firmware",
+            format!("{} {} ({})", facts.name, facts.version, facts.platform),
+        )?;
         out.fact("platform", &self.platform)?;
         if facts.mpy > 0 {
-            out.fact("mpy", format!("version {}, native code {}", facts.mpy, facts.arch))?;
+            out.fact(
+                "mpy",
+                format!("version {}, native code {}", facts.mpy, facts.arch),
+            )?;
         }
-        out.fact("heap", format!("{} free of {}", bytes(facts.heap_free), bytes(facts.heap)))?;
+        out.fact(
+            "heap",
+            format!("{} free of {}", bytes(facts.heap_free), bytes(facts.heap)),
+        )?;
         for fs in &facts.file_systems {
             let (free, size) = (bytes(fs.free), bytes(fs.size));
-            out.fact("file system", format!("{} {}, {free} free of {size}", fs.path, fs.kind))?;
+            out.fact(
+                "file system",
+                format!("{} {}, {free} free of {size}", fs.path, fs.kind),
+            )?;
         }
         for rom in &facts.rom {
-            out.fact("ROMFS", format!("partition {}, {}", rom.number, bytes(rom.size)))?;
+            out.fact(
+                "ROMFS",
+                format!("partition {}, {}", rom.number, bytes(rom.size)),
+            )?;
         }
         let has = [
             ("deflate", facts.deflate),
             ("sha256", facts.sha256),
             ("TLS", facts.tls),
         ];
-        let has: Vec<_> = has.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+        let has: Vec<_> = has
+            .iter()
+            .filter(|(_, has)| *has)
+            .map(|(name, _)| *name)
+            .collect();
         out.fact("has", has.join(", "))?;
         match &self.slots {
             None if facts.prepared => {}
             None => out.fact("updates", "not set up (`pytheas board setup`)")?,
             Some(status) => {
-                let slots = status["slots"].as_array().map(Vec::as_slice).unwrap_or_default();
+                let slots = status["slots"]
+                    .as_array()
+                    .map(Vec::as_slice)
+                    .unwrap_or_default();
                 for (number, slot) in slots.iter().enumerate() {
                     let runs = status["active"].as_u64() == u64::try_from(number).ok();
                     let text = |key: &str| slot[key].as_str().unwrap_or("?").to_owned();
@@ -68,13 +90,15 @@ impl Show for Info {
                         (true, ..) => "empty".to_owned(),
                         (_, true, true) => format!("{} {}, pending", text("name"), text("version")),
                         (_, true, false) => format!("{} {}, runs", text("name"), text("version")),
-                        _ if slot["bad"] == 1 => format!("{} {}, bad", text("name"), text("version")),
+                        _ if slot["bad"] == 1 => {
+                            format!("{} {}, bad", text("name"), text("version"))
+                        }
                         _ => format!("{} {}", text("name"), text("version")),
                     };
                     out.fact(&format!("slot {number}"), state)?;
                 }
                 if let Some(why) = status["why"].as_str() {
-                    out.fact("reverted", why)?;
+                    out.fact("last", why)?;
                 }
             }
         }
@@ -85,7 +109,11 @@ impl Show for Info {
 /// Shows it.
 pub(super) fn run(args: &InfoArgs, context: &Context) -> miette::Result<()> {
     let (mut board, facts) = args.board.ask(context)?;
-    let slots = if facts.prepared { Some(slots::status(&mut board)?) } else { None };
+    let slots = if facts.prepared {
+        Some(slots::status(&mut board)?)
+    } else {
+        None
+    };
     context.show(&Info {
         port: board.port().to_owned(),
         platform: facts.release_platform(),

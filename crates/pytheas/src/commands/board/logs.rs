@@ -31,7 +31,9 @@ pub(super) fn run(args: &LogsArgs, context: &Context) -> miette::Result<()> {
     if args.restart {
         board.restart()?;
     }
-    let end = args.seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let end = args
+        .seconds
+        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
     loop {
         let hour = Instant::now() + Duration::from_secs(3600);
         let until = end.unwrap_or(hour);

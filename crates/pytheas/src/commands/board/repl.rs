@@ -57,7 +57,9 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
     let mut board = args.board.open(context)?;
     context.note(format!("connected to `{}`; Ctrl-] ends", board.port()));
     let stop = board.stop().clone();
-    let raw = Raw::enter().into_diagnostic().wrap_err("cannot set up the terminal")?;
+    let raw = Raw::enter()
+        .into_diagnostic()
+        .wrap_err("cannot set up the terminal")?;
     let wire = board.wire();
     // A prompt, if nothing is running.
     let mut talk = || -> io::Result<()> {
@@ -74,7 +76,10 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
             }
             let stdin = io::stdin();
             let fd = wire.fd();
-            let mut both = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(&fd, PollFlags::IN)];
+            let mut both = [
+                PollFd::new(&stdin, PollFlags::IN),
+                PollFd::new(&fd, PollFlags::IN),
+            ];
             match poll(&mut both, Some(&wait)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
@@ -83,7 +88,9 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
                 continue;
             }
             let count = stdin.lock().read(&mut buf)?;
-            let end = buf[..count].iter().position(|byte| [LEAVE, LEAVE_TOO].contains(byte));
+            let end = buf[..count]
+                .iter()
+                .position(|byte| [LEAVE, LEAVE_TOO].contains(byte));
             wire.give(&buf[..end.unwrap_or(count)])?;
             if count == 0 || end.is_some() {
                 return Ok(());
@@ -100,6 +107,8 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
             help = "it was unplugged, or reset itself; when it is back, try again",
             "the board went away"
         )),
-        talked => talked.into_diagnostic().wrap_err("the line to the board failed"),
+        talked => talked
+            .into_diagnostic()
+            .wrap_err("the line to the board failed"),
     }
 }

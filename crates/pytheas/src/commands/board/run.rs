@@ -53,7 +53,11 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> miette::Result<()> {
     };
     let done = match board.run(&program, None, &mut print) {
         Err(LinkError::Stopped) => {
-            board.options().stop.0.store(false, std::sync::atomic::Ordering::Relaxed);
+            board
+                .options()
+                .stop
+                .0
+                .store(false, std::sync::atomic::Ordering::Relaxed);
             board.interrupt()?;
             board.follow(Some(Duration::from_secs(5)), &mut print)
         }

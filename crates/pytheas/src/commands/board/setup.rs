@@ -45,7 +45,12 @@ pub(crate) struct SetupArgs {
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// The device's token, as `pytheas device add` shows it
-    #[arg(long, env = "PYTHEAS_DEVICE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    #[arg(
+        long,
+        env = "PYTHEAS_DEVICE_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
     token: Option<String>,
     /// The board's model, which releases may require
     #[arg(long, value_name = "NAME")]
@@ -56,7 +61,7 @@ pub(crate) struct SetupArgs {
     /// Seconds between questions to the hub
     #[arg(long, value_name = "SECONDS")]
     poll: Option<u32>,
-    /// A setting of `/pytheas/config.json`: a JSON value, or text; may be repeated
+    /// A setting of `/.pytheas/config.json`: a JSON value, or text; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// Put a `main.py` that Pytheas did not write aside, as `main.py.bak`
@@ -111,7 +116,11 @@ pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
         package,
         settings,
         keys,
-        main_py: if args.force { MainPy::PutAside } else { MainPy::Keep },
+        main_py: if args.force {
+            MainPy::PutAside
+        } else {
+            MainPy::Keep
+        },
     };
     let mut done = setup::setup(&mut board, &facts, &wanted, &mut |_, _| {})?;
     board.leave()?;
@@ -136,7 +145,9 @@ fn public_key(text: &str) -> miette::Result<[u8; 32]> {
     let digit = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = text.as_bytes().chunks(2).map(digit).collect();
     let bytes = bytes.filter(|_| text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()));
-    bytes.and_then(|bytes| bytes.try_into().ok()).ok_or_else(wrong)
+    bytes
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or_else(wrong)
 }
 
 fn settings(args: &SetupArgs) -> miette::Result<Map<String, Value>> {
@@ -190,7 +201,13 @@ fn package(facts: &Facts, offline: bool, context: &Context) -> miette::Result<Fi
         });
     }
     let compiled = compiler(offline, context)?
-        .compile(&sources, CompileOptions { arch: None, optimize: 3 })
+        .compile(
+            &sources,
+            CompileOptions {
+                arch: None,
+                optimize: 3,
+            },
+        )
         .into_diagnostic()
         .wrap_err("cannot compile the package for the board")?;
     Ok(paths.into_iter().zip(compiled).collect())

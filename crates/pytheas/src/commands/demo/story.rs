@@ -1,5 +1,7 @@
 //! The demo's steps, each a real command's work, timed and counted.
 
+mod board;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -141,11 +143,16 @@ impl Story<'_> {
         let reason = rollout.rollout.reason.clone().unwrap_or_default();
         self.say(format!("paused: {reason}"));
         self.say_why(&stage, "gateway-1")?;
-        let devices = self.settled(&mut stage, "greenhouse@1.1.0")?;
-
-        let good = devices
+        let mut devices = self.settled(&mut stage, "greenhouse@1.1.0")?;
+        let mut good = devices
             .values()
             .all(|release| release == "greenhouse@1.1.0");
+
+        let board = self.board(&mut stage)?;
+        if let Some((_, release)) = &board {
+            good &= release == "sensor-node@1.1.0";
+            devices.insert(board::BOARD.to_owned(), release.clone());
+        }
         let outcome = Outcome {
             rolled_back: rollout::failed(&rollout),
             devices,
@@ -209,6 +216,8 @@ impl Story<'_> {
         let started = self.dir.join("hub-started.json");
         let mut hub_process = Process::start("hub", &hub_log, |command| {
             command.args(["hub", "--json", "--listen", &self.args.listen]);
+            // Boards ask as often as the hub says.
+            command.args(["--poll-interval", "1s"]);
             command.arg("--data").arg(self.dir.join("hub"));
             command.arg("--root").arg(keys.join("root.json"));
             command.arg("--online-keys").arg(keys.join("online"));

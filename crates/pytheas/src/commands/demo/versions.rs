@@ -12,7 +12,8 @@ pub(super) fn unpack(dir: &Path) -> miette::Result<()> {
     write_all(&GREENHOUSE, dir)
 }
 
-fn write_all(from: &Dir<'_>, dir: &Path) -> miette::Result<()> {
+/// Writes an example into `dir`.
+pub(super) fn write_all(from: &Dir<'_>, dir: &Path) -> miette::Result<()> {
     for file in from.files() {
         let path = dir.join(file.path());
         if let Some(parent) = path.parent() {

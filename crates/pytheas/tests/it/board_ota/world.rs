@@ -141,6 +141,23 @@ impl World {
         dir
     }
 
+    /// The project `node` with this module, built by `pytheas build`, without lines in its code.
+    pub(crate) fn build(&self, version: &str, app: &str, mpy_cross: &Path) -> PathBuf {
+        let project = self.dir.path().join("project");
+        fs::create_dir_all(project.join("src/node")).unwrap();
+        let settings = format!(
+            "[project]\nname = 'node'\nversion = '{version}'\n[tool.pytheas.target.node]\n\
+             form = 'micropython'\nentry = 'node:run'\noptimize = 3\n"
+        );
+        fs::write(project.join("pyproject.toml"), settings).unwrap();
+        fs::write(project.join("src/node/__init__.py"), app).unwrap();
+        let out = self.dir.path().join(format!("built-{version}"));
+        let mut build = self.hub.pytheas(&["build", "--target", "node", "-o"]);
+        build.arg(&out).current_dir(&project);
+        ok(build.env("PYTHEAS_MPY_CROSS", mpy_cross));
+        out
+    }
+
     /// Builds and publishes; what `pytheas publish` says.
     pub(crate) fn publish(&self, version: &str, app: &str) -> Value {
         self.hub.publish(&self.tree(version, PLATFORM, app))

@@ -15,7 +15,7 @@ pub(crate) struct Rigboard {
 impl Rigboard {
     /// None, and the test skips, when it is not here.
     pub(crate) fn start() -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = tempfile::tempdir().expect("a folder can be made");
         let board = testkit::board::Board::start(&folder.path().join("flash"))?;
         let mut rig = Self {
             board,
@@ -31,7 +31,7 @@ impl Rigboard {
             .read(true)
             .write(true)
             .open(self.board.pty());
-        self.held = Some(file.unwrap());
+        self.held = Some(file.expect("a pty can be opened"));
     }
 
     /// Cuts the power, if it is on, and switches it on.
@@ -42,11 +42,11 @@ impl Rigboard {
     }
 
     pub(crate) fn address(&self) -> Address {
-        self.board.pty().to_str().unwrap().parse().unwrap()
+        Address::Serial(self.board.pty().to_owned())
     }
 
     pub(crate) fn open(&self) -> Board {
-        Board::open(&self.address(), patient()).unwrap()
+        Board::open(&self.address(), patient()).expect("a board can be opened")
     }
 }
 

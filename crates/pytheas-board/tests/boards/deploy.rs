@@ -1,7 +1,5 @@
 //! Deploys to the emulated board: as files and as images.
 
-mod rig;
-
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -239,7 +237,7 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
         let fraction = if round % 3 == 0 {
             100
         } else {
-            random >> 33 & 63
+            (random >> 33) & 63
         };
         let as_files = round % 2 == 1;
         {
@@ -249,7 +247,7 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             let mut cut = |sent: u64, total: u64| {
                 if sent * 100 >= total * fraction {
                     if fraction == 100 {
-                        std::thread::sleep(Duration::from_millis(random >> 40 & 63));
+                        std::thread::sleep(Duration::from_millis((random >> 40) & 63));
                     }
                     power.kill();
                 }
@@ -402,7 +400,7 @@ fn a_random_tree_is_the_same_on_the_board_as_by_mpremote() {
                 .output()
                 .unwrap();
             prop_assert!(output.status.success(), "{output:?}");
-            let mut board = Board::open(&port.parse().unwrap(), rig::patient()).unwrap();
+            let mut board = Board::open(&port.parse().unwrap(), crate::rig::patient()).unwrap();
             let all = on_board(&mut board);
             let under = |root: &str| -> BTreeMap<String, Vec<u8>> {
                 let inside = |(path, bytes): (&String, &Vec<u8>)| {

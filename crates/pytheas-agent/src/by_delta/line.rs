@@ -1,0 +1,127 @@
+//! Unpacks segments in the background, on two cores where there are as many, and hands on what they
+//! make in their order: while one is written to the disk and the next still comes in, others are
+//! unpacked.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::{self, Scope},
+};
+
+use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker};
+
+/// What segments under way may take together, in bytes of memory, and how many they may be; one
+/// alone may take more.
+const MEMORY_MAX: usize = 21 << 20;
+const UNDER_WAY_MAX: usize = 16;
+/// Threads that unpack. More would need more memory at a time than there may be.
+const WORKERS: usize = 2;
+
+type Job = (usize, Vec<u8>);
+type Made = Result<Unpacked, DeltaError>;
+
+/// The segments under way. Dropping it ends the threads, once they are done with what they have.
+pub(super) struct Line<'a> {
+    unpacker: Unpacker<'a>,
+    files: &'a dyn Files,
+    workers: usize,
+    give: Sender<Job>,
+    made: Receiver<(usize, thread::Result<Made>)>,
+    /// What was made before its turn came.
+    early: BTreeMap<usize, Made>,
+    /// Number and memory of each, oldest first.
+    under_way: VecDeque<(usize, usize)>,
+}
+
+impl<'a> Line<'a> {
+    /// One with threads of `scope`; if there can be none, segments are unpacked as they are put in.
+    pub(super) fn new<'scope>(
+        scope: &'scope Scope<'scope, '_>,
+        unpacker: &Unpacker<'a>,
+        files: &'a dyn Files,
+    ) -> Self
+    where
+        'a: 'scope,
+    {
+        let (give, jobs) = channel();
+        let (hand_on, made) = channel();
+        let jobs = Arc::new(Mutex::new(jobs));
+        let mut workers = 0;
+        for _ in 0..WORKERS {
+            let (jobs, hand_on, unpacker) = (Arc::clone(&jobs), hand_on.clone(), unpacker.clone());
+            let work = move || {
+                while let Ok((number, packed)) = next_job(&jobs) {
+                    let unpack = || unpacker.unpack(number, &packed, files);
+                    let result = catch_unwind(AssertUnwindSafe(unpack));
+                    if hand_on.send((number, result)).is_err() {
+                        break; // nobody wants it any more
+                    }
+                }
+            };
+            workers += usize::from(thread::Builder::new().spawn_scoped(scope, work).is_ok());
+        }
+        Self {
+            unpacker: unpacker.clone(),
+            files,
+            workers,
+            give,
+            made,
+            early: BTreeMap::new(),
+            under_way: VecDeque::new(),
+        }
+    }
+
+    /// Number of the segment after the last one that was put in.
+    pub(super) fn next_segment(&self) -> Option<usize> {
+        self.under_way.back().map(|(number, _)| number + 1)
+    }
+
+    /// Whether segment `number` may be put in beside what is under way.
+    pub(super) fn has_room(&self, number: usize) -> bool {
+        let all = self.under_way.iter().map(|(_, memory)| memory);
+        let memory = all.fold(self.memory(number), |sum, one| sum.saturating_add(*one));
+        self.under_way.is_empty() || memory <= MEMORY_MAX && self.under_way.len() < UNDER_WAY_MAX
+    }
+
+    fn memory(&self, number: usize) -> usize {
+        self.unpacker.memory(number).unwrap_or(0)
+    }
+
+    /// Puts in the segment that comes next.
+    pub(super) fn put(&mut self, number: usize, packed: Vec<u8>) {
+        self.under_way.push_back((number, self.memory(number)));
+        if self.workers > 0 {
+            let _a_thread_waits_for_it = self.give.send((number, packed));
+        } else {
+            let made = self.unpacker.unpack(number, &packed, self.files);
+            self.early.insert(number, made);
+        }
+    }
+
+    /// What the oldest segment makes; `wait` for it, or only if it is there. Nothing when none is
+    /// under way either.
+    pub(super) fn take(&mut self, wait: bool) -> Option<Made> {
+        let (oldest, _) = *self.under_way.front()?;
+        loop {
+            if let Some(made) = self.early.remove(&oldest) {
+                self.under_way.pop_front();
+                return Some(made);
+            }
+            let (number, made) = match wait {
+                true => self.made.recv().ok()?,
+                false => self.made.try_recv().ok()?,
+            };
+            // A panic is as if it had happened here.
+            let made = made.unwrap_or_else(|panic| resume_unwind(panic));
+            self.early.insert(number, made);
+        }
+    }
+}
+
+fn next_job(jobs: &Mutex<Receiver<Job>>) -> Result<Job, std::sync::mpsc::RecvError> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv()
+}
