@@ -5,8 +5,8 @@
     reason = "a test fails by panicking, and has nothing to lose"
 )]
 
-mod board_link;
 mod board_inject;
+mod board_link;
 mod board_ota;
 mod bundles;
 mod channels;
