@@ -3,6 +3,7 @@
 # front is whole.
 import json
 import sys
+from binascii import unhexlify
 from hashlib import sha256
 
 from .slots import BAD, ROOT, Refused, feed, get, hexes, put, remove
@@ -61,7 +62,8 @@ def front(s, b):
         n = size - 7
         if (bytes(b[:7]) != b"\xd2\xcd\x31" + bytes((n >> 21 | 128, n >> 14 & 127 | 128,
                                                      n >> 7 & 127 | 128, n & 127))
-                or k != 0x70 or m["format"] != 1 or end > len(b) or m["counter"] < 0):
+                or k != 0x70 or m["format"] != 1 or end > len(b) or m["counter"] < 0
+                or len(unhexlify("".join(m.get("keys", ())))) % 32):
             raise ValueError
         sigs = []
         # Nothing but signatures and padding: the rest of the front is not signed.
@@ -140,7 +142,12 @@ def recover(s):
             r["active"] = i
             r["counter"] = e["counter"]
     if r["active"] is not None:
-        s.save({})
+        # It may be one that was taken back: it proves itself again.
+        r["pending"] = True
+        try:
+            s.save({})
+        except OSError:
+            pass
 
 
 class Writer:
