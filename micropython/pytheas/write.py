@@ -209,7 +209,7 @@ class Writer:
         s = self.s
         self.m, size = front(s, b)
         if size != self.total:
-            raise Refused("it has %d bytes, not %d" % (self.total, size))
+            raise Refused("its size is not as announced")
         s.save({"slots": s.slot(self.i, None), "write": None})
         s.disk.prepare(self.i, size, 0)
         put("front", b)

@@ -1,5 +1,5 @@
-//! Preparing a board for signed images: the package `pytheas` in `/lib`, its settings and keys in
-//! `/.pytheas`, and a `main.py` that starts the guard. May be repeated; changes only what differs.
+//! Preparing a board for signed images: the package `pytheas`, its settings and keys in `/pytheas`,
+//! and a `main.py` that starts the guard. May be repeated; changes only what differs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,9 +9,9 @@ use crate::link::{Board, Facts, LinkError, files};
 
 /// The board's `main.py`.
 pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
-const FOLDER: &str = "/lib/pytheas";
-const CONFIG: &str = "/.pytheas/config.json";
-const KEYS: &str = "/.pytheas/keys";
+const FOLDER: &str = "/pytheas"; // what the package takes for its folder (slots.py)
+const CONFIG: &str = "/pytheas/config.json";
+const KEYS: &str = "/pytheas/keys";
 const MAIN_PATH: &str = "/main.py";
 
 /// What a board gets.

@@ -61,7 +61,7 @@ pub(crate) struct SetupArgs {
     /// Seconds between questions to the hub
     #[arg(long, value_name = "SECONDS")]
     poll: Option<u32>,
-    /// A setting of `/.pytheas/config.json`: a JSON value, or text; may be repeated
+    /// A setting of `/pytheas/config.json`: a JSON value, or text; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// Put a `main.py` that Pytheas did not write aside, as `main.py.bak`
