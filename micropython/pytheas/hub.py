@@ -38,15 +38,15 @@ class Hub:
             self.f = None
 
     async def within(self, work):
-        slots.feed()
         return await asyncio.wait_for(work, TIMEOUT)
 
     async def ask(self, method, path, body=None, extra=""):
         # The answer's status; its headers are in `head`, its body comes from `read`.
         self.close()
+        self.status = 0
         name, _, port = self.host.rpartition(":")
         ctx = None
-        if self.scheme == "https:":
+        if self.scheme != "http:":
             import tls
 
             ctx = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
@@ -89,13 +89,13 @@ class Hub:
             b = await self.read()
             out += b
         self.close()
-        if status >= 400:
-            raise self.bad()
+        self.good(status < 400)
         if status == 200 and out:
             return json.loads(out)
 
-    def bad(self):
-        return OSError("the hub answers %d" % self.status)
+    def good(self, yes):
+        if not yes:
+            raise OSError("the hub answers %d" % self.status)
 
     async def tell(self, action, finished, details, execution="closed", kind="deploymentBase"):
         try:
@@ -103,8 +103,8 @@ class Hub:
                 "execution": execution, "result": {"finished": finished}, "details": details,
                 "code": 1}})
         except OSError:
-            # What the hub does not know or has closed needs no further report.
-            if self.status not in (400, 404, 405, 409, 410):
+            # What the hub does not know, has closed or does not take needs no further report.
+            if not 400 <= self.status < 500 or self.status in (401, 403, 429):
                 raise
 
     async def poll(self):
@@ -193,18 +193,19 @@ class Hub:
         self.close()
         w.finish(action)
         for f in pytheas.before_reset:
-            f()
+            try:
+                f()
+            except Exception as e:
+                pytheas.log(e)
         from .boot import reset
 
         reset()
 
     async def fetch(self, w, path, at):
         status = await self.ask("GET", path, None, "Range: bytes=%d-\r\n" % at)
-        skip = 0
-        if status == 200:
-            skip = at
-        elif status != 206 or "bytes %d-" % at not in self.head.get("content-range", ""):
-            raise self.bad()
+        part = "bytes %d-" % at in self.head.get("content-range", "")
+        self.good(status == (206 if part else 200))
+        skip = 0 if part else at
         while w.at() < w.total:
             b = await self.read()
             if not b:
@@ -251,18 +252,28 @@ class Hub:
         told = now
 
 
+async def fed():
+    while True:
+        slots.feed()
+        await asyncio.sleep(1)
+
+
 async def poll():
     # Seconds until the hub wants to be asked again.
     h = Hub(slots.Slots())
+    t = asyncio.create_task(fed())
     try:
         await h.poll()
+        n = pause
     except OSError:
         if "retry-after" not in h.head:
             raise
-        return int(h.head["retry-after"])
+        n = int(h.head["retry-after"])
     finally:
+        t.cancel()
         h.close()
-    return pause or h.c.get("poll", 300)
+    # Whatever the hub says: at least once a day, at most once a second.
+    return min(max(n or h.c.get("poll", 300), 1), 86400)
 
 
 async def run():

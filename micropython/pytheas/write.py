@@ -3,6 +3,7 @@
 # front is whole.
 import json
 import sys
+from binascii import unhexlify
 from hashlib import sha256
 
 from .slots import BAD, ROOT, Refused, feed, get, hexes, put, remove
@@ -52,6 +53,8 @@ def front(s, b):
     end = m["front"]
     size = end + m["body"]["size"]
     if (b[0], b[1], k, m["format"], record(b, 2)) != (0xd2, 0xcd, 0x70, 1, (0x31, 7, size)):
+        raise ValueError
+    if len(unhexlify("".join(m.get("keys", ())))) % 32:
         raise ValueError
     sigs = []
     # Nothing but signatures and padding: the rest of the front is not signed.
@@ -133,7 +136,12 @@ def recover(s):
             r["active"] = i
             r["counter"] = e["counter"]
     if r["active"] is not None:
-        s.save({})
+        # It may be one that was taken back: it proves itself again.
+        r["pending"] = True
+        try:
+            s.save({})
+        except OSError:
+            pass
 
 
 class Writer:
