@@ -44,9 +44,10 @@ def _roots(n, k):
             q = primes[-1]
             primes.append(p)
             z = y + y * (p - q) // (k * q) + 1  # above the next root
+            x = p << 64 * k
             while True:
                 y = z
-                z = ((k - 1) * y + (p << 64 * k) // y ** (k - 1)) // k
+                z = (y + x // y >> 1) if k < 3 else (y + y + x // (y * y)) // 3
                 if z >= y:
                     break
             out.append(y & _W)
@@ -120,14 +121,13 @@ def _add(p, q):
     P = _P
     X, Y, Z, T = p
     x, y, z, t = q
-    z = 2 * Z * z % P
-    t = T * t % P * _D % P
+    z = 2 * Z * z
+    t = T * t % P * _D
     T = (Y - X) * (y - x)
     y = (Y + X) * (y + x)
-    x = (y - T) % P
-    y = (y + T) % P
-    Z = z - t
-    z += t
+    M = _M
+    # four sums as short as a product wants them: 2^255 is 19 modulo P
+    x, y, Z, z = [(k & M) + 19 * (k >> 255) for k in (y - T, y + T, z - t, z + t)]
     return x * Z % P, z * y % P, Z * z % P, x * y % P
 
 

@@ -57,7 +57,8 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
-    let package = tree::deploy(board, facts, FOLDER, &setup.package, progress)?;
+    let package = needed(&setup.package, &settings);
+    let package = tree::deploy(board, facts, FOLDER, &package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
 
     let keys = setup.keys.concat();
@@ -98,6 +99,19 @@ fn there(board: &mut Board, path: &str) -> Result<Option<Vec<u8>>, LinkError> {
         Err(error) if error.exception() == Some("OSError") => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// The package without the backend that a board with these settings does not use: flash is scarce.
+pub fn needed(package: &Files, settings: &str) -> Files {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    let unused = if settings["backend"] == "rom" {
+        "file.mpy"
+    } else {
+        "rom.mpy"
+    };
+    let mut needed = package.clone();
+    needed.retain(|path, _| path.as_str() != unused);
+    needed
 }
 
 /// The settings there, with the new ones in their place and where the slots are.
