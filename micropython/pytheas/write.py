@@ -216,7 +216,7 @@ class Writer:
         s = self.s
         self.m, size = front(s, b)
         if size != self.total:
-            raise Refused("its size is not as announced")
+            raise Refused("it has %d bytes, not %d" % (self.total, size))
         s.save({"slots": s.slot(self.i, None), "write": None})
         s.disk.prepare(self.i, size, 0)
         put("front", b)
