@@ -12,6 +12,7 @@ pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
 const FOLDER: &str = "/pytheas"; // what the package takes for its folder (slots.py)
 const CONFIG: &str = "/pytheas/config.json";
 const KEYS: &str = "/pytheas/keys";
+const CA: &str = "/pytheas/ca.der";
 const MAIN_PATH: &str = "/main.py";
 
 /// What a board gets.
@@ -21,6 +22,8 @@ pub struct Setup {
     pub package: Files,
     /// Settings that replace those of the same names; null removes one.
     pub settings: Map<String, Value>,
+    /// The certificate (DER) of the authority that the hub's was issued by; none: what is there stays.
+    pub ca: Option<Vec<u8>>,
     /// Raw Ed25519 public keys that images must be signed by; none: those there stay.
     pub keys: Vec<[u8; 32]>,
     /// What becomes of a `main.py` of the user's.
@@ -36,6 +39,27 @@ pub struct SetUp {
     pub written: Vec<String>,
     /// What the user should know.
     pub remarks: Vec<String>,
+}
+
+/// Whether apps can import the package.
+///
+/// # Errors
+/// When the board does not answer.
+pub fn has_package(board: &mut Board) -> Result<bool, LinkError> {
+    let code = "try:\n import pytheas.boot\n print(1)\nexcept ImportError:\n print(0)";
+    Ok(board.exec(code)?.starts_with(b"1"))
+}
+
+/// Brings the package alone, for apps that import it.
+///
+/// # Errors
+/// When the board cannot be written.
+pub fn bring_package(
+    board: &mut Board,
+    facts: &Facts,
+    package: &Files,
+) -> Result<Deployed, DeployError> {
+    tree::deploy(board, facts, FOLDER, package, &mut |_, _| {})
 }
 
 /// Prepares the board.
@@ -59,6 +83,8 @@ pub fn setup(
     let settings = settings(facts, before.as_deref(), setup);
     let package = tree::deploy(board, facts, FOLDER, &setup.package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
+    remarks.extend(missing(&settings));
+    let settings = Value::Object(settings).to_string();
 
     let keys = setup.keys.concat();
     let mut put = |board: &mut Board, path: &str, bytes: &[u8]| {
@@ -73,6 +99,11 @@ pub fn setup(
         remarks.push(
             "the board trusts no key yet, so it takes no image: name a folder with `--keys`".into(),
         );
+    }
+    if let Some(ca) = &setup.ca
+        && there(board, CA)?.as_ref() != Some(ca)
+    {
+        put(board, CA, ca)?;
     }
     if before.as_deref() != Some(settings.as_bytes()) {
         put(board, CONFIG, settings.as_bytes())?;
@@ -101,7 +132,7 @@ fn there(board: &mut Board, path: &str) -> Result<Option<Vec<u8>>, LinkError> {
 }
 
 /// The settings there, with the new ones in their place and where the slots are.
-fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
+fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> Map<String, Value> {
     let old = before.and_then(|text| serde_json::from_slice(text).ok());
     let mut all: Map<String, Value> = old.unwrap_or_default();
     if !all.contains_key("backend") {
@@ -115,11 +146,30 @@ fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
             all.insert("backend".into(), json!("file"));
         }
     }
+    if setup.ca.is_some() {
+        all.insert("ca".into(), json!(CA));
+    }
     for (name, value) in &setup.settings {
         match value {
             Value::Null => all.remove(name),
             value => all.insert(name.clone(), value.clone()),
         };
     }
-    Value::Object(all).to_string()
+    all
+}
+
+/// What keeps a board with these settings from its hub.
+fn missing(settings: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| settings.get(name).and_then(Value::as_str);
+    let hub = text("hub")?;
+    let lacks: Vec<&str> = [("id", "--id"), ("token", "--token"), ("ca", "--ca")]
+        .into_iter()
+        .filter(|(name, _)| *name != "ca" || hub.starts_with("https:"))
+        .filter(|(name, _)| text(name).is_none())
+        .map(|(_, flag)| flag)
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        let lacks = lacks.join("`, `");
+        format!("the board cannot reach its hub yet: `{lacks}` are missing")
+    })
 }
