@@ -12,6 +12,7 @@ pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
 const FOLDER: &str = "/pytheas"; // what the package takes for its folder (slots.py)
 const CONFIG: &str = "/pytheas/config.json";
 const KEYS: &str = "/pytheas/keys";
+const CA: &str = "/pytheas/ca.der";
 const MAIN_PATH: &str = "/main.py";
 
 /// What a board gets.
@@ -21,6 +22,8 @@ pub struct Setup {
     pub package: Files,
     /// Settings that replace those of the same names; null removes one.
     pub settings: Map<String, Value>,
+    /// The certificate (DER) of the authority that the hub's was issued by; none: what is there stays.
+    pub ca: Option<Vec<u8>>,
     /// Raw Ed25519 public keys that images must be signed by; none: those there stay.
     pub keys: Vec<[u8; 32]>,
     /// What becomes of a `main.py` of the user's.
@@ -36,6 +39,27 @@ pub struct SetUp {
     pub written: Vec<String>,
     /// What the user should know.
     pub remarks: Vec<String>,
+}
+
+/// Whether apps can import the package.
+///
+/// # Errors
+/// When the board does not answer.
+pub fn has_package(board: &mut Board) -> Result<bool, LinkError> {
+    let code = "try:\n import pytheas.boot\n print(1)\nexcept ImportError:\n print(0)";
+    Ok(board.exec(code)?.starts_with(b"1"))
+}
+
+/// Brings the package alone, for apps that import it.
+///
+/// # Errors
+/// When the board cannot be written.
+pub fn bring_package(
+    board: &mut Board,
+    facts: &Facts,
+    package: &Files,
+) -> Result<Deployed, DeployError> {
+    tree::deploy(board, facts, FOLDER, package, &mut |_, _| {})
 }
 
 /// Prepares the board.
@@ -57,6 +81,8 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
+    let lacking = missing(&settings);
+    let settings = Value::Object(settings).to_string();
     let package = needed(&setup.package, &settings);
     let package = tree::deploy(board, facts, FOLDER, &package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
@@ -65,6 +91,7 @@ pub fn setup(
             "the settings in `{CONFIG}` could not be read: only what was named now is in there"
         ));
     }
+    remarks.extend(lacking);
 
     let keys = setup.keys.concat();
     let mut put = |board: &mut Board, path: &str, bytes: &[u8]| {
@@ -79,6 +106,11 @@ pub fn setup(
         remarks.push(
             "the board trusts no key yet, so it takes no image: name a folder with `--keys`".into(),
         );
+    }
+    if let Some(ca) = &setup.ca
+        && there(board, CA)?.as_ref() != Some(ca)
+    {
+        put(board, CA, ca)?;
     }
     if before.as_deref() != Some(settings.as_bytes()) {
         put(board, CONFIG, settings.as_bytes())?;
@@ -124,7 +156,7 @@ fn object(text: &[u8]) -> Option<Map<String, Value>> {
 }
 
 /// The settings there, with the new ones in their place and where the slots are.
-fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
+fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> Map<String, Value> {
     let mut all = before.and_then(object).unwrap_or_default();
     if !all.contains_key("backend") {
         // Two partitions, or one that can be split because its blocks are erased one by one.
@@ -137,11 +169,30 @@ fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
             all.insert("backend".into(), json!("file"));
         }
     }
+    if setup.ca.is_some() {
+        all.insert("ca".into(), json!(CA));
+    }
     for (name, value) in &setup.settings {
         match value {
             Value::Null => all.remove(name),
             value => all.insert(name.clone(), value.clone()),
         };
     }
-    Value::Object(all).to_string()
+    all
+}
+
+/// What keeps a board with these settings from its hub.
+fn missing(settings: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| settings.get(name).and_then(Value::as_str);
+    let hub = text("hub")?;
+    let lacks: Vec<&str> = [("id", "--id"), ("token", "--token"), ("ca", "--ca")]
+        .into_iter()
+        .filter(|(name, _)| *name != "ca" || hub.starts_with("https:"))
+        .filter(|(name, _)| text(name).is_none())
+        .map(|(_, flag)| flag)
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        let lacks = lacks.join("`, `");
+        format!("the board cannot reach its hub yet: `{lacks}` are missing")
+    })
 }
