@@ -165,9 +165,12 @@ class Slots:
              "action": None, "slots": self.slot(i, e)}
         if good:
             w["counter"] = max(r["counter"], e["counter"])
+        t = "%s %s: %s" % (e["name"], e["version"], why)
         if r.get("action"):
-            w["report"] = [r["action"], good, "%s %s: %s" % (e["name"], e["version"], why)]
+            w["report"] = [r["action"], good, t]
         self.save(w)
+        # For whoever listens on the line: a gateway, a person.
+        print("pytheas:", t)
 
     def confirm(self):
         if self.r["pending"]:

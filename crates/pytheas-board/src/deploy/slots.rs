@@ -29,6 +29,47 @@ pub fn deploy(
     image: &[u8],
     progress: Progress<'_>,
 ) -> Result<Deployed, DeployError> {
+    send_image(board, facts, image, true, progress)
+}
+
+/// Brings all of a signed image but its front to the board: it was checked and lies there, and still
+/// nothing starts it. [`deploy`] of the same image then has next to nothing to do.
+///
+/// # Errors
+/// As [`deploy`].
+pub fn fill(
+    board: &mut Board,
+    facts: &Facts,
+    image: &[u8],
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
+    send_image(board, facts, image, false, progress)
+}
+
+/// Gives what runs up for the image in the other slot, if that one is whole and was not given up
+/// itself: it starts at the next restart. Whether there was one. The version counter is not asked,
+/// because only an image that the board has taken is there.
+///
+/// # Errors
+/// [`LinkError`] when the board does not answer.
+pub fn go_back(board: &mut Board, why: &str) -> Result<bool, LinkError> {
+    let program = format!(
+        "import pytheas\n_pS=pytheas.Slots()\n_pG=_pS.running() and \
+         _pS.usable(1-_pS.r['active'])\nif _pG:_pS.end(0,{})\nprint('went',bool(_pG))",
+        quote(why)
+    );
+    let answer = board.exec(&program)?;
+    let answer = String::from_utf8_lossy(&answer);
+    Ok(answer.lines().any(|line| line.trim() == "went True"))
+}
+
+fn send_image(
+    board: &mut Board,
+    facts: &Facts,
+    image: &[u8],
+    finish: bool,
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
     let manifest = board::read(image)?.manifest;
     let hash = Sha256::of(image).to_string();
     let mut done = Deployed::nothing(Target::Slot);
@@ -76,7 +117,9 @@ pub fn deploy(
             sent += count as u64;
             progress(sent, rest.len() as u64);
         })?;
-        frames.exec("_pW.finish()")?;
+        if finish {
+            frames.exec("_pW.finish()")?;
+        }
         frames.end()
     };
     send().map_err(failed)?;
