@@ -7,6 +7,7 @@
 pub mod rom;
 pub mod setup;
 pub mod slots;
+pub mod starting;
 pub mod tree;
 
 use std::collections::BTreeMap;

@@ -477,6 +477,15 @@ impl Project {
             })
     }
 
+    /// The names of the targets with this form.
+    pub fn targets_of_form(&self, form: &str) -> Vec<&str> {
+        let targets = self.settings.target.iter();
+        targets
+            .filter(|(_, target)| target.form.as_deref() == Some(form))
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+
     /// The Python that is wanted: `wanted` (a flag or a target), else `python` in
     /// `[tool.pytheas]`, else `.python-version`, else `requires-python`.
     pub fn python(&self, wanted: Option<&PythonRequest>) -> Option<PythonRequest> {

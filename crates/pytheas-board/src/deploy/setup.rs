@@ -1,5 +1,5 @@
-//! Preparing a board for signed images: the package `pytheas` in `/lib`, its settings and keys in
-//! `/.pytheas`, and a `main.py` that starts the guard. May be repeated; changes only what differs.
+//! Preparing a board for signed images: the package `pytheas`, its settings and keys in `/pytheas`,
+//! and a `main.py` that starts the guard. May be repeated; changes only what differs.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -9,9 +9,10 @@ use crate::link::{Board, Facts, LinkError, files};
 
 /// The board's `main.py`.
 pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
-const FOLDER: &str = "/lib/pytheas";
-const CONFIG: &str = "/.pytheas/config.json";
-const KEYS: &str = "/.pytheas/keys";
+const FOLDER: &str = "/pytheas"; // what the package takes for its folder (slots.py)
+const CONFIG: &str = "/pytheas/config.json";
+const KEYS: &str = "/pytheas/keys";
+const CA: &str = "/pytheas/ca.der";
 const MAIN_PATH: &str = "/main.py";
 
 /// What a board gets.
@@ -21,6 +22,8 @@ pub struct Setup {
     pub package: Files,
     /// Settings that replace those of the same names; null removes one.
     pub settings: Map<String, Value>,
+    /// The certificate (DER) of the authority that the hub's was issued by; none: what is there stays.
+    pub ca: Option<Vec<u8>>,
     /// Raw Ed25519 public keys that images must be signed by; none: those there stay.
     pub keys: Vec<[u8; 32]>,
     /// What becomes of a `main.py` of the user's.
@@ -36,6 +39,27 @@ pub struct SetUp {
     pub written: Vec<String>,
     /// What the user should know.
     pub remarks: Vec<String>,
+}
+
+/// Whether apps can import the package.
+///
+/// # Errors
+/// When the board does not answer.
+pub fn has_package(board: &mut Board) -> Result<bool, LinkError> {
+    let code = "try:\n import pytheas.boot\n print(1)\nexcept ImportError:\n print(0)";
+    Ok(board.exec(code)?.starts_with(b"1"))
+}
+
+/// Brings the package alone, for apps that import it.
+///
+/// # Errors
+/// When the board cannot be written.
+pub fn bring_package(
+    board: &mut Board,
+    facts: &Facts,
+    package: &Files,
+) -> Result<Deployed, DeployError> {
+    tree::deploy(board, facts, FOLDER, package, &mut |_, _| {})
 }
 
 /// Prepares the board.
@@ -57,8 +81,17 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
-    let package = tree::deploy(board, facts, FOLDER, &setup.package, progress)?;
+    let lacking = missing(&settings);
+    let settings = Value::Object(settings).to_string();
+    let package = needed(&setup.package, &settings);
+    let package = tree::deploy(board, facts, FOLDER, &package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
+    if before.as_deref().is_some_and(|text| object(text).is_none()) {
+        remarks.push(format!(
+            "the settings in `{CONFIG}` could not be read: only what was named now is in there"
+        ));
+    }
+    remarks.extend(lacking);
 
     let keys = setup.keys.concat();
     let mut put = |board: &mut Board, path: &str, bytes: &[u8]| {
@@ -73,6 +106,11 @@ pub fn setup(
         remarks.push(
             "the board trusts no key yet, so it takes no image: name a folder with `--keys`".into(),
         );
+    }
+    if let Some(ca) = &setup.ca
+        && there(board, CA)?.as_ref() != Some(ca)
+    {
+        put(board, CA, ca)?;
     }
     if before.as_deref() != Some(settings.as_bytes()) {
         put(board, CONFIG, settings.as_bytes())?;
@@ -100,10 +138,26 @@ fn there(board: &mut Board, path: &str) -> Result<Option<Vec<u8>>, LinkError> {
     }
 }
 
+/// The package without the backend that a board with these settings does not use: flash is scarce.
+pub fn needed(package: &Files, settings: &str) -> Files {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    let unused = if settings["backend"] == "rom" {
+        "file.mpy"
+    } else {
+        "rom.mpy"
+    };
+    let mut needed = package.clone();
+    needed.retain(|path, _| path.as_str() != unused);
+    needed
+}
+
+fn object(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok()
+}
+
 /// The settings there, with the new ones in their place and where the slots are.
-fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
-    let old = before.and_then(|text| serde_json::from_slice(text).ok());
-    let mut all: Map<String, Value> = old.unwrap_or_default();
+fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> Map<String, Value> {
+    let mut all = before.and_then(object).unwrap_or_default();
     if !all.contains_key("backend") {
         // Two partitions, or one that can be split because its blocks are erased one by one.
         let partitions: Vec<_> = facts.rom.iter().map(|rom| rom.number).take(2).collect();
@@ -115,11 +169,30 @@ fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
             all.insert("backend".into(), json!("file"));
         }
     }
+    if setup.ca.is_some() {
+        all.insert("ca".into(), json!(CA));
+    }
     for (name, value) in &setup.settings {
         match value {
             Value::Null => all.remove(name),
             value => all.insert(name.clone(), value.clone()),
         };
     }
-    Value::Object(all).to_string()
+    all
+}
+
+/// What keeps a board with these settings from its hub.
+fn missing(settings: &Map<String, Value>) -> Option<String> {
+    let text = |name: &str| settings.get(name).and_then(Value::as_str);
+    let hub = text("hub")?;
+    let lacks: Vec<&str> = [("id", "--id"), ("token", "--token"), ("ca", "--ca")]
+        .into_iter()
+        .filter(|(name, _)| *name != "ca" || hub.starts_with("https:"))
+        .filter(|(name, _)| text(name).is_none())
+        .map(|(_, flag)| flag)
+        .collect();
+    (!lacks.is_empty()).then(|| {
+        let lacks = lacks.join("`, `");
+        format!("the board cannot reach its hub yet: `{lacks}` are missing")
+    })
 }

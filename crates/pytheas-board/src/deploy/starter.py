@@ -12,7 +12,11 @@ def _start():
         module, _, function = entry.partition(":")
         module = __import__(module, None, None, ("*",))
         if function:
-            getattr(module, function)()
+            done = getattr(module, function)()
+            if hasattr(done, "send"):
+                import asyncio
+
+                asyncio.run(done)
 
 
 _start()

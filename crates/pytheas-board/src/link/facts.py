@@ -61,7 +61,7 @@ try:
             print("rom", n, len(d), b if b > 0 else 0, "memory")
 except Exception:
     pass
-for p in ("/.pytheas/config.json", "/.pytheas-rom", "/main.py"):
+for p in ("/pytheas/config.json", "/.pytheas-rom", "/main.py"):
     try:
         os.stat(p)
         print("file", p)

@@ -131,7 +131,7 @@ impl Facts {
                     _ => {}
                 },
                 "file" => match value {
-                    "/.pytheas/config.json" => config = true,
+                    "/pytheas/config.json" => config = true,
                     "/.pytheas-rom" => facts.starter = true,
                     "/main.py" => facts.has_main = true,
                     "pytheas.boot" => has_boot = true,

@@ -7,7 +7,7 @@ use std::{
 
 use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::{
-    deploy::{Deployed, Files, Target, check_mpy, rom, slots, tree},
+    deploy::{Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
     link::{Board, Facts},
     romfs::{self, Rom},
 };
@@ -142,11 +142,16 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     let progress = context.progress();
     progress.detail("asking the board");
     let (mut board, facts) = args.board.ask(context)?;
-    let app = app(args, &facts, context)?;
+    let (app, wants_package) = app(args, &facts, context)?;
     let mut told = |sent: u64, total: u64| {
         progress.detail(format!("sending {} of {}", bytes(sent), bytes(total)));
     };
     let to = to(args, &facts, &app);
+    if wants_package && to != To::Slot && !setup::has_package(&mut board)? {
+        let package = super::setup::package(&facts, args.offline, context)?;
+        setup::bring_package(&mut board, &facts, &package)?;
+        context.note("put the package `pytheas` on the board: the app imports it");
+    }
     let mut done = bring(args, &mut board, &facts, app, to, &mut told)?;
     let restarted = done.changed() && !args.no_restart;
     if restarted {
@@ -196,7 +201,14 @@ fn bring(
             let files = files
                 .into_iter()
                 .map(|(path, bytes)| (path, bytes.to_vec()));
-            tree::deploy(board, facts, &args.root, &files.collect(), told)?
+            let mut files: Files = files.collect();
+            let said = pytheas_release::board::read(&image).ok();
+            let entry = args.entry.clone();
+            let entry = entry.or(said.map(|image| image.manifest.entry));
+            if let Some(entry) = entry.filter(|_| args.root == "/") {
+                starting::with_main(board, &mut files, &entry, main_py)?;
+            }
+            tree::deploy(board, facts, &args.root, &files, told)?
         }
         (To::Slot, App::Image(image)) => slots::deploy(board, facts, &image, told)?,
         (To::Slot, App::Files(_)) => {
@@ -233,7 +245,9 @@ fn main_of<'a>(mut paths: impl Iterator<Item = &'a pytheas_release::RelPath>) ->
     main.then(|| "main".to_owned())
 }
 
-fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<App> {
+/// What goes to the board, and whether it is known to import the board's package.
+fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<(App, bool)> {
+    let plain = |app| (app, false);
     let what = &args.what;
     let read = |path: &Path| {
         std::fs::read(path)
@@ -241,31 +255,50 @@ fn app(args: &DeployArgs, facts: &Facts, context: &Context) -> miette::Result<Ap
             .wrap_err_with(|| format!("cannot read `{}`", path.display()))
     };
     if let Some(repo) = &args.repo {
-        return published(repo, &what.to_string_lossy(), facts).map(App::Image);
+        return published(repo, &what.to_string_lossy(), facts)
+            .map(App::Image)
+            .map(plain);
     }
     let data = std::fs::metadata(what)
         .into_diagnostic()
         .wrap_err_with(|| format!("cannot read `{}`", what.display()))?;
     if data.is_file() {
-        return read(what).map(App::Image);
+        return read(what).map(App::Image).map(plain);
     }
     if what.join(IMAGE_FILE).is_file() {
-        return read(&what.join(IMAGE_FILE)).map(App::Image);
+        return read(&what.join(IMAGE_FILE)).map(App::Image).map(plain);
     }
     if what.join("pyproject.toml").is_file() || args.target.is_some() {
+        let project = Project::load(what)?;
+        let target = match (&args.target, &project.targets_of_form("micropython")[..]) {
+            (Some(target), _) => Some(target.clone()),
+            (None, [only]) => Some((*only).to_owned()),
+            (None, []) => None,
+            (None, several) => {
+                return Err(miette::miette!(
+                    code = "pytheas::board::which_target",
+                    help = "name one with `--target NAME`",
+                    "`{}` has several targets for boards: `{}`",
+                    what.display(),
+                    several.join("`, `")
+                ));
+            }
+        };
         let request = BuildRequest {
-            target: args.target.clone(),
+            target,
             connectivity: connectivity(args.offline),
-            ..BuildRequest::new(Project::load(what)?)
+            ..BuildRequest::new(project)
         };
         if is_board_form(&request)? {
-            return built(request, context).map(App::Image);
+            return built(request, context);
         }
     }
     if args.source {
-        return sources(what).map(App::Files);
+        return sources(what).map(App::Files).map(plain);
     }
-    compiled(what, facts, args.offline, context).map(App::Files)
+    compiled(what, facts, args.offline, context)
+        .map(App::Files)
+        .map(plain)
 }
 
 /// The signed image of a published release for this board. Nothing here is trusted: the board
@@ -335,7 +368,7 @@ fn connectivity(offline: bool) -> Connectivity {
 }
 
 /// The project's image, built beside everything else.
-fn built(request: BuildRequest, context: &Context) -> miette::Result<Vec<u8>> {
+fn built(request: BuildRequest, context: &Context) -> miette::Result<(App, bool)> {
     let scratch = tempfile::tempdir()
         .into_diagnostic()
         .wrap_err("cannot make a temporary folder")?;
@@ -346,9 +379,12 @@ fn built(request: BuildRequest, context: &Context) -> miette::Result<Vec<u8>> {
     let progress = context.progress();
     let built = build_board(&request, &|event| build::show(&event, &progress, context))?;
     let image = built.dir.join(IMAGE_FILE);
-    std::fs::read(&image)
+    let bytes = std::fs::read(&image)
         .into_diagnostic()
-        .wrap_err_with(|| format!("cannot read `{}`", image.display()))
+        .wrap_err_with(|| format!("cannot read `{}`", image.display()))?;
+    let imported = |name: &String| name == "pytheas" || name.starts_with("pytheas.");
+    let wants_package = built.report.firmware.keys().any(imported);
+    Ok((App::Image(bytes), wants_package))
 }
 
 /// The folder compiled for this board, each module only when it changed.

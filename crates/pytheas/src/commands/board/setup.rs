@@ -1,6 +1,9 @@
 //! `pytheas board setup`: makes a board take signed releases.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use include_dir::{Dir, include_dir};
 use miette::{IntoDiagnostic, WrapErr};
@@ -29,11 +32,11 @@ static PACKAGE: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../micropython/py
 /// not confirm itself. May be repeated; what is not named stays as it is.
 ///
 /// Example: `pytheas board setup --keys keys --hub https://hub.example:8440
-/// --id node-7 --token TOKEN`
+/// --ca ca.crt --id node-7 --token TOKEN`
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetupArgs {
-    /// The folder of keys whose targets role the board trusts
-    #[arg(long, value_name = "DIR")]
+    /// The keys the board trusts: a folder of keys (its targets role), or a file by `keys export --board -o`
+    #[arg(long, value_name = "DIR|FILE")]
     keys: Option<PathBuf>,
     /// A public key the board trusts, 64 hexadecimal digits; may be repeated
     #[arg(long = "key", value_name = "HEX")]
@@ -41,6 +44,9 @@ pub(crate) struct SetupArgs {
     /// Address of the hub
     #[arg(long, env = "PYTHEAS_HUB", value_name = "URL")]
     hub: Option<String>,
+    /// The certificate that the hub's was issued by, PEM or DER; `https` needs it
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// The device's id at the hub
     #[arg(long, value_name = "ID")]
     id: Option<String>,
@@ -61,7 +67,7 @@ pub(crate) struct SetupArgs {
     /// Seconds between questions to the hub
     #[arg(long, value_name = "SECONDS")]
     poll: Option<u32>,
-    /// A setting of `/.pytheas/config.json`: a JSON value, or text; may be repeated
+    /// A setting of `/pytheas/config.json`: a JSON value, or text; may be repeated
     #[arg(long = "set", value_name = "NAME=VALUE")]
     set: Vec<String>,
     /// Put a `main.py` that Pytheas did not write aside, as `main.py.bak`
@@ -101,6 +107,7 @@ impl Show for Shown {
 /// Prepares it.
 pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
     let mut keys = match &args.keys {
+        Some(path) if path.is_file() => exported(path)?,
         Some(dir) => boards::board_keys(dir)?,
         None => Vec::new(),
     };
@@ -108,6 +115,7 @@ pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
         keys.push(public_key(text)?);
     }
     let settings = settings(args)?;
+    let ca = args.ca.as_deref().map(certificate).transpose()?;
     let (mut board, facts) = args.board.ask(context)?;
     let package = package(&facts, args.offline, context)?;
     let progress = context.progress();
@@ -115,6 +123,7 @@ pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
     let wanted = setup::Setup {
         package,
         settings,
+        ca,
         keys,
         main_py: if args.force {
             MainPy::PutAside
@@ -132,6 +141,54 @@ pub(super) fn run(args: &SetupArgs, context: &Context) -> miette::Result<()> {
         port: board.port().to_owned(),
         done,
     })
+}
+
+fn read(path: &Path) -> miette::Result<Vec<u8>> {
+    std::fs::read(path)
+        .into_diagnostic()
+        .wrap_err_with(|| format!("cannot read `{}`", path.display()))
+}
+
+/// Raw keys, one after the other.
+fn exported(path: &Path) -> miette::Result<Vec<[u8; 32]>> {
+    let bytes = read(path)?;
+    let (keys, rest) = bytes.as_chunks::<32>();
+    if keys.is_empty() || !rest.is_empty() {
+        return Err(miette::miette!(
+            code = "pytheas::board::key",
+            help = "`pytheas keys export --board -o FILE` writes one; `--keys DIR` takes the folder of keys itself",
+            "`{}` is no file of a board's keys: 32 bytes for each",
+            path.display()
+        ));
+    }
+    Ok(keys.to_vec())
+}
+
+/// The one certificate in the file, as DER.
+fn certificate(path: &Path) -> miette::Result<Vec<u8>> {
+    let bytes = read(path)?;
+    // A certificate as DER is a sequence.
+    if bytes.first() == Some(&0x30) {
+        return Ok(bytes);
+    }
+    let mut found = ureq::tls::parse_pem(&bytes).filter_map(|item| match item {
+        Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate.der().to_vec()),
+        _ => None,
+    });
+    match (found.next(), found.next()) {
+        (Some(certificate), None) => Ok(certificate),
+        (first, _) => Err(miette::miette!(
+            code = "pytheas::board::ca",
+            help = "a board holds one: that of the authority which issued the hub's (of a chain, the last)",
+            "`{}` has {}",
+            path.display(),
+            if first.is_some() {
+                "several certificates"
+            } else {
+                "no certificate"
+            }
+        )),
+    }
 }
 
 fn public_key(text: &str) -> miette::Result<[u8; 32]> {
@@ -182,7 +239,7 @@ fn settings(args: &SetupArgs) -> miette::Result<Map<String, Value>> {
 }
 
 /// The package for this board, compiled.
-fn package(facts: &Facts, offline: bool, context: &Context) -> miette::Result<Files> {
+pub(super) fn package(facts: &Facts, offline: bool, context: &Context) -> miette::Result<Files> {
     let mut paths = Vec::new();
     let mut sources = Vec::new();
     for file in PACKAGE.files() {
