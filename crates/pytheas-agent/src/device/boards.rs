@@ -258,7 +258,11 @@ impl Device {
 
     /// Between updates: asks boards that were never asked, and takes back what is owed.
     pub(super) fn mind_boards(&mut self) {
-        if self.boards.work.is_some() || !matches!(self.machine.state(), State::Idle) {
+        if !matches!(self.machine.state(), State::Idle) {
+            return;
+        }
+        self.boards.waits_since = None;
+        if self.boards.work.is_some() {
             return;
         }
         let all = &self.settings.agent.boards;
@@ -401,9 +405,11 @@ impl Device {
                     }
                     Err(Trouble::Later(why)) => {
                         self.missed(&at.name, &why);
+                        if self.boards.waits_since.is_none() {
+                            self.waits_for_board(job, &why);
+                        }
                         let since = *self.boards.waits_since.get_or_insert_with(Instant::now);
                         if since.elapsed() < at.wait {
-                            self.waits_for_board(job, &why);
                             return Err(why);
                         }
                         self.boards.waits_since = None;
@@ -416,15 +422,11 @@ impl Device {
         Ok(None)
     }
 
-    /// Tells the hub, once for each reason.
+    /// Tells the hub.
     fn waits_for_board(&mut self, job: &Job, why: &str) {
         let Some(action) = job.action.clone() else {
             return;
         };
-        if self.live.held.as_deref() == Some(why) {
-            return;
-        }
-        self.live.held = Some(why.to_owned());
         let mut feedback = Feedback::new(Execution::Scheduled, Finished::None).detail(why);
         feedback.timestamp = Some(clock::now().as_millisecond());
         self.progress.push_back((action, feedback));
