@@ -181,9 +181,12 @@ class Slots:
         if good:
             w["counter"] = max(r["counter"], e["counter"])
             w["keys"] = e.get("keys")
+        t = "%s %s: %s" % (e["name"], e["version"], why)
         if r.get("action"):
-            w["report"] = [r["action"], good, "%s %s: %s" % (e["name"], e["version"], why)]
+            w["report"] = [r["action"], good, t]
         self.save(w)
+        # For whoever listens on the line: a gateway, a person.
+        print("pytheas:", t)
 
     def confirm(self):
         # What was written meanwhile has to be started first.

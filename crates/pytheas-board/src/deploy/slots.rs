@@ -36,6 +36,47 @@ pub fn deploy(
     image: &[u8],
     progress: Progress<'_>,
 ) -> Result<Deployed, DeployError> {
+    send_image(board, facts, image, true, progress)
+}
+
+/// Brings all of a signed image but its front to the board: it was checked and lies there, and still
+/// nothing starts it. [`deploy`] of the same image then has next to nothing to do.
+///
+/// # Errors
+/// As [`deploy`].
+pub fn fill(
+    board: &mut Board,
+    facts: &Facts,
+    image: &[u8],
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
+    send_image(board, facts, image, false, progress)
+}
+
+/// Gives what runs up for the image in the other slot, if that one is whole and was not given up
+/// itself: it starts at the next restart. Whether there was one. The version counter is not asked,
+/// because only an image that the board has taken is there.
+///
+/// # Errors
+/// [`LinkError`] when the board does not answer.
+pub fn go_back(board: &mut Board, why: &str) -> Result<bool, LinkError> {
+    let program = format!(
+        "import pytheas\n_pS=pytheas.Slots()\n_pG=_pS.running() and \
+         _pS.usable(1-_pS.r['active'])\nif _pG:_pS.end(0,{})\nprint('went',bool(_pG))",
+        quote(why)
+    );
+    let answer = board.exec(&program)?;
+    let answer = String::from_utf8_lossy(&answer);
+    Ok(answer.lines().any(|line| line.trim() == "went True"))
+}
+
+fn send_image(
+    board: &mut Board,
+    facts: &Facts,
+    image: &[u8],
+    finish: bool,
+    progress: Progress<'_>,
+) -> Result<Deployed, DeployError> {
     let manifest = board::read(image)?.manifest;
     let hash = Sha256::of(image).to_string();
     let mut done = Deployed::nothing(Target::Slot);
@@ -60,7 +101,7 @@ pub fn deploy(
             },
         });
     }
-    let mut sent = put(board, facts, image, &hash, true, progress);
+    let mut sent = put(board, facts, image, &hash, (true, finish), progress);
     if let Err(error) = &sent
         && error.exception() == Some("Refused")
         && error
@@ -68,7 +109,7 @@ pub fn deploy(
             .is_some_and(|line| line.contains(NOT_SIGNED))
     {
         // What runs is not what its hashes said: nothing of it is used.
-        sent = put(board, facts, image, &hash, false, progress);
+        sent = put(board, facts, image, &hash, (false, finish), progress);
     }
     done.sent_bytes = sent.map_err(|error| match error.last_line() {
         Some(line) if error.exception() == Some("Refused") => DeployError::Refused {
@@ -87,7 +128,7 @@ fn put(
     facts: &Facts,
     image: &[u8],
     hash: &str,
-    reuse: bool,
+    (reuse, finish): (bool, bool),
     progress: Progress<'_>,
 ) -> Result<u64, LinkError> {
     let mut begin = format!(
@@ -121,7 +162,9 @@ fn put(
         so_far += count as u64;
         progress(so_far, total);
     })?;
-    frames.exec("_pW.finish()")?;
+    if finish {
+        frames.exec("_pW.finish()")?;
+    }
     frames.end()?;
     Ok(total)
 }
