@@ -114,16 +114,26 @@ def size(tree):
     return sum(path.stat().st_size for path in tree.rglob("*") if path.is_file())
 
 
-def romfs_size(flash):
-    """The length that the image at the flash's start says of itself."""
-    head, at, length = flash.open("rb").read(16), 3, 0
-    if head[:3] != b"\xd2\xcd\x31":
-        sys.exit("the deployed image is not where it is looked for")
-    while True:
-        length = length << 7 | head[at] & 0x7F
-        at += 1
-        if not head[at - 1] & 0x80:
-            return at + length
+def image_of(flash):
+    """The image that was deployed into one of the two partitions."""
+    content = flash.read_bytes()
+    for start in (0, ROM_BYTES):
+        part = content[start:start + ROM_BYTES]
+        if part[:3] == b"\xd2\xcd\x31":
+            at, length = 3, 0
+            while True:
+                length = length << 7 | part[at] & 0x7F
+                at += 1
+                if not part[at - 1] & 0x80:
+                    return part[:at + length]
+    sys.exit("no image was deployed")
+
+
+def flash_with(image, to):
+    """A flash with the image in the first partition: the firmware puts it at /rom, and into the path."""
+    with to.open("wb") as file:
+        file.write(image)
+    return to
 
 
 def library(folder, requirement, module):
@@ -140,14 +150,10 @@ def library(folder, requirement, module):
     with Board(flash) as board:
         run(PYTHEAS, "board", "deploy", sources, "--to", "rom", "--port", board.port, "--quiet",
             "--no-restart")
-    with Board(flash, counting=True) as board:
-        # The firmware has put the partition at /rom, and first in the path.
-        yield "ROMFS", romfs_size(flash), *board.measure("", f"import {module}")
     run(RIG / "bin/mpremote", "romfs", "-o", folder / "theirs", "build", sources)
-    with flash.open("r+b") as file:
-        file.write((folder / "theirs").read_bytes())
-    with Board(flash, counting=True) as board:
-        yield "ROMFS by mpremote", romfs_size(flash), *board.measure("", f"import {module}")
+    for form, image in [("ROMFS", image_of(flash)), ("ROMFS by mpremote", (folder / "theirs").read_bytes())]:
+        with Board(flash_with(image, folder / form), counting=True) as board:
+            yield form, len(image), *board.measure("", f"import {module}")
 
 
 def package(folder):

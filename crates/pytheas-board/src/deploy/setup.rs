@@ -46,7 +46,14 @@ pub struct SetUp {
 /// # Errors
 /// When the board does not answer.
 pub fn has_package(board: &mut Board) -> Result<bool, LinkError> {
-    let code = "try:\n import pytheas.boot\n print(1)\nexcept ImportError:\n print(0)";
+    // What a test run has mounted and imported is gone after a restart.
+    let code = "import sys\n\
+        p=sys.path[:]\n\
+        sys.path[:]=[x for x in p if x in('','.frozen','/lib')]\n\
+        for n in list(sys.modules):\n if n.split('.')[0]=='pytheas':del sys.modules[n]\n\
+        try:\n import pytheas.boot\n print(1)\n\
+        except ImportError:\n print(0)\n\
+        sys.path[:]=p";
     Ok(board.exec(code)?.starts_with(b"1"))
 }
 

@@ -12,7 +12,8 @@ struct Bench {
     board: Board,
     compiler: std::path::PathBuf,
     /// QEMU looks only once a second whether somebody opened the pseudo-terminal.
-    _held: File,
+    #[expect(dead_code, reason = "keeps the pseudo-terminal connected")]
+    held: File,
 }
 
 impl Bench {
@@ -25,7 +26,7 @@ impl Bench {
             home,
             board,
             compiler,
-            _held: held.unwrap(),
+            held: held.unwrap(),
         })
     }
 
@@ -141,6 +142,47 @@ fn a_board_is_set_up_and_takes_signed_releases_over_the_cable() {
     // It was confirmed, so a cut of the power takes nothing back.
     bench.board.restart();
     assert_eq!(bench.confirmed(), "1.1");
+}
+
+#[test]
+fn a_project_is_started_on_a_fresh_board_with_the_package_it_imports() {
+    let Some(mut bench) = Bench::start() else {
+        return;
+    };
+    let source = bench.home.path().join("desk");
+    put(
+        &source.join("pyproject.toml"),
+        "[project]\nname = \"desk\"\nversion = \"1\"\n[tool.pytheas.target.board]\n\
+         form = \"micropython\"\nplatform = \"micropython-any\"\nentry = \"desk:run\"\n",
+    );
+    put(
+        &source.join("desk.py"),
+        "import pytheas\nasync def run():\n    pytheas.confirm()\n    print('desk', 'runs')\n",
+    );
+    // No target is named: the project has one for boards.
+    for to in ["rom", "files"] {
+        let done = json(&mut bench.board(&["deploy", "desk", "--to", to, "--force"]));
+        assert_eq!(done["target"], to);
+        bench.board.restart();
+        let held = File::options()
+            .read(true)
+            .write(true)
+            .open(bench.board.pty());
+        bench.held = held.unwrap();
+        wait_for("the app to run", Duration::from_secs(120), || {
+            bench.board.said().contains("desk runs").then_some(())
+        });
+    }
+    put(&source.join("ca.txt"), "no certificate");
+    let refused = bench
+        .board(&["setup", "--ca", "desk/ca.txt"])
+        .output()
+        .unwrap();
+    assert!(
+        shown(&refused).contains("no certificate"),
+        "{}",
+        shown(&refused)
+    );
 }
 
 #[test]
