@@ -123,11 +123,14 @@ fn shared_name(name: &str) -> String {
     if let Some((what, of)) = fixture {
         return format!("{of}.{what}");
     }
-    ["unittest.loader._FailedTest.", "unittest.loader.ModuleSkipped."]
-        .iter()
-        .find_map(|start| name.strip_prefix(start))
-        .unwrap_or(name)
-        .to_owned()
+    [
+        "unittest.loader._FailedTest.",
+        "unittest.loader.ModuleSkipped.",
+    ]
+    .iter()
+    .find_map(|start| name.strip_prefix(start))
+    .unwrap_or(name)
+    .to_owned()
 }
 
 #[cfg(test)]
@@ -138,7 +141,10 @@ mod tests {
     fn what_is_no_test_is_named_as_on_micropython() {
         for (cpython, shared) in [
             ("setUpClass (test_a.A)", "test_a.A.setUpClass"),
-            ("tearDownModule (tests.test_a)", "tests.test_a.tearDownModule"),
+            (
+                "tearDownModule (tests.test_a)",
+                "tests.test_a.tearDownModule",
+            ),
             ("unittest.loader._FailedTest.test_x", "test_x"),
             ("unittest.loader.ModuleSkipped.test_y", "test_y"),
             ("test_a.A.test_sub (i=1)", "test_a.A.test_sub (i=1)"),

@@ -305,6 +305,10 @@ mod tests {
         says(&[b"\x1eb\n\x1e\n\x1e0\n"], b"\x1eb\n\x1e\n", Some(0));
         says(&[b"\x1e\x1e7\n"], b"\x1e", Some(7));
         says(&[b"\x1e12", b"x"], b"\x1e12x", None);
-        says(&[b"bytes \x04>\x04 \xff\n"], b"bytes \x04>\x04 \xff\n", None);
+        says(
+            &[b"bytes \x04>\x04 \xff\n"],
+            b"bytes \x04>\x04 \xff\n",
+            None,
+        );
     }
 }

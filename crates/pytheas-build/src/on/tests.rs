@@ -228,8 +228,10 @@ impl Session<'_> {
         let text = String::from_utf8_lossy(&self.line).into_owned();
         self.line.clear();
         let last = text.split('\x04').map(str::trim_end);
-        self.words
-            .extend(last.filter(|part| !matches!(*part, "" | ">")).map(str::to_owned));
+        self.words.extend(
+            last.filter(|part| !matches!(*part, "" | ">"))
+                .map(str::to_owned),
+        );
     }
 
     /// Reads the line; whether it was the last.

@@ -116,18 +116,25 @@ pub(super) fn specifiers(text: &str) -> Result<VersionSpecifiers, String> {
         }
         let exact = match part.strip_prefix('=') {
             Some(rest) if !rest.starts_with('=') => Some(rest.trim()),
-            _ => part.starts_with(|c: char| c.is_ascii_digit() || c == 'v').then_some(&*part),
+            _ => part
+                .starts_with(|c: char| c.is_ascii_digit() || c == 'v')
+                .then_some(&*part),
         };
         match exact {
             None => parts.push(part),
             Some(exact) => {
                 let exact = exact.replace(".x", ".*").replace(".X", ".*");
                 // `1.*.*`
-                let short = exact.split_once(".*").map(|(short, _)| format!("{short}.*"));
+                let short = exact
+                    .split_once(".*")
+                    .map(|(short, _)| format!("{short}.*"));
                 let exact = short.unwrap_or(exact);
-                let parsed: VersionSpecifiers = format!("=={exact}")
-                    .parse()
-                    .map_err(|_| format!("`{exact}` is no version"))?;
+                let parsed: VersionSpecifiers = format!("=={exact}").parse().map_err(|_| {
+                    match exact.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+                        true => format!("`{exact}` is no version"),
+                        false => wrong("is no range of versions"),
+                    }
+                })?;
                 parts.push(parsed.to_string());
             }
         }
