@@ -129,9 +129,12 @@ pub(super) fn specifiers(text: &str) -> Result<VersionSpecifiers, String> {
                     .split_once(".*")
                     .map(|(short, _)| format!("{short}.*"));
                 let exact = short.unwrap_or(exact);
-                let parsed: VersionSpecifiers = format!("=={exact}")
-                    .parse()
-                    .map_err(|_| format!("`{exact}` is no version"))?;
+                let parsed: VersionSpecifiers = format!("=={exact}").parse().map_err(|_| {
+                    match exact.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+                        true => format!("`{exact}` is no version"),
+                        false => wrong("is no range of versions"),
+                    }
+                })?;
                 parts.push(parsed.to_string());
             }
         }

@@ -548,6 +548,9 @@ impl Resolver<'_> {
                 version: version.clone(),
                 why: why.to_owned(),
             };
+            if pure.is_none() && !package.wheels.is_empty() {
+                return Err(wrong("has compiled code: its wheels are for computers"));
+            }
             let file = pure
                 .or(package
                     .sdist
