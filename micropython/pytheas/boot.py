@@ -4,6 +4,7 @@
 import gc
 import io
 import json
+import os
 import sys
 import time
 
@@ -19,6 +20,9 @@ else:
     import machine
 
 timer = None
+if pytheas.__path__ == "pytheas":
+    # What is imported later is found, too, when the app has changed the folder.
+    pytheas.__path__ = os.getcwd().rstrip("/") + "/pytheas"
 
 
 reset = machine.reset
@@ -156,7 +160,8 @@ def start():
         if not waits(e):
             raise
         why = "it exited without pytheas.confirm()"
-    except Exception as x:
+    except BaseException as x:
+        # A cancelled main task is no Exception.
         why = x
     r = None
     clear()

@@ -210,7 +210,7 @@ class Writer:
                     return
                 raise Refused("no board image")
             if size != self.total:
-                raise Refused("its size is not as announced")
+                raise Refused("it has %d bytes, not %d" % (self.total, size))
             s.save({"slots": s.slot(i, None), "write": None})
             s.disk.prepare(i, size, 0)
             put("front", b)

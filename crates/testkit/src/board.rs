@@ -220,6 +220,19 @@ impl Board {
         (self.child, self.pty) = launch(&self.kind);
     }
 
+    /// What an emulated board said since its last start, to whoever listens or to nobody. What comes
+    /// through the pty can be lost when it ends.
+    ///
+    /// # Panics
+    /// For boards that are processes: they keep no such record.
+    pub fn said(&self) -> String {
+        let Kind::Qemu { flash, .. } = &self.kind else {
+            panic!("only an emulated board keeps what it said");
+        };
+        let said = fs::read(said_in(flash)).expect("an emulated board keeps what it said");
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
     /// Runs `code` in the raw REPL, a running program being interrupted; what it printed, or its
     /// traceback.
     ///
@@ -300,8 +313,12 @@ fn launch(kind: &Kind) -> (Child, PathBuf) {
                     "memory-backend-file,id=flash,size={size}M,share=on,mem-path={}",
                     flash.display().to_string().replace(',', ",,")
                 ))
-                .args(["-nographic", "-monitor", "null", "-semihosting"])
-                .args(["-serial", "pty", "-kernel"])
+                .args(["-nographic", "-monitor", "null", "-semihosting", "-chardev"])
+                .arg(format!(
+                    "pty,id=line,logappend=off,logfile={}",
+                    said_in(flash).display().to_string().replace(',', ",,")
+                ))
+                .args(["-serial", "chardev:line", "-kernel"])
                 .arg(firmware);
             if *clock == Clock::Instructions {
                 command.args(["-icount", "shift=3"]);
@@ -334,6 +351,13 @@ fn launch(kind: &Kind) -> (Child, PathBuf) {
         panic!("{command:?} ended; what it said is above");
     };
     (child, pty)
+}
+
+/// The file beside the flash that an emulated board's words are kept in.
+fn said_in(flash: &Path) -> PathBuf {
+    let mut name = flash.as_os_str().to_owned();
+    name.push(".said");
+    name.into()
 }
 
 fn on_path(program: &str) -> bool {

@@ -24,7 +24,6 @@ mod trace;
 
 use std::{
     collections::BTreeMap,
-    io::Write as _,
     sync::{
         Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -280,15 +279,7 @@ fn a_device_survives_every_fault() {
         failures.len(),
         begun.elapsed().as_secs()
     );
-    println!("{line}");
-    if let Some(path) = std::env::var_os("PYTHEAS_FAULTS_LOG")
-        && let Ok(mut log) = std::fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(path)
-    {
-        writeln!(log, "{line}").unwrap();
-    }
+    testkit::faults(&line);
     assert!(failures.is_empty(), "{}", failures.join("\n"));
     assert!(
         only.is_some() || total >= budget.min(500),

@@ -60,6 +60,11 @@ pub fn setup(
     let package = needed(&setup.package, &settings);
     let package = tree::deploy(board, facts, FOLDER, &package, progress)?;
     let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
+    if before.as_deref().is_some_and(|text| object(text).is_none()) {
+        remarks.push(format!(
+            "the settings in `{CONFIG}` could not be read: only what was named now is in there"
+        ));
+    }
 
     let keys = setup.keys.concat();
     let mut put = |board: &mut Board, path: &str, bytes: &[u8]| {
@@ -114,10 +119,13 @@ pub fn needed(package: &Files, settings: &str) -> Files {
     needed
 }
 
+fn object(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok()
+}
+
 /// The settings there, with the new ones in their place and where the slots are.
 fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> String {
-    let old = before.and_then(|text| serde_json::from_slice(text).ok());
-    let mut all: Map<String, Value> = old.unwrap_or_default();
+    let mut all = before.and_then(object).unwrap_or_default();
     if !all.contains_key("backend") {
         // Two partitions, or one that can be split because its blocks are erased one by one.
         let partitions: Vec<_> = facts.rom.iter().map(|rom| rom.number).take(2).collect();

@@ -308,6 +308,10 @@ fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
             old_image = new;
         }
     }
+    testkit::faults(&format!(
+        "{rounds} cuts of an emulated board's power over deploys of files and images: the old app or the \
+         new one, whole, each time"
+    ));
 }
 
 #[test]

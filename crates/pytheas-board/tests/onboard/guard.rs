@@ -253,3 +253,24 @@ fn a_token_goes_in_the_clear_only_where_the_settings_say_http() {
     assert!(ended.text.contains("NO "), "{ended:?}");
     assert!(hub.asked().is_empty(), "{:?}", hub.asked());
 }
+
+#[test]
+fn an_app_whose_main_task_is_cancelled_is_started_again() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let code = "pytheas.confirm()\n import asyncio\n raise asyncio.CancelledError";
+    let ended = bring(&node, &key, code, json!({}));
+    assert_eq!(ended.code, Some(75), "{ended:?}");
+    let last = fs::read_to_string(node.path("last.json")).unwrap();
+    assert!(last.contains("CancelledError"), "{last}");
+}
+
+#[test]
+fn an_app_may_change_the_folder() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let path = node.package_in_its_folder(
+        "import pytheas.boot, os\nos.chdir('/')\nfrom pytheas import hub\nprint('FOUND')",
+    );
+    assert!(path.text.contains("FOUND"), "{path:?}");
+}

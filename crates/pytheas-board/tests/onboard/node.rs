@@ -154,6 +154,25 @@ impl Node {
         self.run("start.py", &[fault])
     }
 
+    /// Runs `code` with the package in the current folder, as `/` is a board's.
+    pub(crate) fn package_in_its_folder(&self, code: &str) -> Ended {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new(&self.program)
+            .args(["-c", code])
+            .current_dir(LIBRARY.path())
+            .env("PYTHEAS_ROOT", self.dir.path())
+            .output()
+            .expect("MicroPython starts");
+        let text = [stdout, stderr].concat();
+        Ended {
+            code: status.code(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+        }
+    }
+
     /// Starts it with so much memory.
     pub(crate) fn start_in(&self, heap: &str) -> Ended {
         self.run_with(heap, "start.py", &["-"])

@@ -336,6 +336,9 @@ fn a_fault_at_any_call_of_the_file_system_leaves_a_whole_release() {
         }
     });
     let faults = all.len();
-    println!("{faults} faults: {updates} calls of an update, {starts} of a start, four ways each");
+    testkit::faults(&format!(
+        "{faults} faults at file-system calls of the Unix port ({updates} calls of an update, {starts} of a \
+         start, four ways each): a whole release each time"
+    ));
     assert!(updates > 50 && starts > 30, "calls are missed");
 }
