@@ -76,7 +76,8 @@ impl Bench {
         let mut seen = String::new();
         let says = format!("node {version} runs");
         wait_for("the release to run", Duration::from_secs(120), || {
-            let mut logs = self.command(&["board", "logs", "--for", "1"]);
+            // What it said before this process listened is gone: it is started again.
+            let mut logs = self.board(&["logs", "--restart", "--for", "5"]);
             seen.push_str(&ok(&mut logs));
             seen.contains(&says).then_some(())
         });
