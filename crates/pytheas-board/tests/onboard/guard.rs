@@ -24,7 +24,7 @@ fn device(key: &Key) -> Option<Node> {
 fn bring(node: &Node, key: &Key, code: &str, more: serde_json::Value) -> crate::node::Ended {
     let main = format!("import pytheas\ndef run():\n print('RUN', '2.0')\n {code}\n");
     let mut change = json!({"version": "2.0", "counter": 6});
-    for (name, value) in more.as_object().unwrap() {
+    for (name, value) in more.as_object().expect("changes are an object") {
         change[name] = value.clone();
     }
     let text = node.update(&image(key, &[("main.py", &main)], &change));
