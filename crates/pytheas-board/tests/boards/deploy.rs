@@ -280,8 +280,8 @@ fn what_runs_is_not_sent_again_also_after_a_cut_and_never_trusted() {
     // What is copied is not what was hashed: seen at the end, and all is sent.
     {
         let board = &mut rig.open();
-        let lies = "import sys,vfs\nclass V:\n n=0\n def rom_ioctl(self,*a):\n  if a[0]==2:\n   V.n+=1\n   \
-                    if V.n==5: a=(2,1-a[1])\n  return vfs.rom_ioctl(*a)\nsys.modules['vfs']=V()";
+        let lies = "import sys,vfs as _real\nclass V:\n n=0\n def rom_ioctl(self,*a):\n  if a[0]==2:\n   V.n+=1\n   \
+                    if V.n==5: a=(2,1-a[1])\n  return _real.rom_ioctl(*a)\nsys.modules['vfs']=V()";
         let facts = Facts::ask(board).unwrap();
         board.exec(lies).unwrap();
         let image = mostly_the_same("lied");
