@@ -6,7 +6,7 @@ import sys
 from binascii import unhexlify
 from hashlib import sha256
 
-from .slots import BAD, ROOT, Refused, feed, get, hexes, put, remove
+from .slots import BAD, Refused, feed, get, hexes, put, remove
 
 STEP = 4096  # bytes per write
 MPY = getattr(sys.implementation, "_mpy", 0)
