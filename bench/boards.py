@@ -76,13 +76,13 @@ def mpremote_rom(port, tree):
 
 
 def mpytool(port, tree):
-    return [MPYTOOL, "-p", port, "cp", *tree.iterdir(), ":/"]
+    return [MPYTOOL, "-p", port, "cp", "--mpy", *tree.iterdir(), ":/"]
 
 
-TOOLS = {"pytheas, ROMFS": ours("--to", "rom"), "pytheas, files": ours(), "mpremote cp -r": mpremote,
+TOOLS = {"pytheas, ROMFS": ours("--to", "rom"), "pytheas, files": ours("--to", "files"), "mpremote cp -r": mpremote,
          "mpremote romfs deploy": mpremote_rom}
 if MPYTOOL:
-    TOOLS["mpytool cp"] = mpytool
+    TOOLS["mpytool cp --mpy"] = mpytool
 
 
 def once(command):

@@ -4,27 +4,28 @@
 import gc
 import io
 import json
+import os
 import sys
 import time
+
+import vfs
 
 import pytheas
 
 from . import slots
 
-try:
-    import machine
-except ImportError:
-    machine = None
 if sys.platform == "linux":
-    from . import unix as machine  # noqa: F811
+    from . import unix as machine
+else:
+    import machine
 
 timer = None
+if pytheas.__path__ == "pytheas":
+    # What is imported later is found, too, when the app has changed the folder.
+    pytheas.__path__ = os.getcwd().rstrip("/") + "/pytheas"
 
 
-def reset():
-    if hasattr(machine, "reset"):
-        machine.reset()
-    sys.exit(75)
+reset = machine.reset
 
 
 def waits(e):
@@ -66,10 +67,6 @@ def rescue(s, n):
     while n or s.config.get("hub"):
         try:
             if s.config.get("hub"):
-                import asyncio
-
-                # What was left of the app's tasks ends here.
-                asyncio.new_event_loop()
                 pytheas.update()
         except Exception as e:
             print("pytheas:", e)
@@ -83,21 +80,44 @@ def rescue(s, n):
 
 
 def run():
+    try:
+        start()
+    except Exception as e:
+        # The guard itself failed, for want of memory perhaps: a start anew, and time for Ctrl-C.
+        print("pytheas:", repr(e))
+        time.sleep(3)
+        reset()
+
+
+def clear():
+    # What the app holds of the memory, its tasks too, is wanted for what comes after it.
+    for k in list(sys.modules):
+        if getattr(sys.modules[k], "__file__", "").startswith("/app"):
+            del sys.modules[k]
+    try:
+        vfs.umount("/app")
+    except OSError:
+        pass
+    del pytheas.before_reset[:]
+    if "asyncio" in sys.modules:
+        sys.modules["asyncio"].new_event_loop()
+    gc.collect()
+
+
+def start():
     s = slots.Slots()
     c = s.config
     if c.get("watchdog") and hasattr(machine, "WDT"):
         slots.dog = machine.WDT(timeout=c["watchdog"] * 1000)
-    e = None
+    e = r = None
     try:
         data = s.choose()
-        e = s.running()
         if data is None:
             print("pytheas: nothing to run", s.r.get("why"))
             return rescue(s, 0)
+        e = s.r["slots"][slots.now]
         if s.held():
             deadline(c.get("confirm", 60))
-        import vfs
-
         for m in "/rom", "/app":
             # What the firmware mounted there by itself may be the other slot.
             if m == "/app" or c.get("backend") == "rom":
@@ -130,16 +150,24 @@ def run():
         # Someone at the REPL is no failed start.
         confirmed()
         s = slots.Slots()
-        if s.r["tries"]:
-            s.save({"tries": s.r["tries"] - 1})
+        try:
+            if s.r["tries"]:
+                s.save({"tries": s.r["tries"] - 1})
+        except OSError:
+            pass
         raise
     except SystemExit:
         if not waits(e):
             raise
         why = "it exited without pytheas.confirm()"
-    except Exception as x:
+    except BaseException as x:
+        # A cancelled main task is no Exception.
+        why = x
+    r = None
+    clear()
+    if not isinstance(why, str):
         f = io.StringIO()
-        sys.print_exception(x, f)
+        sys.print_exception(why, f)
         why = f.getvalue()[-1500:]
     print(why)
     # The last crash, for the hub, and how many came soon after each other.

@@ -20,17 +20,15 @@ pause = None
 
 
 def path_of(links, name):
-    return "/" + links[name]["href"].split("/", 3)[3]
+    return links[name]["href"].split("/", 3)[3]
 
 
 class Hub:
     def __init__(self, s):
         self.s = s
         c = self.c = s.config
-        self.scheme, _, u = c["hub"].partition("://")
-        self.host, _, u = u.partition("/")
-        self.root = "%s/%s/controller/v1/%s" % (
-            u and "/" + u.rstrip("/"), c.get("tenant", "default"), c["id"])
+        u = c["hub"].rstrip("/"), c.get("tenant", "default"), c["id"]
+        self.scheme, _, self.host, self.root = ("%s/%s/controller/v1/%s" % u).split("/", 3)
         self.f = None
         self.head = {}
 
@@ -40,15 +38,15 @@ class Hub:
             self.f = None
 
     async def within(self, work):
-        slots.feed()
         return await asyncio.wait_for(work, TIMEOUT)
 
     async def ask(self, method, path, body=None, extra=""):
         # The answer's status; its headers are in `head`, its body comes from `read`.
         self.close()
+        self.status = 0
         name, _, port = self.host.rpartition(":")
         ctx = None
-        if self.scheme == "https":
+        if self.scheme != "http:":
             import tls
 
             ctx = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
@@ -60,17 +58,17 @@ class Hub:
             (name or port).strip("[]"), int(port) if name else 443 if ctx else 80, ctx,
             name or port)))[0]
         body = json.dumps(body).encode() if body else b""
-        f.write(b"%s %s HTTP/1.0\r\nHost: %s\r\nAuthorization: TargetToken %s\r\n%s"
+        f.write(b"%s /%s HTTP/1.0\r\nHost: %s\r\nAuthorization: TargetToken %s\r\n%s"
                 b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
                 % (method, path, self.host, self.c.get("token"), extra, len(body), body))
         await self.within(f.drain())
         self.head = h = {}
-        for i in range(64):
+        b = await self.within(f.readline())
+        self.status = int(b.split()[1])
+        for _ in range(64):
             b = await self.within(f.readline())
-            if not i:
-                self.status = int(b.split()[1])
-            k, _, v = b.decode().strip().partition(":")
-            if not k:
+            k, _, v = b.decode().partition(":")
+            if not v:
                 break
             h[k.lower()] = v.strip()
         self.left = int(h.get("content-length", 1 << 29))
@@ -84,26 +82,29 @@ class Hub:
 
     async def json(self, method, path, body=None, extra=""):
         status = await self.ask(method, path, body, extra)
-        out = b""
-        while status != 304:
+        if status == 304:
+            return
+        out = b = await self.read()
+        while b and len(out) < 16384:
             b = await self.read()
             out += b
-            if not b or len(out) > 16384:
-                break
         self.close()
-        if status >= 400:
-            raise OSError("the hub answers %d" % status)
+        self.good(status < 400)
         if status == 200 and out:
             return json.loads(out)
 
-    async def tell(self, action, execution, finished, details, kind="deploymentBase"):
+    def good(self, yes):
+        if not yes:
+            raise OSError("the hub answers %d" % self.status)
+
+    async def tell(self, action, finished, details, execution="closed", kind="deploymentBase"):
         try:
             await self.json("POST", "%s/%s/%s/feedback" % (self.root, kind, action), {"status": {
                 "execution": execution, "result": {"finished": finished}, "details": details,
                 "code": 1}})
         except OSError:
-            # What the hub does not know or has closed needs no further report.
-            if self.status not in (400, 404, 405, 409, 410):
+            # What the hub does not know, has closed or does not take needs no further report.
+            if not 400 <= self.status < 500 or self.status in (401, 403, 429):
                 raise
 
     async def poll(self):
@@ -115,7 +116,7 @@ class Hub:
             d = [r[2]]
             if not r[1]:
                 d += slots.load("last.json").get("why", "").split("\n") + pytheas.lines
-            await self.tell(r[0], "closed", "success" if r[1] else "failure", d)
+            await self.tell(r[0], "success" if r[1] else "failure", d)
             s.save({"report": None})
         r = await self.json("GET", self.root, None,
                             "If-None-Match: %s\r\n" % etag if etag else "")
@@ -125,13 +126,15 @@ class Hub:
             tag = self.head.get("etag")
             f = r.get("config", {})
             try:
-                h, m, n = f["polling"]["sleep"].split(":")
-                pause = int(h) * 3600 + int(m) * 60 + int(n)
+                pause = 0
+                for n in f["polling"]["sleep"].split(":"):
+                    pause = pause * 60 + int(n)
             except slots.BAD:
-                pause = self.c.get("poll", 300)
-            if f.get("settings") and f["settings"] != slots.load("settings.json"):
-                slots.store("settings.json", json.dumps(f["settings"]))
-                pytheas.settings.update(f["settings"])
+                pause = None
+            f = f.get("settings")
+            if f and f != slots.load("settings.json"):
+                slots.store("settings.json", json.dumps(f))
+                pytheas.settings.update(f)
             links = r.get("_links", {})
         try:
             await self.health("configData" in links)
@@ -145,10 +148,10 @@ class Hub:
 
     async def cancel(self, action):
         if self.s.r["pending"] and self.s.r["action"] == action:
-            await self.tell(action, "rejected", "none", ["it runs already"], "cancelAction")
+            await self.tell(action, "none", ["it runs already"], "rejected", "cancelAction")
         else:
             self.s.save({"write": None})
-            await self.tell(action, "closed", "success", ["given up"], "cancelAction")
+            await self.tell(action, "success", ["given up"], "closed", "cancelAction")
 
     async def deploy(self, action):
         s = self.s
@@ -164,17 +167,17 @@ class Hub:
                         return await self.install(action, a)
             raise slots.Refused("it has no image for boards")
         except slots.Refused as e:
-            await self.tell(action, "closed", "failure", [str(e)])
+            await self.tell(action, "failure", [str(e)])
 
     async def install(self, action, a):
         digest = a["hashes"]["sha256"]
         e = self.s.running()
         if e and e["sha256"] == digest:
             if not self.s.r["pending"]:
-                await self.tell(action, "closed", "success", ["it runs already"])
+                await self.tell(action, "success", ["it runs already"])
             return
         w = self.s.writer(a["size"], digest)
-        await self.tell(action, "proceeding", "none", ["downloading"])
+        await self.tell(action, "none", ["downloading"], "proceeding")
         k = a["_links"]
         path = path_of(k, "download" if "download" in k else "download-http")
         tries = 0
@@ -190,19 +193,19 @@ class Hub:
         self.close()
         w.finish(action)
         for f in pytheas.before_reset:
-            f()
+            try:
+                f()
+            except Exception as e:
+                pytheas.log(e)
         from .boot import reset
 
         reset()
 
     async def fetch(self, w, path, at):
         status = await self.ask("GET", path, None, "Range: bytes=%d-\r\n" % at)
-        if status == 200:
-            skip = at
-        elif status == 206 and ("bytes %d-" % at) in self.head.get("content-range", ""):
-            skip = 0
-        else:
-            raise OSError("the hub answers %d" % status)
+        part = "bytes %d-" % at in self.head.get("content-range", "")
+        self.good(status == (206 if part else 200))
+        skip = 0 if part else at
         while w.at() < w.total:
             b = await self.read()
             if not b:
@@ -242,25 +245,35 @@ class Hub:
                      ("log", pytheas.lines)):
             for n, x in enumerate(v[-9:]):
                 d["%s.%d" % (k, n)] = x
-        for k in pytheas.metrics:
-            d["metric." + k] = pytheas.metrics[k]
+        for k, v in pytheas.metrics.items():
+            d["metric." + k] = v
         await self.json("PUT", self.root + "/configData", {
             "data": {("pytheas." + k)[:128]: str(v)[:128] for k, v in d.items() if v}})
         told = now
 
 
+async def fed():
+    while True:
+        slots.feed()
+        await asyncio.sleep(1)
+
+
 async def poll():
     # Seconds until the hub wants to be asked again.
     h = Hub(slots.Slots())
+    t = asyncio.create_task(fed())
     try:
         await h.poll()
+        n = pause
     except OSError:
         if "retry-after" not in h.head:
             raise
-        return int(h.head["retry-after"])
+        n = int(h.head["retry-after"])
     finally:
+        t.cancel()
         h.close()
-    return pause or h.c.get("poll", 300)
+    # Whatever the hub says: at least once a day, at most once a second.
+    return min(max(n or h.c.get("poll", 300), 1), 86400)
 
 
 async def run():

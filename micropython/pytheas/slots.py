@@ -12,6 +12,7 @@ from hashlib import sha256
 ROOT = hasattr(os, "getenv") and os.getenv("PYTHEAS_ROOT") or "/pytheas"
 BAD = (ValueError, KeyError, IndexError, TypeError, AttributeError)
 dog = None  # the guard's watchdog
+now = None  # the slot that the guard has started
 
 
 class Refused(Exception):
@@ -72,29 +73,32 @@ class Slots:
 
             self.disk = File()
         self.at = 1
-        r = None
-        for i in 0, 1:
-            try:
-                b = get("boot%d" % i)
-                if int(b[:8], 16) == crc32(b[8:]):
-                    n = json.loads(b[8:])
-                    if not r or n["n"] > r["n"]:
-                        r = n
-                        self.at = i
-            except (OSError,) + BAD:
-                pass
-        self.r = r or {"n": 0, "active": None, "pending": False, "tries": 0, "counter": 0,
-                       "slots": [None, None]}
-        if not r:
+        self.r = {"n": 0, "active": None, "pending": False, "tries": 0, "counter": 0,
+                  "action": None, "slots": [None, None]}
+        self.read()
+        if not self.r["n"]:
             from .write import recover
 
             recover(self)
+
+    def read(self):
+        for i in 0, 1:
+            try:
+                b = get("boot%d" % i)
+                n = json.loads(b[8:])
+                if int(b[:8], 16) == crc32(b[8:]) and n["n"] > self.r["n"]:
+                    self.r = n
+                    self.at = i
+            except (OSError,) + BAD:
+                pass
 
     def status(self):
         return self.r
 
     def save(self, w):
-        # The new state replaces the older record; only then it counts.
+        # The new state replaces the older record; only then it counts. Somebody else may have saved
+        # since this object was made: an app confirms itself while the hub is asked.
+        self.read()
         n = dict(self.r)
         n.update(w)
         n["n"] += 1
@@ -134,25 +138,36 @@ class Slots:
                 if self.held():
                     r["active"] = 1 - r["active"]
                     r["pending"] = False
+        global now
         i = self.r["active"] or 0
-        torn = False
+        why = torn = None
         for i in i, 1 - i:
             e = self.usable(i)
-            if e:
-                try:
-                    for d in self.disk.parts(i, 0, e["size"], e["size"]):
-                        feed()
-                        if hexes(sha256(d)) == e["sha256"]:
-                            if i != self.r["active"]:
-                                self.end(0, "its image is damaged")
-                            elif not self.r["pending"]:
-                                self.keep(e)
-                            return d
-                        torn = True
-                except (OSError, MemoryError) as x:
-                    print("pytheas:", x)
-        if torn and self.running():
-            self.end(0, "its image is damaged")
+            if not e:
+                continue
+            d = b""
+            try:
+                for d in self.disk.parts(i, 0, e["size"], e["size"]):
+                    feed()
+                if hexes(sha256(d)) == e["sha256"]:
+                    now = i
+                    break
+                why = torn = "its image is damaged"
+            except (OSError, MemoryError) as x:
+                why = why or repr(x)
+        else:
+            d = None
+        if why:
+            print("pytheas:", why)
+        try:
+            # A slot that cannot be read may be readable at the next start, if it is all there is.
+            if self.running() and (i != self.r["active"] if d else torn):
+                self.end(0, why)
+            self.keep()
+        except OSError:
+            # What cannot be noted is found again at the next start.
+            pass
+        return d
 
     def end(self, good, why):
         # The running release is confirmed, or given up for the other one.
@@ -165,21 +180,27 @@ class Slots:
              "action": None, "slots": self.slot(i, e)}
         if good:
             w["counter"] = max(r["counter"], e["counter"])
+            w["keys"] = e.get("keys")
+        t = "%s %s: %s" % (e["name"], e["version"], why)
         if r.get("action"):
-            w["report"] = [r["action"], good, "%s %s: %s" % (e["name"], e["version"], why)]
+            w["report"] = [r["action"], good, t]
         self.save(w)
+        # For whoever listens on the line: a gateway, a person.
+        print("pytheas:", t)
 
     def confirm(self):
-        if self.r["pending"]:
+        # What was written meanwhile has to be started first.
+        if self.r["pending"] and now == self.r["active"]:
             self.end(1, "confirmed")
-            self.keep(self.running())
+            self.keep()
             return True
 
-    def keep(self, e):
-        # The keys that a confirmed release brings are those of the board.
-        k = unhexlify("".join(e.get("keys") or ""))
-        if k and k != self.keys():
-            store("keys", k)
+    def keep(self):
+        # The keys that a confirmed release has brought become those of the board, once.
+        k = self.r.get("keys")
+        if k:
+            store("keys", unhexlify("".join(k)))
+            self.save({"keys": None})
 
     def keys(self):
         try:

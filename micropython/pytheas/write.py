@@ -3,6 +3,7 @@
 # front is whole.
 import json
 import sys
+from binascii import unhexlify
 from hashlib import sha256
 
 from .slots import BAD, ROOT, Refused, feed, get, hexes, put, remove
@@ -17,20 +18,13 @@ def record(b, p):
     # Kind, start and end of the ROMFS record at p.
     k = b[p]
     n = 0
-    while True:
+    c = 128
+    while c > 127:
         p += 1
-        n = n << 7 | b[p] & 127
-        if b[p] < 128:
-            return k, p + 1, p + 1 + n
-
-
-def version(t):
-    v = []
-    for p in t.split("."):
-        if not p.isdigit():
-            break
-        v.append(int(p))
-    return tuple(v)
+        c = b[p]
+        n = n << 7 | c & 127
+    p += 1
+    return k, p, p + n
 
 
 def entry(s, i, m, head, size):
@@ -51,56 +45,59 @@ def entry(s, i, m, head, size):
 
 
 def front(s, b):
-    # The manifest and the size of the image that begins with b, if it is signed for this board.
-    try:
-        k, p, e = record(b, 7)
-        text = bytes(b[p:e])
-        m = json.loads(text)
-        end = m["front"]
-        size = end + m["body"]["size"]
-        n = size - 7
-        if (bytes(b[:7]) != b"\xd2\xcd\x31" + bytes((n >> 21 | 128, n >> 14 & 127 | 128,
-                                                     n >> 7 & 127 | 128, n & 127))
-                or k != 0x70 or m["format"] != 1 or end > len(b) or m["counter"] < 0):
+    # The manifest and the size of the image that begins with b, if it is signed for this board; one
+    # of BAD when b is none, or does not hold the whole front.
+    k, p, e = record(b, 7)
+    text = bytes(b[p:e])
+    m = json.loads(text)
+    end = m["front"]
+    size = end + m["body"]["size"]
+    if (b[0], b[1], k, m["format"], record(b, 2)) != (0xd2, 0xcd, 0x70, 1, (0x31, 7, size)):
+        raise ValueError
+    if len(unhexlify("".join(m.get("keys", ())))) % 32:
+        raise ValueError
+    sigs = []
+    # Nothing but signatures and padding: the rest of the front is not signed.
+    while e < end:
+        k, p, e = record(b, e)
+        if k == 0x73:
+            sigs.append(bytes(b[p:e]))
+        elif k != 1:
             raise ValueError
-        sigs = []
-        # Nothing but signatures and padding: the rest of the front is not signed.
-        while e < end:
-            k, p, e = record(b, e)
-            if k == 0x73:
-                sigs.append(bytes(b[p:e]))
-            elif k != 1:
-                raise ValueError
-        if e != end:
-            raise ValueError
-        fits(s, m)
-    except BAD:
-        raise Refused("no board image")
-    signed(s, text, sigs)
-    return m, size
+    if e != end or end > len(b):
+        raise ValueError
 
-
-def fits(s, m):
-    c = s.config
-    q = m.get("requires") or {}
+    q = (m.get("requires") or {}).get
+    here = s.config.get
     a = m["platform"].split("-")[1]
     mine = MPY >> 10 & 15
+    mpy = m.get("mpy")
+    boards = q("boards")
+    model = here("model")
+    firmware = q("firmware")
+    loaded = here("firmware")
+    n = m["counter"]
+    old = s.r["counter"]
+    least = q("micropython", "")
+    oldest = []
+    for p in least.split("."):
+        if not p.isdigit():
+            break
+        oldest.append(int(p))
     v = sys.implementation.version[:3]
-    # A Cortex-M runs what was built for the smaller ones.
     for good, what, its, here in (
-        (a == "any" or a in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1], "platform", a,
-         ARCH[mine]),
-        (m.get("mpy") in (None, MPY & 255), ".mpy", m.get("mpy"), MPY & 255),
-        (not q.get("boards") or c.get("model") in q["boards"], "model", q.get("boards"),
-         c.get("model")),
-        (q.get("firmware") in (None, c.get("firmware")), "firmware", q.get("firmware"),
-         c.get("firmware")),
-        (version(q.get("micropython", "")) <= v, "micropython", q.get("micropython"), v),
-        (m["counter"] >= s.r["counter"] or m.get("allow_downgrade"), "counter", m["counter"],
-         s.r["counter"]),
+        # A Cortex-M runs what was built for the smaller ones.
+        (a == "any" or a in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1], "platform", a, ARCH[mine]),
+        (mpy in (None, MPY & 255), ".mpy", mpy, MPY & 255),
+        (not boards or model in boards, "model", boards, model),
+        (firmware in (None, loaded), "firmware", firmware, loaded),
+        (tuple(oldest) <= v, "micropython", least, v),
+        (n >= old or n >= 0 and m.get("allow_downgrade"), "counter", n, old),
     ):
         if not good:
             raise Refused("its %s is %s, here is %s" % (what, its, here))
+    signed(s, text, sigs)
+    return m, size
 
 
 def signed(s, text, sigs):
@@ -110,14 +107,12 @@ def signed(s, text, sigs):
         for i in range(0, len(k), 32):
             key = k[i:i + 32]
             if sha256(key).digest()[:8] == sig[:8]:
-                import pytheas
-
-                from . import ed25519
+                import pytheas.ed25519
 
                 feed()
-                good = ed25519.verify(key, sha256(b"pytheas-board-1\n" + text).digest(), sig[8:])
+                good = pytheas.ed25519.verify(key, sha256(b"pytheas-board-1\n" + text).digest(), sig[8:])
                 feed()
-                del sys.modules[ed25519.__name__], pytheas.ed25519
+                del sys.modules["pytheas.ed25519"], pytheas.ed25519
                 if good:
                     return
                 why = "its signature is wrong"
@@ -132,7 +127,8 @@ def recover(s):
             for b in s.disk.parts(i, 0, 8192, 8192):
                 m, size = front(s, b)
             r["slots"][i] = entry(s, i, m, bytes(b[:m["front"]]), size)
-        except (Refused, OSError, NameError):
+        except (Refused, OSError, NameError) + BAD:
+            # NameError: there is none to read.
             pass
     for i in 0, 1:
         e = r["slots"][i]
@@ -140,7 +136,12 @@ def recover(s):
             r["active"] = i
             r["counter"] = e["counter"]
     if r["active"] is not None:
-        s.save({})
+        # It may be one that was taken back: it proves itself again.
+        r["pending"] = True
+        try:
+            s.save({})
+        except OSError:
+            pass
 
 
 class Writer:
@@ -150,25 +151,30 @@ class Writer:
         self.total = total
         self.digest = digest
         self.head = None
-        self.want = 512
+        self.room = 512
         self.buf = bytearray()
         self.done = 0
         if s.held():
             raise Refused("what runs is not confirmed yet")
-        i = s.r["active"]
-        self.i = 0 if i is None else 1 - i
-        if digest and s.r.get("write") == [self.i, total, digest]:
+        self.i = i = 0 if s.r["active"] is None else 1 - s.r["active"]
+        if digest and s.r.get("write") == [i, total, digest]:
             try:
                 b = get("front")
                 self.m, _ = front(s, b)
-                at = s.disk.done(self.i, total)
+                at = s.disk.done(i, total)
                 if at <= len(b):
                     at = 0
-                s.disk.prepare(self.i, total, at)
-            except (OSError, Refused):
-                return
-            self.head = b
-            self.done = at or len(b)
+                s.disk.prepare(i, total, at)
+                self.start(b, at or len(b))
+            except (OSError, Refused) + BAD:
+                pass
+
+    def start(self, head, done):
+        # The front is known; what follows it is written by the step.
+        self.head = head
+        self.done = done
+        self.buf = bytearray()
+        self.room = STEP - done % STEP
 
     def at(self):
         # How many bytes it has taken.
@@ -179,51 +185,45 @@ class Writer:
         if self.at() + len(data) > self.total:
             raise Refused("it is longer than announced")
         while data:
-            room = STEP - self.done % STEP if self.head else self.want
-            n = room - len(self.buf)
+            n = self.room - len(self.buf)
             self.buf += data[:n]
             data = data[n:]
-            if len(self.buf) == room:
-                try:
-                    if self.head:
-                        self.flush()
-                    else:
-                        self.begin()
-                except OSError as e:
-                    if e.errno != 28:
-                        raise
-                    self.drop("flash full")
-
-    def begin(self):
-        # Another part of the front: once it is whole, it decides whether the slot is erased.
-        b = self.buf
-        try:
-            _, p, e = record(b, 7)
-            if e <= len(b):
-                e = json.loads(bytes(b[p:e]))["front"]
-            if len(b) < e <= 8192 and b[0] == 0xd2:
-                self.want = (e + 511) // 512 * 512
-                return
-        except BAD:
-            pass
-        s = self.s
-        self.m, size = front(s, b)
-        if size != self.total:
-            raise Refused("its size is not as announced")
-        s.save({"slots": s.slot(self.i, None), "write": None})
-        s.disk.prepare(self.i, size, 0)
-        put("front", b)
-        if self.digest:
-            s.save({"write": [self.i, size, self.digest]})
-        self.head = bytes(b)
-        self.done = len(b)
-        self.buf = bytearray()
+            if len(self.buf) == self.room:
+                self.flush()
 
     def flush(self):
-        self.s.disk.write(self.i, self.done, self.buf)
-        feed()
-        self.done += len(self.buf)
-        self.buf = bytearray()
+        # Enough for a write, or another part of the front: once it is whole, it decides whether the
+        # slot is erased.
+        s = self.s
+        i = self.i
+        b = self.buf
+        try:
+            if self.head:
+                s.disk.write(i, self.done, b)
+                feed()
+                return self.start(self.head, self.at())
+            try:
+                self.m, size = front(s, b)
+            except BAD:
+                if self.room + 512 <= min(8192, self.total):
+                    self.room += 512
+                    return
+                raise Refused("no board image")
+            if size != self.total:
+                raise Refused("it has %d bytes, not %d" % (self.total, size))
+            s.save({"slots": s.slot(i, None), "write": None})
+            s.disk.prepare(i, size, 0)
+            put("front", b)
+            if self.digest:
+                s.save({"write": [i, size, self.digest]})
+            self.start(bytes(b), len(b))
+        except OSError as e:
+            self.full(e)
+
+    def full(self, e):
+        if e.errno != 28:
+            raise e
+        self.drop("flash full")
 
     def drop(self, why):
         # What was written is of no use: the room is given back.
@@ -236,21 +236,20 @@ class Writer:
         # Reads back what was written, writes the front and makes the image the next to be started.
         s = self.s
         i = self.i
-        if not self.head or self.at() != self.total:
+        b = self.head
+        if not b or self.at() != self.total:
             raise Refused("it is cut off after %d of %d bytes" % (self.at(), self.total))
         try:
             self.flush()
-            e = entry(s, i, self.m, self.head, self.total)
+            e = entry(s, i, self.m, b, self.total)
             if self.digest not in (None, e["sha256"]):
                 raise Refused("its hash is not as announced")
-            s.disk.write(i, 0, self.head)
-            for b in s.disk.parts(i, 0, len(self.head), len(self.head)):
-                if b != self.head:
+            s.disk.write(i, 0, b)
+            for d in s.disk.parts(i, 0, len(b), len(b)):
+                if d != b:
                     raise Refused("the flash is worn out")
         except OSError as x:
-            if x.errno != 28:
-                raise
-            self.drop("flash full")
+            self.full(x)
         except Refused as x:
             self.drop(str(x))
         s.save({"active": i, "pending": True, "tries": 0, "write": None, "why": None,

@@ -4,16 +4,18 @@
 #   \x1e{"name": NAME, "outcome": passed|failed|error|skipped, "ms": N, "text": TRACEBACK}
 #   \x1e{"end": true}
 #
-# `steps` gives a coroutine to wait for now and then: async tests run where the port wants them to.
+# Between `\x1e` and JSON stands the host's word for this run, so that nothing a test prints is taken
+# for the runner's. `steps` gives a coroutine to wait for now and then: async tests run where the port wants them to.
 import gc, io, json, sys, time
 
 import unittest
 
 LONGEST_TEXT = 4000
+mark = "\x1e"
 
 
 def tell(line):
-    sys.stdout.write("\x1e" + json.dumps(line) + "\n")
+    sys.stdout.write(mark + json.dumps(line) + "\n")
 
 
 def text_of(error):
@@ -195,7 +197,9 @@ def of_module(name, module, skip, patterns):
         guarded(name + ".tearDownModule", tear_down)
 
 
-def steps(modules, skip, patterns):
+def steps(modules, skip, patterns, key):
+    global mark
+    mark = "\x1e" + key
     skip = set(skip)
     version = ".".join(str(number) for number in sys.implementation.version[:3])
     tell({"machine": "MicroPython %s, %s" % (version, sys.platform)})
@@ -224,12 +228,12 @@ def drive(coroutine):
     asyncio.run(coroutine)
 
 
-def run(modules, skip=(), patterns=()):
-    for step in steps(modules, skip, patterns):
+def run(modules, skip=(), patterns=(), key=""):
+    for step in steps(modules, skip, patterns, key):
         drive(step)
 
 
-async def run_inside(modules, skip=(), patterns=()):
+async def run_inside(modules, skip=(), patterns=(), key=""):
     # For ports whose event loop is not theirs to start (wasm).
-    for step in steps(modules, skip, patterns):
+    for step in steps(modules, skip, patterns, key):
         await step

@@ -39,7 +39,7 @@ const ATTRIBUTE_DAMAGE: &str = "pytheas.damage";
 /// Why the settings file is unusable, so that older settings are in force; absent when it is not.
 const ATTRIBUTE_SETTINGS: &str = "pytheas.settings-error";
 
-fn cut(text: &str) -> String {
+pub(crate) fn cut(text: &str) -> String {
     text.chars().take(MAX_VALUE_CHARS).collect()
 }
 

@@ -4,15 +4,18 @@
 //! platform, what the releases require of the device and of each other, the room. An offer of
 //! several releases is one plan: it is carried out whole or refused whole.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use pytheas_release::{
-    Release,
+    Name, Platform, Release,
     compat::{self, Component, Downgrades, Facts, Problem},
 };
 use pytheas_repo::{client::Client, fetch::Fetch};
 use pytheas_update::{AGENT, Failure, Found, Installed, Machine, Offer, Reason};
 
 use crate::{
+    boards::fetched,
     content,
     failure::{Trouble, content_trouble, metadata_trouble},
     paths::StateDir,
@@ -21,6 +24,8 @@ use crate::{
 
 /// Forms this agent can run.
 const FORMS: &[&str] = &["bundle"];
+/// The form of releases for boards.
+const BOARD_FORM: &str = "micropython";
 
 /// What releases are judged by.
 pub(crate) struct Judge<'a> {
@@ -30,6 +35,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) facts: Facts,
     /// What it has.
     pub(crate) machine: &'a Machine,
+    /// The apps that run on its boards, with those boards' platform if it is known.
+    pub(crate) boards: &'a BTreeMap<Name, Option<Platform>>,
     /// Whether older releases are welcome.
     pub(crate) downgrades: Downgrades,
 }
@@ -50,8 +57,9 @@ impl Judge<'_> {
         client.refresh(now).map_err(metadata_trouble)?;
         let mut releases = Vec::new();
         for target in offer.targets() {
+            let platform = self.platform_of(target)?;
             let release = client
-                .fetch_release(target, &self.facts.platform)
+                .fetch_release(target, &platform)
                 .map_err(content_trouble)?;
             fits(&release)?;
             releases.push((target, release));
@@ -89,6 +97,32 @@ impl Judge<'_> {
             });
         }
         Ok(found)
+    }
+
+    /// The platform that the release `target` is to be for: the device's own, or that of boards of
+    /// its which run this app.
+    fn platform_of(&self, target: &str) -> Result<Platform, Failure> {
+        let mut segments = target.split('/');
+        let app = segments.next().unwrap_or_default();
+        let named: Option<Platform> = segments.nth(1).and_then(|platform| platform.parse().ok());
+        let of_boards = self.boards.iter().find(|(name, _)| name.as_str() == app);
+        let (Some(named), Some((_, known))) = (named, of_boards) else {
+            return Ok(self.facts.platform.clone());
+        };
+        let runs = match known {
+            Some(known) => known.runs().any(|runs| runs == named),
+            // Each board says for itself whether it fits.
+            None => named.is_board(),
+        };
+        if runs {
+            return Ok(named);
+        }
+        let here = known.as_ref().map_or("another", Platform::as_str);
+        let message = format!(
+            "`{target}` is for {named}; the boards of this device that run `{app}` are {here}\n\
+             help: build it for them, or take the boards out of `agent.toml`"
+        );
+        Err(Failure::new(Reason::Incompatible, message))
     }
 
     /// The order of the plan.
@@ -130,6 +164,12 @@ impl Judge<'_> {
 
 /// Whether this agent can run `release` at all.
 fn fits(release: &Release) -> Result<(), Failure> {
+    if release.platform.is_board() && release.form == BOARD_FORM {
+        return match release.board {
+            Some(_) => Ok(()),
+            None => Err(fetched::without_image(&release.reference().to_string())),
+        };
+    }
     if FORMS.contains(&release.form.as_str()) {
         return Ok(());
     }

@@ -87,7 +87,11 @@ pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Res
 }
 
 /// The release document, from the check or, if that got lost, checked again.
-fn release(dir: &StateDir, job: &Job, client: &mut Client<'_>) -> Result<Release, Trouble> {
+pub(crate) fn release(
+    dir: &StateDir,
+    job: &Job,
+    client: &mut Client<'_>,
+) -> Result<Release, Trouble> {
     let target = job.target.as_deref().unwrap_or_default();
     if let Ok(bytes) = fs::read(dir.fetched_release(job.to.tree))
         && let Ok(release) = Release::parse(target, &bytes)

@@ -10,6 +10,7 @@
 //! one. What must not wait for the network (switching, rolling back, starting the app) does not.
 
 mod apps;
+mod boards;
 mod effects;
 mod gate;
 mod migrate;
@@ -54,6 +55,7 @@ use crate::{
 };
 
 use self::apps::App;
+use self::boards::BoardEvent;
 
 /// The search for bit rot leaves the device alone for so long after a start.
 const FIRST_SCRUB: Duration = Duration::from_secs(60);
@@ -97,13 +99,15 @@ pub enum DowngradePolicy {
 
 /// What wakes the agent.
 #[derive(Debug)]
-pub enum Wake {
+pub(crate) enum Wake {
     /// End: stop the app, leave everything for the next start.
     Stop,
     /// Ask the hub now, and look whether an operator asked for something.
     Poll,
     /// Something became of the app.
     App(AppEvent),
+    /// Something was heard of a board.
+    Board(BoardEvent),
 }
 
 /// Sends signals and events to a running [`Device`].
@@ -196,6 +200,8 @@ pub struct Device {
     others: BTreeMap<Name, App>,
     /// Releases on probation that have proved that they work.
     proved: BTreeSet<TreeId>,
+    /// The boards on this device's ports.
+    boards: boards::Boards,
     /// When an app is to be started that failed a moment ago.
     next_launch: Option<Instant>,
     /// The update from a file that is under way.
@@ -271,6 +277,7 @@ impl Device {
             first: App::new(dir.clone(), supervisor),
             others: BTreeMap::new(),
             proved: BTreeSet::new(),
+            boards: boards::Boards::load(dir, &settings.agent.boards),
             next_launch: None,
             order: None,
             ordered_next: None,
@@ -367,6 +374,7 @@ impl Device {
                 self.wait();
             }
         }
+        self.boards.stop();
         self.stop_all();
         self.show();
         self.hub_backoff.failures() == 0
@@ -549,6 +557,7 @@ impl Device {
             .max(Duration::from_millis(10));
         match self.wakes.recv_timeout(timeout) {
             Ok(Wake::App(event)) => self.app_event(event),
+            Ok(Wake::Board(event)) => self.board_event(event),
             Ok(Wake::Poll) => {
                 self.poll_at = Instant::now();
                 self.tell_at = Instant::now();

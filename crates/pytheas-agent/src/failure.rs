@@ -27,7 +27,7 @@ impl From<Failure> for Trouble {
 }
 
 /// The failure that an error of this kind is: the error, what is behind it, what to do.
-fn failed(reason: Reason, error: &impl Diagnostic) -> Failure {
+pub(crate) fn failed(reason: Reason, error: &impl Diagnostic) -> Failure {
     let mut text = chain(error);
     if let Some(help) = error.help() {
         let _never_fails = write!(text, "\nhelp: {help}");

@@ -29,6 +29,7 @@
 pub mod apply;
 pub mod attributes;
 mod backoff;
+mod boards;
 mod by_delta;
 mod check;
 pub mod cli;

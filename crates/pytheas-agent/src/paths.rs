@@ -11,6 +11,8 @@
 //! consent         the tree that somebody has agreed to
 //! request.json    what an operator asked of a running agent
 //! offline.json    the last update from a file, and how it ended
+//! boards.json     what is known of the boards on this device's ports
+//! images/         signed images for them, by their release's tree
 //! git/            clones and ledgers of followed git repositories
 //! identity.copy   the same once more (mode 0600)
 //! tuf/            trusted metadata, kept by pytheas-repo; tuf-copy/ a second copy
@@ -178,6 +180,21 @@ impl StateDir {
     /// `staging/`.
     pub fn staging(&self) -> PathBuf {
         self.root.join("staging")
+    }
+
+    /// What is known of the boards on this device's ports.
+    pub(crate) fn boards(&self) -> PathBuf {
+        self.root.join("boards.json")
+    }
+
+    /// Signed images for boards.
+    pub(crate) fn images(&self) -> PathBuf {
+        self.root.join("images")
+    }
+
+    /// The signed image of the release `tree`.
+    pub(crate) fn image(&self, tree: TreeId) -> PathBuf {
+        self.images().join(format!("{tree}.romfs"))
     }
 
     /// Where a tree is put together.

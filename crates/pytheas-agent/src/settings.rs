@@ -33,6 +33,13 @@
 //! connect = "10s"
 //! answer = "30s"                   # until an answer begins
 //! silence = "30s"                  # between two pieces of a download
+//!
+//! [[board]]                        # one for each board on this device's ports
+//! name = "node-left"
+//! port = "/dev/serial/by-id/usb-…" # or "tcp://host:port", "rfc2217://host:port"
+//! app = "sensor-node"              # releases of this name go to the board
+//! baud = 115200
+//! wait = "10m"                     # for a board that does not answer, until the update fails
 //! ```
 
 mod file;
@@ -48,7 +55,8 @@ use std::{
 
 use clap::Args;
 use miette::Diagnostic;
-use pytheas_release::Sha256;
+use pytheas_board::link::Address;
+use pytheas_release::{Name, Sha256};
 
 pub use self::{
     rate::Rate,
@@ -69,6 +77,23 @@ pub struct AgentSettings {
     pub install: Install,
     /// Connections.
     pub network: Network,
+    /// The boards on this device's ports, in the order in which they are updated.
+    pub boards: Vec<BoardSettings>,
+}
+
+/// A MicroPython board on one of this device's ports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoardSettings {
+    /// What it is called.
+    pub name: Name,
+    /// Where it is.
+    pub port: Address,
+    /// The app that it runs.
+    pub app: Name,
+    /// Rate of the line.
+    pub baud: u32,
+    /// How long an update waits for it before it fails.
+    pub wait: Duration,
 }
 
 impl Default for AgentSettings {
@@ -80,6 +105,7 @@ impl Default for AgentSettings {
             download: Download::default(),
             install: Install::default(),
             network: Network::default(),
+            boards: Vec::new(),
         }
     }
 }

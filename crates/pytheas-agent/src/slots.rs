@@ -498,6 +498,12 @@ pub(crate) fn tidy(dir: &StateDir, needed: &[TreeId]) -> Result<(), SlotError> {
             discard(dir, tree)?;
         }
     }
+    for name in names(&dir.images())? {
+        let tree = name.strip_suffix(".romfs").unwrap_or(&name);
+        if !tree.parse().is_ok_and(|tree| needed.contains(&tree)) {
+            remove(&dir.images().join(name))?;
+        }
+    }
     for folder in [dir.staging(), dir.downloads()] {
         if !folder.is_dir() {
             remove(&folder)?; // whatever took its place

@@ -41,6 +41,11 @@ pub const ATTRIBUTE_TREE: &str = "pytheas.tree";
 pub const ATTRIBUTE_MODEL: &str = "pytheas.model";
 /// Attributes: what runs beside it, `pytheas.component.broker` = `broker@2.0.0`.
 pub const ATTRIBUTE_COMPONENT: &str = "pytheas.component.";
+/// Attributes: the boards on the device's ports, `pytheas.board.node-left` = `sensor-node 1.2.0 …`.
+pub const ATTRIBUTE_BOARD: &str = "pytheas.board.";
+/// Attributes: the platform of the boards that run an app, by the app:
+/// `pytheas.board-app.sensor-node` = `micropython-armv7m`. Its releases go to the boards.
+pub const ATTRIBUTE_BOARD_APP: &str = "pytheas.board-app.";
 /// Attribute: the device's platform.
 pub const ATTRIBUTE_PLATFORM: &str = "pytheas.platform";
 

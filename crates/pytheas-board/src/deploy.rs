@@ -4,6 +4,7 @@
 //! Only what differs is sent, everything is read back and compared by SHA-256, and what runs now is
 //! not touched before its successor is whole.
 
+mod reuse;
 pub mod rom;
 pub mod setup;
 pub mod slots;

@@ -16,7 +16,10 @@ use crate::{
     engine::NewRollout,
     releases::ReleasesError,
     reply::{ApiError, ApiResult},
-    store::{devices, modules},
+    store::{
+        devices::{self, Accepted},
+        modules,
+    },
 };
 
 impl From<PlanError> for ApiError {
@@ -44,33 +47,55 @@ impl From<ReleasesError> for ApiError {
     }
 }
 
-/// What can be installed, by platform; `None` is an artifact, for whatever device.
+/// What can be installed: an artifact, for whatever device, or releases that go together.
 struct Offer {
     shown: String,
     is_artifact: bool,
+    parts: Vec<Part>,
+}
+
+/// One app's release, by platform; `None` is an artifact.
+struct Part {
+    app: String,
     modules: BTreeMap<Option<Platform>, i64>,
-    /// What goes with a module, by its number.
-    also: BTreeMap<i64, Vec<i64>>,
 }
 
 impl Offer {
-    fn module_for(&self, platform: Option<&str>, chosen: bool) -> Option<i64> {
+    /// What goes to this device, the first app's first.
+    fn modules_for(&self, device: &Accepted, chosen: bool) -> Option<Vec<i64>> {
         if self.is_artifact {
             // Left to itself, an artifact goes to devices that run no Pytheas releases.
-            return (chosen || platform.is_none())
-                .then(|| self.modules.values().next().copied())
-                .flatten();
+            let fits = chosen || device.platform.is_none();
+            let module = self.parts.first()?.modules.values().next().copied();
+            return module.filter(|_| fits).map(|module| vec![module]);
         }
-        let platform: Platform = platform?.parse().ok()?;
-        let mut best = platform.runs();
-        best.find_map(|platform| self.modules.get(&Some(platform)).copied())
+        let own = || device.platform.as_deref()?.parse::<Platform>().ok();
+        self.parts
+            .iter()
+            .map(|part| {
+                // An app that its boards run goes to them.
+                let of_boards = device.boards.get(&part.app);
+                let platform = match of_boards {
+                    Some(platform) => platform.parse().ok()?,
+                    None => own()?,
+                };
+                let mut best = platform.runs();
+                best.find_map(|platform| part.modules.get(&Some(platform)).copied())
+            })
+            .collect()
     }
 
     fn there_for(&self) -> String {
-        let names: Vec<&str> = self
-            .modules
-            .keys()
+        let common = |platform: &&Platform| {
+            let mut others = self.parts.iter();
+            others.all(|part| part.modules.contains_key(&Some((*platform).clone())))
+        };
+        let first = self.parts.first().map(|part| part.modules.keys());
+        let names: Vec<&str> = first
+            .into_iter()
             .flatten()
+            .flatten()
+            .filter(common)
             .map(Platform::as_str)
             .collect();
         match names[..] {
@@ -78,6 +103,25 @@ impl Offer {
             _ => format!("it is there for {}", names.join(", ")),
         }
     }
+}
+
+/// What goes with each first module. A rollout assigns the same to all devices that get the module.
+fn also(chosen: &[(DeviceId, Vec<i64>)]) -> ApiResult<BTreeMap<i64, Vec<i64>>> {
+    let mut also: BTreeMap<i64, Vec<i64>> = BTreeMap::new();
+    for (id, modules) in chosen {
+        let [lead, others @ ..] = modules.as_slice() else {
+            continue;
+        };
+        let known = also.entry(*lead).or_insert_with(|| others.to_vec());
+        if known != others {
+            let message =
+                format!("the boards of `{id}` are of another platform than those of others");
+            return Err(ApiError::invalid(message)
+                .help("roll out to the devices of each platform by itself: `--device`"));
+        }
+    }
+    also.retain(|_, others| !others.is_empty());
+    Ok(also)
 }
 
 /// The rollout that was asked for, ready to begin.
@@ -110,9 +154,10 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
         Some(chosen) => choose(app, &offer, chosen, accepted).await?,
         None => accepted
             .into_iter()
-            .filter_map(|(id, platform)| Some((id, offer.module_for(platform.as_deref(), false)?)))
+            .filter_map(|(id, device)| Some((id, offer.modules_for(&device, false)?)))
             .collect(),
     };
+    let also = also(&modules)?;
     let order: Vec<DeviceId> = modules.iter().map(|(id, _)| id.clone()).collect();
     let machine = match Rollout::new(plan, order) {
         Err(PlanError::NoDevices) if !offer.is_artifact => {
@@ -125,38 +170,35 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
         release: offer.shown,
         is_artifact: offer.is_artifact,
         machine,
-        modules: modules.into_iter().collect(),
-        also: offer.also,
+        modules: modules
+            .into_iter()
+            .filter_map(|(id, modules)| Some((id, *modules.first()?)))
+            .collect(),
+        also,
         allow_downgrade: request.allow_downgrade,
     })
 }
 
-/// Several releases go to devices of the platforms that all of them are there for.
+/// Several releases go to devices that all of them are there for.
 async fn of_releases(app: &Shared, release: &ReleaseRef, also: &[ReleaseRef]) -> ApiResult<Offer> {
-    let mut offer = of_release(app, release).await?;
-    let mut names = vec![&release.name];
+    let mut parts = vec![of_release(app, release).await?];
+    let mut shown = release.to_string();
     for release in also {
-        if names.contains(&&release.name) {
+        if parts.iter().any(|part| part.app == release.name.as_str()) {
             let message = format!("the rollout names `{}` twice", release.name);
             return Err(ApiError::invalid(message).help("name one version of each app"));
         }
-        names.push(&release.name);
-        let with = of_release(app, release).await?;
-        offer.shown = format!("{}, {release}", offer.shown);
-        offer
-            .modules
-            .retain(|platform, _| with.modules.contains_key(platform));
-        for (platform, lead) in &offer.modules {
-            let beside = with.modules.get(platform);
-            offer.also.entry(*lead).or_default().extend(beside);
-        }
+        parts.push(of_release(app, release).await?);
+        shown = format!("{shown}, {release}");
     }
-    let leads: Vec<i64> = offer.modules.values().copied().collect();
-    offer.also.retain(|lead, _| leads.contains(lead));
-    Ok(offer)
+    Ok(Offer {
+        shown,
+        is_artifact: false,
+        parts,
+    })
 }
 
-async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
+async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Part> {
     let documents = app.releases.of(&release.name, &release.version).await?;
     if documents.is_empty() {
         let error = ApiError::unknown("release", &release.to_string());
@@ -196,11 +238,9 @@ async fn of_release(app: &Shared, release: &ReleaseRef) -> ApiResult<Offer> {
         tx.commit().await?;
         by_platform.insert(Some(described.platform.clone()), module.id);
     }
-    Ok(Offer {
-        shown: release.to_string(),
-        is_artifact: false,
+    Ok(Part {
+        app: release.name.to_string(),
         modules: by_platform,
-        also: BTreeMap::new(),
     })
 }
 
@@ -235,12 +275,13 @@ async fn of_artifact(app: &Shared, artifact: &ReleaseRef) -> ApiResult<Offer> {
             )),
         );
     };
-    let modules = BTreeMap::from([(None, module.id)]);
     Ok(Offer {
         shown: artifact.to_string(),
         is_artifact: true,
-        modules,
-        also: BTreeMap::new(),
+        parts: vec![Part {
+            app: name.to_owned(),
+            modules: BTreeMap::from([(None, module.id)]),
+        }],
     })
 }
 
@@ -248,12 +289,12 @@ async fn choose(
     app: &Shared,
     offer: &Offer,
     chosen: &[DeviceId],
-    accepted: Vec<(DeviceId, Option<String>)>,
-) -> ApiResult<Vec<(DeviceId, i64)>> {
-    let accepted: BTreeMap<DeviceId, Option<String>> = accepted.into_iter().collect();
+    accepted: Vec<(DeviceId, Accepted)>,
+) -> ApiResult<Vec<(DeviceId, Vec<i64>)>> {
+    let accepted: BTreeMap<DeviceId, Accepted> = accepted.into_iter().collect();
     let mut modules = Vec::with_capacity(chosen.len());
     for id in chosen {
-        let Some(platform) = accepted.get(id) else {
+        let Some(device) = accepted.get(id) else {
             let error = match devices::credentials(&app.store.read, id).await? {
                 Some(_) => ApiError::invalid(format!("the device `{id}` is not accepted"))
                     .help(format!("accept it first: `pytheas device accept {id}`")),
@@ -262,8 +303,8 @@ async fn choose(
             };
             return Err(error);
         };
-        let Some(module) = offer.module_for(platform.as_deref(), true) else {
-            let has = platform.as_deref().unwrap_or("no platform");
+        let Some(module) = offer.modules_for(device, true) else {
+            let has = device.platform.as_deref().unwrap_or("no platform");
             let message = format!("`{}` does not fit the device `{id}` ({has})", offer.shown);
             return Err(ApiError::invalid(message).help(offer.there_for()));
         };

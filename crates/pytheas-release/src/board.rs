@@ -282,6 +282,9 @@ pub fn read(bytes: &[u8]) -> Result<Image<'_>, ImageError> {
                 key_id: *key_id,
                 signature: signature.try_into().map_err(|_| wrong())?,
             });
+        } else if kind != usize::from(KIND_PADDING) {
+            // The rest of the front is not signed: nothing in it may be a file.
+            return Err(wrong("its front holds more than manifest and signatures"));
         }
         at = next;
     }
@@ -386,6 +389,23 @@ mod tests {
         assert_eq!(image.signatures, [signature; 2]);
         assert_eq!(image.manifest, manifest);
         assert_eq!(read(&built).unwrap().body, image.body);
+    }
+
+    #[test]
+    fn a_front_with_anything_else_in_it_is_refused_as_a_board_does() {
+        let body = b"\x02\x04abcd";
+        let manifest = manifest(body);
+        let image = assemble(&manifest, &[], body).unwrap();
+        let (_, _, padding) = next_record(&image[HEAD..]).unwrap();
+        let at = image.len() - padding.len();
+        assert_eq!(image[at], KIND_PADDING);
+        // A directory, a file, a pointer, the list of files, another manifest.
+        for kind in [2, 3, 4, 5, KIND_FILES, KIND_MANIFEST] {
+            let mut image = image.clone();
+            image[at] = kind;
+            let why = read(&image).unwrap_err().to_string();
+            assert!(why.contains("holds more than"), "{kind}: {why}");
+        }
     }
 
     #[test]

@@ -156,7 +156,18 @@ impl Device {
             .map(|job| job.names().cloned().collect())
             .unwrap_or_default();
         let running: Vec<Installed> = self.machine.running().into_iter().cloned().collect();
+        self.mind_boards();
         for installed in running.iter().filter(|i| !super::own::is_agent(i)) {
+            if self.is_on_boards(installed) {
+                let on_trial = trial.is_some()
+                    && moved.contains(&installed.release.name)
+                    && !self.proved.contains(&installed.tree);
+                if on_trial && !judged {
+                    self.try_on_boards(installed);
+                    break; // those after it wait until it works
+                }
+                continue;
+            }
             if !moved.contains(&installed.release.name) {
                 self.keep_running(installed, None);
                 continue;
@@ -307,8 +318,11 @@ impl Device {
         if job.also.is_empty() {
             return None; // nobody came after it
         }
-        let mut apps = job.goals().filter(|goal| !super::own::is_agent(goal));
-        let fallen = apps.find(|goal| {
+        let apps: Vec<&Installed> = job
+            .goals()
+            .filter(|goal| !super::own::is_agent(goal) && !self.is_on_boards(goal))
+            .collect();
+        let fallen = apps.into_iter().find(|goal| {
             self.app_of(goal.tree)
                 .is_none_or(|app| app.supervisor.status().pid.is_none())
         })?;

@@ -14,6 +14,7 @@ use tracing::{debug, warn};
 use super::{Device, DowngradePolicy};
 use crate::{
     backoff::spread,
+    boards::fetched,
     check::Judge,
     content, data,
     failure::{Trouble, device_failure, slot_failure},
@@ -129,6 +130,7 @@ impl Device {
             platform: self.identity.platform.clone(),
         };
         let machine = self.machine.clone();
+        let boards = self.boards.apps(&self.settings.agent.boards);
         let downgrades = match (self.settings.downgrades, offer.downgrade) {
             (DowngradePolicy::Always, _) | (DowngradePolicy::Asked, true) => Downgrades::Allowed,
             _ => Downgrades::ByRelease,
@@ -139,6 +141,7 @@ impl Device {
                 dir,
                 facts,
                 machine: &machine,
+                boards: &boards,
                 downgrades,
             };
             judge.check(offer, transport, now)
@@ -158,14 +161,19 @@ impl Device {
     }
 
     fn fetch(&mut self, job: &Job) -> Result<Event, String> {
-        let parts: Vec<_> = job
-            .each()
-            .map(|part| (self.dir_of(&part.to.release.name), part))
-            .collect();
+        let mut parts = Vec::new();
+        for part in job.each() {
+            let on_boards = self.is_on_boards(&part.to);
+            parts.push((self.dir_of(&part.to.release.name), part, on_boards));
+        }
         let fetched = self.with_transport(|_, transport| {
-            parts
-                .iter()
-                .try_for_each(|(dir, part)| content::fetch(dir, part, transport))
+            parts.iter().try_for_each(|(dir, part, on_boards)| {
+                content::fetch(dir, part, transport)?;
+                match on_boards {
+                    true => fetched::fetch(dir, part, transport),
+                    false => Ok(()),
+                }
+            })
         });
         let to = job.to.tree;
         match fetched {
@@ -191,7 +199,10 @@ impl Device {
                 return Ok(Event::StageFailed { to, because });
             }
         }
-        Ok(Event::Staged { to })
+        match self.fill_boards(job)? {
+            Some(because) => Ok(Event::StageFailed { to, because }),
+            None => Ok(Event::Staged { to }),
+        }
     }
 
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
@@ -254,11 +265,13 @@ impl Device {
             slots::point_current(&dir, back).map_err(|error| failed(&slot_failure(&error)))?;
             faults::point("agent:rollback:one");
         }
+        self.take_back_boards(job)?;
         self.after_rollback(job)?;
         Ok(Event::RolledBack { from: job.to.tree })
     }
 
     fn tidy_after(&mut self, job: &Job) -> Result<Event, String> {
+        self.boards_committed(job);
         self.tidy();
         Ok(Event::Tidied {
             current: job.to.tree,

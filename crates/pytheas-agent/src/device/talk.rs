@@ -242,7 +242,7 @@ impl Device {
         }
         if self.attributes_due {
             let history = history::load(&self.dir).unwrap_or_default();
-            let data = attributes::now(
+            let mut data = attributes::now(
                 &self.identity.platform,
                 self.model.as_deref(),
                 &self.machine,
@@ -250,6 +250,8 @@ impl Device {
                 self.live.damage.as_deref(),
                 self.live.settings.as_deref(),
             );
+            let boards = self.boards.attributes(&self.settings.agent.boards);
+            data.data.extend(boards);
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,
                 Err(error) => {

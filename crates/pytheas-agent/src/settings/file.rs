@@ -9,6 +9,8 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
+mod boards;
+
 use super::{AgentSettings, Schedule, SettingsError, Window, parse_proxy, proxy_choice};
 
 /// Every setting there is.
@@ -29,6 +31,7 @@ const KEYS: &[&str] = &[
     "timeouts.connect",
     "timeouts.answer",
     "timeouts.silence",
+    "board",
 ];
 
 type Value<'a> = Spanned<DeValue<'a>>;
@@ -87,6 +90,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             "timeouts.connect" => network.connect = one(DURATION).read(parse_duration)?,
             "timeouts.answer" => network.answer = one(DURATION).read(parse_duration)?,
             "timeouts.silence" => network.silence = one(DURATION).read(parse_duration)?,
+            "board" => settings.boards = boards::parse(&file, value)?,
             _ => {
                 return Err(SettingsError::UnknownKey {
                     place: file.place(span.start),
@@ -200,6 +204,17 @@ impl Wanted<'_> {
     fn boolean(&self) -> Result<bool, SettingsError> {
         match self.value.get_ref() {
             DeValue::Boolean(value) => Ok(*value),
+            _ => Err(self.other_kind(self.value)),
+        }
+    }
+
+    fn number(&self) -> Result<u32, SettingsError> {
+        match self.value.get_ref() {
+            DeValue::Integer(number) if number.radix() == 10 => {
+                let text = number.as_str().replace('_', "");
+                let number = text.parse().ok().filter(|number| *number > 0);
+                number.ok_or_else(|| self.other_kind(self.value))
+            }
             _ => Err(self.other_kind(self.value)),
         }
     }

@@ -77,7 +77,7 @@ fn what_is_not_known_is_refused_with_its_line_and_what_was_meant() {
     ");
     insta::assert_snapshot!(refusal("\n\n  colour = \"red\"\n"), @"
     /etc/agent.toml:3:3: there is no setting `colour`
-    help: there are: time-zone, poll.interval, poll.jitter, download.limit, download.windows, install.windows, install.consent, proxy.url, proxy.no-proxy, tls.ca, tls.pins, tls.certificate, tls.key, timeouts.connect, timeouts.answer, timeouts.silence
+    help: there are: time-zone, poll.interval, poll.jitter, download.limit, download.windows, install.windows, install.consent, proxy.url, proxy.no-proxy, tls.ca, tls.pins, tls.certificate, tls.key, timeouts.connect, timeouts.answer, timeouts.silence, board
     ");
 }
 
@@ -190,4 +190,60 @@ proptest::proptest! {
         let value = value.replace(['"', '\\'], "");
         let _refused = parse(&format!("{} = \"{value}\"", keys[key % keys.len()]));
     }
+}
+
+#[test]
+fn boards_are_read_in_their_order() {
+    let settings = parse(
+        "[[board]]\nname = \"left\"\nport = \"/dev/ttyACM0\"\napp = \"node\"\n\
+         [[board]]\nname = \"right\"\nport = \"tcp://10.0.0.7:5000\"\napp = \"node\"\n\
+         baud = 921_600\nwait = \"90s\"\n",
+    )
+    .unwrap();
+    let [left, right] = settings.boards.as_slice() else {
+        panic!("{:?}", settings.boards);
+    };
+    assert_eq!((left.name.as_str(), left.baud), ("left", 115_200));
+    assert_eq!(
+        (left.wait, right.wait),
+        (Duration::from_secs(600), Duration::from_secs(90))
+    );
+    assert_eq!(
+        (right.port.to_string().as_str(), right.baud),
+        ("tcp://10.0.0.7:5000", 921_600)
+    );
+}
+
+#[test]
+fn a_board_that_cannot_be_used_is_named_with_its_line() {
+    let board = |rest: &str| {
+        refusal(&format!(
+            "[[board]]\nname = \"a\"\nport = \"ttyACM0\"\n{rest}"
+        ))
+    };
+    let all = [
+        board(""),
+        board("app = \"node\"\nbauds = 9600"),
+        board("app = \"node\"\nbaud = 0"),
+        board("app = \"node\"\n[[board]]\nname = \"b\"\nport = \"/dev/ttyACM0\"\napp = \"x\""),
+        board("app = \"node\"\n[[board]]\nname = \"a\"\nport = \"tcp://h:1\"\napp = \"x\""),
+        refusal("[[board]]\nport = \"tcp://nowhere\""),
+        refusal("[board]\nname = \"a\""),
+    ];
+    insta::assert_snapshot!(all.join("\n"), @"
+    /etc/agent.toml:1:1: `board.app`: each board has to have it
+    help: docs/guides/updates-network.md has an example of each setting
+    /etc/agent.toml:5:1: there is no setting `board.bauds`
+    help: there are: board.name, board.port, board.app, board.baud, board.wait
+    /etc/agent.toml:5:8: `board.baud`: a number such as `115200` is wanted
+    help: docs/guides/updates-network.md has an example of each setting
+    /etc/agent.toml:5:1: `board.port`: `a` is on `/dev/ttyACM0` as well
+    help: docs/guides/updates-network.md has an example of each setting
+    /etc/agent.toml:5:1: `board.name`: there are two boards called `a`
+    help: docs/guides/updates-network.md has an example of each setting
+    /etc/agent.toml:2:8: `board.port`: `tcp://nowhere` is no port of a board: it has no port number
+    help: docs/guides/updates-network.md has an example of each setting
+    /etc/agent.toml:1:1: `board`: write `[[board]]` on a line, once for each board, and its settings below
+    help: docs/guides/updates-network.md has an example of each setting
+    ");
 }

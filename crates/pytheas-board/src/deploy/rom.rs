@@ -3,23 +3,27 @@
 //! The board has two places: two partitions, or the halves of one. The image goes to the one that is
 //! not running, is read back, and then a line in `/.pytheas-rom` names it; the line is replaced by
 //! renaming, so the board starts the old image or the new one. `main.py` (ours) follows the line.
-//! Blocks that the place has already, from a deploy that was cut or one before, are not sent again.
+//! What the place has already, from a deploy that was cut or one before, stays; what stands anywhere in
+//! the image that runs is copied from there ([`super::reuse`]); the rest is sent. The block with the
+//! front is erased first and written last, so the firmware never mounts half an image.
 
-use std::fmt::Write;
+use std::{fmt::Write, ops::Range};
 
 use pytheas_release::Sha256;
 
-use super::{DeployError, Deployed, Progress, Target, or_full};
+use super::{
+    DeployError, Deployed, Progress, Target, or_full,
+    reuse::{Has, Plan, REUSE},
+};
 use crate::link::{
     Board, Facts, LinkError,
-    files::{self, HELPERS},
-    frames::{Frames, quote, slim},
+    files::HELPERS,
+    frames::{Frames, RECEIVER, quote, teach},
 };
 
 const ROM: &str = include_str!("rom.py");
 /// The board's `main.py`.
 pub const STARTER: &str = include_str!("starter.py");
-const POINTER: &str = "/.pytheas-rom";
 
 /// One of the two places for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,9 +39,21 @@ struct Place {
 struct Running {
     partition: u32,
     at: u64,
-    size: u64,
-    sha256: String,
-    entry: String,
+    /// What its line says of the image: size, SHA-256 and entry.
+    says: String,
+}
+
+/// What the board said.
+#[derive(Default)]
+struct Answer {
+    running: Option<Running>,
+    /// SHA-256 of what is where the line says that the image is.
+    whole: String,
+    /// SHA-256 of `main.py`.
+    main: Option<String>,
+    has: Has,
+    /// Short hashes of the blocks at each place.
+    there: Vec<String>,
 }
 
 /// Whether a `main.py` of the user's may be put aside.
@@ -68,25 +84,24 @@ pub fn deploy(
     let size = image.len() as u64;
     let hash = Sha256::of(image).to_string();
     let entry = entry.unwrap_or("-");
-    let (running, main, answers) = ask(board, &places, size)?;
-    let ours = main
+    let says = format!("{size} {hash} {entry}");
+    let answer = ask(board, facts, &places, size, &says)?;
+    let running = answer.running.as_ref();
+    let ours = answer
+        .main
         .as_deref()
         .map(|text| text == Sha256::of(STARTER.as_bytes()).to_string());
     if ours == Some(false) && main_py == MainPy::Keep && !facts.starter {
         return Err(DeployError::MainPy);
     }
     let mut done = Deployed::nothing(Target::Rom);
-    let same = running.as_ref().is_some_and(|running| {
-        let there = places.iter().position(|place| running.is_at(place));
-        let whole = there.is_some_and(|at| answers[at].0 == hash);
-        running.sha256 == hash && running.entry == entry && running.size == size && whole
-    });
+    let same = running.is_some_and(|running| running.says == says) && answer.whole == hash;
     if same && ours == Some(true) {
         done.unchanged = 1;
         return Ok(done);
     }
     // The place that is not running; the last one first: the firmware itself mounts the first.
-    let runs = |place: &Place| running.as_ref().is_some_and(|running| running.is_at(place));
+    let runs = |place: &Place| running.is_some_and(|running| running.is_at(place));
     let free = places.iter().rposition(|place| !runs(place));
     let free = free.ok_or(DeployError::OnePlace)?;
     let place = places.get(free).unwrap_or(first);
@@ -97,29 +112,42 @@ pub fn deploy(
             free: place.room,
         });
     }
-    let line = format!("{} {} {size} {hash} {entry}\n", place.partition, place.at);
-    let blocks = missing(image, place, &answers[free].1);
-    let total: u64 = blocks.iter().map(|(_, part)| part.len() as u64).sum();
-    send(
-        board,
-        facts,
+    let parts = missing(
+        image,
         place,
-        size,
-        &hash,
-        &blocks,
-        &line,
-        &mut |count| progress(count, total),
-    )
-    .map_err(|error| or_full(error, "`/`", 512, 0))?;
-    if ours != Some(true) {
-        if ours == Some(false) {
-            board.exec("import os\nos.rename('/main.py','/main.py.bak')")?;
-            done.remarks
-                .push("the board's `/main.py` is now `/main.py.bak`".into());
-        }
-        files::write(board, facts, "/main.py", STARTER.as_bytes(), &mut |_| {})?;
+        answer.there.get(free).map_or("", |there| there),
+    );
+    let mut job = Job {
+        image,
+        place,
+        from: running.map_or(0, |running| running.partition),
+        line: format!("{} {} {says}\n", place.partition, place.at),
+        hash,
+        main: (ours != Some(true)).then_some(ours == Some(false)),
+        plan: plan(
+            image,
+            place,
+            &parts,
+            running.map_or(0, |running| running.at),
+            &answer.has,
+        ),
+    };
+    let mut sent = job.send(board, facts, progress);
+    if job.plan.copies
+        && sent
+            .as_ref()
+            .is_err_and(|error| error.exception() == Some("ValueError"))
+    {
+        // What runs is not what its hashes said: nothing of it is used.
+        job.plan = plan(image, place, &missing(image, place, ""), 0, &Has::default());
+        sent = job.send(board, facts, progress);
     }
-    (done.written, done.sent_bytes) = (1, total);
+    sent.map_err(|error| or_full(error, "`/`", 512, 0))?;
+    if ours == Some(false) {
+        done.remarks
+            .push("the board's `/main.py` is now `/main.py.bak`".into());
+    }
+    (done.written, done.sent_bytes) = (1, job.plan.sent.len() as u64);
     Ok(done)
 }
 
@@ -151,20 +179,14 @@ fn places(facts: &Facts) -> Vec<Place> {
     }
 }
 
-/// The hash of an image's length at each place, and short hashes of its parts.
-type Answers = Vec<(String, Vec<String>)>;
-
 fn ask(
     board: &mut Board,
+    facts: &Facts,
     places: &[Place],
     size: u64,
-) -> Result<(Option<Running>, Option<String>, Answers), LinkError> {
-    let mut program = slim(&format!("{HELPERS}\n{ROM}\n"));
-    program.push_str(&format!(
-        "try:\n print('p',open({}).read().strip())\nexcept OSError: pass\n\
-         try:\n print('m',_ph('/main.py'))\nexcept OSError: pass\n",
-        quote(POINTER)
-    ));
+    says: &str,
+) -> Result<Answer, LinkError> {
+    let mut program = "try:\n print('m',_ph('/main.py'))\nexcept OSError: pass\n_rq((".to_owned();
     for place in places {
         let Place {
             partition,
@@ -172,102 +194,139 @@ fn ask(
             room,
             block,
         } = place;
-        let length = size.min(*room);
-        let _infallible = writeln!(program, "print('h',_rh({partition},{at},{length}))");
-        if *block > 0 {
-            let _infallible = writeln!(program, "_rq({partition},{at},{length},{block})");
-        }
+        let _infallible = write!(program, "({partition},{at},{room},{block}),");
     }
-    let answer = board.exec(&program)?;
-    let (mut running, mut main, mut answers) = (None, None, Answers::new());
-    for line in String::from_utf8_lossy(&answer).lines() {
+    let _infallible = write!(program, "),{size},{})", quote(says));
+    // All that is called later, too: it is sent once.
+    let helpers = [RECEIVER, HELPERS, REUSE, ROM];
+    let program = teach(board, facts, &helpers, &program);
+    let text = board.exec(&program)?;
+    let mut answer = Answer {
+        there: vec![String::new(); places.len()],
+        ..Answer::default()
+    };
+    for line in String::from_utf8_lossy(&text).lines() {
         match line.split_once(' ') {
             Some(("p", text)) => {
-                let mut words = text.split(' ');
-                let mut next = || words.next().unwrap_or_default().to_owned();
-                let (partition, at, size) = (next().parse(), next().parse(), next().parse());
-                if let (Ok(partition), Ok(at), Ok(size)) = (partition, at, size) {
-                    running = Some(Running {
+                let mut words = text.splitn(3, ' ');
+                let mut next = || words.next().unwrap_or_default();
+                if let (Ok(partition), Ok(at)) = (next().parse(), next().parse()) {
+                    answer.running = Some(Running {
                         partition,
                         at,
-                        size,
-                        sha256: next(),
-                        entry: next(),
+                        says: next().to_owned(),
                     });
                 }
             }
-            Some(("m", hash)) => main = Some(hash.to_owned()),
-            Some(("h", hash)) => answers.push((hash.to_owned(), Vec::new())),
-            Some(("b", hash)) => {
-                if let Some((_, parts)) = answers.last_mut() {
-                    parts.push(hash.to_owned());
+            Some(("m", hash)) => answer.main = Some(hash.to_owned()),
+            Some(("r", hash)) => answer.whole = hash.to_owned(),
+            Some(("k", hashes)) => answer.has = Has::read(hashes),
+            Some(("b", text)) => {
+                if let Some((number, hashes)) = text.split_once(' ')
+                    && let Some(there) = number
+                        .parse()
+                        .ok()
+                        .and_then(|at: usize| answer.there.get_mut(at))
+                {
+                    *there = hashes.to_owned();
                 }
             }
             _ => {}
         }
     }
-    if answers.len() != places.len() {
-        return Err(board.unexpected(&answer));
-    }
-    Ok((running, main, answers))
+    Ok(answer)
 }
 
-/// The blocks of the image that the place does not have, joined where they touch.
-fn missing<'a>(image: &'a [u8], place: &Place, there: &[String]) -> Vec<(usize, &'a [u8])> {
-    let block = usize::try_from(place.block).unwrap_or(0);
-    if block == 0 || image.len() as u64 > place.room {
-        return vec![(0, image)];
-    }
-    let mut out: Vec<(usize, usize)> = Vec::new();
-    for (number, part) in image.chunks(block).enumerate() {
-        let hash = Sha256::of(part).to_string();
-        if there
-            .get(number)
-            .is_some_and(|there| hash.starts_with(there))
-        {
+/// The parts of the image that the place does not have, in whole blocks, joined where they touch; the
+/// one with the front last.
+fn missing(image: &[u8], place: &Place, there: &str) -> Vec<Range<usize>> {
+    const HASH: usize = 16;
+    let erased = usize::try_from(place.block).unwrap_or(0);
+    let block = if erased == 0 { 4096 } else { erased };
+    let mut out: Vec<Range<usize>> = Vec::new();
+    for (number, part) in image.chunks(block).enumerate().skip(1) {
+        let hash = there.get(number * HASH..(number + 1) * HASH);
+        if erased > 0 && hash.is_some_and(|hash| Sha256::of(part).to_string().starts_with(hash)) {
             continue;
         }
         let start = number * block;
         match out.last_mut() {
-            Some((_, end)) if *end == start => *end = start + part.len(),
-            _ => out.push((start, start + part.len())),
+            Some(last) if last.end == start => last.end += part.len(),
+            _ => out.push(start..start + part.len()),
         }
     }
-    out.into_iter()
-        .map(|(start, end)| (start, &image[start..end]))
-        .collect()
+    let front = &image[..image.len().min(block)];
+    let hash = there.get(..HASH);
+    let stays = hash.is_some_and(|hash| Sha256::of(front).to_string().starts_with(hash));
+    if erased == 0 || !stays || !out.is_empty() {
+        out.push(0..front.len());
+    }
+    out
 }
 
-#[expect(clippy::too_many_arguments, reason = "one stream, told once")]
-fn send(
-    board: &mut Board,
-    facts: &Facts,
-    place: &Place,
-    size: u64,
-    hash: &str,
-    blocks: &[(usize, &[u8])],
-    line: &str,
-    progress: &mut dyn FnMut(u64),
-) -> Result<(), LinkError> {
-    let Place {
-        partition,
-        at,
-        block,
-        ..
-    } = place;
-    let mut so_far = 0;
-    let mut frames = Frames::begin(board, facts, &format!("{HELPERS}\n{ROM}"))?;
-    frames.exec(&format!("_ro({partition},{size},{block})"))?;
-    for (start, part) in blocks {
-        frames.exec(&format!("_rs({},{})", at + *start as u64, part.len()))?;
-        frames.data(part, &mut |count| {
-            so_far += count as u64;
-            progress(so_far);
-        })?;
+/// How the parts are filled: `from` is where the image that runs begins in its partition.
+fn plan(image: &[u8], place: &Place, parts: &[Range<usize>], from: u64, has: &Has) -> Plan {
+    const GO: u8 = 3;
+    const ERASE: u8 = 2;
+    let mut plan = Plan::new(from);
+    if let Some(front) = parts.last() {
+        plan.go(ERASE, place.at, front.len() as u64);
     }
-    frames.exec(&format!(
-        "_rc({partition},{at},{size},'{hash}',{})",
-        quote(line)
-    ))?;
-    frames.end()
+    plan.fill(image, has, parts, |plan, part| {
+        let kind = if part.start == 0 { GO } else { ERASE };
+        plan.go(kind, place.at + part.start as u64, part.len() as u64);
+    });
+    plan
+}
+
+/// All that one stream does.
+struct Job<'a> {
+    image: &'a [u8],
+    place: &'a Place,
+    /// The partition of the image that runs.
+    from: u32,
+    line: String,
+    hash: String,
+    /// `main.py` is written; whether one is put aside.
+    main: Option<bool>,
+    plan: Plan,
+}
+
+impl Job<'_> {
+    fn send(
+        &self,
+        board: &mut Board,
+        facts: &Facts,
+        progress: Progress<'_>,
+    ) -> Result<(), LinkError> {
+        let Place {
+            partition,
+            at,
+            block,
+            ..
+        } = self.place;
+        let (size, total) = (self.image.len(), self.plan.sent.len() as u64);
+        let mut so_far = 0;
+        let mut frames = Frames::with(board, facts, &[HELPERS, REUSE, ROM])?;
+        frames.exec(&format!("_ro({partition},{size},{block},{})", self.from))?;
+        self.plan.send(&mut frames, &mut |count| {
+            so_far += count as u64;
+            progress(so_far, total);
+        })?;
+        frames.exec(&format!(
+            "_rc({partition},{at},{size},'{}',{})",
+            self.hash,
+            quote(&self.line)
+        ))?;
+        if let Some(aside) = self.main {
+            frames.exec("_pn('/main.py.~')")?;
+            frames.data(STARTER.as_bytes(), &mut |_| {})?;
+            if aside {
+                frames.exec("os.rename('/main.py','/main.py.bak')")?;
+            }
+            let hash = Sha256::of(STARTER.as_bytes());
+            frames.exec(&format!("_pc('/main.py.~','/main.py','{hash}')"))?;
+        }
+        frames.end()
+    }
 }

@@ -88,10 +88,17 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
-    let package = tree::deploy(board, facts, FOLDER, &setup.package, progress)?;
-    let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
-    remarks.extend(missing(&settings));
+    let lacking = missing(&settings);
     let settings = Value::Object(settings).to_string();
+    let package = needed(&setup.package, &settings);
+    let package = tree::deploy(board, facts, FOLDER, &package, progress)?;
+    let (mut written, mut remarks) = (Vec::new(), package.remarks.clone());
+    if before.as_deref().is_some_and(|text| object(text).is_none()) {
+        remarks.push(format!(
+            "the settings in `{CONFIG}` could not be read: only what was named now is in there"
+        ));
+    }
+    remarks.extend(lacking);
 
     let keys = setup.keys.concat();
     let mut put = |board: &mut Board, path: &str, bytes: &[u8]| {
@@ -138,10 +145,26 @@ fn there(board: &mut Board, path: &str) -> Result<Option<Vec<u8>>, LinkError> {
     }
 }
 
+/// The package without the backend that a board with these settings does not use: flash is scarce.
+pub fn needed(package: &Files, settings: &str) -> Files {
+    let settings: Value = serde_json::from_str(settings).unwrap_or_default();
+    let unused = if settings["backend"] == "rom" {
+        "file.mpy"
+    } else {
+        "rom.mpy"
+    };
+    let mut needed = package.clone();
+    needed.retain(|path, _| path.as_str() != unused);
+    needed
+}
+
+fn object(text: &[u8]) -> Option<Map<String, Value>> {
+    serde_json::from_slice(text).ok()
+}
+
 /// The settings there, with the new ones in their place and where the slots are.
 fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> Map<String, Value> {
-    let old = before.and_then(|text| serde_json::from_slice(text).ok());
-    let mut all: Map<String, Value> = old.unwrap_or_default();
+    let mut all = before.and_then(object).unwrap_or_default();
     if !all.contains_key("backend") {
         // Two partitions, or one that can be split because its blocks are erased one by one.
         let partitions: Vec<_> = facts.rom.iter().map(|rom| rom.number).take(2).collect();

@@ -1,5 +1,5 @@
 # Written by `pytheas board deploy`: starts the image that /.pytheas-rom names.
-import sys, vfs
+import os, sys, vfs
 
 
 def _start():
@@ -8,7 +8,10 @@ def _start():
     rom = memoryview(vfs.rom_ioctl(2, int(part)))[int(at):int(at) + int(size)]
     vfs.mount(vfs.VfsRom(rom), "/app")
     sys.path[:0] = ["/app", "/app/lib"]
-    if entry != "-":
+    if entry == "main" and "main.py" in os.listdir("/app"):
+        # As if it stood in the file system: its `__name__` is `__main__`.
+        execfile("/app/main.py", globals())
+    elif entry != "-":
         module, _, function = entry.partition(":")
         module = __import__(module, None, None, ("*",))
         if function:

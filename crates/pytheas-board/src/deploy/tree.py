@@ -40,6 +40,7 @@ def _ta(w):
             except (OSError, ValueError):
                 pass
 def _td(w):
+    _px()
     try:
         for x in os.listdir(w):
             os.remove(w + "/" + x)

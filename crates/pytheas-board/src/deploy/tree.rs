@@ -14,7 +14,7 @@ use crate::link::{
     Board, Facts, LinkError,
     facts::FileSystem,
     files::HELPERS,
-    frames::{Frames, quote, slim},
+    frames::{Frames, RECEIVER, quote, teach},
 };
 
 const TREE: &str = include_str!("tree.py");
@@ -115,10 +115,8 @@ pub fn deploy(
         let error = or_full(error, &place, need, free);
         if matches!(error, DeployError::Full { .. }) {
             // Half of an app that does not fit is of no use to the next deploy.
-            let program = slim(&format!(
-                "{HELPERS}\n{TREE}\n_td({})",
-                quote(&format!("{root}{WAITING}"))
-            ));
+            let program = format!("_td({})", quote(&format!("{root}{WAITING}")));
+            let program = teach(board, facts, &[HELPERS, TREE], &program);
             let _still_full = board.exec(&program);
         }
         return Err(error);
@@ -139,25 +137,20 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
         quote(&format!("{root}{LIST}")),
     );
     let names: Vec<_> = files.iter().collect();
-    let helpers = slim(&format!("{HELPERS}\n{TREE}\n"));
     let empty: &[&[(&RelPath, &Vec<u8>)]] = &[&[]];
     let parts: Vec<_> = if names.is_empty() || !facts.sha256 {
         empty.to_vec()
     } else {
         names.chunks(ASK_AT_ONCE).collect()
     };
-    for (number, part) in parts.into_iter().enumerate() {
-        let mut program = if number == 0 {
-            helpers.clone()
-        } else {
-            String::new()
-        };
-        let _infallible = write!(program, "_tq({waiting},{list},[");
+    for part in parts {
+        let mut program = format!("_tq({waiting},{list},[");
         for (path, bytes) in part {
             let path = quote(&format!("{root}/{path}"));
             let _infallible = write!(program, "({path},{}),", bytes.len());
         }
         program.push_str("])");
+        let program = teach(board, facts, &[RECEIVER, HELPERS, TREE], &program);
         let answer = board.exec(&program)?;
         for line in String::from_utf8_lossy(&answer).lines() {
             match line.split_once(' ') {
@@ -219,7 +212,7 @@ fn send(
 ) -> Result<(), LinkError> {
     let waiting = format!("{root}{WAITING}");
     let mut so_far = 0;
-    let mut frames = Frames::begin(board, facts, &format!("{HELPERS}\n{TREE}"))?;
+    let mut frames = Frames::with(board, facts, &[HELPERS, TREE])?;
     for (_, bytes, hash, key) in missing {
         let temporary = quote(&format!("{waiting}/.{key}"));
         frames.exec(&format!("_pn({temporary})"))?;

@@ -1,10 +1,12 @@
 # Files of the board: what `fs` verbs and deploys call (files.rs, deploy/files.rs).
 import os
-try:
+_pF = None
+def _px():
     # What an earlier transfer left open when it failed.
-    _pF.close()
-except Exception:
-    pass
+    try:
+        _pF.close()
+    except Exception:
+        pass
 def _pm(p):
     a = ""
     for d in p.split("/")[:-1]:
@@ -26,6 +28,7 @@ def _ph(p):
     return "".join(["%02x" % x for x in h.digest()])
 def _pn(p):
     global _pF, _pw
+    _px()
     _pm(p)
     _pF = open(p, "wb")
     _pw = _pF.write
@@ -37,5 +40,3 @@ def _pc(t, p, h):
     if t != p:
         _pm(p)
         os.rename(t, p)
-def _pw(b):
-    pass

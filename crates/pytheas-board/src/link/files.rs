@@ -109,7 +109,7 @@ pub fn write(
     sent: &mut dyn FnMut(usize),
 ) -> Result<(), LinkError> {
     let beside = format!("{path}.~");
-    let mut frames = Frames::begin(board, facts, HELPERS)?;
+    let mut frames = Frames::with(board, facts, &[HELPERS])?;
     frames.exec(&format!("_pn({})", quote(&beside)))?;
     frames.data(bytes, sent)?;
     let hash = if facts.sha256 {

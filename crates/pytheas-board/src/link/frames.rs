@@ -13,7 +13,8 @@ use flate2::{Compression, write::DeflateEncoder};
 
 use super::{Board, Facts, LinkError};
 
-const RECEIVER: &str = include_str!("frames.py");
+/// The board's side.
+pub const RECEIVER: &str = include_str!("frames.py");
 const ACK: u8 = 6;
 const NAK: u8 = 21;
 const END: u8 = 4;
@@ -62,6 +63,48 @@ pub fn quote(text: &str) -> String {
     out
 }
 
+/// The helpers that the board does not have yet (without comments), and then `program`, as what is sent: deflated where
+/// the board can inflate. It must be run next.
+pub fn teach(board: &mut Board, facts: &Facts, helpers: &[&'static str], program: &str) -> Vec<u8> {
+    let mut text = String::new();
+    for helper in helpers {
+        if !board.taught.contains(helper) {
+            board.taught.push(helper);
+            text.push_str(&slim(helper));
+        }
+    }
+    text.push_str(program);
+    packed(facts, text)
+}
+
+/// A program as one that unpacks it, if that is shorter. Needs a line whose bytes all arrive, as
+/// boards with a stream have.
+fn packed(facts: &Facts, program: String) -> Vec<u8> {
+    let window = program.len().next_power_of_two().ilog2().clamp(9, 15);
+    let room = facts.heap_free > 8 << window;
+    let small = (facts.stream && facts.deflate && room && window < 15)
+        .then(|| deflated(program.as_bytes()))
+        .flatten();
+    let Some(small) = small else {
+        return program.into_bytes();
+    };
+    let mut out = b"import io,deflate\nexec(deflate.DeflateIO(io.BytesIO(b'".to_vec();
+    for byte in small {
+        match byte {
+            b'\'' | b'\\' => out.extend([b'\\', byte]),
+            // What means something to a REPL or to a reader of lines.
+            0..=5 | b'\n' | b'\r' | 0x11 | 0x13 => out.extend(format!("\\x{byte:02x}").bytes()),
+            _ => out.push(byte),
+        }
+    }
+    out.extend(format!("'),deflate.RAW,{window}).read())").bytes());
+    if out.len() < program.len() {
+        out
+    } else {
+        program.into_bytes()
+    }
+}
+
 impl<'a> Frames<'a> {
     /// Begins a stream: `program` defines what the frames' programs call, and `_pw(bytes)`, which
     /// gets the data.
@@ -69,6 +112,28 @@ impl<'a> Frames<'a> {
     /// # Errors
     /// [`LinkError`] when the board does not take it.
     pub fn begin(board: &'a mut Board, facts: &Facts, program: &str) -> Result<Self, LinkError> {
+        Self::start(board, facts, &[], program)
+    }
+
+    /// Begins a stream whose programs call these helpers, which are sent if the board does not have
+    /// them yet.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the board does not take it.
+    pub fn with(
+        board: &'a mut Board,
+        facts: &Facts,
+        helpers: &[&'static str],
+    ) -> Result<Self, LinkError> {
+        Self::start(board, facts, helpers, "")
+    }
+
+    fn start(
+        board: &'a mut Board,
+        facts: &Facts,
+        helpers: &[&'static str],
+        program: &str,
+    ) -> Result<Self, LinkError> {
         let room = usize::try_from(facts.heap_free / 12).unwrap_or(usize::MAX);
         let size = (1 << room.max(1).ilog2()).clamp(FRAME_MIN, FRAME_MAX);
         let size = if facts.stream { size } else { size.min(1024) };
@@ -80,7 +145,8 @@ impl<'a> Frames<'a> {
                 size.ilog2()
             )
         };
-        let program = slim(&format!("{RECEIVER}\n{program}\n")) + &start;
+        let helpers = [&[RECEIVER], helpers].concat();
+        let program = teach(board, facts, &helpers, &(slim(program) + &start));
         if facts.stream {
             board.send(&program)?;
         } else {

@@ -77,6 +77,8 @@ pub struct Board {
     paste: Option<bool>,
     /// What came and was not used yet.
     ready: Vec<u8>,
+    /// Helpers that the board has in memory, from this session.
+    pub(super) taught: Vec<&'static str>,
 }
 
 impl Board {
@@ -98,6 +100,7 @@ impl Board {
             mode: Mode::Free,
             paste: None,
             ready: Vec::new(),
+            taught: Vec::new(),
         }
     }
 
@@ -181,6 +184,7 @@ impl Board {
     }
 
     fn let_go(&mut self) -> Result<(), LinkError> {
+        self.taught.clear();
         if self.mode == Mode::Running {
             self.give(b"\x03")?;
         }
@@ -195,6 +199,7 @@ impl Board {
     /// [`LinkError`] when there is no REPL, or the board does not restart.
     pub fn restart(&mut self) -> Result<(), LinkError> {
         self.enter()?;
+        self.taught.clear();
         self.mode = Mode::Free;
         // Main programs start only when the friendly REPL is the one to come back to.
         self.give(b"\r\x02")?;
@@ -211,7 +216,7 @@ impl Board {
     /// [`LinkError`] when neither works.
     pub fn reset_hard(&mut self) -> Result<(), LinkError> {
         if self.enter().is_ok() {
-            let sent = self.send("import machine\nmachine.reset()");
+            let sent = self.send(b"import machine\nmachine.reset()");
             self.mode = Mode::Free;
             return match sent {
                 // With it, the port of a board on USB goes away for a moment.
@@ -234,7 +239,7 @@ impl Board {
     ///
     /// # Errors
     /// [`LinkError::Raised`] with the traceback; others when the line fails.
-    pub fn exec(&mut self, program: &str) -> Result<Vec<u8>, LinkError> {
+    pub fn exec(&mut self, program: impl AsRef<[u8]>) -> Result<Vec<u8>, LinkError> {
         let mut out = Vec::new();
         self.run(program, Some(ANSWER), &mut |bytes| out.extend(bytes))?;
         Ok(out)
@@ -247,11 +252,11 @@ impl Board {
     /// See [`Board::exec`].
     pub fn run(
         &mut self,
-        program: &str,
+        program: impl AsRef<[u8]>,
         silence: Option<Duration>,
         print: &mut dyn FnMut(&[u8]),
     ) -> Result<(), LinkError> {
-        self.send(program)?;
+        self.send(program.as_ref())?;
         self.follow(silence, print)
     }
 
@@ -284,9 +289,8 @@ impl Board {
     }
 
     /// Sends a program and starts it.
-    pub(super) fn send(&mut self, program: &str) -> Result<(), LinkError> {
+    pub(super) fn send(&mut self, text: &[u8]) -> Result<(), LinkError> {
         self.enter()?;
-        let text = program.as_bytes();
         if self.paste != Some(false) && self.paste(text)? {
             return Ok(());
         }

@@ -194,6 +194,105 @@ fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
     assert_eq!(runs(&rig), "one\r\n");
 }
 
+/// Content that deflate cannot shorten.
+fn noise(len: u32, seed: u32) -> Vec<u8> {
+    let byte = |at: u32| ((at ^ seed).wrapping_mul(2_654_435_761) >> 13) as u8;
+    (0..len).map(byte).collect()
+}
+
+/// An image whose `mod.py` says `text`, at another offset each time, beside content that stays.
+fn mostly_the_same(text: &str) -> Vec<u8> {
+    let code = format!("TEXT = '{text}'");
+    let (before, after) = (noise(20_000, 1), noise(30_000, 1 << 20));
+    romfs::plain(&tree_of(&[
+        ("a", &before),
+        ("mod.py", code.as_bytes()),
+        ("z", &after),
+    ]))
+    .unwrap()
+}
+
+/// Deploys such an image and gives what was sent of it.
+fn put_image(
+    board: &mut Board,
+    text: &str,
+    progress: pytheas_board::deploy::Progress<'_>,
+) -> Result<u64, DeployError> {
+    let facts = Facts::ask(board).unwrap();
+    let image = mostly_the_same(text);
+    let done = rom::deploy(board, &facts, &image, None, rom::MainPy::Keep, progress)?;
+    Ok(done.sent_bytes)
+}
+
+/// What the image that runs says, and whether the rest of it is whole.
+fn says(board: &mut Board) -> String {
+    let program = "import mod,hashlib\nprint(mod.TEXT,[hashlib.sha256(open('/app/'+f,'rb').read()).digest()[0] for f in 'az'])";
+    String::from_utf8(board.exec(program).unwrap()).unwrap()
+}
+
+fn said(text: &str) -> String {
+    let first = |bytes: &[u8]| pytheas_release::Sha256::of(bytes).as_bytes()[0];
+    let (a, z) = (first(&noise(20_000, 1)), first(&noise(30_000, 1 << 20)));
+    format!("{text} [{a}, {z}]\r\n")
+}
+
+#[test]
+fn what_runs_is_not_sent_again_also_after_a_cut_and_never_trusted() {
+    let Some(mut rig) = Rigboard::start() else {
+        return;
+    };
+    let mut quiet = |_: u64, _: u64| {};
+    assert!(put_image(&mut rig.open(), "0", &mut quiet).unwrap() > 50_000);
+    rig.power_cycle();
+    // Everything after the text has moved, and is found all the same.
+    let mut text = "first".to_owned();
+    let sent = put_image(&mut rig.open(), &text, &mut quiet).unwrap();
+    assert!(sent < 4_000, "{sent}");
+    rig.power_cycle();
+    assert_eq!(says(&mut rig.open()), said(&text));
+    // The power goes while the board copies.
+    for round in 0..4 {
+        let new = "x".repeat(40 * (round + 1));
+        {
+            let board = &mut rig.open();
+            let Rigboard { board: power, .. } = &mut rig;
+            let mut cut = |_: u64, _: u64| {
+                std::thread::sleep(Duration::from_millis(5 * round as u64));
+                power.kill();
+            };
+            let _cut = put_image(board, &new, &mut cut);
+        }
+        rig.power_cycle();
+        let now = says(&mut rig.open());
+        assert!([said(&text), said(&new)].contains(&now), "{round}: {now}");
+        let sent = put_image(&mut rig.open(), &new, &mut quiet).unwrap();
+        assert!(sent < 4_000, "{round}: {sent}");
+        rig.power_cycle();
+        assert_eq!(says(&mut rig.open()), said(&new));
+        text = new;
+    }
+    // The line names another place and size than the image has: nothing fits, all is sent.
+    let wrong = "f=open('/.pytheas-rom','w')\nf.write('0 4096 60000 '+'0'*64+' -')\nf.close()";
+    rig.open().exec(wrong).unwrap();
+    put_image(&mut rig.open(), "wrong", &mut quiet).unwrap();
+    rig.power_cycle();
+    assert_eq!(says(&mut rig.open()), said("wrong"));
+    // What is copied is not what was hashed: seen at the end, and all is sent.
+    {
+        let board = &mut rig.open();
+        let lies = "import sys,vfs as _real\nclass V:\n n=0\n def rom_ioctl(self,*a):\n  if a[0]==2:\n   V.n+=1\n   \
+                    if V.n==5: a=(2,1-a[1])\n  return _real.rom_ioctl(*a)\nsys.modules['vfs']=V()";
+        let facts = Facts::ask(board).unwrap();
+        board.exec(lies).unwrap();
+        let image = mostly_the_same("lied");
+        let keep = rom::MainPy::Keep;
+        let done = rom::deploy(board, &facts, &image, None, keep, &mut quiet).unwrap();
+        assert!(done.sent_bytes > 50_000, "{done:?}");
+    }
+    rig.power_cycle();
+    assert_eq!(says(&mut rig.open()), said("lied"));
+}
+
 #[test]
 fn a_cut_at_any_moment_leaves_the_old_or_the_new_app_whole() {
     let Some(mut rig) = Rigboard::start() else {

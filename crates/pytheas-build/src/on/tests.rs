@@ -13,6 +13,7 @@ use super::{
     vm::{Machine, Said},
 };
 use crate::{
+    LockMode,
     error::io_error,
     testing::{TestCase, TestOutcome},
 };
@@ -25,6 +26,12 @@ const OURS: [&str; 3] = ["unittest.py", "pytheas_tests.py", "run.py"];
 const MARK: char = '\x1e';
 /// Lines of a crashed machine that are shown.
 const LAST_WORDS: usize = 12;
+/// What a board's line says when a program is over: the end of its traceback, and the prompt. Tests
+/// may print it, too, but go on then.
+const PROMPT: &[u8] = b"\x04>";
+const PROMPT_IS_LAST: Duration = Duration::from_secs(1);
+/// Longest line that is waited for, in bytes.
+const LONGEST_LINE: usize = 1 << 16;
 
 /// Runs the project's tests on `place`. What they print goes to `output` as it comes.
 ///
@@ -45,6 +52,7 @@ pub fn test_on(
         &request.project,
         &request.environment,
         request.connectivity,
+        LockMode::Update,
         scratch.path(),
     )?);
     if *place == Place::CPython {
@@ -60,8 +68,15 @@ pub fn test_on(
         &closure.files,
         scratch.path(),
     )?;
+    // Nothing that a test prints by itself has it.
+    let key = scratch
+        .path()
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     let mut session = Session {
         closure: &closure,
+        mark: format!("{MARK}{key}"),
         output,
         timeout: request.timeout,
         report: OnReport {
@@ -84,6 +99,7 @@ pub fn test_on(
             &found.modules,
             &session.skip,
             &request.patterns,
+            &key,
         );
         let mut vm = machine.start(&code)?;
         let Some(because) = session.listen(&mut vm) else {
@@ -112,6 +128,7 @@ fn code(
     modules: &[String],
     skip: &[String],
     patterns: &[String],
+    key: &str,
 ) -> String {
     // JSON's lists of strings are Python's, too.
     let list = |names: &[String]| serde_json::json!(names).to_string();
@@ -121,7 +138,7 @@ fn code(
         _ => "pytheas_tests.run",
     };
     format!(
-        "import sys\nsys.path[:] = [{root:?}, \".frozen\", \"/lib\"]\nimport pytheas_tests\n{call}({modules}, {skip}, {patterns})\n"
+        "import sys\nsys.path[:] = [{root:?}, \".frozen\", \"/lib\"]\nimport pytheas_tests\n{call}({modules}, {skip}, {patterns}, {key:?})\n"
     )
 }
 
@@ -146,6 +163,8 @@ struct Told {
 
 struct Session<'a> {
     closure: &'a Closure,
+    /// What starts a line of the runner.
+    mark: String,
     output: &'a mut dyn FnMut(&str),
     timeout: Duration,
     report: OnReport,
@@ -166,8 +185,13 @@ impl Session<'_> {
             if let Some((_, began)) = &self.began {
                 since = since.max(*began);
             }
+            // A test that never stops printing is a hang, too.
             let patience = self.timeout.saturating_sub(since.elapsed());
-            let bytes = match vm.next(patience) {
+            let said = match patience.is_zero() {
+                true => Said::Silent,
+                false => vm.next(patience),
+            };
+            let bytes = match said {
                 Said::Bytes(bytes) => bytes,
                 Said::Ended(how) => {
                     self.take_line();
@@ -185,16 +209,29 @@ impl Session<'_> {
                             return None;
                         }
                     }
-                    4 if vm.is_line() => {
-                        // The runner itself fell: what follows is why.
-                        self.take_line();
-                        self.words.extend(rest(vm));
-                        return Some("the machine gave up".to_owned());
-                    }
                     byte => self.line.push(byte),
                 }
             }
+            if vm.is_line() && self.line.ends_with(PROMPT) && !vm.more(PROMPT_IS_LAST) {
+                self.fell();
+                return Some("the machine gave up".to_owned());
+            }
+            // Output without line ends.
+            if self.line.len() > LONGEST_LINE && !self.line.contains(&(MARK as u8)) {
+                self.take_line();
+            }
         }
+    }
+
+    /// The runner itself ended on a board's line: what stands between its two ends is why.
+    fn fell(&mut self) {
+        let text = String::from_utf8_lossy(&self.line).into_owned();
+        self.line.clear();
+        let last = text.split('\x04').map(str::trim_end);
+        self.words.extend(
+            last.filter(|part| !matches!(*part, "" | ">"))
+                .map(str::to_owned),
+        );
     }
 
     /// Reads the line; whether it was the last.
@@ -202,9 +239,13 @@ impl Session<'_> {
         let line = std::mem::take(&mut self.line);
         let line = String::from_utf8_lossy(&line).into_owned();
         let line = line.trim_end_matches('\r');
-        let Some((before, told)) = line.split_once(MARK) else {
+        // What a test printed may be before it on the line.
+        let Some((before, told)) = line.rsplit_once(&self.mark) else {
             if !line.is_empty() {
                 self.words.push(line.to_owned());
+                if self.words.len() > 2 * LAST_WORDS {
+                    self.words.drain(..LAST_WORDS);
+                }
             }
             (self.output)(&format!("{line}\n"));
             return false;
@@ -213,7 +254,7 @@ impl Session<'_> {
             (self.output)(before);
         }
         let Ok(told) = serde_json::from_str::<Told>(told) else {
-            return false; // a test may print this character
+            return false;
         };
         if let Some(machine) = told.machine {
             self.report.machine = machine;
@@ -270,21 +311,4 @@ impl Session<'_> {
         });
         is_new && name != "start"
     }
-}
-
-/// What a board's line still has, up to its prompt.
-fn rest(vm: &mut super::vm::Vm) -> Vec<String> {
-    let mut text = Vec::new();
-    while let Said::Bytes(bytes) = vm.next(Duration::from_secs(1)) {
-        let is_end = bytes.ends_with(b">");
-        text.extend(bytes);
-        if is_end {
-            break;
-        }
-    }
-    String::from_utf8_lossy(&text)
-        .split(['\n', '\x04'])
-        .map(|line| line.trim_end_matches('\r').to_owned())
-        .filter(|line| !line.is_empty() && line != ">")
-        .collect()
 }

@@ -341,7 +341,17 @@ impl Vm {
         }
     }
 
-    /// Whether a byte `0x04` ends a program's words here.
+    /// Whether it says more within `patience`; [`Vm::next`] gives that.
+    pub(super) fn more(&mut self, patience: Duration) -> bool {
+        if self.ready.is_empty()
+            && let Ok(bytes) = self.bytes.recv_timeout(patience)
+        {
+            self.ready.extend(bytes);
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Whether a byte `0x04` and a prompt end a program's words here.
     pub(super) fn is_line(&self) -> bool {
         matches!(self.running, Kept::Emulator(..))
     }

@@ -60,11 +60,32 @@ def pytest(result, junit, arguments):
     return int(runner.main(arguments, plugins=[Recorder(result)]))
 
 
+class TookTooLong(BaseException):
+    pass
+
+
+def watch(seconds):
+    """From now on a test may take this long; again and again, as it may catch what stops it."""
+    import signal
+
+    def stop(*_):
+        raise TookTooLong("it did not end within %g s" % seconds)
+
+    signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+
+
 def unittest(result, junit, arguments):
     import unittest as runner
 
+    limit = float(os.environ.get("PYTHEAS_TEST_TIMEOUT") or 0)
+    if limit:
+        watch(limit)
+
     class Listener(runner.TextTestResult):
         def startTest(self, test):
+            if limit:
+                watch(limit)
             self.began = time.monotonic()
             self.failed_before = len(self.failures) + len(self.errors)
             super().startTest(test)
@@ -100,8 +121,9 @@ def unittest(result, junit, arguments):
         def addSubTest(self, test, subtest, err):
             super().addSubTest(test, subtest, err)
             if err is not None:
-                kept = self.failures if issubclass(err[0], test.failureException) else self.errors
-                self.say(subtest, "failed", kept[-1][1])
+                is_failure = issubclass(err[0], test.failureException)
+                kept = self.failures if is_failure else self.errors
+                self.say(subtest, "failed" if is_failure else "error", kept[-1][1])
 
     class Runner(runner.TextTestRunner):
         resultclass = Listener
@@ -112,6 +134,8 @@ def unittest(result, junit, arguments):
         if start != "." and os.path.isfile(os.path.join(start, "__init__.py")):
             arguments += ["-t", "."]
     program = runner.main(module=None, argv=["unittest", *arguments], exit=False, testRunner=Runner)
+    if limit:
+        watch(0)
     if junit:
         write_junit(result, junit)
     if not result.tests:

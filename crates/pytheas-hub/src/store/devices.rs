@@ -193,13 +193,42 @@ pub(crate) async fn merge_attributes(
     Ok(())
 }
 
-/// Accepted devices with their platforms, by id.
-pub(crate) async fn accepted(db: &SqlitePool) -> Result<Vec<(DeviceId, Option<String>)>> {
+/// What an accepted device can be given.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Accepted {
+    /// Its platform.
+    pub(crate) platform: Option<String>,
+    /// The apps that boards on its ports run, with those boards' platform.
+    pub(crate) boards: BTreeMap<String, String>,
+}
+
+/// Accepted devices, by id.
+pub(crate) async fn accepted(db: &SqlitePool) -> Result<Vec<(DeviceId, Accepted)>> {
+    let mut boards: BTreeMap<String, BTreeMap<String, String>> = BTreeMap::new();
+    let prefix = pytheas_api::ddi::ATTRIBUTE_BOARD_APP;
+    let rows = sqlx::query("SELECT device, key, value FROM attributes WHERE key LIKE ? || '%'")
+        .bind(prefix)
+        .fetch_all(db)
+        .await?;
+    for row in rows {
+        let key: String = row.try_get(1)?;
+        if let Some(app) = key.strip_prefix(prefix) {
+            let of_device = boards.entry(row.try_get(0)?).or_default();
+            of_device.insert(app.to_owned(), row.try_get(2)?);
+        }
+    }
     sqlx::query("SELECT id, platform FROM devices WHERE accepted_ms IS NOT NULL ORDER BY id")
         .fetch_all(db)
         .await?
         .iter()
-        .map(|row| Ok((parsed(row.try_get(0)?)?, row.try_get(1)?)))
+        .map(|row| {
+            let id: String = row.try_get(0)?;
+            let device = Accepted {
+                platform: row.try_get(1)?,
+                boards: boards.remove(&id).unwrap_or_default(),
+            };
+            Ok((parsed(&id)?, device))
+        })
         .collect()
 }
 

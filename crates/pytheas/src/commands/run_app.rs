@@ -9,7 +9,7 @@ use std::{
 };
 
 use miette::{Context as _, IntoDiagnostic};
-use pytheas_build::Place;
+use pytheas_build::{LockMode, Place};
 use pytheas_project::{
     Connectivity, Entry, Environment, Project, Uv,
     sync::{self, SyncMode, SyncOptions},
@@ -188,6 +188,11 @@ fn on_micropython(
         place,
         environment,
         args.connectivity(),
+        match (args.locked, args.frozen) {
+            (true, _) => LockMode::Locked,
+            (_, true) => LockMode::Frozen,
+            _ => LockMode::Update,
+        },
     )?;
     let Some(mut command) = run.command()? else {
         let mut out = io::stdout();

@@ -75,7 +75,8 @@ impl Bench {
         let mut seen = String::new();
         let says = format!("node {version} runs");
         wait_for("the release to run", Duration::from_secs(120), || {
-            let mut logs = self.command(&["board", "logs", "--for", "1"]);
+            // What it said before this process listened is gone: it is started again.
+            let mut logs = self.board(&["logs", "--restart", "--for", "5"]);
             seen.push_str(&ok(&mut logs));
             seen.contains(&says).then_some(())
         });
@@ -224,7 +225,11 @@ fn programs_run_and_files_come_and_go() {
     let done = json(&mut bench.board(&["deploy", "app"]));
     assert_eq!(
         (&done["target"], &done["written"]),
-        (&"files".into(), &1.into())
+        (&"rom".into(), &1.into())
+    );
+    assert!(
+        done["why"].as_str().unwrap().contains("two places"),
+        "{done}"
     );
     let done = json(&mut bench.board(&["deploy", "app"]));
     assert_eq!(
@@ -234,5 +239,30 @@ fn programs_run_and_files_come_and_go() {
     assert_eq!(
         ok(&mut bench.board(&["run", "-c", "import mod;print(mod.ANSWER)"])),
         "42\r\n"
+    );
+    // A program of the board's own kind: `__main__`, from the image.
+    put(
+        &bench.home.path().join("app/main.py"),
+        "import mod\nif __name__ == '__main__':\n    RAN = mod.ANSWER + 1\n",
+    );
+    ok(&mut bench.board(&["deploy", "app"]));
+    let ran = || {
+        // The next command may stop it before it has run: then it is started again.
+        let output = bench.board(&["run", "-c", "print(RAN)"]).output().unwrap();
+        let seen = output.stdout == b"43\r\n";
+        if !seen {
+            ok(&mut bench.board(&["reset"]));
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        seen
+    };
+    assert!((0..20).any(|_| ran()));
+    // What it may open by its path must be in the file system.
+    put(&bench.home.path().join("app/data.txt"), "1");
+    let done = json(&mut bench.board(&["deploy", "app"]));
+    assert_eq!(done["target"], "files");
+    assert!(
+        done["why"].as_str().unwrap().contains("by their path"),
+        "{done}"
     );
 }

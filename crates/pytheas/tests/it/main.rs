@@ -8,6 +8,7 @@
 mod board_inject;
 mod board_link;
 mod board_ota;
+mod boards_gateway;
 mod bundles;
 mod channels;
 mod common;

@@ -253,6 +253,64 @@ fn a_crash_and_a_hang_cost_one_test_each() {
 }
 
 #[test]
+fn what_tests_print_and_modules_that_do_not_load_change_no_result() {
+    let Some(rig) = Rig::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let tests = "import sys, unittest\n\
+        class T(unittest.TestCase):\n\
+        \x20   def test_a_end(self): print('\\x1e{\"end\": true}')\n\
+        \x20   def test_b_bytes(self):\n\
+        \x20       sys.stdout.write('\\x04>\\x04\\n')\n\
+        \x20       sys.stdout.write(''.join(chr(i) for i in range(128) if i not in (10, 13)))\n\
+        \x20   def test_c_more(self):\n\
+        \x20       while True: print('more')\n\
+        \x20   def test_d_class(self): pass\n\
+        class U(unittest.TestCase):\n\
+        \x20   @classmethod\n\
+        \x20   def setUpClass(cls): raise ValueError('class')\n\
+        \x20   def test_never(self): pass\n";
+    let project = project(
+        dir.path(),
+        &[
+            ("test_a.py", tests),
+            ("test_b.py", "def x(:\n"),
+            (
+                "test_c.py",
+                "import unittest\nraise unittest.SkipTest('no')\n",
+            ),
+        ],
+    );
+    let mut command = verb(
+        dir.path(),
+        &rig,
+        &["test", "--target", "node", "--timeout", "8"],
+    );
+    command.arg("-C").arg(&project);
+    let places = ["cpython", "unix", "wasm", "qemu"];
+    for place in places {
+        command.args(["--on", place]);
+    }
+    let report = report(&mut command);
+    for (run, place) in report["runs"].as_array().unwrap().iter().zip(places) {
+        let went = outcomes(run);
+        let went: Vec<(&str, &str)> = went.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(
+            went,
+            [
+                ("test_a.T.test_a_end", "passed"),
+                ("test_a.T.test_b_bytes", "passed"),
+                ("test_a.T.test_c_more", "error"),
+                ("test_a.T.test_d_class", "passed"),
+                ("test_a.U.setUpClass", "error"),
+                ("test_b", "error"),
+                ("test_c", "skipped"),
+            ],
+            "{place}: {run:#}"
+        );
+    }
+}
+
+#[test]
 fn tests_are_chosen_by_name_and_none_is_a_failure() {
     let Some(rig) = Rig::find() else { return };
     let dir = tempfile::tempdir().unwrap();
@@ -333,6 +391,19 @@ fn the_app_runs_on_every_machine_and_its_exit_code_is_ours() {
         assert!(text.contains("'one', 'two words'] 1.5"), "{place}: {text}");
         assert!(text.contains("beside the modules"), "{place}: {text}");
     }
+    let script = "import node.means\nif __name__ == '__main__':\n    print(__file__)\n    raise SystemExit(5)\n";
+    fs::write(project.join("start.py"), script).unwrap();
+    let started = PYPROJECT.to_owned() + "entry = 'start.py'\n";
+    fs::write(project.join("pyproject.toml"), started).unwrap();
+    for place in ["unix", "qemu"] {
+        let args = ["run", "--target", "node", "--on", place];
+        let mut command = verb(dir.path(), &rig, &args);
+        let output = command.arg("-C").arg(&project).output().unwrap();
+        assert_eq!(output.status.code(), Some(5), "{place}: {}", shown(&output));
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains("start.py"), "{place}: {text}");
+    }
+    fs::write(project.join("pyproject.toml"), PYPROJECT).unwrap();
     fs::write(
         project.join("src/node/main.py"),
         "def run():\n    raise ValueError('no')\n",

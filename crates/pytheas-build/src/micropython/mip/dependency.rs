@@ -71,20 +71,34 @@ impl Dependency {
     }
 }
 
-/// `>=2,<3` (PEP 440), `^1.2`, `~1.2` (semver), `@1.4.0` and `@latest` (mip), or nothing.
+/// `>=2,<3` (PEP 440), `^1.2`, `~1.2`, `>=1 <2`, `1.x`, `1.2 - 1.9` (semver), `1.4.0`, `@1.4.0` and
+/// `@latest` (mip), or nothing.
 pub(super) fn specifiers(text: &str) -> Result<VersionSpecifiers, String> {
-    let text = text.trim();
-    if matches!(text, "" | "@latest" | "latest" | "@" | "*") {
+    let whole = text.trim();
+    let wrong = |why: &str| format!("`{whole}` {why}");
+    let text = whole.strip_prefix('@').unwrap_or(whole);
+    if matches!(text, "" | "latest" | "*" | "x" | "X") {
         return Ok(VersionSpecifiers::default());
     }
-    if let Some(exact) = text.strip_prefix('@') {
-        return format!("=={exact}")
+    if text.contains("||") {
+        return Err(wrong("has alternatives: write one range"));
+    }
+    if let Some((low, high)) = text.split_once(" - ") {
+        // As semver has it: `1 - 2.3` takes all of 2.3.
+        let top: Version = high
+            .trim()
             .parse()
-            .map_err(|_| format!("`{exact}` is no version"));
+            .map_err(|_| wrong("is no range of versions"))?;
+        let end = match top.release().len() {
+            0..3 => format!("<{}", raised(&top, top.release().len() - 1)),
+            _ => format!("<={top}"),
+        };
+        return format!(">={},{end}", low.trim())
+            .parse()
+            .map_err(|_| wrong("is no range of versions"));
     }
     let mut parts = Vec::new();
-    for part in text.split(',') {
-        let part = part.trim();
+    for part in comparators(text) {
         let semver = part
             .strip_prefix('^')
             .map(|version| (version, true))
@@ -92,21 +106,56 @@ pub(super) fn specifiers(text: &str) -> Result<VersionSpecifiers, String> {
                 let version = part.strip_prefix('~')?;
                 (!version.starts_with('=')).then_some((version, false))
             });
-        match semver {
-            None => parts.push(part.to_owned()),
-            Some((version, is_caret)) => {
-                let parsed: Version = version
-                    .trim()
-                    .parse()
-                    .map_err(|_| format!("`{part}` is no range of versions"))?;
-                parts.push(format!(">={parsed},<{}", above(&parsed, is_caret)));
+        if let Some((version, is_caret)) = semver {
+            let parsed: Version = version
+                .trim()
+                .parse()
+                .map_err(|_| format!("`{part}` is no range of versions"))?;
+            parts.push(format!(">={parsed},<{}", above(&parsed, is_caret)));
+            continue;
+        }
+        let exact = match part.strip_prefix('=') {
+            Some(rest) if !rest.starts_with('=') => Some(rest.trim()),
+            _ => part
+                .starts_with(|c: char| c.is_ascii_digit() || c == 'v')
+                .then_some(&*part),
+        };
+        match exact {
+            None => parts.push(part),
+            Some(exact) => {
+                let exact = exact.replace(".x", ".*").replace(".X", ".*");
+                // `1.*.*`
+                let short = exact
+                    .split_once(".*")
+                    .map(|(short, _)| format!("{short}.*"));
+                let exact = short.unwrap_or(exact);
+                let parsed: VersionSpecifiers = format!("=={exact}").parse().map_err(|_| {
+                    match exact.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+                        true => format!("`{exact}` is no version"),
+                        false => wrong("is no range of versions"),
+                    }
+                })?;
+                parts.push(parsed.to_string());
             }
         }
     }
     parts
         .join(",")
         .parse()
-        .map_err(|_| format!("`{text}` is no range of versions"))
+        .map_err(|_| wrong("is no range of versions"))
+}
+
+/// The parts of a range, which commas or blanks divide: `>= 1.0 <2`.
+fn comparators(text: &str) -> Vec<String> {
+    let mut parts: Vec<String> = Vec::new();
+    for word in text.split([',', ' ', '\t']).filter(|word| !word.is_empty()) {
+        match parts.last_mut() {
+            // The operator stands alone.
+            Some(last) if !last.contains(|c: char| c.is_ascii_digit()) => last.push_str(word),
+            _ => parts.push(word.to_owned()),
+        }
+    }
+    parts
 }
 
 /// The first version that `^version` (or `~version`) no longer takes: semver raises the leftmost
@@ -121,13 +170,15 @@ fn above(version: &Version, is_caret: bool) -> String {
     } else {
         1.min(release.len().saturating_sub(1))
     };
-    let mut numbers: Vec<String> = release
-        .iter()
-        .take(raised)
-        .map(ToString::to_string)
-        .collect();
-    let last = release.get(raised).copied().unwrap_or(0);
-    numbers.push((last + 1).to_string());
+    self::raised(version, raised)
+}
+
+/// The version with the number at this place raised, and none behind it.
+fn raised(version: &Version, place: usize) -> String {
+    let release = version.release();
+    let before = release.iter().take(place).map(ToString::to_string);
+    let last = release.get(place).copied().unwrap_or(0).saturating_add(1);
+    let numbers: Vec<String> = before.chain([last.to_string()]).collect();
     numbers.join(".")
 }
 
@@ -190,6 +241,18 @@ mod tests {
         ranges("@1.4.0", "==1.4.0");
         ranges("@latest", "");
         ranges("", "");
+        ranges(">=1.0 <2", ">=1.0, <2");
+        ranges(">= 1.0  < 2 , !=1.5", ">=1.0, !=1.5, <2");
+        ranges("1.x", "==1.*");
+        ranges("1.2.*", "==1.2.*");
+        ranges("1.x.x", "==1.*");
+        ranges("=1.4.0", "==1.4.0");
+        ranges("1.4.0", "==1.4.0");
+        ranges("1.2 - 1.9", ">=1.2, <1.10");
+        ranges("1.2.3 - 2.0.0", ">=1.2.3, <=2.0.0");
+        ranges("*", "");
+        ranges("1 || 2", "`1 || 2` has alternatives: write one range");
+        ranges("1 - x", "`1 - x` is no range of versions");
         ranges("=>1", "`=>1` is no range of versions");
         ranges("^x", "`^x` is no range of versions");
     }

@@ -29,6 +29,41 @@ pub(super) struct Manifest {
     pub(super) version: String,
 }
 
+impl Manifest {
+    /// Reads one. A document with nothing of a manifest in it, such as a server's own page about an
+    /// error, is none.
+    pub(super) fn parse(bytes: &[u8], place: &str) -> Result<Self, MipError> {
+        const WHAT: &str = "the package manifest";
+        let document: serde_json::Value = parse(bytes, WHAT, place)?;
+        if !["hashes", "urls", "deps"]
+            .iter()
+            .any(|key| document.get(key).is_some())
+        {
+            return Err(MipError::Document {
+                what: WHAT,
+                place: place.to_owned(),
+                why: "it has neither `hashes` nor `urls` nor `deps`".to_owned(),
+            });
+        }
+        let manifest: Self = parse(bytes, WHAT, place)?;
+        let mut paths: Vec<&str> = manifest
+            .hashes
+            .iter()
+            .chain(&manifest.urls)
+            .map(|(path, _)| path.as_str())
+            .collect();
+        paths.sort_unstable();
+        match paths.windows(2).find(|pair| pair[0] == pair[1]) {
+            None => Ok(manifest),
+            Some(twice) => Err(MipError::Document {
+                what: WHAT,
+                place: place.to_owned(),
+                why: format!("it has two files for `{}`", twice[0]),
+            }),
+        }
+    }
+}
+
 /// `["name", "version"]`; hand-written manifests leave the version out.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
@@ -138,7 +173,7 @@ impl<'a> Index<'a> {
         for kind in KINDS {
             let at = self.manifest_place(kind, name, version);
             if let Some(bytes) = self.fetcher.get(&at)? {
-                return Ok(Some((parse(&bytes, "the package manifest", &at)?, at)));
+                return Ok(Some((Manifest::parse(&bytes, &at)?, at)));
             }
         }
         Ok(None)
@@ -187,4 +222,29 @@ pub(super) fn parse<'de, T: Deserialize<'de>>(
         place: place.to_owned(),
         why: error.to_string(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_manifest_is_taken_for_one() {
+        let parse = |text: &str| match Manifest::parse(text.as_bytes(), "p.json") {
+            Ok(manifest) => format!("{} files", manifest.hashes.len() + manifest.urls.len()),
+            Err(error) => error.to_string(),
+        };
+        assert_eq!(parse(r#"{"hashes": [["a.py", "00000000"]]}"#), "1 files");
+        assert_eq!(parse(r#"{"deps": []}"#), "0 files");
+        for none in ["[]", "{}", r#"{"error": "no such package"}"#, "null", "3"] {
+            assert_eq!(
+                parse(none),
+                "the package manifest at `p.json` is not understood: it has neither `hashes` nor `urls` nor `deps`"
+            );
+        }
+        insta::assert_snapshot!(
+            parse(r#"{"urls": [["a.py", "x"], ["a.py", "y"]]}"#),
+            @"the package manifest at `p.json` is not understood: it has two files for `a.py`"
+        );
+    }
 }

@@ -32,7 +32,7 @@ pub(in super::super) fn resolve(
         .and_then(|dir| std::fs::read_to_string(dir.join("pyproject.toml")).ok())
         .and_then(|text| text.parse::<toml::Table>().ok())
         .and_then(|table| table.get("tool")?.get("uv").cloned());
-    let attempt = |more: &[String]| {
+    let once = |more: &[String], bare: &[String]| {
         let all: Vec<toml::Value> = requirements
             .iter()
             .chain(more)
@@ -42,14 +42,12 @@ pub(in super::super) fn resolve(
         let mut table = toml::Table::new();
         table.insert("name".into(), "board-packages".into());
         table.insert("version".into(), "0".into());
-        table.insert("requires-python".into(), ">=3.8".into());
+        // One Python only: for several, uv may choose several versions of a package.
+        table.insert("requires-python".into(), "==3.13.*".into());
         table.insert("dependencies".into(), toml::Value::Array(all));
         document.insert("project".into(), table.into());
-        if let Some(own) = &own_uv {
-            let mut tool = toml::Table::new();
-            tool.insert("uv".into(), own.clone());
-            document.insert("tool".into(), tool.into());
-        }
+        let tool = toml::Table::from_iter([("uv".to_owned(), with_bare(own_uv.clone(), bare))]);
+        document.insert("tool".into(), tool.into());
         let file = dir.path().join("pyproject.toml");
         let text = document.to_string();
         scratch::write(&file, text.as_bytes(), scratch::Kind::Data)
@@ -62,11 +60,59 @@ pub(in super::super) fn resolve(
             .map_err(|error| failed(crate::error::chain(&error)))?
             .ok_or_else(|| failed("no lock was made".to_owned()))
     };
+    let attempt = |more: &[String]| {
+        let mut bare = Vec::new();
+        loop {
+            match once(more, &bare) {
+                Err(MipError::Pypi { why, .. })
+                    if unbuildable(&why).is_some_and(|name| !bare.contains(&name)) =>
+                {
+                    bare.extend(unbuildable(&why));
+                }
+                result => return result,
+            }
+        }
+    };
     match kept {
         // What is locked may no longer fit; then all are chosen again.
         Some(kept) if !kept.is_empty() => attempt(kept).or_else(|_| attempt(&[])),
         _ => attempt(&[]),
     }
+}
+
+/// The package that uv cannot build, to learn what it needs, because its archive holds modules alone:
+/// those of the older micropython-lib are so.
+fn unbuildable(why: &str) -> Option<String> {
+    if !why.contains("does not appear to be a Python project") {
+        return None;
+    }
+    let (_, rest) = why.split_once("build `")?;
+    let (name, _) = rest.split_once("==")?;
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (!name.is_empty() && name.chars().all(is_name)).then(|| name.to_owned())
+}
+
+/// The settings of uv with packages that need nothing; what such a package imports and is not there,
+/// the build says.
+fn with_bare(own: Option<toml::Value>, bare: &[String]) -> toml::Value {
+    let mut uv = match own {
+        Some(toml::Value::Table(own)) => own,
+        _ => toml::Table::new(),
+    };
+    let known = uv
+        .entry("dependency-metadata")
+        .or_insert_with(|| toml::Value::Array(Vec::new()));
+    if let toml::Value::Array(known) = known {
+        known.extend(bare.iter().map(|name| {
+            let none = toml::Value::Array(Vec::new());
+            toml::Table::from_iter([
+                ("name".to_owned(), toml::Value::String(name.clone())),
+                ("requires-dist".to_owned(), none),
+            ])
+            .into()
+        }));
+    }
+    uv.into()
 }
 
 /// The modules of an archive, by path on the board.
@@ -175,4 +221,28 @@ fn sdist(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
         files.insert(inside, content);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_package_of_modules_alone_needs_nothing() {
+        let why = "error: Failed to download and build `micropython-umqtt-simple==1.3.4`\n  cause: `/x/src` does not appear to be a Python project, as neither";
+        let name = unbuildable(why).unwrap();
+        assert_eq!(name, "micropython-umqtt-simple");
+        assert_eq!(
+            unbuildable("Failed to download and build `a==1`: no compiler"),
+            None
+        );
+        let own = "[[dependency-metadata]]\nname = 'a'\n"
+            .parse::<toml::Table>()
+            .unwrap();
+        let uv = with_bare(Some(own.into()), &[name]);
+        let known = uv["dependency-metadata"].as_array().unwrap();
+        let names: Vec<_> = known.iter().map(|one| one["name"].as_str()).collect();
+        assert_eq!(names, [Some("a"), Some("micropython-umqtt-simple")]);
+        assert_eq!(known[1]["requires-dist"].as_array().map(Vec::len), Some(0));
+    }
 }

@@ -340,7 +340,7 @@ impl Resolver<'_> {
             };
             return self.follow(&mut package, &manifest, url, url, above);
         }
-        let manifest: Manifest = index::parse(&bytes, "the package manifest", url)?;
+        let manifest = Manifest::parse(&bytes, url)?;
         package.version.clone_from(&manifest.version);
         self.follow(&mut package, &manifest, url, url, above)
     }
@@ -367,13 +367,7 @@ impl Resolver<'_> {
                 package.needs.push(url);
                 continue;
             }
-            let wanted = match version {
-                "" | "latest" | "*" => VersionSpecifiers::default(),
-                version if version.starts_with(|c: char| c.is_ascii_digit()) => {
-                    specifiers_of(&format!("@{version}"), name, key)?
-                }
-                range => specifiers_of(range, name, key)?,
-            };
+            let wanted = specifiers_of(version, name, key)?;
             self.named(name, &wanted, above)?;
             package.needs.push(name.to_owned());
         }
@@ -554,6 +548,9 @@ impl Resolver<'_> {
                 version: version.clone(),
                 why: why.to_owned(),
             };
+            if pure.is_none() && !package.wheels.is_empty() {
+                return Err(wrong("has compiled code: its wheels are for computers"));
+            }
             let file = pure
                 .or(package
                     .sdist

@@ -59,7 +59,8 @@ pub(crate) struct DeployArgs {
     /// The project's target `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
-    /// Where it goes [default: for images the slot, else a ROMFS partition; for folders of sources files]
+    /// Where it goes [default: images to the slot, else a ROMFS partition; folders of modules to a
+    /// ROMFS partition with two places, else they become files]
     #[arg(long, value_enum)]
     to: Option<To>,
     /// The folder on the board for files
@@ -93,6 +94,9 @@ enum App {
 #[derive(Serialize)]
 struct Shown {
     port: String,
+    /// Why it went there, when nobody said where.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<&'static str>,
     restarted: bool,
     seconds: f64,
     #[serde(flatten)]
@@ -126,6 +130,11 @@ impl Show for Shown {
             "deployed to {place} on {}: {what}; {sent} sent in {seconds}",
             self.port
         ))?;
+        if let Some(why) = self.why {
+            out.line(format!(
+                "chosen because {why}; `--to` chooses another place"
+            ))?;
+        }
         match (done.target, self.restarted) {
             (Target::Slot, true) => {
                 out.line("restarted; the release must now confirm itself (watch it with `pytheas board logs`)")
@@ -141,12 +150,19 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     let began = std::time::Instant::now();
     let progress = context.progress();
     progress.detail("asking the board");
-    let (mut board, facts) = args.board.ask(context)?;
-    let (app, wants_package) = app(args, &facts, context)?;
+    let (asked, early) = std::thread::scope(|scope| {
+        let compiling = scope.spawn(|| early(args));
+        (args.board.ask(context), compiling.join().ok().flatten())
+    });
+    let (mut board, facts) = asked?;
+    let (app, wants_package) = match early {
+        Some(files) => (App::Files(files), false),
+        None => app(args, &facts, context)?,
+    };
     let mut told = |sent: u64, total: u64| {
         progress.detail(format!("sending {} of {}", bytes(sent), bytes(total)));
     };
-    let to = to(args, &facts, &app);
+    let (to, why) = to(args, &facts, &app);
     if wants_package && to != To::Slot && !setup::has_package(&mut board)? {
         let package = super::setup::package(&facts, args.offline, context)?;
         setup::bring_package(&mut board, &facts, &package)?;
@@ -165,20 +181,76 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     }
     context.show(&Shown {
         port: board.port().to_owned(),
+        why,
         restarted,
         seconds: began.elapsed().as_secs_f64(),
         done,
     })
 }
 
-fn to(args: &DeployArgs, facts: &Facts, app: &App) -> To {
-    match (args.to, app) {
-        (Some(to), _) => to,
-        (None, App::Files(_)) => To::Files,
-        (None, App::Image(_)) if facts.prepared => To::Slot,
-        (None, App::Image(_)) if !facts.rom.is_empty() => To::Rom,
-        (None, App::Image(_)) => To::Files,
+/// Where it goes, and why if nobody said so and there was a choice.
+fn to(args: &DeployArgs, facts: &Facts, app: &App) -> (To, Option<&'static str>) {
+    let files = match (args.to, app) {
+        (Some(to), _) => return (to, None),
+        (None, App::Image(_)) if facts.prepared => return (To::Slot, None),
+        (None, App::Image(_)) if !facts.rom.is_empty() => return (To::Rom, None),
+        (None, App::Image(_)) => return (To::Files, None),
+        (None, App::Files(files)) => files,
+    };
+    let plain = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        !(name.ends_with(".py") || name.ends_with(".mpy"))
+    };
+    let has = |path: &str| files.contains_key(path);
+    let two_places = facts.rom.len() > 1 || facts.rom.iter().any(|rom| rom.block > 0);
+    if !two_places {
+        return (To::Files, None);
     }
+    let why = if facts.prepared {
+        "the board's ROMFS partitions take signed images only"
+    } else if args.root != "/" {
+        "`--root` names a folder of the file system"
+    } else if has("boot.py") {
+        "the app has a `boot.py`, which starts from the file system only"
+    } else if facts.has_main && !facts.starter {
+        "the board starts a `main.py` of its own"
+    } else if files.keys().any(|path| plain(path.as_str())) {
+        "the app has files that are no modules, which it may open by their path"
+    } else {
+        return (
+            To::Rom,
+            Some(
+                "the board has two places for images: fast, and a power cut leaves one of them whole",
+            ),
+        );
+    };
+    (To::Files, Some(why))
+}
+
+/// The folder compiled while the board is asked, as for a board that takes no native code. None when
+/// it is no such folder, the compiler must be fetched first, or it does not compile like that.
+fn early(args: &DeployArgs) -> Option<Files> {
+    let what = &args.what;
+    let other = args.repo.is_some() || args.target.is_some() || args.source;
+    if other || what.join("pyproject.toml").exists() || what.join(IMAGE_FILE).exists() {
+        return None;
+    }
+    let environment = Environment::current();
+    let found = MpyCross::find(&environment, Connectivity::Offline, &|_| {}).ok()?;
+    let compiler = Compiler::new(found, &environment);
+    let files = compile_tree(what, &compiler, CompileOptions::default()).ok()?;
+    let files = for_boards(files);
+    (!files.is_empty()).then_some(files)
+}
+
+/// Without what only CPython's tools read.
+fn for_boards(mut files: Files) -> Files {
+    let only_here = |path: &str| {
+        let metadata = |part: &str| part.ends_with(".egg-info") || part.ends_with(".dist-info");
+        path.ends_with(".pyi") || path.ends_with("py.typed") || path.split('/').any(metadata)
+    };
+    files.retain(|path, _| !only_here(path.as_str()));
+    files
 }
 
 fn bring(
@@ -394,13 +466,7 @@ fn compiled(dir: &Path, facts: &Facts, offline: bool, context: &Context) -> miet
         arch: facts.board_mpy().and_then(|board| board.arch),
         ..CompileOptions::default()
     };
-    let mut files = compile_tree(dir, &compiler, options)?;
-    // What only CPython's tools read.
-    let only_here = |path: &str| {
-        let metadata = |part: &str| part.ends_with(".egg-info") || part.ends_with(".dist-info");
-        path.ends_with(".pyi") || path.split('/').any(metadata)
-    };
-    files.retain(|path, _| !only_here(path.as_str()));
+    let files = for_boards(compile_tree(dir, &compiler, options)?);
     if files.is_empty() {
         return Err(nothing_in(dir));
     }

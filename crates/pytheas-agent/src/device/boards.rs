@@ -1,0 +1,551 @@
+//! The boards on this device's ports: an app that runs on boards is a component like the others, of
+//! which the device keeps the release in a slot and each board keeps the image in two slots of its own.
+//!
+//! | state | here | on each board |
+//! | --- | --- | --- |
+//! | staging | the tree is put together | its other slot is filled, checked by the board |
+//! | switching | `current` moves | – |
+//! | probation | – | one board after the other starts it and must confirm it |
+//! | rolling back | `current` moves back | what was begun is given up for what ran before |
+//!
+//! `boards.json` says what is known of each board, so that nobody is visited for it: a visit
+//! interrupts the app. A board is noted as on trial before it is told to switch, and no longer when
+//! it has been seen with something else or the update is committed; one that was away when the
+//! update was rolled back is taken back when it answers again.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use pytheas_api::ddi::{ATTRIBUTE_BOARD, ATTRIBUTE_BOARD_APP, Execution, Feedback, Finished};
+use pytheas_board::link::Stop;
+use pytheas_release::{Name, Platform, Sha256, TreeId};
+use pytheas_update::{Event, Failure, Installed, Job, Reason, State};
+use serde::{Deserialize, Serialize};
+use tracing::{info, warn};
+
+use super::{Device, MAX_PROGRESS, Wake};
+use crate::{
+    boards::{self, Image, Seen, fetched},
+    clock,
+    failure::Trouble,
+    paths::StateDir,
+    settings::BoardSettings,
+    slots,
+};
+
+/// Between two looks for boards that are away and owe an answer.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// How long the apps of an update that is rolled back wait for a board that is away.
+const ROLLBACK_WAIT: Duration = Duration::from_secs(60);
+
+/// What is known of a board.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Known {
+    /// Another board may have taken its place there.
+    port: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    platform: Option<Platform>,
+    /// What runs there: `sensor-node 1.2.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    runs: Option<String>,
+    /// The image that it may have switched to, and is to be taken back from unless it is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    on_trial: Option<Sha256>,
+    /// Why it was not seen when it was looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    away: Option<String>,
+}
+
+/// What a thread at the boards has to say.
+#[derive(Debug)]
+pub(crate) enum BoardEvent {
+    /// A board said what it runs.
+    Seen(Name, Box<Seen>),
+    /// A board did not answer, or is none.
+    Away(Name, String),
+    /// All boards have been looked at, in the work of this number.
+    Looked(u64),
+    /// How a trial ended.
+    Tried {
+        /// Its number.
+        work: u64,
+        /// The release.
+        tree: TreeId,
+        /// Why it did not work.
+        outcome: Result<(), Failure>,
+    },
+}
+
+/// Who is at the boards now.
+struct Work {
+    number: u64,
+    stop: Stop,
+    thread: JoinHandle<()>,
+}
+
+/// The boards of a device.
+pub(super) struct Boards {
+    known: BTreeMap<Name, Known>,
+    work: Option<Work>,
+    /// How often somebody went there.
+    works: u64,
+    /// Since when an update waits for a board.
+    waits_since: Option<Instant>,
+    look_at: Instant,
+    /// Whether the component runs on boards, by its tree.
+    on_boards: BTreeMap<TreeId, bool>,
+}
+
+impl Boards {
+    pub(super) fn load(dir: &StateDir, settings: &[BoardSettings]) -> Self {
+        let bytes = std::fs::read(dir.boards()).unwrap_or_default();
+        // What is lost is asked again.
+        let known: BTreeMap<Name, Known> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let known = settings.iter().map(|at| {
+            let port = at.port.to_string();
+            let of = known.get(&at.name).filter(|known| known.port == port);
+            let new = || Known {
+                port: port.clone(),
+                ..Known::default()
+            };
+            (at.name.clone(), of.cloned().unwrap_or_else(new))
+        });
+        Self {
+            known: known.collect(),
+            work: None,
+            works: 0,
+            waits_since: None,
+            look_at: Instant::now(),
+            on_boards: BTreeMap::new(),
+        }
+    }
+
+    fn save(&self, dir: &StateDir) -> io::Result<()> {
+        let json = serde_json::to_vec_pretty(&self.known)?;
+        pytheas_durable::replace(&dir.boards(), &json)
+    }
+
+    /// Ends what goes on at the boards.
+    pub(super) fn stop(&mut self) {
+        if let Some(work) = self.work.take() {
+            work.stop
+                .0
+                .store(true, std::sync::atomic::Ordering::Relaxed);
+            let _panicked = work.thread.join();
+        }
+    }
+
+    /// Whether the work `number` was the one under way, which has ended now.
+    fn ended(&mut self, number: u64) -> bool {
+        let ended = self.work.take_if(|work| work.number == number);
+        ended.is_some()
+    }
+
+    /// The boards' apps with the platform that all of an app's boards run, as far as they are known.
+    pub(super) fn apps(&self, settings: &[BoardSettings]) -> BTreeMap<Name, Option<Platform>> {
+        let mut apps: BTreeMap<Name, Option<Platform>> = BTreeMap::new();
+        for at in settings {
+            let platform = self
+                .known
+                .get(&at.name)
+                .and_then(|known| known.platform.clone());
+            let of = apps.entry(at.app.clone()).or_default();
+            *of = match (of.take(), platform) {
+                (Some(one), Some(other)) => one
+                    .runs()
+                    .find(|both| other.runs().any(|runs| runs == *both)),
+                (one, other) => one.or(other),
+            };
+        }
+        apps
+    }
+
+    /// What the hub is told of them.
+    pub(super) fn attributes(&self, settings: &[BoardSettings]) -> BTreeMap<String, String> {
+        let mut told = BTreeMap::new();
+        for (app, platform) in self.apps(settings) {
+            if let Some(platform) = platform {
+                told.insert(format!("{ATTRIBUTE_BOARD_APP}{app}"), platform.to_string());
+            }
+        }
+        for (name, known) in &self.known {
+            let mut text = known.runs.clone().unwrap_or_else(|| "nothing".to_owned());
+            if let Some(platform) = &known.platform {
+                text.push_str(&format!(" ({platform})"));
+            }
+            if let Some(away) = &known.away {
+                let why = away.lines().next().unwrap_or_default();
+                text = format!("{why}; last seen: {text}");
+            } else if known.on_trial.is_some() {
+                text.push_str(", on trial");
+            }
+            told.insert(
+                crate::attributes::cut(&format!("{ATTRIBUTE_BOARD}{name}")),
+                crate::attributes::cut(&text),
+            );
+        }
+        told
+    }
+}
+
+impl Device {
+    fn places(&self, app: &Name) -> Vec<BoardSettings> {
+        let all = &self.settings.agent.boards;
+        all.iter().filter(|at| at.app == *app).cloned().collect()
+    }
+
+    /// Whether the component runs on boards, so that no supervisor starts it.
+    pub(super) fn is_on_boards(&mut self, installed: &Installed) -> bool {
+        let (name, tree) = (&installed.release.name, installed.tree);
+        if self.settings.agent.boards.iter().any(|at| at.app == *name) {
+            return true;
+        }
+        if let Some(known) = self.boards.on_boards.get(&tree) {
+            return *known;
+        }
+        // Its boards may no longer be in the settings.
+        let dir = self.dir_of(name);
+        let Ok(record) = slots::record(&dir, tree) else {
+            return false;
+        };
+        *self
+            .boards
+            .on_boards
+            .entry(tree)
+            .or_insert(record.platform.is_board())
+    }
+
+    fn save_boards(&mut self) -> Result<(), String> {
+        self.attributes_due = true;
+        let saved = self.boards.save(&self.dir);
+        saved.map_err(|error| format!("cannot write `{}`: {error}", self.dir.boards().display()))
+    }
+
+    fn keep_boards(&mut self) {
+        if let Err(error) = self.save_boards() {
+            warn!("{error}");
+            self.failed(error);
+        }
+    }
+
+    /// Begins work at the boards; it ends with what it sends last, which has its number.
+    fn at_boards(&mut self, work: impl FnOnce(u64, &Stop, &dyn Fn(BoardEvent)) + Send + 'static) {
+        self.boards.works += 1;
+        let number = self.boards.works;
+        let stop = Stop(Arc::default());
+        let (own, events) = (stop.clone(), self.waker.wakes.clone());
+        let begun = thread::Builder::new().name("boards".into()).spawn(move || {
+            work(number, &own, &|event| {
+                let _agent_ended = events.send(Wake::Board(event));
+            });
+        });
+        match begun {
+            Ok(thread) => {
+                self.boards.work = Some(Work {
+                    number,
+                    stop,
+                    thread,
+                });
+            }
+            Err(error) => self.failed(format!("cannot begin a thread: {error}")),
+        }
+    }
+
+    /// Between updates: asks boards that were never asked, and takes back what is owed.
+    pub(super) fn mind_boards(&mut self) {
+        if !matches!(self.machine.state(), State::Idle) {
+            return;
+        }
+        self.boards.waits_since = None;
+        if self.boards.work.is_some() {
+            return;
+        }
+        let all = &self.settings.agent.boards;
+        let open: Vec<(BoardSettings, Option<Sha256>)> = all
+            .iter()
+            .filter_map(|at| {
+                let known = self.boards.known.get(&at.name)?;
+                let due = known.platform.is_none() || known.on_trial.is_some();
+                due.then(|| (at.clone(), known.on_trial))
+            })
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        if Instant::now() < self.boards.look_at {
+            self.next_launch = Some(self.boards.look_at);
+            return;
+        }
+        self.boards.look_at = Instant::now() + LOOK_AGAIN;
+        self.at_boards(move |number, stop, tell| {
+            for (at, owes) in &open {
+                let seen = match owes {
+                    Some(image) => boards::take_back(at, *image, stop),
+                    None => boards::look(at, stop),
+                };
+                match seen {
+                    Ok(seen) => tell(BoardEvent::Seen(at.name.clone(), Box::new(seen))),
+                    Err(Trouble::Later(why)) => tell(BoardEvent::Away(at.name.clone(), why)),
+                    Err(Trouble::Failed(failure)) => {
+                        let why = failure.message().to_owned();
+                        tell(BoardEvent::Away(at.name.clone(), why));
+                    }
+                }
+            }
+            tell(BoardEvent::Looked(number));
+        });
+    }
+
+    /// Takes in what was heard of the boards.
+    pub(super) fn board_event(&mut self, event: BoardEvent) {
+        match event {
+            BoardEvent::Seen(name, seen) => self.saw(&name, &seen),
+            BoardEvent::Away(name, why) => self.missed(&name, &why),
+            BoardEvent::Looked(work) => {
+                self.boards.ended(work);
+            }
+            BoardEvent::Tried {
+                work,
+                tree,
+                outcome,
+            } => {
+                if !self.boards.ended(work) {
+                    return; // it was broken off
+                }
+                let State::Probation { job, .. } = self.machine.state() else {
+                    return;
+                };
+                let job = job.clone();
+                match outcome {
+                    Ok(()) => {
+                        self.proved.insert(tree);
+                        self.judge(&job);
+                    }
+                    Err(because) => {
+                        let to = job.to.tree;
+                        self.happen(Event::NotReady { to, because });
+                    }
+                }
+            }
+        }
+    }
+
+    fn saw(&mut self, name: &Name, seen: &Seen) {
+        let Some(known) = self.boards.known.get_mut(name) else {
+            return;
+        };
+        let before = known.clone();
+        known.away = None;
+        known.platform.clone_from(&seen.platform);
+        known.runs = seen.runs.clone();
+        if known.on_trial.is_some() && known.on_trial != seen.sha256 {
+            known.on_trial = None;
+        }
+        if *known != before {
+            info!(
+                "board `{name}` runs {}",
+                seen.runs.as_deref().unwrap_or("nothing")
+            );
+            self.keep_boards();
+        }
+    }
+
+    fn missed(&mut self, name: &Name, why: &str) {
+        let Some(known) = self.boards.known.get_mut(name) else {
+            return;
+        };
+        if known.away.as_deref() != Some(why) {
+            known.away = Some(why.to_owned());
+            warn!("{why}");
+            self.failed(why.to_owned());
+            self.keep_boards();
+        }
+    }
+
+    /// Fills the other slot of each board that `job` is about; a failure ends the update.
+    ///
+    /// # Errors
+    /// What is waited for.
+    pub(super) fn fill_boards(&mut self, job: &Job) -> Result<Option<Failure>, String> {
+        if self.boards.work.is_some() {
+            self.boards.stop(); // it only looked
+        }
+        let stop = Stop(Arc::clone(&self.waker.stop));
+        for part in job.each() {
+            let name = &part.to.release.name;
+            let places = self.places(name);
+            if places.is_empty() {
+                continue;
+            }
+            let image = match fetched::read(&self.dir_of(name), part.to.tree) {
+                Ok(image) => image,
+                Err(failure) => return Ok(Some(failure)),
+            };
+            for at in places {
+                let owes = self
+                    .boards
+                    .known
+                    .get(&at.name)
+                    .and_then(|known| known.on_trial);
+                let owes = owes.filter(|owes| *owes != image.sha256());
+                // It must run before the slot is filled that it is to be taken back from.
+                let free = owes.map_or(Ok(()), |owes| {
+                    boards::take_back(&at, owes, &stop).map(|_| ())
+                });
+                match free.and_then(|()| boards::fill(&at, &image, &stop)) {
+                    Ok(seen) => self.saw(&at.name, &seen),
+                    Err(Trouble::Failed(failure)) => {
+                        self.boards.waits_since = None;
+                        return Ok(Some(failure));
+                    }
+                    Err(Trouble::Later(why)) => {
+                        self.missed(&at.name, &why);
+                        if self.boards.waits_since.is_none() {
+                            self.waits_for_board(job, &why);
+                        }
+                        let since = *self.boards.waits_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() < at.wait {
+                            return Err(why);
+                        }
+                        self.boards.waits_since = None;
+                        return Ok(Some(Failure::new(Reason::Device, why)));
+                    }
+                }
+            }
+        }
+        self.boards.waits_since = None;
+        Ok(None)
+    }
+
+    /// Tells the hub.
+    fn waits_for_board(&mut self, job: &Job, why: &str) {
+        let Some(action) = job.action.clone() else {
+            return;
+        };
+        let mut feedback = Feedback::new(Execution::Scheduled, Finished::None).detail(why);
+        feedback.timestamp = Some(clock::now().as_millisecond());
+        self.progress.push_back((action, feedback));
+        while self.progress.len() > MAX_PROGRESS {
+            self.progress.pop_front();
+        }
+    }
+
+    /// Begins the trial of a release on its boards, unless it is under way.
+    pub(super) fn try_on_boards(&mut self, installed: &Installed) {
+        if self.boards.work.is_some() {
+            return;
+        }
+        let (name, tree) = (&installed.release.name, installed.tree);
+        let places = self.places(name);
+        let to = match self.machine.state() {
+            State::Probation { job, .. } => job.to.tree,
+            _ => return,
+        };
+        let image = match fetched::read(&self.dir_of(name), tree) {
+            Ok(image) => image,
+            Err(because) => return self.happen(Event::NotReady { to, because }),
+        };
+        if places.is_empty() {
+            let message = format!("no board of this device runs `{name}` any more");
+            let because = Failure::new(Reason::Incompatible, message);
+            return self.happen(Event::NotReady { to, because });
+        }
+        for at in &places {
+            if let Some(known) = self.boards.known.get_mut(&at.name) {
+                known.on_trial = Some(image.sha256());
+            }
+        }
+        if let Err(error) = self.save_boards() {
+            let because = Failure::new(Reason::Device, error);
+            return self.happen(Event::NotReady { to, because });
+        }
+        self.at_boards(move |work, stop, tell| {
+            let outcome = try_each(&places, &image, stop, tell);
+            tell(BoardEvent::Tried {
+                work,
+                tree,
+                outcome,
+            });
+        });
+    }
+
+    /// Takes back what was begun on the boards of `job`.
+    ///
+    /// # Errors
+    /// A board is away; it is tried again for a while.
+    pub(super) fn take_back_boards(&mut self, job: &Job) -> Result<(), String> {
+        self.boards.stop();
+        let stop = Stop(Arc::clone(&self.waker.stop));
+        for part in job.each().rev() {
+            for at in self.places(&part.to.release.name).into_iter().rev() {
+                let Some(image) = self
+                    .boards
+                    .known
+                    .get(&at.name)
+                    .and_then(|known| known.on_trial)
+                else {
+                    continue;
+                };
+                match boards::take_back(&at, image, &stop) {
+                    Ok(seen) => {
+                        self.saw(&at.name, &seen);
+                        // A first release has nothing before it; it stays, given up or not.
+                        self.is_settled(&at.name);
+                    }
+                    Err(Trouble::Failed(failure)) => {
+                        self.missed(&at.name, failure.message());
+                        self.is_settled(&at.name);
+                    }
+                    Err(Trouble::Later(why)) => {
+                        self.missed(&at.name, &why);
+                        let since = *self.boards.waits_since.get_or_insert_with(Instant::now);
+                        if since.elapsed() < at.wait.min(ROLLBACK_WAIT) {
+                            return Err(why);
+                        }
+                        warn!("board `{}` is taken back when it answers again", at.name);
+                    }
+                }
+            }
+        }
+        self.boards.waits_since = None;
+        self.boards.look_at = Instant::now();
+        Ok(())
+    }
+
+    fn is_settled(&mut self, board: &Name) {
+        if let Some(known) = self.boards.known.get_mut(board)
+            && known.on_trial.take().is_some()
+        {
+            self.keep_boards();
+        }
+    }
+
+    /// The update is committed: what is on its boards stays, and images of others go.
+    pub(super) fn boards_committed(&mut self, job: &Job) {
+        let names: Vec<Name> = job.names().cloned().collect();
+        for name in names {
+            for at in self.places(&name) {
+                self.is_settled(&at.name);
+            }
+        }
+    }
+}
+
+fn try_each(
+    places: &[BoardSettings],
+    image: &Image,
+    stop: &Stop,
+    tell: &dyn Fn(BoardEvent),
+) -> Result<(), Failure> {
+    for at in places {
+        boards::prove(at, image, stop, &mut |seen| {
+            tell(BoardEvent::Seen(at.name.clone(), Box::new(seen.clone())));
+        })?;
+    }
+    Ok(())
+}

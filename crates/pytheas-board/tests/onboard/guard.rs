@@ -1,0 +1,276 @@
+//! What must not turn a good release into a lost device: confirmations by others, a flash that stays
+//! full, an app that takes all memory, and hubs that lie.
+
+use std::fs;
+
+use pytheas_release::Sha256;
+use serde_json::json;
+
+use crate::{
+    hub::Hub,
+    image::{Key, app, image},
+    node::Node,
+};
+
+/// A device that runs 1.0 (counter 5), confirmed.
+fn device(key: &Key) -> Option<Node> {
+    let node = Node::new(key)?;
+    assert!(node.update(&app(key, "1.0", 5, "")).contains("WRITTEN"));
+    assert!(node.settle().ran("1.0"));
+    Some(node)
+}
+
+/// Brings a release whose `run` is this code, at counter 6, and starts it once.
+fn bring(node: &Node, key: &Key, code: &str, more: serde_json::Value) -> crate::node::Ended {
+    let main = format!("import pytheas\ndef run():\n print('RUN', '2.0')\n {code}\n");
+    let mut change = json!({"version": "2.0", "counter": 6});
+    for (name, value) in more.as_object().expect("changes are an object") {
+        change[name] = value.clone();
+    }
+    let text = node.update(&image(key, &[("main.py", &main)], &change));
+    assert!(text.contains("WRITTEN"), "{text}");
+    node.start()
+}
+
+#[test]
+fn a_release_confirms_itself_and_not_the_one_that_was_written_meanwhile() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let bad = image(
+        &key,
+        &[("main.py", "def run(): 1/0")],
+        &json!({"version": "3.0", "counter": 7}),
+    );
+    node.put("next", &bad);
+    // An app that confirms itself after each measurement, and writes an update.
+    let code = format!(
+        "pytheas.confirm()\n from pytheas import slots\n \
+         w = slots.Slots().writer({}, '{}')\n \
+         w.write(open(slots.ROOT + '/next', 'rb').read())\n w.finish()\n \
+         print('AGAIN', pytheas.confirm())",
+        bad.len(),
+        Sha256::of(&bad)
+    );
+    let ended = bring(&node, &key, &code, json!({}));
+    assert!(ended.text.contains("AGAIN None"), "{ended:?}");
+    let status = node.status();
+    assert_eq!(
+        (&status["pending"], &status["counter"]),
+        (&true.into(), &6.into()),
+        "{status}"
+    );
+    for _ in 0..2 {
+        assert_eq!(node.start().code, Some(75));
+    }
+    let ended = node.start();
+    assert!(ended.ran("2.0"), "{ended:?}");
+}
+
+#[test]
+fn a_confirmation_is_not_lost_to_somebody_who_saves_later() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let code = "from pytheas import slots\n s = slots.Slots()\n pytheas.confirm()\n s.save({'report': None})";
+    bring(&node, &key, code, json!({}));
+    let status = node.status();
+    assert_eq!(
+        (&status["pending"], &status["counter"]),
+        (&false.into(), &6.into()),
+        "{status}"
+    );
+}
+
+#[test]
+fn a_flash_that_stays_full_keeps_no_good_release_from_its_start() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    bring(&node, &key, "pytheas.confirm()", json!({}));
+    let mut bytes = fs::read(node.path("b.romfs")).unwrap();
+    let at = bytes.len() - 20;
+    bytes[at] ^= 1;
+    node.put("b.romfs", bytes);
+    // The other one runs, though that cannot be noted.
+    let ended = node.start_with("full");
+    assert!(ended.ran("1.0") && ended.code == Some(0), "{ended:?}");
+    assert!(node.settle().ran("1.0"));
+    assert!(node.update(&app(&key, "3.0", 7, "")).contains("WRITTEN"));
+    let ended = node.start_with("full");
+    assert!(ended.ran("1.0") && ended.code == Some(0), "{ended:?}");
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
+fn keys_come_once_whatever_is_cut_and_those_set_over_the_cable_stay() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let second = Key::new(2).public();
+    let keys = json!({"keys": [hex::encode(second)], "counter": 6});
+    let main = "import pytheas\ndef run():\n print('RUN', '2.0')\n pytheas.confirm()\n";
+    let new = image(&key, &[("main.py", main)], &keys);
+    assert!(node.update(&new).contains("WRITTEN"));
+    let text = node.copy().start_with("count").text;
+    let calls = text.split("CALLS ").nth(1).unwrap().trim().parse().unwrap();
+    for at in 1..=calls {
+        let node = node.copy();
+        node.start_with(&format!("die:{at}"));
+        assert!(node.settle().ran("2.0"), "{at}");
+        assert_eq!(fs::read(node.path("keys")).unwrap(), second, "{at}");
+        assert_eq!(node.status()["keys"], json!(null), "{at}");
+    }
+    assert!(node.settle().ran("2.0"));
+    node.put("keys", Key::new(3).public());
+    assert!(node.settle().ran("2.0"));
+    assert_eq!(fs::read(node.path("keys")).unwrap(), Key::new(3).public());
+}
+
+#[test]
+fn what_was_taken_back_does_not_stay_when_the_boot_records_are_lost() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    bring(&node, &key, "1/0", json!({}));
+    assert!(node.settle().ran("1.0"));
+    for name in ["boot0", "boot1"] {
+        fs::remove_file(node.path(name)).unwrap();
+    }
+    let ended = node.settle();
+    assert!(ended.ran("1.0"), "{ended:?}");
+    assert_eq!(node.status()["counter"], 6);
+}
+
+#[test]
+fn keys_that_are_none_are_refused_before_anything_is_erased() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    for keys in [
+        json!(["abc"]),
+        json!(["zz".repeat(32)]),
+        json!(["00".repeat(31)]),
+    ] {
+        let new = image(
+            &key,
+            &[("main.py", "")],
+            &json!({"counter": 6, "keys": keys}),
+        );
+        let text = node.update(&new);
+        assert!(text.contains("REFUSED no board image"), "{text}");
+    }
+}
+
+#[test]
+fn an_app_that_takes_all_memory_is_no_end_of_its_updates() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("", Vec::new());
+    node.put("config.json", hub.config());
+    let code = "pytheas.confirm()\n global kept\n kept = []\n while True: kept.append(bytearray(len(kept) % 64 + 1))";
+    bring(&node, &key, code, json!({}));
+    let before = hub.asked().len();
+    let ended = node.start_in("320k");
+    assert!(ended.ran("2.0") && ended.code == Some(75), "{ended:?}");
+    let last = fs::read_to_string(node.path("last.json")).unwrap();
+    assert!(last.contains("MemoryError"), "{last}");
+    assert!(hub.asked().len() > before, "{ended:?}");
+}
+
+#[test]
+fn a_callback_that_fails_keeps_no_board_from_its_update() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let next = app(&key, "3.0", 7, "");
+    let hub = Hub::start("", next);
+    node.put("config.json", hub.config());
+    let code = "pytheas.confirm()\n pytheas.before_reset.append(lambda: 1/0)\n \
+                try: pytheas.update()\n except Exception: print('STILL')";
+    let ended = bring(&node, &key, code, json!({}));
+    assert!(
+        ended.code == Some(75) && !ended.text.contains("STILL"),
+        "{ended:?}"
+    );
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
+fn what_a_hub_says_of_times_is_kept_within_reason() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    for (lie, wanted) in [
+        ("sleep -9:00:00", 1),
+        ("sleep 99:99:99", 86400),
+        ("busy", 86400),
+        ("sleep x", 7),
+    ] {
+        let hub = Hub::start(lie, Vec::new());
+        node.put("config.json", hub.config());
+        let ended = bring(
+            &node,
+            &key,
+            "pytheas.confirm()\n print('NEXT', pytheas.update())",
+            json!({}),
+        );
+        assert!(
+            ended.text.contains(&format!("NEXT {wanted}\n")),
+            "{lie}: {ended:?}"
+        );
+    }
+}
+
+#[test]
+fn a_report_that_a_hub_does_not_take_stops_no_update() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("no feedback", Vec::new());
+    node.put("config.json", hub.config());
+    bring(
+        &node,
+        &key,
+        "pytheas.confirm()\n pytheas.update()",
+        json!({}),
+    );
+    let asked = hub.asked();
+    assert!(
+        asked.iter().any(|line| line.starts_with("POST")),
+        "{asked:?}"
+    );
+    assert!(
+        asked.iter().any(|line| line.starts_with("GET")),
+        "{asked:?}"
+    );
+    assert_eq!(node.status()["report"], json!(null));
+}
+
+#[test]
+fn a_token_goes_in_the_clear_only_where_the_settings_say_http() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("", Vec::new());
+    node.put("config.json", hub.config().replace("http:", "HTTPS:"));
+    let ended = bring(
+        &node,
+        &key,
+        "pytheas.confirm()\n try: pytheas.update()\n except Exception as e: print('NO', repr(e))",
+        json!({}),
+    );
+    assert!(ended.text.contains("NO "), "{ended:?}");
+    assert!(hub.asked().is_empty(), "{:?}", hub.asked());
+}
+
+#[test]
+fn an_app_whose_main_task_is_cancelled_is_started_again() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let code = "pytheas.confirm()\n import asyncio\n raise asyncio.CancelledError";
+    let ended = bring(&node, &key, code, json!({}));
+    assert_eq!(ended.code, Some(75), "{ended:?}");
+    let last = fs::read_to_string(node.path("last.json")).unwrap();
+    assert!(last.contains("CancelledError"), "{last}");
+}
+
+#[test]
+fn an_app_may_change_the_folder() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let path = node.package_in_its_folder(
+        "import pytheas.boot, os\nos.chdir('/')\nfrom pytheas import hub\nprint('FOUND')",
+    );
+    assert!(path.text.contains("FOUND"), "{path:?}");
+}

@@ -1,0 +1,298 @@
+//! Boards behind a gateway: the real hub, the real agent, emulated boards on its ports. A release for
+//! boards goes through the device that has them, and a board that does not confirm it, or is away,
+//! is told of and ends in a release that works.
+
+use std::{
+    fs::{self, File},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use serde_json::Value;
+use testkit::board::{Board, Rig};
+
+use crate::common::{Hub, Running, json, ok, wait_for};
+
+/// An app that works: it confirms itself, and goes on.
+const WORKS: &str = "    pytheas.confirm()\n    while True:\n        time.sleep(1)\n";
+/// One that fails before it does.
+const FAILS: &str = "    raise ValueError('no sensor')\n";
+
+/// A board with a name for its port that stays when the board is switched off.
+struct Node {
+    board: Board,
+    port: PathBuf,
+    /// QEMU looks only once a second whether somebody opened the pseudo-terminal.
+    held: Option<File>,
+}
+
+impl Node {
+    fn start(hub: &Hub, name: &str) -> Option<Self> {
+        let board = Board::start(&hub.home.join(format!("{name}.flash")))?;
+        let mut node = Self {
+            board,
+            port: hub.home.join(format!("port-{name}")),
+            held: None,
+        };
+        node.plug();
+        Some(node)
+    }
+
+    fn plug(&mut self) {
+        let held = File::options()
+            .read(true)
+            .write(true)
+            .open(self.board.pty());
+        self.held = Some(held.unwrap());
+        let _none_before = fs::remove_file(&self.port);
+        std::os::unix::fs::symlink(self.board.pty(), &self.port).unwrap();
+    }
+
+    fn unplug(&mut self) {
+        fs::remove_file(&self.port).unwrap();
+        self.held = None;
+        self.board.kill();
+    }
+
+    /// `machine.reset()` ends an emulated board.
+    fn mind(&mut self) {
+        if self.port.exists() && !self.board.is_running() {
+            self.board.restart();
+            self.plug();
+        }
+    }
+}
+
+struct World {
+    hub: Hub,
+    compiler: PathBuf,
+    nodes: Vec<Node>,
+    agent: Option<Running>,
+    _home: tempfile::TempDir,
+}
+
+impl World {
+    /// A hub, and a gateway with boards of these names that were set up.
+    fn start(names: &[&str], wait: &str) -> Option<Self> {
+        let compiler = Rig::find()?.mpy_cross()?;
+        let home = tempfile::tempdir().unwrap();
+        let hub = Hub::start(home.path());
+        let mut world = Self {
+            hub,
+            compiler,
+            nodes: Vec::new(),
+            agent: None,
+            _home: home,
+        };
+        let mut settings = String::new();
+        for name in names {
+            let node = Node::start(&world.hub, name)?;
+            let mut setup = world.pytheas(&["board", "setup", "--patience", "60", "--keys"]);
+            setup.arg(&world.hub.keys).env("PYTHEAS_BOARD", &node.port);
+            ok(setup.args(["--set", "confirm=40", "--set", "attempts=2"]));
+            settings.push_str(&format!(
+                "[[board]]\nname = \"{name}\"\nport = \"{}\"\napp = \"node\"\nwait = \"{wait}\"\n",
+                node.port.display()
+            ));
+            world.nodes.push(node);
+        }
+        fs::create_dir_all(world.hub.state("gw")).unwrap();
+        fs::write(world.hub.state("gw").join("agent.toml"), settings).unwrap();
+        world.agent = Some(world.hub.agent("gw", |_| {}));
+        world.wait("the boards to be known", |world| {
+            let known = world.attribute("pytheas.board-app.node");
+            let all = names.iter().all(|name| {
+                world
+                    .attribute(&format!("pytheas.board.{name}"))
+                    .contains("armv7em")
+            });
+            (all && known == "micropython-armv7em").then_some(())
+        });
+        Some(world)
+    }
+
+    fn pytheas(&self, args: &[&str]) -> Command {
+        let mut command = self.hub.pytheas(args);
+        command
+            .env("PYTHEAS_MPY_CROSS", &self.compiler)
+            .current_dir(&self.hub.home);
+        command
+    }
+
+    /// Builds and publishes `node@VERSION` for any board.
+    fn publish(&self, version: &str, body: &str) {
+        let source = self.hub.home.join("source");
+        fs::create_dir_all(&source).unwrap();
+        let project = format!(
+            "[project]\nname = \"node\"\nversion = \"{version}\"\n\
+             [tool.pytheas.target.board]\nform = \"micropython\"\n\
+             platform = \"micropython-any\"\nentry = \"node:run\"\n\
+             [tool.pytheas.micropython]\nfirmware-modules = [\"pytheas\"]\n"
+        );
+        fs::write(source.join("pyproject.toml"), project).unwrap();
+        let app = format!("import pytheas, time\ndef run():\n    print('node {version}')\n{body}");
+        fs::write(source.join("node.py"), app).unwrap();
+        let out = self.hub.home.join("out");
+        ok(self
+            .pytheas(&["build", "source", "-t", "board", "-o"])
+            .arg(&out));
+        self.hub.publish(&out);
+    }
+
+    fn device(&self) -> Value {
+        json(&mut self.hub.pytheas(&["device", "show", "gw"]))
+    }
+
+    fn attribute(&self, key: &str) -> String {
+        let output = self
+            .hub
+            .pytheas(&["device", "show", "gw", "--json"])
+            .output();
+        let shown: Value = serde_json::from_slice(&output.unwrap().stdout).unwrap_or_default();
+        shown["attributes"][key]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+
+    fn said(&self) -> String {
+        let log = fs::read_to_string(self.hub.home.join("gw.log")).unwrap_or_default();
+        format!("{}\n{log}", self.device()["history"][0]["messages"])
+    }
+
+    fn wait<T>(&mut self, what: &str, mut ready: impl FnMut(&Self) -> Option<T>) -> T {
+        wait_for(what, Duration::from_secs(400), || {
+            for node in &mut self.nodes {
+                node.mind();
+            }
+            ready(self)
+        })
+    }
+
+    fn begin(&self, args: &[&str]) -> String {
+        let mut start = vec!["rollout", "start"];
+        start.extend(args);
+        json(&mut self.hub.pytheas(&start))["rollout"]["id"].to_string()
+    }
+
+    /// Waits until the rollout has ended; its state.
+    fn end(&mut self, id: &str) -> String {
+        self.wait("the rollout", |world| {
+            let value = json(&mut world.hub.pytheas(&["rollout", "status", id]));
+            let state = value["rollout"]["state"].as_str()?.to_owned();
+            (state != "running").then_some(state)
+        })
+    }
+
+    #[track_caller]
+    fn succeeds(&mut self, release: &str) {
+        let id = self.begin(&[release]);
+        let state = self.end(&id);
+        assert_eq!(state, "finished", "{}", self.said());
+    }
+
+    /// What the hub is told that a board runs.
+    fn runs(&mut self, name: &str, release: &str) {
+        let key = format!("pytheas.board.{name}");
+        let wanted = format!("{release} (micropython-armv7");
+        self.wait(&format!("`{name}` to run {release}"), |world| {
+            let told = world.attribute(&key);
+            (told.starts_with(&wanted) && told.ends_with(')')).then_some(())
+        });
+    }
+
+    /// What the board itself says; the app on it is interrupted for that.
+    fn asked(&mut self, at: usize) -> (String, bool) {
+        let code = "import json,pytheas\ns=pytheas.Slots().status()\n\
+                    print(json.dumps([s['slots'][s['active']]['version'],s['pending']]))";
+        let text = self.nodes[at].board.exec(code).unwrap();
+        serde_json::from_str(text.trim()).unwrap()
+    }
+}
+
+#[test]
+fn a_gateway_updates_its_board_and_tells_of_one_that_did_not_confirm() {
+    let Some(mut world) = World::start(&["left"], "5m") else {
+        return;
+    };
+    world.publish("1.0", WORKS);
+    world.succeeds("node@1.0");
+    world.runs("left", "node 1.0");
+    world.publish("1.1", FAILS);
+    let id = world.begin(&["node@1.1"]);
+    assert_eq!(world.end(&id), "paused", "{}", world.said());
+    let said = world.said();
+    for word in [
+        "node 1.1",
+        "did not confirm",
+        "ValueError: no sensor",
+        "left",
+    ] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    world.runs("left", "node 1.0");
+
+    // The board is away when the next one comes, and the update waits for it.
+    world.publish("1.2", WORKS);
+    world.nodes[0].unplug();
+    let id = world.begin(&["node@1.2"]);
+    world.wait("the gateway to wait for its board", |world| {
+        let said = world.device()["history"][0]["messages"].to_string();
+        said.contains("there is no port").then_some(())
+    });
+    world.nodes[0].board.restart();
+    world.nodes[0].plug();
+    assert_eq!(world.end(&id), "finished", "{}", world.said());
+    world.runs("left", "node 1.2");
+    assert_eq!(world.asked(0), ("1.2".to_owned(), false));
+}
+
+#[test]
+fn boards_of_one_app_move_together_and_go_back_together() {
+    let Some(mut world) = World::start(&["left", "right"], "3m") else {
+        return;
+    };
+    world.publish("1.0", WORKS);
+    world.succeeds("node@1.0");
+    world.runs("left", "node 1.0");
+    world.runs("right", "node 1.0");
+    // It works on the board that is first, and has confirmed itself there when the other one fails.
+    let only_left = "    import os\n    if 'right' in os.listdir('/'):\n        raise ValueError('no sensor')\n";
+    world.nodes[1]
+        .board
+        .exec("open('/right','w').close()")
+        .unwrap();
+    world.publish("1.1", &format!("{only_left}{WORKS}"));
+    let id = world.begin(&["node@1.1"]);
+    assert_eq!(world.end(&id), "paused", "{}", world.said());
+    let said = world.said();
+    for word in ["board `right`", "ValueError: no sensor"] {
+        assert!(said.contains(word), "{word}: {said}");
+    }
+    world.runs("left", "node 1.0");
+    world.runs("right", "node 1.0");
+    assert_eq!(world.asked(0), ("1.0".to_owned(), false));
+    assert_eq!(world.asked(1), ("1.0".to_owned(), false));
+}
+
+#[test]
+fn a_port_without_a_board_ends_the_update_before_anything_is_switched() {
+    let Some(mut world) = World::start(&["left"], "2s") else {
+        return;
+    };
+    world.publish("1.0", WORKS);
+    world.succeeds("node@1.0");
+    world.nodes[0].unplug();
+    world.publish("1.1", WORKS);
+    let id = world.begin(&["node@1.1"]);
+    assert_eq!(world.end(&id), "paused", "{}", world.said());
+    assert!(
+        world.said().contains("there is no port"),
+        "{}",
+        world.said()
+    );
+    world.nodes[0].board.restart();
+    world.nodes[0].plug();
+    assert_eq!(world.asked(0), ("1.0".to_owned(), false));
+}
