@@ -12,7 +12,6 @@ struct Bench {
     board: Board,
     compiler: std::path::PathBuf,
     /// QEMU looks only once a second whether somebody opened the pseudo-terminal.
-    #[expect(dead_code, reason = "keeps the pseudo-terminal connected")]
     held: File,
 }
 
