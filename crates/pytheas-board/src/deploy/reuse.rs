@@ -230,7 +230,7 @@ impl Rolling {
         // Linear: the weight of a byte is that of its bits.
         let bits: [u32; 8] = std::array::from_fn(|bit| (0..window).fold(table[1 << bit], zero));
         for (byte, entry) in leaving.iter_mut().enumerate() {
-            *entry = (0..8).fold(0, |sum, bit| sum ^ bits[bit] * (byte as u32 >> bit & 1));
+            *entry = (0..8).fold(0, |sum, bit| sum ^ (bits[bit] * ((byte as u32 >> bit) & 1)));
         }
         let zeros = (0..window).fold(u32::MAX, zero) ^ u32::MAX;
         Self {

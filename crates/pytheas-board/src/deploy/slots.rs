@@ -1,21 +1,14 @@
 //! A signed image for a board that was set up: the board's own writer takes it, with the same checks
 //! as over the air (signature, platform, version counter), into the slot that is not running. A
-//! write that was cut is continued where it stopped. What the slot that runs has of it is copied there
-//! ([`super::reuse`]) and passes the writer like the rest.
+//! write that was cut is continued where it stopped.
 
 use pytheas_release::{Sha256, board};
 
-use super::{
-    DeployError, Deployed, Progress, Target, or_full,
-    reuse::{Has, Plan, REUSE},
-};
+use super::{DeployError, Deployed, Progress, Target, or_full};
 use crate::link::{
     Board, Facts, LinkError,
-    frames::{Frames, RECEIVER, quote, teach},
+    frames::{Frames, quote},
 };
-
-/// How the board's writer says that the body's hash is not the manifest's.
-const NOT_SIGNED: &str = "not what was signed";
 
 /// What the board says of its slots: its own words, as JSON (`pytheas.Slots().status()`).
 ///
@@ -101,70 +94,35 @@ fn send_image(
             },
         });
     }
-    let mut sent = put(board, facts, image, &hash, (true, finish), progress);
-    if let Err(error) = &sent
-        && error.exception() == Some("Refused")
-        && error
-            .last_line()
-            .is_some_and(|line| line.contains(NOT_SIGNED))
-    {
-        // What runs is not what its hashes said: nothing of it is used.
-        sent = put(board, facts, image, &hash, (false, finish), progress);
-    }
-    done.sent_bytes = sent.map_err(|error| match error.last_line() {
+    let total = image.len() as u64;
+    let begin = format!(
+        "import pytheas as _pP\n_pW=_pP.Slots().writer({total},{})\nprint('done',_pW.done)",
+        quote(&hash)
+    );
+    let failed = |error: LinkError| match error.last_line() {
         Some(line) if error.exception() == Some("Refused") => DeployError::Refused {
             why: line.trim_start_matches("Refused:").trim().to_owned(),
         },
-        _ => or_full(error, "the slot", image.len() as u64, 0),
-    })?;
-    done.written = 1;
-    Ok(done)
-}
-
-/// Feeds the image to the board's writer, and gives how many bytes of it were sent; what the slot that
-/// runs has is copied from there.
-fn put(
-    board: &mut Board,
-    facts: &Facts,
-    image: &[u8],
-    hash: &str,
-    (reuse, finish): (bool, bool),
-    progress: Progress<'_>,
-) -> Result<u64, LinkError> {
-    let mut begin = format!(
-        "import pytheas as _pP\n_pS=_pP.Slots()\n_pW=_pS.writer({},{})\nprint('done',_pW.done)\n\
-         _pi=_pS.r['active']\n_kb()\n_kp=_pW.write\n_pw=_kd\n\
-         def _kc(a,n):\n for b in _pS.disk.parts(_pi,a,a+n): _kp(b)\n",
-        image.len(),
-        quote(hash)
-    );
-    if reuse {
-        begin.push_str(
-            "try:\n _pz=_pS.r['slots'][_pi]['size']\n \
-             _kq(_pz,lambda b:_pS.disk.parts(_pi,0,_pz,b))\n\
-             except (ImportError,TypeError,OSError): pass\n",
-        );
-    }
-    let program = teach(board, facts, &[RECEIVER, REUSE], &begin);
-    let answer = board.exec(&program)?;
+        _ => or_full(error, "the slot", total, 0),
+    };
+    let answer = board.exec(&begin).map_err(failed)?;
     let answer = String::from_utf8_lossy(&answer).into_owned();
-    let said = |key: &str| answer.lines().find_map(|line| line.strip_prefix(key));
-    let there: usize = said("done ")
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0);
-    let has = said("k ").map(Has::read).unwrap_or_default();
-    let mut plan = Plan::new(0);
-    let rest = there.min(image.len())..image.len();
-    plan.fill(image, &has, &[rest], |_, _| {});
-    let (total, mut so_far) = (plan.sent.len() as u64, 0);
-    let mut frames = Frames::with(board, facts, &[REUSE])?;
-    plan.send(&mut frames, &mut |count| {
-        so_far += count as u64;
-        progress(so_far, total);
-    })?;
-    if finish {
-        frames.exec("_pW.finish()")?;
-    }
-    frames.end()?;
-    Ok(total)
+    let there = answer.lines().find_map(|line| line.strip_prefix("done "));
+    let there: usize = there.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
+    let rest = &image[there.min(image.len())..];
+    let mut sent = 0;
+    let mut send = || {
+        let mut frames = Frames::begin(board, facts, "_pw=_pW.write")?;
+        frames.data(rest, &mut |count| {
+            sent += count as u64;
+            progress(sent, rest.len() as u64);
+        })?;
+        if finish {
+            frames.exec("_pW.finish()")?;
+        }
+        frames.end()
+    };
+    send().map_err(failed)?;
+    (done.written, done.sent_bytes) = (1, rest.len() as u64);
+    Ok(done)
 }

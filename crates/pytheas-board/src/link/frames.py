@@ -17,6 +17,10 @@ def _pf(k, b):
         _pw(_pz(b) if k == 122 else b)
 def _pr(size, bits):
     global _pb, _po
+    # Room in one piece, before anything is asked for.
+    import gc
+    _po = None
+    gc.collect()
     _pb = bits
     _po = bytearray(size)
     r = sys.stdin.buffer.readinto

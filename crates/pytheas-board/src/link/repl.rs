@@ -239,7 +239,7 @@ impl Board {
     ///
     /// # Errors
     /// [`LinkError::Raised`] with the traceback; others when the line fails.
-    pub fn exec(&mut self, program: impl AsRef<[u8]>) -> Result<Vec<u8>, LinkError> {
+    pub fn exec(&mut self, program: &(impl AsRef<[u8]> + ?Sized)) -> Result<Vec<u8>, LinkError> {
         let mut out = Vec::new();
         self.run(program, Some(ANSWER), &mut |bytes| out.extend(bytes))?;
         Ok(out)
@@ -252,7 +252,7 @@ impl Board {
     /// See [`Board::exec`].
     pub fn run(
         &mut self,
-        program: impl AsRef<[u8]>,
+        program: &(impl AsRef<[u8]> + ?Sized),
         silence: Option<Duration>,
         print: &mut dyn FnMut(&[u8]),
     ) -> Result<(), LinkError> {
