@@ -204,13 +204,23 @@ fn boards_are_read_in_their_order() {
         panic!("{:?}", settings.boards);
     };
     assert_eq!((left.name.as_str(), left.baud), ("left", 115_200));
-    assert_eq!((left.wait, right.wait), (Duration::from_secs(600), Duration::from_secs(90)));
-    assert_eq!((right.port.to_string().as_str(), right.baud), ("tcp://10.0.0.7:5000", 921_600));
+    assert_eq!(
+        (left.wait, right.wait),
+        (Duration::from_secs(600), Duration::from_secs(90))
+    );
+    assert_eq!(
+        (right.port.to_string().as_str(), right.baud),
+        ("tcp://10.0.0.7:5000", 921_600)
+    );
 }
 
 #[test]
 fn a_board_that_cannot_be_used_is_named_with_its_line() {
-    let board = |rest: &str| refusal(&format!("[[board]]\nname = \"a\"\nport = \"ttyACM0\"\n{rest}"));
+    let board = |rest: &str| {
+        refusal(&format!(
+            "[[board]]\nname = \"a\"\nport = \"ttyACM0\"\n{rest}"
+        ))
+    };
     let all = [
         board(""),
         board("app = \"node\"\nbauds = 9600"),
