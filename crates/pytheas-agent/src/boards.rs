@@ -25,12 +25,15 @@ use crate::{
 };
 
 /// What a board is asked: its slots, the seconds a release has to confirm itself, the last crash.
-const QUESTION: &str = "import json,pytheas\nfrom pytheas import slots as _pQ\n_pS=pytheas.Slots()\n\
-    print(json.dumps([_pS.status(),_pS.config.get('confirm',60),_pQ.load('last.json').get('why')]))";
+const QUESTION: &str = "import gc,json,pytheas\nfrom pytheas import slots as _pQ\n_pS=pytheas.Slots()\n\
+    print(json.dumps([_pS.status(),_pS.config.get('confirm',60),_pQ.load('last.json').get('why')]))\n\
+    del _pS,_pQ\ngc.collect()";
 /// Time that a board gets beside what its settings give a release.
 const MARGIN: Duration = Duration::from_secs(20);
 /// Longest time that a board's own settings may give.
 const CONFIRM_MAX: u64 = 3600;
+/// The part of a board's free heap that is counted on while an image is sent.
+const HEAP_PART: u64 = 4;
 /// Between two looks for a board that is away.
 const AGAIN: Duration = Duration::from_millis(500);
 /// Longest line of a board that is kept.
@@ -157,7 +160,11 @@ fn visit<T>(
     board.enter().map_err(|error| trouble(error.into()))?;
     let result = Facts::ask(&mut board)
         .map_err(DeployError::from)
-        .and_then(|facts| work(&mut board, &facts));
+        .and_then(|mut facts| {
+            // The package and what it answers take their part of the heap before the image comes.
+            facts.heap_free /= HEAP_PART;
+            work(&mut board, &facts)
+        });
     // Also when we are to stop: the app on the board is not running until then.
     board.options().stop = Stop::default();
     let restarted = board.restart();
