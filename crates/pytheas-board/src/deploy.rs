@@ -176,6 +176,13 @@ pub enum DeployError {
     Image(#[from] pytheas_release::board::ImageError),
 }
 
+impl DeployError {
+    /// Whether the board had no memory for it: what ran before may have left its heap in pieces.
+    pub fn is_out_of_memory(&self) -> bool {
+        matches!(self, Self::Link(error) if error.exception() == Some("MemoryError"))
+    }
+}
+
 /// Refuses `.mpy` files that this board would not load, before a byte is sent.
 ///
 /// # Errors

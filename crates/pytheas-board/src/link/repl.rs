@@ -209,6 +209,19 @@ impl Board {
         self.wait_for(b"\n", "restarting")
     }
 
+    /// Begins a new Python on the board without its main program, still in the raw REPL: the heap of
+    /// the program that ran is free, and in one piece.
+    ///
+    /// # Errors
+    /// [`LinkError`] when there is no REPL, or the board does not restart.
+    pub fn renew(&mut self) -> Result<(), LinkError> {
+        self.enter()?;
+        self.taught.clear();
+        self.give(b"\x04")?;
+        self.wait_for(b"reboot", "restarting")?;
+        self.wait_for(BANNER, "restarting")
+    }
+
     /// Resets the chip itself: by the lines DTR and RTS where the port has them, else by
     /// `machine.reset()`. The line may end with it.
     ///

@@ -75,6 +75,24 @@ fn files_of_any_bytes_come_back_as_they_went() {
 }
 
 #[test]
+fn a_board_whose_heap_is_in_pieces_is_begun_anew_without_its_main_program() {
+    let Some(rig) = Rigboard::start() else { return };
+    let mut board = rig.open();
+    let facts = Facts::ask(&mut board).unwrap();
+    let main = b"print('main ran')\nopen('/ran', 'w').close()\n";
+    files::write(&mut board, &facts, "/main.py", main, &mut |_| {}).unwrap();
+    let pieces = "h = []\ntry:\n while 1: h.append(bytearray(900))\nexcept MemoryError: pass\nfor i in range(0, len(h), 2): h[i] = 0\n";
+    board.exec(pieces).unwrap();
+    let large = "import gc\ngc.collect()\nprint(len(bytearray(20000)))";
+    let error = board.exec(large).unwrap_err();
+    assert_eq!(error.exception(), Some("MemoryError"));
+    board.renew().unwrap();
+    assert_eq!(board.exec(large).unwrap(), b"20000\r\n");
+    let names = files::list(&mut board, "/", false).unwrap();
+    assert!(names.iter().all(|entry| entry.path != "/ran"));
+}
+
+#[test]
 fn two_tools_on_one_port_are_told_of_each_other() {
     let Some(rig) = Rigboard::start() else { return };
     let _first = rig.open();

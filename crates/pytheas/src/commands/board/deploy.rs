@@ -7,7 +7,7 @@ use std::{
 
 use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::{
-    deploy::{Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
+    deploy::{DeployError, Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
     link::{Board, Facts},
     romfs::{self, Rom},
 };
@@ -86,6 +86,7 @@ pub(crate) struct DeployArgs {
 }
 
 /// What goes to the board.
+#[derive(Clone)]
 enum App {
     Files(Files),
     Image(Vec<u8>),
@@ -168,7 +169,15 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         setup::bring_package(&mut board, &facts, &package)?;
         context.note("put the package `pytheas` on the board: the app imports it");
     }
-    let mut done = bring(args, &mut board, &facts, app, to, &mut told)?;
+    let mut done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
+        Err(error) if out_of_memory(&error) => {
+            // The program that was interrupted still has its heap.
+            board.renew()?;
+            let facts = Facts::ask(&mut board)?;
+            bring(args, &mut board, &facts, app, to, &mut told)?
+        }
+        done => done?,
+    };
     let restarted = done.changed() && !args.no_restart;
     if restarted {
         board.restart()?;
@@ -186,6 +195,12 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         seconds: began.elapsed().as_secs_f64(),
         done,
     })
+}
+
+fn out_of_memory(error: &miette::Report) -> bool {
+    error
+        .downcast_ref::<DeployError>()
+        .is_some_and(DeployError::is_out_of_memory)
 }
 
 /// Where it goes, and why if nobody said so and there was a choice.
