@@ -57,7 +57,7 @@ impl Node {
 
     /// `machine.reset()` ends an emulated board.
     fn mind(&mut self) {
-        if self.port.exists() && !self.board.is_running() {
+        if self.held.is_some() && !self.board.is_running() {
             self.board.restart();
             self.plug();
         }
@@ -90,7 +90,7 @@ impl World {
             let node = Node::start(&world.hub, name)?;
             let mut setup = world.pytheas(&["board", "setup", "--patience", "60", "--keys"]);
             setup.arg(&world.hub.keys).env("PYTHEAS_BOARD", &node.port);
-            ok(setup.args(["--set", "confirm=40", "--set", "attempts=2"]));
+            ok(setup.args(["--set", "confirm=15", "--set", "attempts=2"]));
             settings.push_str(&format!(
                 "[[board]]\nname = \"{name}\"\nport = \"{}\"\napp = \"node\"\nwait = \"{wait}\"\n",
                 node.port.display()
@@ -259,7 +259,10 @@ fn boards_of_one_app_move_together_and_go_back_together() {
     world.runs("right", "node 1.0");
     // It works on the board that is first, and has confirmed itself there when the other one fails.
     let only_left = "    import os\n    if 'right' in os.listdir('/'):\n        raise ValueError('no sensor')\n";
-    world.nodes[1].board.exec("open('/right','w').close()").unwrap();
+    world.nodes[1]
+        .board
+        .exec("open('/right','w').close()")
+        .unwrap();
     world.publish("1.1", &format!("{only_left}{WORKS}"));
     let id = world.begin(&["node@1.1"]);
     assert_eq!(world.end(&id), "paused", "{}", world.said());
@@ -284,7 +287,11 @@ fn a_port_without_a_board_ends_the_update_before_anything_is_switched() {
     world.publish("1.1", WORKS);
     let id = world.begin(&["node@1.1"]);
     assert_eq!(world.end(&id), "paused", "{}", world.said());
-    assert!(world.said().contains("there is no port"), "{}", world.said());
+    assert!(
+        world.said().contains("there is no port"),
+        "{}",
+        world.said()
+    );
     world.nodes[0].board.restart();
     world.nodes[0].plug();
     assert_eq!(world.asked(0), ("1.0".to_owned(), false));
