@@ -57,7 +57,7 @@ impl Node {
 
     /// `machine.reset()` ends an emulated board.
     fn mind(&mut self) {
-        if self.port.exists() && !self.board.is_running() {
+        if self.held.is_some() && !self.board.is_running() {
             self.board.restart();
             self.plug();
         }
@@ -90,7 +90,7 @@ impl World {
             let node = Node::start(&world.hub, name)?;
             let mut setup = world.pytheas(&["board", "setup", "--patience", "60", "--keys"]);
             setup.arg(&world.hub.keys).env("PYTHEAS_BOARD", &node.port);
-            ok(setup.args(["--set", "confirm=40", "--set", "attempts=2"]));
+            ok(setup.args(["--set", "confirm=15", "--set", "attempts=2"]));
             settings.push_str(&format!(
                 "[[board]]\nname = \"{name}\"\nport = \"{}\"\napp = \"node\"\nwait = \"{wait}\"\n",
                 node.port.display()
