@@ -304,6 +304,9 @@ pub(super) fn no_repl(port: &str, baud: u32, seen: &[u8], sent: &[u8]) -> LinkEr
             .join(" ");
         return LinkError::Garbage { port, seen, baud };
     }
+    let lines = seen.iter().rposition(|byte| *byte == b'\n');
+    // A program is cut off in the middle of its last line, as a rule.
+    let whole = lines.map_or(seen, |end| &seen[..end]);
     let seen = excerpt(seen);
     let other = [
         "login:", "assword", "$ ", "# ", "=> ", "U-Boot", "ERROR", "Zephyr", "uart:~$",
@@ -311,7 +314,11 @@ pub(super) fn no_repl(port: &str, baud: u32, seen: &[u8], sent: &[u8]) -> LinkEr
     if other.iter().any(|mark| text.contains(mark)) {
         return LinkError::NotMicroPython { port, seen };
     }
-    LinkError::Running { port, seen }
+    let seen = Some(excerpt(whole)).filter(|whole| !whole.is_empty());
+    LinkError::Running {
+        port,
+        seen: seen.unwrap_or_else(|| excerpt(text.as_bytes())),
+    }
 }
 
 #[cfg(test)]
@@ -341,6 +348,10 @@ mod tests {
         );
         check(
             b"23.5 degrees\r\n23.6 degrees\r\n",
+            "a program is running on `/dev/ttyUSB0` that Ctrl-C does not stop; it printed `23.6 degrees`",
+        );
+        check(
+            b"23.5 degrees\r\n23.6 degrees\r\n23.",
             "a program is running on `/dev/ttyUSB0` that Ctrl-C does not stop; it printed `23.6 degrees`",
         );
     }

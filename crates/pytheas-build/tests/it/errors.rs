@@ -85,12 +85,12 @@ fn a_form_that_is_not_there_is_named_with_those_that_are() {
     request.form = Some("image".to_owned());
     insta::assert_snapshot!(failure_of(&workspace, &request), @"
     error: form `image` is not built yet
-      help: available: bundle, wheelhouse, wheel
+      help: available: bundle, wheelhouse, wheel, micropython
     ");
     request.form = Some("zip".to_owned());
     insta::assert_snapshot!(failure_of(&workspace, &request), @"
     error: form `zip` is not known
-      help: available: bundle, wheelhouse, wheel
+      help: available: bundle, wheelhouse, wheel, micropython
     ");
     request.form = None;
     request.platform = Some("micropython-armv7m".parse().unwrap());
