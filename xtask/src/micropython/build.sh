@@ -73,6 +73,11 @@ cp ports/unix/build-standard/micropython "$out/unix/micropython"
 # What our reader of `.mpy` files is compared with: upstream's own, over upstream's tests.
 mkdir -p "$out/source/tools" "$out/source/py" "$out/source/extmod" "$out/source/tests"
 cp tools/mpy-tool.py "$out/source/tools/"
+# What our `manifest.py` is given to: upstream's own freezing, and the names its build collected.
+cp tools/makemanifest.py tools/manifestfile.py "$out/source/tools/"
+mkdir "$out/source/mpy-cross"
+cp -r mpy-cross/mpy_cross "$out/source/mpy-cross/"
+cp ports/unix/build-standard/genhdr/qstrdefs.preprocessed.h "$out/source/"
 cp py/makeqstrdata.py "$out/source/py/"
 cp -r extmod/asyncio "$out/source/extmod/"
 for folder in basics micropython import float extmod; do
