@@ -7,6 +7,7 @@ mod exit;
 mod hub_client;
 mod output;
 mod report;
+mod signals;
 
 use std::process::ExitCode;
 

@@ -11,7 +11,7 @@ use pytheas_release::{BuildRecord, RECORD_FILE, Tree, TreeId, UpdateRules, board
 use super::{
     error::MicroPythonError,
     frozen,
-    lines::{self, LINES_FILE},
+    lines::LINES_FILE,
     measure::{self, Cost, NotMeasured},
     plan::{Plan, plan},
     report::{Missing, Needed, REPORT_FILE, Report},
@@ -187,7 +187,7 @@ pub fn build_board(
     };
     put(RECORD_FILE, &record.encode())?;
     put(IMAGE_FILE, &plan.image)?;
-    put(LINES_FILE, &lines::encode(&plan.lines))?;
+    put(LINES_FILE, &plan.lines.encode())?;
     put(REPORT_FILE, &plan.report.encode())?;
     if plan.target.also.contains(&Also::Files) {
         for (path, bytes) in &plan.files {

@@ -1,5 +1,5 @@
 //! `lines.json` in a built tree: the table that leads a board's tracebacks back
-//! ([`pytheas_board::lines`]), written and read.
+//! ([`pytheas_board::lines`]), read.
 
 use std::{fs, path::Path};
 
@@ -9,13 +9,6 @@ use super::error::MicroPythonError;
 
 /// The table's file in a built tree.
 pub const LINES_FILE: &str = "lines.json";
-
-/// The table as it is stored.
-pub(super) fn encode(table: &LinesJson) -> Vec<u8> {
-    let mut bytes = serde_json::to_vec(table).expect("a table has only string keys");
-    bytes.push(b'\n');
-    bytes
-}
 
 /// The table of the release in `dir`.
 ///

@@ -11,13 +11,9 @@ mod reset;
 mod run;
 mod setup;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::time::Duration;
 
 use clap::Subcommand;
-use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::link::{Address, Board, Facts, Stop, ports, repl::Options};
 use pytheas_project::Environment;
 use pytheas_release::Sha256;
@@ -133,31 +129,8 @@ fn only_port() -> miette::Result<Address> {
 
 /// Set on Ctrl-C and SIGTERM.
 fn stop_on_signal() -> miette::Result<Stop> {
-    use tokio::signal::unix::{SignalKind, signal};
     let stop = Stop::default();
-    let flag = Arc::clone(&stop.0);
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .into_diagnostic()
-        .wrap_err("cannot start a runtime for signals")?;
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                flag.store(true, Ordering::Relaxed);
-            }
-        });
-    });
+    crate::signals::set(&stop.0)?;
     Ok(stop)
 }
 

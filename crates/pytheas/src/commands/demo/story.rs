@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use miette::{Context as _, IntoDiagnostic, miette};
+use miette::{IntoDiagnostic, miette};
 use pytheas_api::{
     DeviceDetail, DeviceView, EnrolmentKey, EnrolmentKeyRequest, GroupSize, RolloutDetail,
     RolloutRequest, RolloutState, TrafficReport, TrafficSums,
@@ -69,7 +69,7 @@ impl Show for Outcome {
 
 pub(super) fn tell(args: &DemoArgs, dir: &Path, context: &Context) -> miette::Result<ExitCode> {
     let stop = Arc::new(AtomicBool::new(false));
-    on_signal(&stop)?;
+    crate::signals::set(&stop)?;
     let inner = Context {
         steps: false,
         ..context.clone()
@@ -510,33 +510,4 @@ fn traffic(hub: &HubClient) -> miette::Result<BTreeMap<String, TrafficSums>> {
         .iter()
         .map(|device| (device.device.to_string(), device.total()))
         .collect())
-}
-
-/// Sets the flag on ctrl-C and SIGTERM, so that everything is ended in order.
-fn on_signal(stop: &Arc<AtomicBool>) -> miette::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .into_diagnostic()
-        .wrap_err("cannot start a runtime for signals")?;
-    let stop = Arc::clone(stop);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            let (Ok(mut interrupt), Ok(mut terminate)) = (
-                signal(SignalKind::interrupt()),
-                signal(SignalKind::terminate()),
-            ) else {
-                return;
-            };
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                stop.store(true, Ordering::Relaxed);
-            }
-        });
-    });
-    Ok(())
 }
