@@ -305,6 +305,18 @@ def expired_metadata_is_not_taken(c, role, trusted):
     eq(c.roles(), dict(zip(["root", "timestamp", "snapshot", "targets"], trusted)))
 
 
+@case()
+def after_an_expired_root_nothing_else_is_asked_for(c):
+    repo = started(c)
+    eq(c.refresh(), 0)
+    repo.root.expires = days(-1)
+    repo.publish("root", "targets", "snapshot", "timestamp")
+    repo.log.clear()
+    eq(c.refresh(), 1)
+    eq(repo.log, [("root", 2), ("root", 3)])
+    eq(c.roles(), {"root": 2, "timestamp": 1, "snapshot": 1, "targets": 1})
+
+
 @case(*[(role, role) for role in ["root", "timestamp", "snapshot", "targets"]])
 def expired_local_metadata_is_replaced(c, role):
     faked()

@@ -59,10 +59,11 @@ impl Client<'_> {
         // metadata was signed, see above, and fixed only here: what §5.3.11 made us forget does
         // not count.
         let mut start = now.max(self.trusted.clock_floor().unwrap_or(now));
+        // 5.3.10 The newest root must not have expired: neither by what is known of the time now,
+        // nor by what a new timestamp says of it.
+        self.check_root_expiry(start)?;
         self.update_timestamp(&mut start)?;
-        // 5.3.10 The newest root must not have expired.
-        let root = &self.trusted.root.signed;
-        check_expiry(root, Root::NAME, &layout::root(root.version()), start)?;
+        self.check_root_expiry(start)?;
         let snapshot = self.update_snapshot(start)?;
         let before = self
             .trusted
@@ -115,6 +116,11 @@ impl Client<'_> {
         }
         // 5.3.12 Consistent snapshots are looked up in the root where names are made.
         Ok(())
+    }
+
+    fn check_root_expiry(&self, now: Time) -> Result<(), MetadataError> {
+        let root = &self.trusted.root.signed;
+        check_expiry(root, Root::NAME, &layout::root(root.version()), now)
     }
 
     /// 5.4 Update the timestamp role.
