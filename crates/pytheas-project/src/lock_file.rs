@@ -42,13 +42,6 @@ pub(crate) fn finish(
         for package in packages.iter_mut() {
             keep_demanded(package, project, inputs)?;
             source::scrub_credentials(package);
-            // An app is given away: a package that points into this machine is of no use in it.
-            if let Some(directory) = package
-                .get_mut("directory")
-                .and_then(Item::as_table_like_mut)
-            {
-                directory.remove("editable");
-            }
             for kind in ["directory", "archive", "vcs"] {
                 if let Some(path) = package.get_mut(kind).and_then(|item| item.get_mut("path")) {
                     relocate(path, scratch, to);
