@@ -76,6 +76,19 @@ global_asm!(
     start = sym start,
 );
 
+#[cfg(target_arch = "riscv64")]
+global_asm!(
+    ".globl _start",
+    "_start:",
+    "mv s0, zero",
+    "mv ra, zero",
+    "mv a0, sp",
+    "andi sp, sp, -16",
+    "call {start}",
+    "unimp",
+    start = sym start,
+);
+
 /// Numbers of the system calls used (linux/arch/*/syscalls).
 #[cfg(target_arch = "x86_64")]
 mod nr {
@@ -89,7 +102,8 @@ mod nr {
     pub const READLINKAT: usize = 267;
     pub const FACCESSAT: usize = 269;
 }
-#[cfg(target_arch = "aarch64")]
+/// Of the kernel's generic table (include/uapi/asm-generic/unistd.h).
+#[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 mod nr {
     pub const GETCWD: usize = 17;
     pub const FACCESSAT: usize = 48;
@@ -160,6 +174,22 @@ unsafe fn syscall(number: usize, a: [usize; 6]) -> isize {
              saved = out(reg) _, number = in(reg) number,
              inlateout("r0") a[0] as isize => result, in("r1") a[1], in("r2") a[2],
              in("r3") a[3], in("r4") a[4], in("r5") a[5], options(nostack));
+    }
+    result
+}
+
+/// As on x86-64.
+///
+/// # Safety
+/// The arguments must be what the call `number` expects.
+#[cfg(target_arch = "riscv64")]
+unsafe fn syscall(number: usize, a: [usize; 6]) -> isize {
+    let result: isize;
+    // SAFETY: the kernel preserves all registers but a0; the rest is the caller's promise.
+    unsafe {
+        asm!("ecall", in("a7") number, inlateout("a0") a[0] as isize => result,
+             in("a1") a[1], in("a2") a[2], in("a3") a[3], in("a4") a[4], in("a5") a[5],
+             options(nostack));
     }
     result
 }

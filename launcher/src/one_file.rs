@@ -88,6 +88,24 @@ mod number {
     pub const O_DIRECTORY: usize = 0o40_000;
     pub const O_NOFOLLOW: usize = 0o100_000;
 }
+#[cfg(target_arch = "riscv64")]
+mod number {
+    pub const FLOCK: usize = 32;
+    pub const MKDIRAT: usize = 34;
+    pub const UNLINKAT: usize = 35;
+    pub const SYMLINKAT: usize = 36;
+    pub const STATFS: usize = 43;
+    pub const CLOSE: usize = 57;
+    pub const LSEEK: usize = 62;
+    pub const UMASK: usize = 166;
+    pub const GETPID: usize = 172;
+    pub const GETEUID: usize = 175;
+    pub const SYNCFS: usize = 267;
+    pub const RENAMEAT: usize = 276; // renameat2 with flags 0: there is no renameat
+    pub const STATX: usize = 291;
+    pub const O_DIRECTORY: usize = 0o200_000;
+    pub const O_NOFOLLOW: usize = 0o400_000;
+}
 use number::{O_DIRECTORY, O_NOFOLLOW};
 
 const O_WRONLY: usize = 1;
@@ -495,7 +513,7 @@ fn check_space(root: usize, size_bytes: u64) -> Result<(), isize> {
     #[cfg(target_pointer_width = "64")]
     {
         let mut status = [0_u64; 32];
-        // SAFETY: fstatfs is statfs's neighbour on both: 138 and 44. The buffer is large enough.
+        // SAFETY: fstatfs is statfs's neighbour on all: 138 and 44. The buffer is large enough.
         let result = unsafe { call(number::STATFS + 1, root, status.as_mut_ptr() as usize, 0, 0) };
         if result == 0 {
             const NO_EXECUTION: u64 = 8;

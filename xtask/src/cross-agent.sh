@@ -2,13 +2,14 @@
 # for 64-bit and 32-bit Arm, on a Debian host without rustup targets: a Debian unstable root, made
 # once, brings rustc, cargo and the Arm standard libraries and C compilers.
 #
-# Usage: sh cross-agent.sh ROOT SOURCES CARGO_HOME
+# Usage: sh cross-agent.sh ROOT SOURCES CARGO_HOME RUSTFLAGS
 # SOURCES/target/cross/CPU/{pytheas-agent,app} for CPU in aarch64, armv7. Needs root; the first time
 # takes 2 minutes and 3 GB in ROOT.
 set -eu
 root=$1
 src=$2
 cargo_home=$3
+rustflags=$4
 
 if [ ! -e "$root/.complete" ]; then
     [ -x "$root/usr/bin/apt-get" ] || debootstrap --variant=minbase sid "$root" >"$root.log" 2>&1 ||
@@ -40,7 +41,7 @@ for name in http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY; do
 done
 
 # Mounts of a namespace of our own: they end with it.
-export root src cargo_home
+export root src cargo_home rustflags
 exec unshare --mount --propagation private sh -eu -c '
     mount --bind "$src" "$root/src"
     mount --bind "$cargo_home" "$root/root/.cargo"
@@ -49,7 +50,9 @@ exec unshare --mount --propagation private sh -eu -c '
         CARGO_TARGET_ARMV7_UNKNOWN_LINUX_GNUEABIHF_LINKER=arm-linux-gnueabihf-gcc \
         CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc \
         CC_armv7_unknown_linux_gnueabihf=arm-linux-gnueabihf-gcc \
-        RUSTFLAGS="-C target-feature=+crt-static -A linker_messages" \
+        CFLAGS_aarch64_unknown_linux_gnu=-fno-asynchronous-unwind-tables \
+        CFLAGS_armv7_unknown_linux_gnueabihf=-fno-asynchronous-unwind-tables \
+        RUSTFLAGS="$rustflags -A linker_messages" \
         "$@" sh -eu -c '\''
             cd /src
             build() {

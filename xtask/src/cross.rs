@@ -17,9 +17,15 @@ pub(crate) fn folder(root: &Path) -> PathBuf {
     root.join("target/cross")
 }
 
-/// Builds them; whether all of them are there and of this source now.
+/// The root with compilers for other processors.
 ///
-/// `PYTHEAS_CROSS_ROOT` names another place for the 3 GB of compilers than `target/tools`.
+/// `PYTHEAS_CROSS_ROOT` names another place for their 3 GB than `target/tools`.
+pub(crate) fn compilers(root: &Path) -> PathBuf {
+    std::env::var_os("PYTHEAS_CROSS_ROOT")
+        .map_or_else(|| setup::tools_dir(root).join("cross-rust"), PathBuf::from)
+}
+
+/// Builds them; whether all of them are there and of this source now.
 pub(crate) fn build(root: &Path) -> bool {
     for needed in ["debootstrap", "unshare", "chroot"] {
         if !setup::on_path(needed) {
@@ -31,8 +37,7 @@ pub(crate) fn build(root: &Path) -> bool {
         println!("Arm agents: not built, their compilers' root needs root");
         return false;
     }
-    let compilers = std::env::var_os("PYTHEAS_CROSS_ROOT")
-        .map_or_else(|| setup::tools_dir(root).join("cross-rust"), PathBuf::from);
+    let compilers = compilers(root);
     let cargo_home = std::env::var_os("CARGO_HOME").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").unwrap_or_default()).join(".cargo"),
         PathBuf::from,
@@ -42,6 +47,7 @@ pub(crate) fn build(root: &Path) -> bool {
         && Command::new("sh")
             .args(["-c", SCRIPT, "cross-agent.sh"])
             .args([&compilers, root, &cargo_home])
+            .arg(size::RUSTFLAGS)
             .stdin(Stdio::null())
             .status()
             .is_ok_and(|status| status.success());

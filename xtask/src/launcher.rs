@@ -9,12 +9,24 @@ use std::{
     process::{Command, ExitCode},
 };
 
-/// CPUs as in platform names, and the compiler's targets.
-const TARGETS: &[(&str, &str)] = &[
-    ("aarch64", "aarch64-unknown-linux-gnu"),
-    ("armv7", "armv7-unknown-linux-gnueabihf"),
-    ("x86_64", "x86_64-unknown-linux-gnu"),
+use crate::{cross, steps};
+
+/// CPUs as in platform names, the compiler's targets, and where their `core` comes from.
+const TARGETS: &[(&str, &str, Core)] = &[
+    ("aarch64", "aarch64-unknown-linux-gnu", Core::Rustup),
+    ("armv7", "armv7-unknown-linux-gnueabihf", Core::Rustup),
+    ("riscv64", "riscv64gc-unknown-linux-gnu", Core::Debian),
+    ("x86_64", "x86_64-unknown-linux-gnu", Core::Rustup),
 ];
+
+/// Who brings a target's `core`, and with it the compiler.
+#[derive(Debug, Clone, Copy)]
+enum Core {
+    /// This machine's toolchain (`rustup target add`).
+    Rustup,
+    /// The root of compilers that `cargo xtask cross` makes.
+    Debian,
+}
 
 /// What is compiled from `main.rs`: the files' prefix, further arguments, all of its sources.
 const VARIANTS: &[(&str, &[&str], &[&str])] = &[
@@ -51,8 +63,26 @@ fn output_of(command: &mut Command) -> Result<String, String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-fn compiler() -> String {
-    std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned())
+fn own_compiler() -> Command {
+    Command::new(std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned()))
+}
+
+/// The compiler that has the `core`. Debian's runs from its root with its own libraries: no chroot.
+fn compiler(core: Core) -> Command {
+    match core {
+        Core::Rustup => own_compiler(),
+        Core::Debian => {
+            let root = cross::compilers(&steps::root());
+            let mut command = Command::new(root.join("usr/lib64/ld-linux-x86-64.so.2"));
+            command
+                .arg("--library-path")
+                .arg(root.join("usr/lib/x86_64-linux-gnu"))
+                .arg(root.join("usr/bin/rustc"))
+                .arg("--sysroot")
+                .arg(root.join("usr"));
+            command
+        }
+    }
 }
 
 /// FNV-1a of the source, enough to notice that it changed.
@@ -64,22 +94,22 @@ pub(crate) fn fingerprint(source: &[u8]) -> String {
 }
 
 /// The first line of a file.
-fn header(source: &[u8]) -> Result<String, String> {
-    let version = output_of(Command::new(compiler()).arg("--version"))?;
+fn header(source: &[u8], core: Core) -> Result<String, String> {
+    let version = output_of(compiler(core).arg("--version"))?;
     Ok(format!(
         "# launcher/src/main.rs {} by {version}; `cargo xtask launcher` writes this",
         fingerprint(source)
     ))
 }
 
-/// The program for `target`; needs the target's `core` (`rustup target add`) and no linker of it.
-fn compile(target: &str, arguments: &[&str], into: &Path) -> Result<Vec<u8>, String> {
-    let sysroot = output_of(Command::new(compiler()).args(["--print", "sysroot"]))?;
-    let host = output_of(Command::new(compiler()).args(["--print", "host-tuple"]))?;
+/// The program for `target`; needs the target's `core` and no linker of it.
+fn compile(target: &str, core: Core, arguments: &[&str], into: &Path) -> Result<Vec<u8>, String> {
+    let sysroot = output_of(own_compiler().args(["--print", "sysroot"]))?;
+    let host = output_of(own_compiler().args(["--print", "host-tuple"]))?;
     let linker = Path::new(&sysroot).join(format!("lib/rustlib/{host}/bin/rust-lld"));
     let source = launcher_dir().join("src/main.rs");
     let output = into.join(target);
-    let mut command = Command::new(compiler());
+    let mut command = compiler(core);
     command
         .args(["--edition", "2024", "--crate-name", "launcher"])
         .args(["--crate-type", "bin", "--target", target])
@@ -90,7 +120,6 @@ fn compile(target: &str, arguments: &[&str], into: &Path) -> Result<Vec<u8>, Str
         .args(["-C", "linker-flavor=ld.lld"])
         .arg("-C")
         .arg(format!("linker={}", linker.display()))
-        .args(["-C", "link-self-contained=no"])
         .args(["-C", "link-arg=--gc-sections"])
         .args(["-C", "link-arg=--build-id=none"])
         .args(["-C", "link-arg=-znoexecstack"])
@@ -103,6 +132,9 @@ fn compile(target: &str, arguments: &[&str], into: &Path) -> Result<Vec<u8>, Str
         .arg("-o")
         .arg(&output)
         .arg(&source);
+    if matches!(core, Core::Rustup) {
+        command.args(["-C", "link-self-contained=no"]); // what Debian's never does
+    }
     output_of(&mut command)?;
     std::fs::read(&output).map_err(|error| format!("cannot read {}: {error}", output.display()))
 }
@@ -118,6 +150,14 @@ fn encode(header: &str, program: &[u8]) -> String {
     text
 }
 
+/// The `error` with what brings the compiler.
+fn needs(core: Core, error: String) -> String {
+    match core {
+        Core::Rustup => error,
+        Core::Debian => format!("{error}\n  help: `cargo xtask cross` makes the compilers' root"),
+    }
+}
+
 /// Writes the files of all targets.
 #[expect(
     clippy::disallowed_methods,
@@ -131,9 +171,10 @@ pub(crate) fn write() -> ExitCode {
         let machine = launcher_dir().join("machine");
         std::fs::create_dir_all(&machine).map_err(show)?;
         for (prefix, arguments, files) in VARIANTS {
-            let header = header(&sources(files).map_err(show)?)?;
-            for (cpu, target) in TARGETS {
-                let program = compile(target, arguments, &scratch)?;
+            let source = sources(files).map_err(show)?;
+            for (cpu, target, core) in TARGETS {
+                let header = header(&source, *core).map_err(|error| needs(*core, error))?;
+                let program = compile(target, *core, arguments, &scratch)?;
                 let text = encode(&header, &program);
                 std::fs::write(machine.join(format!("{prefix}{cpu}.hex")), text).map_err(show)?;
                 println!("{prefix}{cpu}: {} bytes", program.len());
@@ -161,8 +202,7 @@ mod tests {
         std::fs::create_dir_all(&scratch).unwrap();
         for (prefix, arguments, files) in VARIANTS {
             let source = sources(files).unwrap();
-            let expected = header(&source).unwrap();
-            for (cpu, target) in TARGETS {
+            for (cpu, target, core) in TARGETS {
                 let file = launcher_dir().join(format!("machine/{prefix}{cpu}.hex"));
                 let text = std::fs::read_to_string(file).unwrap();
                 let first = text.lines().next().unwrap();
@@ -171,11 +211,18 @@ mod tests {
                     first.contains(&mark),
                     "the launcher's source changed; run `cargo xtask launcher`"
                 );
-                if first != expected {
-                    eprintln!("skipped: `{prefix}{cpu}.hex` was made by another compiler");
-                    continue;
+                match header(&source, *core) {
+                    Ok(expected) if first == expected => {}
+                    Ok(_) => {
+                        eprintln!("skipped: `{prefix}{cpu}.hex` was made by another compiler");
+                        continue;
+                    }
+                    Err(error) => {
+                        eprintln!("skipped: no compiler for `{prefix}{cpu}.hex` ({error})");
+                        continue;
+                    }
                 }
-                match compile(target, arguments, &scratch) {
+                match compile(target, *core, arguments, &scratch) {
                     Ok(program) => assert!(text == encode(first, &program), "{prefix}{cpu}"),
                     Err(error) => {
                         eprintln!("skipped: target `{target}` is not installed ({error})");

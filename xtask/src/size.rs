@@ -13,7 +13,7 @@ const MOST_BYTES: u64 = 6_000_000;
 
 /// How the agent is linked: statically, relocations packed (`DT_RELR`, a quarter of a megabyte),
 /// without tables for unwinding, since a panic ends it.
-const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
+pub(crate) const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
      -C link-arg=-Wl,-z,pack-relative-relocs";
 
 /// Equal functions once; only LLD can, which is the default linker on this processor.

@@ -11,6 +11,10 @@ const MACHINE_CODE: &[(&str, &str)] = &[
     ),
     ("armv7", include_str!("../../../launcher/machine/armv7.hex")),
     (
+        "riscv64",
+        include_str!("../../../launcher/machine/riscv64.hex"),
+    ),
+    (
         "x86_64",
         include_str!("../../../launcher/machine/x86_64.hex"),
     ),

@@ -187,6 +187,7 @@ fn launcher(platform: &Platform) -> Option<Vec<u8>> {
         "x86_64" => include_str!("../../../launcher/machine/one-file-x86_64.hex"),
         "aarch64" => include_str!("../../../launcher/machine/one-file-aarch64.hex"),
         "armv7" => include_str!("../../../launcher/machine/one-file-armv7.hex"),
+        "riscv64" => include_str!("../../../launcher/machine/one-file-riscv64.hex"),
         _ => return None,
     };
     let digits: Vec<u8> = hex.lines().skip(1).flat_map(str::bytes).collect();

@@ -1,5 +1,6 @@
 //! The provider `debian`: CPython from Debian's packages with its own C library and loader, so
-//! that a bundle for x86-64, aarch64 or armv7 runs on any Linux of that CPU, and is made on any.
+//! that a bundle for x86-64, aarch64, armv7 or riscv64 runs on any Linux of that CPU, and is made on
+//! any.
 //!
 //! ```text
 //! archive key ─▶ InRelease (gpgv) ─SHA-256─▶ Packages.xz ─SHA-256─▶ .deb ─▶ python/
@@ -78,6 +79,13 @@ const CPUS: &[Cpu] = &[
         multiarch: "arm-linux-gnueabihf",
         loader: "ld-linux-armhf.so.3",
         machine: "armv7l",
+    },
+    Cpu {
+        arch: "riscv64",
+        debian: "riscv64",
+        multiarch: "riscv64-linux-gnu",
+        loader: "ld-linux-riscv64-lp64d.so.1",
+        machine: "riscv64",
     },
 ];
 
