@@ -57,10 +57,10 @@ row() {
   printf '| %s | %s | %s | %s | %s |\n' "$1" "$(sed -E ':a; s/([0-9])([0-9]{3})($|,)/\1,\2\3/; ta' <<<"$2")" \
     "$(awk "BEGIN { printf \"%.2f\", $OURS / $2 }")" "${3:-–}" "${4:-–}"
 }
-# Seconds of a command, and the peak memory of the largest of its processes.
+# Seconds of a command, those of CPU, and the peak memory of the largest of its processes.
 spent() {
-  /usr/bin/time -q -o spent.time -f '%e s, %M' "$@" >spent.log 2>&1 || { cat spent.log >&2; return 1; }
-  awk -F', ' 'END { printf "%s, %d MiB\n", $1, $2 / 1024 }' spent.time
+  /usr/bin/time -q -o spent.time -f '%e %U %S %M' "$@" >spent.log 2>&1 || { cat spent.log >&2; return 1; }
+  awk 'END { printf "%.1f s, CPU %.1f s, %d MiB\n", $1, $2 + $3, $4 / 1024 }' spent.time
 }
 
 mkdir -p "$DIR"; cd "$DIR"
