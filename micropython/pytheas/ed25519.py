@@ -12,21 +12,19 @@ def _int(b):
 
 
 _N = (
-    # 2d, sqrt(-1), x of B, 2^127 B, L
+    # 2d, 2^127 B, L - 2^252
     b"\x59\xf1\xb2\x26\x94\x9b\xd6\xeb\x56\xb1\x83\x82\x9a\x14\xe0\x00\x30\xd1\xf3\xee\xf2\x80\x8e\x19"
-    b"\xe7\xfc\xdf\x56\xdc\xd9\x06\x24\xb0\xa0\x0e\x4a\x27\x1b\xee\xc4\x78\xe4\x2f\xad\x06\x18\x43\x2f"
-    b"\xa7\xd7\xfb\x3d\x99\x00\x4d\x2b\x0b\xdf\xc1\x4f\x80\x24\x83\x2b\x1a\xd5\x25\x8f\x60\x2d\x56\xc9"
-    b"\xb2\xa7\x25\x95\x60\xc7\x2c\x69\x5c\xdc\xd6\xfd\x31\xe2\xa4\xc0\xfe\x53\x6e\xcd\xd3\x36\x69\x21"
-    b"\x93\x03\x36\x81\xac\xe4\x20\x09\x35\x4c\x45\xb2\x1e\x4c\x14\x21\xe6\xe9\x8a\x7b\x8d\xfe\x1e\xc6"
-    b"\x3e\xc1\x35\xfa\xe7\x70\x4e\x1d\x61\x2e\xc2\xdd\x95\x57\xd1\xab\x80\xe8\x63\x17\xb5\x48\xe4\x8a"
-    b"\x11\x9e\x72\xbe\x85\x8d\x51\x0a\xf2\x9f\xe0\x1c\xa9\x07\x28\x7b\xed\xd3\xf5\x5c\x1a\x63\x12\x58"
-    b"\xd6\x9c\xf7\xa2\xde\xf9\xde\x14\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10"
+    b"\xe7\xfc\xdf\x56\xdc\xd9\x06\x24\x93\x03\x36\x81\xac\xe4\x20\x09\x35\x4c\x45\xb2\x1e\x4c\x14\x21"
+    b"\xe6\xe9\x8a\x7b\x8d\xfe\x1e\xc6\x3e\xc1\x35\xfa\xe7\x70\x4e\x1d\x61\x2e\xc2\xdd\x95\x57\xd1\xab"
+    b"\x80\xe8\x63\x17\xb5\x48\xe4\x8a\x11\x9e\x72\xbe\x85\x8d\x51\x0a\xf2\x9f\xe0\x1c\xa9\x07\x28\x7b"
+    b"\xed\xd3\xf5\x5c\x1a\x63\x12\x58\xd6\x9c\xf7\xa2\xde\xf9\xde\x14"
 )
-_D, _I, _X, _CX, _CY, _L = [_int(_N[i:i + 32]) for i in range(0, 192, 32)]
+_D, _CX, _CY, _L = [_int(_N[i:i + 32]) for i in range(0, 128, 32)]
 # Not written out: the compiler would store them as long decimal numbers.
 _W = _int(b"\xff" * 8)
 _M = _int(b"\xff" * 32) >> 1
 _P = _M - 18
+_L += _M + 1 >> 3
 
 
 def _roots(n, k):
@@ -98,19 +96,12 @@ def _point(b):
     v = y * y % P
     u = v - 1
     v = v * _D * (P + 1 >> 1) % P + 1
-    # x = u v^3 (u v^7)^(2^252 - 3); the power by t^(2^n - 1), n up to 250
+    # x = u v^3 (u v^7)^(2^252 - 3)
     w = v * v * v % P
-    z = t = u * w * w * v % P
-    n = 1
-    for i in "1111010":
-        z = pow(z, 1 << n, P) * z % P
-        n *= 2
-        if i > "0":
-            z = z * z * t % P
-            n += 1
-    x = u * w * pow(z, 4, P) * t % P
+    x = u * w * pow(u * w * w * v % P, P >> 3, P) % P
     if (v * x * x - u) % P:
-        x = x * _I % P
+        # sqrt(-1)
+        x = x * pow(2, P >> 2, P) % P
     if y >= P or (v * x * x - u) % P or not x and odd:
         return None
     return (P - x if x & 1 != odd else x), y
@@ -131,17 +122,17 @@ def _add(p, q):
     return x * Z % P, z * y % P, Z * z % P, x * y % P
 
 
-def verify(key, message, signature):
+def verify(key, m, sig):
     # Whether it is the key's signature of a message of less than 48 bytes.
-    s = _int(signature[32:])
+    s = _int(sig[32:])
     r = _L
-    if len(key) != 32 or len(signature) != 64 or s >= r:
+    if len(key) != 32 or len(sig) != 64 or s >= r:
         return False
     A = _point(key)
-    R = _point(signature[:32])
+    R = _point(sig[:32])
     if not A or not R:
         return False
-    u = _hash(bytes(signature[:32]) + key + message)
+    u = _hash(bytes(sig[:32]) + key + m)
     t = 0
     v = 1
     while u >> 127:
@@ -159,7 +150,7 @@ def verify(key, message, signature):
         x = -x
     p = 0, 1, 1, 0
     table = [p]
-    for x, y in (x, y), (-A[0], A[1]), (_CX, _CY), (_X, (_P + 1) * 4 // 5):
+    for x, y in (x, y), (-A[0], A[1]), (_CX, _CY), _point(b"X" + b"f" * 31):
         for q in table[:]:
             table.append(_add(q, (x, y, 1, x * y)))
     started = 0

@@ -1,291 +1,492 @@
-# The board's side of the hub's DDI API (hawkBit's, v1): asks for work, downloads an image into the
-# other slot from where it broke off, reports, tells how the board is. HTTP/1.0, so that no answer
-# comes in chunks. The token goes to the configured hub and nowhere else: of the hub's links only the
-# path is used. TLS only with the CA of the settings; the clock and the network are the app's matter
-# (or `/boot.py`'s).
+# What comes from outside. First, filling the slot that does not run: nothing is erased before its
+# replacement is known to be signed and meant for this board, and an image's front (with the ROMFS
+# magic) is written last: an image with a front is whole. Then the board's side of the hub's DDI API
+# (hawkBit's, v1): asks for work, downloads an image from where it broke off, reports, tells how the
+# board is. HTTP/1.0, so that no answer comes in chunks. The token goes to the configured hub and
+# nowhere else: of the hub's links only the path is used. TLS only with the CA of the settings; the
+# clock and the network are the app's matter (or `/boot.py`'s).
+while True:
+    break
+    # Never run: names that are mentioned here get low numbers, which take one byte instead of two.
+    (_.r.len.Refused.slot.total.net.m.disk.OSError.head.save.mine.feed.int.Exception.buf.room.first.pause.poll.b.bytes.sys.ARCH.told.busy.download.json.ValueError.str.path.gc.left.config.get.load.asyncio.time.runs.held.min.refuse.only.status.n.close.tell.me.call.sleep.ask.configData.fed.once.value.x.remove.host.why.success.GET.run.key.own.isinstance.e.data.memoryview.id.kind.wait_for)
 import asyncio
-import gc
-import json
-import sys
 import time
 
 import pytheas
 
-from . import slots, write
+# All that the package's first module has is used here by its name: naming each in an import costs
+# 12 bytes.
+globals().update(pytheas.__dict__)
 
-TIMEOUT = 30  # seconds for each read and write
-etag = None
-told = None
-pause = None
+_ACTIVE = const(3)
+_PENDING = const(4)
+_TRIES = const(5)
+_COUNTER = const(6)
+_WHY = const(7)
+_ACTION = const(8)
+_REPORT = const(9)
+_WRITE = const(10)
+_STEP = const(4096)  # bytes per write
+_TIMEOUT = const(30)  # seconds that the hub may be silent
+_TOLD_EACH = const(900000)  # ms between telling how the board is
+
+ARCH = ("? x86 x64 armv6 armv6m armv7m armv7em armv7emsp armv7emdp xtensa xtensawin rv32imc "
+        "rv64imc").split()
+me = sys.implementation
+mpy = getattr(me, "_mpy", 0)
+mine = mpy >> 10 & 15
+first = net = told = pause = busy = total = digest = None
+head = {}
 
 
-def path_of(links, name):
-    return links[name]["href"].split("/", 3)[3]
+def rec(b, p):
+    # Kind, start and end of the ROMFS record at p.
+    k = b[p]
+    n = 0
+    c = 128
+    while c > 127:
+        p += 1
+        c = b[p]
+        n = n << 7 | c & 127
+    p += 1
+    return k, p, p + n
 
 
-class Hub:
-    def __init__(self, s):
-        self.s = s
-        c = self.c = s.config
-        u = c["hub"].rstrip("/"), c.get("tenant", "default"), c["id"]
-        self.scheme, _, self.host, self.root = ("%s/%s/controller/v1/%s" % u).split("/", 3)
-        self.f = None
-        self.head = {}
+def parse(b):
+    # The manifest's text, itself, and the signatures; an exception when b is no whole front.
+    k, p, e = rec(b, 7)
+    text = bytes(b[p:e])
+    m = json.loads(text)
+    end = m["front"]
+    m["size"] = n = end + m["body"]["size"]
+    sigs = []
+    # Nothing but signatures and padding: the rest of the front is not signed.
+    while e < end:
+        c, p, e = rec(b, e)
+        if c == 0x73:
+            sigs.append(bytes(b[p:e]))
+        elif c != 1:
+            raise ValueError
+    if (b[0], b[1], k, m["format"], rec(b, 2), e) != (0xd2, 0xcd, 0x70, 1, (0x31, 7, n), end) or end > len(b) or len(
+            bytes.fromhex("".join(m.get("keys", ())))) % 32:
+        raise ValueError
+    return text, m, sigs
 
-    def close(self):
-        if self.f:
-            self.f.s.close()
-            self.f = None
 
-    async def within(self, work):
-        return await asyncio.wait_for(work, TIMEOUT)
+def refuse(key, value, own):
+    raise Refused("its %s is %s, here is %s" % (key, value, own))
 
-    async def ask(self, method, path, body=None, extra=""):
-        # The answer's status; its headers are in `head`, its body comes from `read`.
-        self.close()
-        self.status = 0
-        name, _, port = self.host.rpartition(":")
-        ctx = None
-        if self.scheme != "http:":
-            import tls
 
-            ctx = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
-            ctx.verify_mode = tls.CERT_REQUIRED
-            with open(self.c["ca"], "rb") as f:
-                ctx.load_verify_locations(f.read())
-        gc.collect()
-        self.f = f = (await self.within(asyncio.open_connection(
-            (name or port).strip("[]"), int(port) if name else 443 if ctx else 80, ctx,
-            name or port)))[0]
-        body = json.dumps(body).encode() if body else b""
-        f.write(b"%s /%s HTTP/1.0\r\nHost: %s\r\nAuthorization: TargetToken %s\r\n%s"
-                b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
-                % (method, path, self.host, self.c.get("token"), extra, len(body), body))
-        await self.within(f.drain())
-        self.head = h = {}
-        b = await self.within(f.readline())
-        self.status = int(b.split()[1])
-        for _ in range(64):
-            b = await self.within(f.readline())
-            k, _, v = b.decode().partition(":")
-            if not v:
-                break
-            h[k.lower()] = v.strip()
-        self.left = int(h.get("content-length", 1 << 29))
-        return self.status
+def only(key, value, own):
+    if value and own not in (value if isinstance(value, list) else [value]):
+        refuse(key, value, own)
 
-    async def read(self):
-        # Some of the body; nothing at its end, or when it is cut off.
-        b = await self.within(self.f.read(min(1024, self.left))) if self.left else b""
-        self.left -= len(b)
-        return b
 
-    async def json(self, method, path, body=None, extra=""):
-        status = await self.ask(method, path, body, extra)
-        if status == 304:
-            return
-        out = b = await self.read()
-        while b and len(out) < 16384:
-            b = await self.read()
-            out += b
-        self.close()
-        self.good(status < 400)
-        if status == 200 and out:
-            return json.loads(out)
+def judge(b, x, e):
+    # The manifest x (text b, signatures e), if it is signed and for this board.
+    global m
+    m = x
+    x = (m.get("requires") or {}).get
+    n = m["counter"]
+    only("size", total, m["size"])
+    a = m["platform"].split("-")[1]
+    # A Cortex-M runs what was built for the smaller ones.
+    if a != "any" and a not in ARCH[4 if 4 <= mine <= 8 else mine:mine + 1]:
+        refuse("platform", a, ARCH[mine])
+    only(".mpy", m.get("mpy"), mpy & 255)
+    only("model", x("boards"), config.get("model"))
+    only("firmware", x("firmware"), config.get("firmware"))
+    a = x("micropython", "0")
+    if tuple(map(int, a.split("."))) > me.version:
+        refuse("micropython", a, me.version)
+    if n < r[_COUNTER] and (n < 0 or not m.get("allow_downgrade")):
+        refuse("counter", n, r[_COUNTER])
+    x = get("keys")
+    a = "signed by no key of this board"
+    for s in e:
+        for i in range(0, len(x), 32):
+            k = x[i:i + 32]
+            if sha256(k).digest()[:8] == s[:8]:
+                from .ed25519 import verify
 
-    def good(self, yes):
-        if not yes:
-            raise OSError("the hub answers %d" % self.status)
+                feed()
+                n = verify(k, sha256(b"pytheas-board-1\n" + b).digest(), s[8:])
+                feed()
+                del sys.modules["pytheas.ed25519"], pytheas.ed25519
+                if n:
+                    return m
+                a = "its signature is wrong"
+    raise Refused(a)
 
-    async def tell(self, action, finished, details, execution="closed", kind="deploymentBase"):
+
+def entry(i, b):
+    # What the rec says of an image, whose body is read back: its manifest.
+    x = sha256(b)
+    y = sha256()
+    for d in disk.iter(i, len(b), m["size"]):
+        x.update(d)
+        y.update(d)
+        feed()
+    m["sha256"] = x = x.digest().hex()
+    if y.digest().hex() != m["body"]["sha256"] or digest not in (None, x):
+        raise Refused("its content was not signed")
+    return m
+
+
+def find():
+    # Both records are lost: the signatures say what is whole.
+    for i in 0, 1:
         try:
-            await self.json("POST", "%s/%s/%s/feedback" % (self.root, kind, action), {"status": {
-                "execution": execution, "result": {"finished": finished}, "details": details,
-                "code": 1}})
-        except OSError:
-            # What the hub does not know, has closed or does not take needs no further report.
-            if not 400 <= self.status < 500 or self.status in (401, 403, 429):
-                raise
-
-    async def poll(self):
-        global etag, pause
-        s = self.s
-        r = s.r.get("report")
-        if r:
-            # How the last update ended.
-            d = [r[2]]
-            if not r[1]:
-                d += slots.load("last.json").get("why", "").split("\n") + pytheas.lines
-            await self.tell(r[0], "success" if r[1] else "failure", d)
-            s.save({"report": None})
-        r = await self.json("GET", self.root, None,
-                            "If-None-Match: %s\r\n" % etag if etag else "")
-        links = {}
-        if r:
-            etag = None
-            tag = self.head.get("etag")
-            f = r.get("config", {})
-            try:
-                pause = 0
-                for n in f["polling"]["sleep"].split(":"):
-                    pause = pause * 60 + int(n)
-            except slots.BAD:
-                pause = None
-            f = f.get("settings")
-            if f and f != slots.load("settings.json"):
-                slots.store("settings.json", json.dumps(f))
-                pytheas.settings.update(f)
-            links = r.get("_links", {})
-        try:
-            await self.health("configData" in links)
-        except OSError as e:
-            print("pytheas:", e)
-        for k, do in ("cancelAction", self.cancel), ("deploymentBase", self.deploy):
-            if k in links:
-                return await do(path_of(links, k).split("?")[0].split("/")[-1])
-        if r:
-            etag = tag
-
-    async def cancel(self, action):
-        if self.s.r["pending"] and self.s.r["action"] == action:
-            await self.tell(action, "none", ["it runs already"], "rejected", "cancelAction")
-        else:
-            self.s.save({"write": None})
-            await self.tell(action, "success", ["given up"], "closed", "cancelAction")
-
-    async def deploy(self, action):
-        s = self.s
-        if s.held():
-            return
-        r = await self.json("GET", "%s/deploymentBase/%s" % (self.root, action))
-        if r["deployment"].get("update") == "skip":
-            return
-        try:
-            for k in r["deployment"]["chunks"]:
-                for a in k["artifacts"]:
-                    if a["filename"].endswith(".romfs"):
-                        return await self.install(action, a)
-            raise slots.Refused("it has no image for boards")
-        except slots.Refused as e:
-            await self.tell(action, "failure", [str(e)])
-
-    async def install(self, action, a):
-        digest = a["hashes"]["sha256"]
-        e = self.s.running()
-        if e and e["sha256"] == digest:
-            if not self.s.r["pending"]:
-                await self.tell(action, "success", ["it runs already"])
-            return
-        w = self.s.writer(a["size"], digest)
-        await self.tell(action, "none", ["downloading"], "proceeding")
-        k = a["_links"]
-        path = path_of(k, "download" if "download" in k else "download-http")
-        tries = 0
-        while w.at() < w.total:
-            at = w.at()
-            try:
-                await self.fetch(w, path, at)
-            except (OSError, asyncio.TimeoutError):
-                tries = 0 if w.at() > at else tries + 1
-                if tries > 2:
-                    raise
-                await asyncio.sleep(1)
-        self.close()
-        w.finish(action)
-        for f in pytheas.before_reset:
-            try:
-                f()
-            except Exception as e:
-                pytheas.log(e)
-        from .boot import reset
-
-        reset()
-
-    async def fetch(self, w, path, at):
-        status = await self.ask("GET", path, None, "Range: bytes=%d-\r\n" % at)
-        part = "bytes %d-" % at in self.head.get("content-range", "")
-        self.good(status == (206 if part else 200))
-        skip = 0 if part else at
-        while w.at() < w.total:
-            b = await self.read()
-            if not b:
-                raise OSError("cut off")
-            n = min(skip, len(b))
-            skip -= n
-            w.write(memoryview(b)[n:])
-            await asyncio.sleep(0)
-
-    async def health(self, asked):
-        # Attributes: at the first poll after a start, when asked, and every quarter of an hour.
-        global told
-        now = time.ticks_ms()
-        if not asked and told is not None and time.ticks_diff(now, told) < 900000:
-            return
-        s = self.s
-        e = s.running()
-        i = sys.implementation
-        gc.collect()
-        d = {"agent": "board", "platform": "micropython-" + write.ARCH[write.MPY >> 10 & 15],
-             "micropython": i.version, "machine": i._machine, "heap.free": gc.mem_free(),
-             "heap.used": gc.mem_alloc(), "uptime": now // 1000, "counter": s.r["counter"],
-             "why": s.r.get("why"), "model": self.c.get("model"),
-             "firmware": self.c.get("firmware")}
-        if e:
-            d["release"] = "%s@%s" % (e["name"], e["version"])
-        try:
-            import machine
-
-            d["reset"] = machine.reset_cause()
-            import network
-
-            d["rssi"] = network.WLAN(network.STA_IF).status("rssi")
+            b = disk.read(i, 8192)
+            judge(*parse(b))
+            entry(i, bytes(b[:m["front"]]))
+            r[i] = m
+            if m["counter"] >= r[_COUNTER]:
+                r[_ACTIVE] = i
+                r[_COUNTER] = m["counter"]
+                # It may be one that was taken back: it proves itself again.
+                r[_PENDING] = True
         except Exception:
             pass
-        for k, v in (("crash", slots.load("last.json").get("why", "").split("\n")),
-                     ("log", pytheas.lines)):
-            for n, x in enumerate(v[-9:]):
-                d["%s.%d" % (k, n)] = x
-        for k, v in pytheas.metrics.items():
-            d["metric." + k] = v
-        await self.json("PUT", self.root + "/configData", {
-            "data": {("pytheas." + k)[:128]: str(v)[:128] for k, v in d.items() if v}})
-        told = now
 
 
-async def fed():
+def start(n, x):
+    # Takes an image piece by piece. `done`: how many of its bytes are there already; `write` the rest.
+    global total, digest, slot
+    total = n
+    digest = x
+    slot = 1 - r[_ACTIVE]
+    if held():
+        raise Refused("what runs is not confirmed")
+    have(None, 0)
+    if r[_WRITE] == x:
+        try:
+            b = get("front")
+            judge(*parse(b))
+            n = disk.done(slot, n)
+            if n <= len(b):
+                n = 0
+            disk.erase(slot, total, n)
+            have(b, n or len(b))
+        except Exception:
+            pass
+
+
+def have(b, n):
+    # The front, when it is known; what follows is written by the step.
+    global first, done, buf, room
+    first = b
+    done = n
+    buf = bytearray()
+    room = _STEP - n % _STEP if b else 512
+
+
+def at():
+    # How many bytes it has taken.
+    return done + len(buf)
+
+
+def write(data):
+    data = memoryview(data)[:total - at()]
+    while data:
+        n = room - len(buf)
+        buf.extend(data[:n])
+        data = data[n:]
+        if len(buf) == room:
+            step()
+
+
+def step():
+    # Enough for a write, or another part of the front: once it is whole, it decides whether the slot
+    # is erased.
+    global room
+    b = buf
+    try:
+        if first:
+            disk.write(slot, done, b)
+            feed()
+            return have(first, at())
+        try:
+            x = parse(b)
+        except Exception:
+            room += 512
+            if room > min(8192, total):
+                raise Refused("no board image")
+            return
+        judge(*x)
+        save({slot: None, _WRITE: None})
+        disk.erase(slot, total, 0)
+        put("front", b)
+        save({_WRITE: digest})
+        have(bytes(b), len(b))
+    except OSError as e:
+        clear(e)
+
+
+def clear(e):
+    # What was written is of no use: the room is given back.
+    if isinstance(e, OSError):
+        if e.errno != 28:
+            raise e
+        e = Refused("flash full")
+    disk.clear(slot)
+    remove("front")
+    save({_WRITE: None})
+    raise e
+
+
+def finish(id=None):
+    # Reads back what was written, writes the front and makes the image the next to be started.
+    if not first or at() < total:
+        raise Refused("cut off at %d of %d" % (at(), total))
+    try:
+        step()
+        entry(slot, first)
+        disk.write(slot, 0, first)
+    except (OSError, Refused) as e:
+        clear(e)
+    save({slot: m, _ACTIVE: slot, _PENDING: True, _TRIES: 0, _WRITE: None, _WHY: None, _ACTION: id})
+    remove("front")
+    # The crashes told from now on are the new release's.
+    remove("crash")
+
+
+def path(value):
+    return value["href"].split("/", 3)[3]
+
+
+def close():
+    global net
+    if net:
+        net.s.close()
+        net = None
+
+
+async def send(verb, path, body=None, more=""):
+    # The answer is in `status` and `head`, its body comes from `read`.
+    global net, head, left, status
+    close()
+    head = {}
+    status = 0
+    name, _, port = host.rpartition(":")
+    ctx = None
+    if kind != "http:":
+        import tls
+
+        # A client's context wants a certificate; where there is no verifying, there is no
+        # `load_verify_locations`.
+        ctx = tls.SSLContext(tls.PROTOCOL_TLS_CLIENT)
+        with open(config["ca"], "rb") as c:
+            ctx.load_verify_locations(c.read())
+    gc.collect()
+    net, _ = await asyncio.open_connection(
+        (name or port).strip("[]"), int(port) if name else 443 if ctx else 80, ctx, name or port)
+    body = json.dumps(body).encode() if body else b""
+    net.write(b"%s /%s HTTP/1.0\r\nHost: %s\r\nAuthorization: TargetToken %s\r\n%s"
+                 b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s"
+                 % (verb, path, host, config.get("token"), more, len(body), body))
+    await net.drain()
+    status = int((await net.readline()).split()[1])
     while True:
-        slots.feed()
-        await asyncio.sleep(1)
+        k, _, v = (await net.readline()).decode().partition(":")
+        if not v:
+            break
+        head[k.lower()] = v.strip()
+    left = int(head.get("content-length", 1 << 29))
+    if status >= 400:
+        raise OSError("hub says %d" % status)
+
+
+def ask(*a):
+    return asyncio.wait_for(send(*a), _TIMEOUT)
+
+
+async def read():
+    # Some of the body; nothing at its end, or when it is cut off.
+    global left
+    b = await asyncio.wait_for(net.read(min(1024, left)), _TIMEOUT)
+    left -= len(b)
+    return b
+
+
+async def call(*a):
+    await ask(*a)
+    b = out = await read()
+    while b and len(out) < 16384:
+        b = await read()
+        out += b
+    close()
+    return out and json.loads(out)
+
+
+async def tell(path, finished, details, execution="closed"):
+    try:
+        await call("POST", path.split("?")[0] + "/feedback", {"status": {
+            "execution": execution, "result": {"finished": finished}, "details": details, "code": 1}})
+    except OSError:
+        # What the hub does not know, has closed or does not take needs no further report.
+        if status // 100 != 4 or status in (401, 403, 429):
+            raise
+
+
+async def once():
+    global kind, host, pause
+    kind, _, host, root = ("%s/%s/controller/v1/%s" % (
+        config["hub"].rstrip("/"), config.get("tenant", "default"), config["id"])).split("/", 3)
+    x = r[_REPORT]
+    if x:
+        # How the last update ended.
+        d = [x[2]]
+        if not x[1]:
+            d += load("crash").get("why", "").split("\n") + lines
+        await tell(x[0], "success" if x[1] else "failure", d)
+        save({_REPORT: None})
+    x = await call("GET", root)
+    v = x.get("config", {})
+    try:
+        pause = 0
+        for p in v["polling"]["sleep"].split(":"):
+            pause = pause * 60 + int(p)
+    except (ValueError, KeyError):
+        pause = None
+    v = v.get("settings")
+    if v and v != load("settings"):
+        store("settings", json.dumps(v))
+        settings.update(v)
+    x = x.get("_links", {})
+    try:
+        await configData(root, "configData" in x)
+    except OSError as e:
+        print("pytheas:", e)
+    if "cancelAction" in x:
+        k = path(x["cancelAction"])
+        if r[_PENDING] and str(r[_ACTION]).endswith(k[k.rfind("/"):]):
+            await tell(k, "none", ["it runs already"], "rejected")
+        else:
+            save({_WRITE: None})
+            await tell(k, "success", [])
+    elif "deploymentBase" in x and not held():
+        p = path(x["deploymentBase"])
+        x = (await call("GET", p))["deployment"]
+        p = p.split("?")[0]
+        try:
+            if x.get("update") != "skip":
+                await download(p, x["chunks"])
+        except Refused as e:
+            await tell(p, "failure", [str(e)])
+
+
+async def download(path, chunks):
+    a = None
+    for k in chunks:
+        for x in k["artifacts"]:
+            if x["filename"].endswith(".romfs"):
+                a = x
+    if not a:
+        raise Refused("no board image")
+    x = a["hashes"]["sha256"]
+    e = runs()
+    if e and e["sha256"] == x:
+        if not r[_PENDING]:
+            await tell(path, "success", ["it runs already"])
+        return
+    start(a["size"], x)
+    await tell(path, "none", ["download"], "proceeding")
+    n = at()
+    a = a["_links"]
+    await ask("GET", path(a.get("download") or a["download-http"]), None, "Range: bytes=%d-\r\n" % n)
+    if status == 206:
+        n = 0
+    while at() < total:
+        b = await read()
+        if not b:
+            # The next poll goes on there.
+            raise OSError("cut off")
+        write(memoryview(b)[n:])
+        n = max(0, n - len(b))
+        await asyncio.sleep(0)
+    close()
+    finish(path)
+    for x in on_reset:
+        try:
+            x()
+        except Exception as e:
+            log(e)
+    reset()
+
+
+async def configData(path, x):
+    # Attributes: at the first poll after a start, when asked, and every quarter of an hour.
+    global told
+    now = time.ticks_ms()
+    if not x and told and abs(now - told) < _TOLD_EACH:
+        return
+    gc.collect()
+    e = runs()
+    v = load("crash")
+    d = {"platform": "micropython-" + ARCH[mine], "micropython": me.version,
+         "machine": me._machine, "heap.free": gc.mem_free(), "heap.used": gc.mem_alloc(),
+         "uptime": now // 1000, "counter": r[_COUNTER], "why": r[_WHY],
+         "model": config.get("model"), "firmware": config.get("firmware"), "crash": v.get("of"),
+         "release": e and title(e)}
+    try:
+        import machine
+
+        d["reset"] = machine.reset_cause()
+        import network
+
+        d["rssi"] = network.WLAN(network.STA_IF).status("rssi")
+    except Exception:
+        pass
+    for k, v in ("crash.", v.get("why", "").split("\n")), ("log.", lines):
+        n = 0
+        for x in v[-9:]:
+            d[k + str(n)] = x
+            n += 1
+    for k in metrics:
+        d["metric." + k] = metrics[k]
+    v = {}
+    for k in d:
+        if d[k]:
+            v[("pytheas." + k)[:128]] = str(d[k])[:128]
+    await call("PUT", path + "/configData", {"mode": "replace", "data": v})
+    told = now
 
 
 async def poll():
     # Seconds until the hub wants to be asked again.
-    h = Hub(slots.Slots())
-    t = asyncio.create_task(fed())
+    global busy
+    while busy:
+        await asyncio.sleep(1)
+    busy = asyncio.create_task(fed())
     try:
-        await h.poll()
-        n = pause
-    except OSError:
-        if "retry-after" not in h.head:
-            raise
-        n = int(h.head["retry-after"])
+        await once()
     finally:
-        t.cancel()
-        h.close()
+        busy.cancel()
+        busy = None
+        close()
     # Whatever the hub says: at least once a day, at most once a second.
-    return min(max(n or h.c.get("poll", 300), 1), 86400)
+    return min(max(pause or config.get("poll", 300), 1), 86400)
+
+
+async def fed():
+    while True:
+        feed()
+        await asyncio.sleep(1)
 
 
 async def run():
-    import random
-
+    asyncio.create_task(fed())
     while True:
-        n = pause or slots.load("config.json").get("poll", 300)
+        n = pause or config.get("poll", 300)
         try:
             n = await poll()
         except Exception as e:
             # The next poll may succeed; an app is not stopped for the hub's sake.
-            pytheas.log("hub:", e)
-        for _ in range(n * random.randint(90, 110) // 100 + 1):
-            slots.feed()
-            await asyncio.sleep(1)
+            log("hub", e)
+        await asyncio.sleep(n * (90 + time.ticks_ms() % 21) // 100 + 1)
+
+
+# At the end, because it may want `find`.
+ready()
+disk = pytheas.disk

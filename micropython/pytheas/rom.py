@@ -1,72 +1,83 @@
 # Slots as ROMFS partitions: two, or one split at half. A partition is a block device (ESP32), or
 # memory that `vfs.rom_ioctl` erases by the block, in older firmware only as a whole.
-import vfs
+import sys
+from vfs import rom_ioctl
 
-from .slots import feed
+from . import config, feed
+
+ids = config.get("rom") or [0, 1]
+devs = rom_ioctl(2, ids[0]), rom_ioctl(2, ids[-1])
+block = hasattr(devs[0], "ioctl")
+bs = devs[0].ioctl(5, 0) if block else rom_ioctl(6, ids[0])
+room = len(memoryview(devs[0]))
+if len(ids) < 2:
+    room = room // 2 // bs * bs if bs > 0 else 0
+# What the firmware mounted there by itself may be the other slot.
+for p in "/rom", "/rom/lib":
+    if p in sys.path:
+        sys.path.remove(p)
 
 
-class Rom:
-    def __init__(self, ids):
-        self.io = vfs.rom_ioctl
-        self.devs = [self.io(2, i) for i in ids]
-        self.ids = ids
-        d = self.devs[0]
-        self.bs = d.ioctl(5, 0) if hasattr(d, "ioctl") else self.io(6, ids[0])
-        n = len(memoryview(d))
-        if len(ids) < 2:
-            n = n // 2 // self.bs * self.bs if self.bs > 0 else 0
-        self.size = n
+def find(i):
+    # Number of the device, where in it the slot begins.
+    return (i, 0) if len(ids) > 1 else (0, i * room)
 
-    def where(self, i):
-        p = i if len(self.ids) > 1 else 0
-        return self.devs[p], self.ids[p], 0 if p or not i else self.size
 
-    def parts(self, i, at, end, step=4096):
-        d, _, o = self.where(i)
-        d = memoryview(d)[o:o + min(end, self.size)]
-        while at < end:
-            yield d[at:at + step]
-            at += step
+def read(i, size):
+    p, o = find(i)
+    return memoryview(devs[p])[o:o + min(size, room)]
 
-    def done(self, i, total):
-        # What was erased and is no longer blank was written; the last block may be torn.
-        n = at = 0
-        for b in self.parts(i, 0, total, 512):
-            at += 512
-            if b != b"\xff" * len(b):
-                n = at - 1
-        return n // self.bs * self.bs if self.bs > 0 else 0
 
-    def prepare(self, i, total, at):
-        # Erases everything, or the block that may be torn.
-        if total > self.size:
-            raise OSError(28)
-        d, p, o = self.where(i)
-        if self.bs <= 0:
-            return self.ok(self.io(3, p, total))
-        end = at + 1 if at else total
-        while at < end:
-            if hasattr(d, "ioctl"):
-                d.ioctl(6, (o + at) // self.bs)
-            else:
-                self.ok(self.io(3, p, o + at, self.bs))
-            at += self.bs
-            feed()
+def iter(i, at, size):
+    d = read(i, size)
+    while at < size:
+        yield d[at:at + 512]
+        at += 512
 
-    def ok(self, r):
-        if r and r < 0:
-            raise OSError(-r)
 
-    def write(self, i, at, b):
-        d, p, o = self.where(i)
-        b = bytes(b) + b"\xff" * (-len(b) % 16)
-        at += o
-        if hasattr(d, "ioctl"):
-            # Never across a block.
-            for n in range(0, len(b), 512):
-                d.writeblocks((at + n) // self.bs, b[n:n + 512], (at + n) % self.bs)
+def done(i, total):
+    # What was erased and is no longer blank was written; the last block may be torn.
+    n = at = 0
+    for b in iter(i, 0, total):
+        at += 512
+        if b != b"\xff" * len(b):
+            n = at - 1
+    return n // bs * bs if bs > 0 else 0
+
+
+def erase(i, total, at):
+    # Erases everything, or the block that may be torn.
+    if total > room:
+        raise OSError(28)
+    p, o = find(i)
+    if bs <= 0:
+        return ok(rom_ioctl(3, ids[p], total))
+    end = at + 1 if at else total
+    while at < end:
+        if block:
+            devs[p].ioctl(6, (o + at) // bs)
         else:
-            self.ok(self.io(4, p, at, b))
+            ok(rom_ioctl(3, ids[p], o + at, bs))
+        at += bs
+        feed()
 
-    def drop(self, i):
-        pass
+
+def ok(e):
+    if e and e < 0:
+        raise OSError(-e)
+
+
+def write(i, at, b):
+    p, o = find(i)
+    b = bytes(b) + b"\xff" * (-len(b) % 16)
+    at += o
+    if block:
+        # Never across a block.
+        for n in range(0, len(b), 512):
+            devs[p].writeblocks((at + n) // bs, b[n:n + 512], (at + n) % bs)
+    else:
+        ok(rom_ioctl(4, ids[p], at, b))
+
+
+def clear(i):
+    pass

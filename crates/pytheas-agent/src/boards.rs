@@ -25,9 +25,15 @@ use crate::{
 };
 
 /// What a board is asked: its slots, the seconds a release has to confirm itself, the last crash.
-const QUESTION: &str = "import gc,json,pytheas\nfrom pytheas import slots as _pQ\n_pS=pytheas.Slots()\n\
-    print(json.dumps([_pS.status(),_pS.config.get('confirm',60),_pQ.load('last.json').get('why')]))\n\
-    del _pS,_pQ\ngc.collect()";
+fn question() -> String {
+    format!(
+        "import gc,json,pytheas\npytheas.ready()\n\
+         print(json.dumps([{},pytheas.config.get('confirm',60),pytheas.load('crash').get('why')]))\n\
+         gc.collect()",
+        slots::RECORD
+    )
+}
+
 /// Time that a board gets beside what its settings give a release.
 const MARGIN: Duration = Duration::from_secs(20);
 /// Longest time that a board's own settings may give.
@@ -175,7 +181,7 @@ fn visit<T>(
 }
 
 fn ask(board: &mut Board, facts: &Facts) -> Result<Seen, DeployError> {
-    let answer = board.exec(QUESTION)?;
+    let answer = board.exec(&question())?;
     let unexpected = || LinkError::Answer {
         port: board.port().to_owned(),
         seen: String::from_utf8_lossy(&answer).into_owned(),

@@ -8,7 +8,7 @@ use super::{DeployError, Deployed, Files, Progress, rom::MainPy, tree};
 use crate::link::{Board, Facts, LinkError, files};
 
 /// The board's `main.py`.
-pub const MAIN: &str = "import pytheas.boot\npytheas.boot.run()\n";
+pub const MAIN: &str = "import pytheas\npytheas.boot()\n";
 const FOLDER: &str = "/pytheas"; // what the package takes for its folder (slots.py)
 const CONFIG: &str = "/pytheas/config.json";
 const KEYS: &str = "/pytheas/keys";
@@ -18,7 +18,7 @@ const MAIN_PATH: &str = "/main.py";
 /// What a board gets.
 #[derive(Debug, Clone)]
 pub struct Setup {
-    /// The package, compiled: `boot.mpy` and so on.
+    /// The package, compiled: `hub.mpy` and so on.
     pub package: Files,
     /// Settings that replace those of the same names; null removes one.
     pub settings: Map<String, Value>,
@@ -51,8 +51,8 @@ pub fn has_package(board: &mut Board) -> Result<bool, LinkError> {
         p=sys.path[:]\n\
         sys.path[:]=[x for x in p if x in('','.frozen','/lib')]\n\
         for n in list(sys.modules):\n if n.split('.')[0]=='pytheas':del sys.modules[n]\n\
-        try:\n import pytheas.boot\n print(1)\n\
-        except ImportError:\n print(0)\n\
+        try:\n import pytheas\n pytheas.boot\n print(1)\n\
+        except (ImportError,AttributeError):\n print(0)\n\
         sys.path[:]=p";
     Ok(board.exec(code)?.starts_with(b"1"))
 }

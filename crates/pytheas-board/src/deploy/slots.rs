@@ -10,12 +10,18 @@ use crate::link::{
     frames::{Frames, quote},
 };
 
-/// What the board says of its slots: its own words, as JSON (`pytheas.Slots().status()`).
+/// The board's record as an object, by the names that [`status`] shows: `pytheas.ready()` comes first.
+/// On the board it is a list, because names cost flash there.
+pub const RECORD: &str = "dict(zip('n active pending tries counter why action report write keys'.split(),\
+    pytheas.r[2:]),slots=pytheas.r[:2])";
+
+/// What the board says of its slots: its record, with names.
 ///
 /// # Errors
 /// [`LinkError`]; that the board was not set up among them.
 pub fn status(board: &mut Board) -> Result<serde_json::Value, LinkError> {
-    let answer = board.exec("import json,pytheas\nprint(json.dumps(pytheas.Slots().status()))")?;
+    let program = format!("import json,pytheas\npytheas.ready()\nprint(json.dumps({RECORD}))");
+    let answer = board.exec(&program)?;
     serde_json::from_slice(answer.trim_ascii()).map_err(|_| board.unexpected(&answer))
 }
 
@@ -54,8 +60,8 @@ pub fn fill(
 /// [`LinkError`] when the board does not answer.
 pub fn go_back(board: &mut Board, why: &str) -> Result<bool, LinkError> {
     let program = format!(
-        "import pytheas\n_pS=pytheas.Slots()\n_pG=_pS.running() and \
-         _pS.usable(1-_pS.r['active'])\nif _pG:_pS.end(0,{})\nprint('went',bool(_pG))",
+        "import pytheas\npytheas.ready()\n_pG=pytheas.runs() and \
+         pytheas.usable(1-pytheas.r[3])\nif _pG:pytheas.end(0,{})\nprint('went',bool(_pG))",
         quote(why)
     );
     let answer = board.exec(&program)?;
@@ -96,7 +102,7 @@ fn send_image(
     }
     let total = image.len() as u64;
     let begin = format!(
-        "import pytheas as _pP\n_pW=_pP.Slots().writer({total},{})\nprint('done',_pW.done)",
+        "from pytheas import hub as _pW\n_pW.start({total},{})\nprint('done',_pW.done)",
         quote(&hash)
     );
     let failed = |error: LinkError| match error.last_line() {

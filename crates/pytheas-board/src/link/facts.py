@@ -69,7 +69,7 @@ for p in ("/pytheas/config.json", "/.pytheas-rom", "/main.py"):
         pass
 for p in sys.path:
     try:
-        if "boot.mpy" in os.listdir(p + "/pytheas"):
-            print("file pytheas.boot")
+        if "__init__.mpy" in os.listdir(p + "/pytheas"):
+            print("file pytheas")
     except Exception:
         pass

@@ -134,7 +134,7 @@ impl Facts {
                     "/pytheas/config.json" => config = true,
                     "/.pytheas-rom" => facts.starter = true,
                     "/main.py" => facts.has_main = true,
-                    "pytheas.boot" => has_boot = true,
+                    "pytheas" => has_boot = true,
                     _ => {}
                 },
                 "fs" => {

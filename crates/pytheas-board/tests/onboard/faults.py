@@ -10,7 +10,8 @@ mode, _, at = sys.argv[2].partition(":")
 at = int(at or -1)
 count = 0
 
-from pytheas import file, slots
+import pytheas
+from pytheas import file
 
 
 def cut():
@@ -72,6 +73,6 @@ class Os:
 
 if mode != "-":
     real = open
-    for module in slots, file:
+    for module in pytheas, file:
         module.open = lambda *a: File(call("open", real, *a))
         module.os = Os()

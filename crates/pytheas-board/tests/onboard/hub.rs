@@ -33,7 +33,8 @@ impl Hub {
     /// Settings of a device that asks it.
     pub(crate) fn config(&self) -> String {
         let hub = format!("http://{}", self.address);
-        json!({"hub": hub, "id": "node", "token": "t", "poll": 7, "confirm": 20, "attempts": 2})
+        json!({"hub": hub, "id": "node", "token": "t", "poll": 7, "confirm": 20, "attempts": 2,
+            "on_exit": "stop"})
             .to_string()
     }
 
@@ -71,8 +72,6 @@ fn answer(
     let root = "http://elsewhere/default/controller/v1/node";
     let (status, body) = if first.starts_with("POST") && lie == "no feedback" {
         ("413 Too Large", Vec::new())
-    } else if lie == "busy" {
-        ("503 Busy\r\nRetry-After: 999999999", Vec::new())
     } else if !first.starts_with("GET") {
         ("200 OK", Vec::new())
     } else if first.contains("/image ") {

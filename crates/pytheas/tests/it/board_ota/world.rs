@@ -262,7 +262,7 @@ impl Board {
         fs::write(own.join("config.json"), config.to_string()).unwrap();
         fs::write(
             dir.join("main.py"),
-            "import pytheas.boot\npytheas.boot.run()\n",
+            "import pytheas\npytheas.boot()\n",
         )
         .unwrap();
         Self {

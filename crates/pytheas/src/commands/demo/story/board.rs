@@ -35,7 +35,7 @@ const BROKEN: &str = "    raise RuntimeError(\"the new sensor does not answer\")
 
 /// What the board starts. It ends with the demo (`prctl(PR_SET_PDEATHSIG, SIGTERM)`).
 const MAIN: &str = "import ffi\nffi.open(None).func(\"i\", \"prctl\", \"iL\")(1, 15)\n\
-    import pytheas.boot\npytheas.boot.run()\n";
+    import pytheas\npytheas.boot()\n";
 
 impl Story<'_> {
     /// The board's chapters, and the release it ends in; none without a MicroPython. The board runs
