@@ -4,7 +4,7 @@
 # Usage: sh musl-python.sh OUT CPU ZIG
 # CPU x86_64 | aarch64
 # OUT/cpython-VERSION+1-CPU-unknown-linux-musl-install_only.tar.gz and its line in OUT/SHA256SUMS;
-# OUT/CPU/{ld-musl-CPU.so.1,busybox}: what a machine with musl has, from Debian's packages
+# OUT/CPU/{lib/ld-musl-CPU.so.1,bin/busybox}: what a machine with musl has, from Debian's packages
 set -eu
 out=$1
 cpu=$2
@@ -16,7 +16,7 @@ case $cpu in
 esac
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-mkdir -p "$out/$cpu" "$work/lists/partial" "$work/dl"
+mkdir -p "$out/$cpu/lib" "$out/$cpu/bin" "$work/lists/partial" "$work/dl"
 
 # The archive's main suites only: their sources stay where they are.
 for file in /etc/apt/sources.list.d/*.sources; do
@@ -30,7 +30,8 @@ $apt download "musl:$debian" "busybox-static:$debian"
 for package in musl busybox-static; do
     dpkg -x "$package"_*.deb "$work/runs"
 done
-cp -L "$work/runs/lib/ld-musl-$cpu.so.1" "$work/runs/bin/busybox" "$out/$cpu"
+cp -L "$work/runs/lib/ld-musl-$cpu.so.1" "$out/$cpu/lib"
+cp "$work/runs/bin/busybox" "$out/$cpu/bin"
 mkdir "$work/zlib" "$work/python"
 tar -xf zlib_*.orig.tar.* --strip-components 1 -C "$work/zlib"
 tar -xf python3.11_*.orig.tar.* --strip-components 1 -C "$work/python"
@@ -39,7 +40,7 @@ for tool in cc ar ranlib; do
     printf '#!/bin/sh\nexec "%s" %s "$@"\n' "$zig" "$tool" > "$work/$tool"
     chmod +x "$work/$tool"
 done
-export CC="$work/cc -target $cpu-linux-musl -dynamic -fno-sanitize=all" AR="$work/ar" RANLIB="$work/ranlib"
+export CC="$work/cc -target $cpu-linux-musl -dynamic -fno-sanitize=all -Wno-date-time" AR="$work/ar" RANLIB="$work/ranlib"
 export READELF="$(command -v readelf)" CFLAGS="-O1 -g0"
 
 cd "$work/zlib"
