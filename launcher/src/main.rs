@@ -622,7 +622,7 @@ extern "C" fn start(stack: *const usize) -> ! {
     if error == -ENOENT && exists(program) {
         fail(&[
             b"cannot start `", name, b"`: its loader is not on this machine",
-            b"\n  help: this bundle needs the GNU C library (glibc); build it for the `-musl` platform",
+            b"\n  help: this bundle needs the C library of its platform (musl for `-musl`, else glibc); build it for this one, or with Debian's Python, which brings its own",
         ]);
     }
     fail(&[

@@ -651,14 +651,16 @@ impl Decoder {
             self.huffman.decode(streams, out)?;
             return Ok((size, len + packed));
         }
-        let jumps = load(streams.get(..6).ok_or(Damaged)?, 0) as usize;
+        // Three of 16 bits: more than a `usize` of 32-bit CPUs.
+        let jumps = load(streams.get(..6).ok_or(Damaged)?, 0);
         let part = size.div_ceil(4);
         let (mut from, mut to) = (6, 0);
         for number in 0..4 {
             let (end, until) = if number == 3 {
                 (streams.len(), size)
             } else {
-                (from + ((jumps >> (16 * number)) & 0xffff), to + part)
+                let jump = (jumps >> (16 * number)) & 0xffff;
+                (from + jump as usize, to + part)
             };
             let stream = streams.get(from..end).ok_or(Damaged)?;
             self.huffman

@@ -32,6 +32,20 @@ if [ ! -e "$root/.complete" ]; then
     cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/ca-certificates.crt"
     : >"$root/.complete"
 fi
+# The launcher for riscv64 needs that CPU's `core`, of the same version: unpacked only, since its
+# dependencies are a whole system.
+if [ ! -e "$root/usr/lib/rustlib/riscv64gc-unknown-linux-gnu" ]; then
+    chroot "$root" sh -ec '
+        dpkg --add-architecture riscv64
+        apt-get -qq update
+        cd "$(mktemp -d)"
+        apt-get -qq -o APT::Sandbox::User=root download \
+            "libstd-rust-dev:riscv64=$(dpkg-query -W -f "\${Version}" rustc)"
+        dpkg -x libstd-rust-dev_*.deb .
+        mv usr/lib/rustlib/riscv64gc-unknown-linux-gnu /usr/lib/rustlib/
+        rm -r "$PWD"' >>"$root.log" 2>&1 ||
+        echo "no core for riscv64: its launcher cannot be compiled again (\`cargo xtask launcher\`)" >&2
+fi
 mkdir -p "$root/src" "$root/root/.cargo" "$src/target/cross"
 
 # How this machine reaches the registry is how the chroot does.

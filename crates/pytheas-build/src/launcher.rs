@@ -212,7 +212,12 @@ mod tests {
 
     #[test]
     fn there_is_machine_code_for_each_cpu() {
-        for (arch, machine) in [("x86_64", 62_u8), ("aarch64", 183), ("armv7", 40)] {
+        for (arch, machine) in [
+            ("x86_64", 62_u8),
+            ("aarch64", 183),
+            ("armv7", 40),
+            ("riscv64", 243),
+        ] {
             let code = machine_code(arch).unwrap();
             assert_eq!((&code[..4], code[18]), (&b"\x7fELF"[..], machine), "{arch}");
         }

@@ -56,6 +56,8 @@ struct Cpu {
     loader: &'static str,
     /// As `uname -m` and markers call it.
     machine: &'static str,
+    /// The release that came with it first, where that is not an old one.
+    since: Option<&'static str>,
 }
 
 const CPUS: &[Cpu] = &[
@@ -65,6 +67,7 @@ const CPUS: &[Cpu] = &[
         multiarch: "x86_64-linux-gnu",
         loader: "ld-linux-x86-64.so.2",
         machine: "x86_64",
+        since: None,
     },
     Cpu {
         arch: "aarch64",
@@ -72,6 +75,7 @@ const CPUS: &[Cpu] = &[
         multiarch: "aarch64-linux-gnu",
         loader: "ld-linux-aarch64.so.1",
         machine: "aarch64",
+        since: None,
     },
     Cpu {
         arch: "armv7",
@@ -79,6 +83,7 @@ const CPUS: &[Cpu] = &[
         multiarch: "arm-linux-gnueabihf",
         loader: "ld-linux-armhf.so.3",
         machine: "armv7l",
+        since: None,
     },
     Cpu {
         arch: "riscv64",
@@ -86,6 +91,7 @@ const CPUS: &[Cpu] = &[
         multiarch: "riscv64-linux-gnu",
         loader: "ld-linux-riscv64-lp64d.so.1",
         machine: "riscv64",
+        since: Some("trixie"),
     },
 ];
 
@@ -115,7 +121,7 @@ impl Provider for Debian {
         let Some(cpu) = cpu.filter(|_| !wanted.platform.is_musl()) else {
             return Ok(None);
         };
-        let mirrors = sources::mirrors(wanted.environment);
+        let mirrors = sources::mirrors(wanted.environment, cpu.since);
         if mirrors.is_empty() {
             return if *wanted.choice == InterpreterChoice::Debian {
                 Err(InterpreterError::NoDebianMirror)

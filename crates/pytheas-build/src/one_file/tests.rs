@@ -310,7 +310,12 @@ fn the_same_tree_gives_the_same_bytes_and_the_launcher_is_small() {
     let read = |name| std::fs::read(world.path(name)).unwrap();
     assert!(read("app") == read("again"));
     assert_eq!(read("app").len() as u64, world.made.size_bytes);
-    for platform in ["linux-x86_64", "linux-aarch64", "linux-armv7"] {
+    for platform in [
+        "linux-x86_64",
+        "linux-aarch64",
+        "linux-armv7",
+        "linux-riscv64",
+    ] {
         let launcher = launcher(&platform.parse().unwrap()).unwrap();
         assert!(launcher.starts_with(b"\x7fELF") && launcher.len() < 100_000);
     }

@@ -59,8 +59,13 @@ pub(crate) fn has_debian() -> bool {
 }
 
 fn debian(workspace: &Workspace, platform: &str) -> Built {
+    debian_with(workspace, platform, None)
+}
+
+fn debian_with(workspace: &Workspace, platform: &str, python: Option<&str>) -> Built {
     let mut request = workspace.request();
     request.platform = Some(platform.parse::<Platform>().unwrap());
+    request.python = python.map(|text| text.parse().unwrap());
     request.interpreter = InterpreterChoice::Debian;
     built(&request)
 }
@@ -82,7 +87,11 @@ pub(crate) fn emulated(cpu: &str, command: &[&OsStr]) -> Option<Command> {
         return None;
     };
     // Magic and mask as Debian's `binfmt.d/qemu-*.conf` have them.
-    let (class, machine) = if cpu == "arm" { (1, "28") } else { (2, "b7") };
+    let (class, machine) = match cpu {
+        "arm" => (1, "28"),
+        "riscv64" => (2, "f3"),
+        _ => (2, "b7"),
+    };
     let magic = format!(
         r"\x7f\x45\x4c\x46\x0{class}\x01\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02\x00\x{machine}\x00"
     );
@@ -109,54 +118,70 @@ pub(crate) fn emulated(cpu: &str, command: &[&OsStr]) -> Option<Command> {
     Some(make(command))
 }
 
+/// The bundle for `platform`, as a folder that was moved and as one file, runs under qemu-user.
 #[track_caller]
-fn runs_on(platform: &str, cpu: &str, machine: &str) {
+fn runs_on(platform: &str, cpu: &str, machine: &str, python: &str) {
     if !has_debian() {
         return;
     }
     let workspace = workspace();
-    let built = debian(&workspace, platform);
+    let built = debian_with(&workspace, platform, Some(python));
     assert_eq!(built.record.platform.as_str(), platform);
     assert_eq!(built.interpreter.provider, "debian");
+    let file = workspace.root().join("gate");
+    pytheas_build::one_file(&built.dir, &built.tree, &built.record, &file).unwrap();
     let moved = workspace.root().join("moved to ü");
     Command::new("mv")
         .arg(&built.dir)
         .arg(&moved)
         .status()
         .unwrap();
-    let app = moved.join("bin/gate");
-    let Some(mut command) = emulated(cpu, &[app.as_os_str(), OsStr::new("two words")]) else {
-        return;
-    };
-    let output = command.env("LD_LIBRARY_PATH", "/nowhere").output().unwrap();
-    let text = stdout(&output);
-    let home = moved.join("python").display().to_string();
-    for expected in [
-        format!(r#""machine": "{machine}""#),
-        format!(r#""prefix": "{}""#, home.replace('ü', "\\u00fc")),
-        r#""arguments": ["two words"]"#.to_owned(),
-        r#""certificates": true"#.to_owned(),
-        "__init__.cpython-311.pyc".to_owned(),
-    ] {
-        assert!(text.contains(&expected), "{expected} in {text}");
+    let unpacked = workspace.root().join("unpacked");
+    for program in [&moved.join("bin/gate"), &file] {
+        let arguments = [program.as_os_str(), OsStr::new("two words")];
+        let Some(mut command) = emulated(cpu, &arguments) else {
+            return;
+        };
+        let output = command
+            .env("LD_LIBRARY_PATH", "/nowhere")
+            .env("PYTHEAS_UNPACK_DIR", &unpacked)
+            .output()
+            .unwrap();
+        let text = stdout(&output);
+        let root = if *program == file {
+            unpacked.join(built.tree_id.to_string())
+        } else {
+            moved.clone()
+        };
+        let home = root.join("python").display().to_string();
+        let home = home.replace('ü', "\\u00fc");
+        for expected in [
+            format!(r#""machine": "{machine}""#),
+            format!(r#""prefix": "{home}""#),
+            format!(r#""child": "{home}|{home}/bin/python{python}""#),
+            r#""arguments": ["two words"]"#.to_owned(),
+            r#""certificates": true"#.to_owned(),
+            format!("__init__.cpython-{}.pyc", python.replace('.', "")),
+        ] {
+            assert!(text.contains(&expected), "{expected} in {text}");
+        }
     }
-    assert!(
-        text.contains(&format!(
-            r#""child": "{0}|{0}/bin/python3.11""#,
-            home.replace('ü', "\\u00fc")
-        )),
-        "{text}"
-    );
 }
 
 #[test]
 fn a_bundle_for_64_bit_arm_runs_there() {
-    runs_on("linux-aarch64", "aarch64", "aarch64");
+    runs_on("linux-aarch64", "aarch64", "aarch64", "3.11");
 }
 
 #[test]
 fn a_bundle_for_32_bit_arm_runs_there() {
-    runs_on("linux-armv7", "arm", "armv7l");
+    runs_on("linux-armv7", "arm", "armv7l", "3.11");
+}
+
+/// Debian 12 has none for it; the archive it comes from has the next release, too.
+#[test]
+fn a_bundle_for_riscv_runs_there() {
+    runs_on("linux-riscv64", "riscv64", "riscv64", "3.13");
 }
 
 /// Runs `program` in the root `root`, with only /proc and /dev besides what is in it.

@@ -48,7 +48,7 @@ pub(in super::super) fn headers(
     if home.join("Python.h").is_file() {
         return Ok(home);
     }
-    let mirrors = sources::mirrors(wanted.environment);
+    let mirrors = sources::mirrors(wanted.environment, cpu.since);
     if mirrors.is_empty() {
         return Err(InterpreterError::NoDebianMirror);
     }
@@ -98,7 +98,7 @@ fn dev_package(
     if let Some(known) = known {
         return Ok(known);
     }
-    let mirrors = sources::mirrors(wanted.environment);
+    let mirrors = sources::mirrors(wanted.environment, cpu.since);
     if mirrors.is_empty() {
         return Err(InterpreterError::NoDebianMirror);
     }

@@ -7,8 +7,12 @@ use pytheas_project::Environment;
 
 use super::release::Mirror;
 
-/// The mirrors to look into, in their order.
-pub(super) fn mirrors(environment: &Environment) -> Vec<Mirror> {
+/// Debian's releases that may still be somebody's, the oldest first.
+const RELEASES: &[&str] = &["bullseye", "bookworm", "trixie", "forky"];
+
+/// The mirrors to look into, in their order. Where this machine's own Debian is older than `since`,
+/// they are looked into for that release.
+pub(super) fn mirrors(environment: &Environment, since: Option<&str>) -> Vec<Mirror> {
     let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
     let codename = codename(&release);
     if let Some(text) = environment.get("PYTHEAS_DEBIAN_MIRROR") {
@@ -37,7 +41,30 @@ pub(super) fn mirrors(environment: &Environment) -> Vec<Mirror> {
     };
     found.retain(|mirror| is_debians(&mirror.suite) && !mirror.suite.ends_with("-backports"));
     found.dedup();
-    found
+    match since {
+        Some(since) => newer(&found, &codename, since),
+        None => found,
+    }
+}
+
+/// The same mirrors for the release `since`, if `codename` is an older one.
+fn newer(mirrors: &[Mirror], codename: &str, since: &str) -> Vec<Mirror> {
+    let age = |name: &str| RELEASES.iter().position(|release| *release == name);
+    let (Some(own), Some(wanted)) = (age(codename), age(since)) else {
+        return mirrors.to_vec();
+    };
+    if own >= wanted {
+        return mirrors.to_vec();
+    }
+    let renamed = |mirror: &Mirror| {
+        let mut mirror = mirror.clone();
+        // `stable` is whichever it is.
+        if let Some(rest) = mirror.suite.strip_prefix(codename) {
+            mirror.suite = format!("{since}{rest}");
+        }
+        mirror
+    };
+    mirrors.iter().map(renamed).collect()
 }
 
 /// `ADDRESS [SUITE…]`.
@@ -160,5 +187,24 @@ mod tests {
             ]
         );
         assert_eq!(codename("ID=ubuntu\nVERSION_CODENAME=noble\n"), None);
+    }
+
+    #[test]
+    fn a_cpu_that_came_later_is_looked_for_in_the_release_it_came_with() {
+        let mirrors = [
+            Mirror::new("http://a.example/debian", "bookworm"),
+            Mirror::new("http://b.example/debian", "bookworm-security"),
+            Mirror::new("http://a.example/debian", "stable"),
+        ];
+        let suites = |codename: &str| {
+            newer(&mirrors, codename, "trixie")
+                .iter()
+                .map(|mirror| mirror.suite.clone())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(suites("bookworm"), ["trixie", "trixie-security", "stable"]);
+        for unchanged in ["trixie", "forky", "sid"] {
+            assert_eq!(suites(unchanged)[0], "bookworm", "{unchanged}");
+        }
     }
 }
