@@ -108,6 +108,7 @@ impl Form for Bundle {
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
         startup::add_module(&site)?;
+        let has_numba = crate::numba::add_reader(job, &site)?;
         crate::tools::add(job, into, &site)?;
         crate::hooks::add(job, into)?;
         // First what goes, then the work on what stays.
@@ -121,6 +122,10 @@ impl Form for Bundle {
         let sources = [app.clone(), into.join(crate::tools::TOOLS)];
         crate::trim::tree(&stdlib, &site, &sources)?;
         crate::strip::tree(&home)?;
+
+        if has_numba {
+            crate::numba::fill(job, into, &site)?;
+        }
 
         job.phase(Phase::ByteCode);
         if job.bytecode == ByteCode::None {

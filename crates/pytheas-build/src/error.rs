@@ -67,6 +67,10 @@ pub enum BuildError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Native(#[from] crate::native::NativeError),
+    /// numba's cache.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Numba(#[from] crate::numba::NumbaError),
     /// Nothing was measured.
     #[error(transparent)]
     #[diagnostic(transparent)]

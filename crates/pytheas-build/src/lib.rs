@@ -36,6 +36,7 @@ mod launcher;
 mod locking;
 pub mod micropython;
 mod native;
+mod numba;
 mod on;
 mod one_file;
 mod output;

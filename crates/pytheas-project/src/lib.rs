@@ -58,7 +58,7 @@ pub use requirements::RequirementsError;
 pub use settings::{
     Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind,
     ConfigSpec, ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec,
-    LicenceSpec, MicroPythonSpec, Millis, ReadySpec, RequiresSpec, Settings, SlimRule, Target,
+    LicenceSpec, MicroPythonSpec, Millis, NumbaSpec, ReadySpec, RequiresSpec, Settings, SlimRule, Target,
     TestSpec, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};

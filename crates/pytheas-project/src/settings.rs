@@ -56,7 +56,7 @@ mod update;
 pub use micropython::{Also, MicroPythonSpec};
 pub use tables::{
     AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, Day, IgnoreSpec,
-    LicenceSpec, SlimRule, TestSpec, VersionFrom, VersionSpec,
+    LicenceSpec, NumbaSpec, SlimRule, TestSpec, VersionFrom, VersionSpec,
 };
 pub use update::{ConflictsSpec, HookCommand, HookSpec, HooksSpec, RequiresSpec};
 
@@ -94,6 +94,8 @@ pub struct Settings {
     pub version: Option<VersionSpec>,
     /// Which modules of the app become compiled ones.
     pub compile: Option<CompileSpec>,
+    /// What numba compiles when a bundle is built.
+    pub numba: NumbaSpec,
     /// What code that runs to build packages may do.
     pub build: BuildSpec,
     /// Programs (console scripts) of dependencies that belong to the app.

@@ -154,6 +154,28 @@ impl CompileWith {
     }
 }
 
+/// The table `[tool.pytheas.numba]`: what numba compiles when a bundle is built.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+pub struct NumbaSpec {
+    /// Whether its cache is filled at all.
+    pub fill: bool,
+    /// `module:callable`, called without arguments: they call what shall be compiled.
+    pub warm: Vec<String>,
+    /// Features of the CPU, by LLVM's names, that every device has beyond its architecture's least.
+    pub features: Vec<String>,
+}
+
+impl Default for NumbaSpec {
+    fn default() -> Self {
+        Self {
+            fill: true,
+            warm: Vec::new(),
+            features: Vec::new(),
+        }
+    }
+}
+
 /// One `[[tool.pytheas.rule]]`: `when` this module is reached, `slim` keeps those as well.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
