@@ -120,7 +120,9 @@ impl Form for Bundle {
         let stdlib = job.interpreter.stdlib.under(&home);
         let sources = [app.clone(), into.join(crate::tools::TOOLS)];
         crate::trim::tree(&stdlib, &site, &sources)?;
-        crate::strip::tree(&home)?;
+        // The interpreter's own files were stripped when it was prepared.
+        crate::strip::tree(&site)?;
+        crate::strip::files(&home.join("lib"))?;
 
         job.phase(Phase::ByteCode);
         if job.bytecode == ByteCode::None {
@@ -140,6 +142,7 @@ impl Form for Bundle {
             job.environment,
             into,
             &[site.clone(), app.clone()],
+            job.ahead.take(),
         )?;
         for file in failed {
             tracing::debug!(
