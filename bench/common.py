@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import resource
 import shutil
 import signal
 import socket
@@ -55,9 +56,21 @@ class Failed(Exception):
     """A command that did not do what it should."""
 
 
-def run(command, *, env, log, cwd=None, timeout=1800) -> tuple[float, int]:
-    """Runs a command into a log; its seconds of wall time and the peak memory (kB) of its largest
-    process."""
+class Spent(tuple):
+    """Seconds of wall time and peak memory (kB) of the largest process; `cpu`: seconds of all processes."""
+
+    cpu = 0.0
+
+
+def children_cpu() -> float:
+    """Seconds of CPU, user's and system's, of all children that ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
+def run(command, *, env, log, cwd=None, timeout=1800) -> Spent:
+    """Runs a command into a log."""
+    cpu = children_cpu()
     begun = time.perf_counter()
     with open(log, "ab") as out:
         child = subprocess.Popen([str(part) for part in command], env=env, cwd=cwd, stdout=out,
@@ -75,7 +88,9 @@ def run(command, *, env, log, cwd=None, timeout=1800) -> tuple[float, int]:
     if child.returncode != 0:
         tail = pathlib.Path(log).read_text(errors="replace")[-2500:]
         raise Failed(f"{' '.join(map(str, command[:4]))} … exit code {child.returncode}\n{tail}")
-    return elapsed, usage.ru_maxrss
+    spent = Spent((elapsed, usage.ru_maxrss))
+    spent.cpu = children_cpu() - cpu
+    return spent
 
 
 def size(path) -> int:
@@ -207,15 +222,15 @@ class Server:
         raise Failed(f"no answer in {seconds} s ({last}): {self.text()[-1500:]}")
 
 
-def in_turns(commands: dict, runs: int, *, env=None, cwd="/", expect="", prepare=None) -> dict:
+def in_turns(commands: dict, runs: int, *, env=None, cwd="/", expect="", prepare=None, cpu=None) -> dict:
     """Milliseconds of each command, taken in turns; two turns to warm the page cache do not count.
-    `prepare[name]` is called before each start of that name."""
+    `prepare[name]` is called before each start of that name; `cpu[name]` gets milliseconds of CPU."""
     times = {name: [] for name in commands}
     for turn in range(runs + 2):
         for name, command in commands.items():
             if prepare and name in prepare:
                 prepare[name]()
-            begun = time.perf_counter()
+            before, begun = children_cpu(), time.perf_counter()
             done = subprocess.run([str(part) for part in command], capture_output=True, text=True,
                                   cwd=cwd, env=env, stdin=subprocess.DEVNULL)
             spent = (time.perf_counter() - begun) * 1000
@@ -223,6 +238,8 @@ def in_turns(commands: dict, runs: int, *, env=None, cwd="/", expect="", prepare
                 raise Failed(f"{name}: exit code {done.returncode}: {done.stderr[-1500:]}")
             if turn >= 2:
                 times[name].append(spent)
+                if cpu is not None:
+                    cpu.setdefault(name, []).append((children_cpu() - before) * 1000)
     return times
 
 

@@ -2,13 +2,13 @@
 //! scratch folder, read it back, swap it into place.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use pytheas_project::{
-    Connectivity, Entry, Environment, Project, PythonRequest, Uv, lock::LockReport,
+    ByteCode, Connectivity, Entry, Environment, Project, PythonRequest, Uv, lock::LockReport,
 };
 use pytheas_release::{
     BuildRecord, Name, Platform, RECORD_FILE, RelPath, Tree, TreeId, UpdateRules, Version,
@@ -20,7 +20,7 @@ use crate::{
     event::{Event, Observer, Phase},
     form::{self, Job},
     interpreter::{Interpreter, InterpreterChoice},
-    locking::lock_and_interpreter,
+    locking::{Decided, lock_and_interpreter},
     output::Output,
     scratch::{self, Kind},
 };
@@ -186,8 +186,15 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         observer(Event::Project(event))
     })?
     .for_project(project);
-    let (interpreter, lock) =
-        lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
+    let compiles = form.name() == "bundle"
+        && target.bytecode != ByteCode::None
+        && !(target.slim || request.slim);
+    let Decided {
+        interpreter,
+        lock,
+        ahead,
+    } = lock_and_interpreter(request, python.as_ref(), &platform, &uv, compiles, observer)?;
+    let ahead = Cell::new(ahead);
 
     let entry = match entry {
         Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => entry,
@@ -224,6 +231,7 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         output: output.target(),
         bytecode: target.bytecode,
         slim: (target.slim || request.slim).then_some(keep.as_slice()),
+        ahead: &ahead,
         observer,
     };
     let tree_dir = output.scratch();

@@ -121,7 +121,9 @@ impl Form for Bundle {
         let stdlib = job.interpreter.stdlib.under(&home);
         let sources = [app.clone(), into.join(crate::tools::TOOLS)];
         crate::trim::tree(&stdlib, &site, &sources)?;
-        crate::strip::tree(&home)?;
+        // The interpreter's own files were stripped when it was prepared.
+        crate::strip::tree(&site)?;
+        crate::strip::files(&home.join("lib"))?;
 
         if has_numba {
             crate::numba::fill(job, into, &site)?;
@@ -145,6 +147,7 @@ impl Form for Bundle {
             job.environment,
             into,
             &[site.clone(), app.clone()],
+            job.ahead.take(),
         )?;
         for file in failed {
             tracing::debug!(

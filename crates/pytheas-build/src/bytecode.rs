@@ -2,19 +2,25 @@
 //!
 //! Deterministic: unchecked hash-based pycs hold no time (PEP 552), names are relative to the
 //! bundle, and each file is compiled from a fixed hash seed. The files are dealt to one process
-//! per CPU by their order; the result does not depend on which process compiles a file, so byte code
-//! that an earlier build made of the same sources is taken from the cache (`bytecode/kept.rs`).
+//! per CPU by their size; the result does not depend on which process compiles a file, so byte code
+//! that an earlier build made of the same sources is taken from the cache (`bytecode/kept.rs`), and
+//! that of packages is made before the bundle is there (`ahead.rs`).
 
 use std::{
-    io::{self, Write},
+    cmp::Reverse,
+    io::{self, BufReader, Read, Write},
     path::{Path, PathBuf},
-    process::{Child, Stdio},
+    process::{Child, ChildStdout, Stdio},
+    sync::Mutex,
 };
 
 use pytheas_project::Environment;
 use walkdir::WalkDir;
 
-use crate::error::{BuildError, io_error};
+use crate::{
+    error::{BuildError, io_error},
+    scratch::{self, Kind},
+};
 
 pub(crate) mod choice;
 pub(crate) mod kept;
@@ -78,62 +84,137 @@ fn sources(dirs: &[PathBuf]) -> Result<Vec<PathBuf>, BuildError> {
     Ok(files)
 }
 
-/// Compiles `files`, all below `root`.
+/// Compiles `files`, all below `root`; the byte code comes to lie beside them.
 fn run(
     python: &Runner,
     environment: &Environment,
     root: &Path,
     files: &[PathBuf],
 ) -> Result<Vec<NotCompiled>, BuildError> {
-    let shards = std::thread::available_parallelism()
-        .map_or(2, usize::from)
-        .clamp(1, 8);
-    let start = io_error("start", &python.program);
-    let mut children = Vec::new();
-    for shard in 0..shards {
-        let mut input = String::new();
-        for file in files.iter().skip(shard).step_by(shards) {
-            let name = file.strip_prefix(root).unwrap_or(file);
-            input.push_str(&format!("{}\0{}\0", file.display(), name.display()));
+    let named: Vec<(PathBuf, String)> = files
+        .iter()
+        .map(|file| (file.clone(), name_of(root, file)))
+        .collect();
+    let failed = Mutex::new(Vec::new());
+    let done = |index: usize, suffix: &str, code: Code<'_>| {
+        let (path, name) = &named[index];
+        match code {
+            Ok(code) => scratch::write(&target(path, suffix), code, Kind::Data)?,
+            Err(reason) => {
+                let mut failed = failed.lock().unwrap_or_else(|poison| poison.into_inner());
+                failed.push(NotCompiled {
+                    path: name.clone(),
+                    reason: reason.to_owned(),
+                });
+            }
         }
-        if !input.is_empty() {
-            children.push(spawn(python, environment, input).map_err(&start)?);
-        }
-    }
-    let mut failed = Vec::new();
-    for (child, feeder) in children {
-        let output = child.wait_with_output().map_err(&start)?;
-        let fed = feeder
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the feeding thread ended")));
-        if !output.status.success() {
-            let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            let kind = if text.contains("No space left") {
-                io::ErrorKind::StorageFull
-            } else {
-                io::ErrorKind::Other
-            };
-            return Err(io_error("compile the Python files in", root)(
-                io::Error::new(kind, text),
-            ));
-        }
-        fed.map_err(&start)?;
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let (path, reason) = line.split_once('\t').unwrap_or((line, ""));
-            failed.push(NotCompiled {
-                path: path.to_owned(),
-                reason: reason.to_owned(),
-            });
-        }
-    }
+        Ok(())
+    };
+    each(python, environment, &named, &done)
+        .map_err(io_error("compile the Python files in", root))?;
+    let mut failed = failed
+        .into_inner()
+        .unwrap_or_else(|poison| poison.into_inner());
     failed.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(failed)
 }
 
-type Feeder = std::thread::JoinHandle<io::Result<()>>;
+/// The name of `file` in tracebacks.
+fn name_of(root: &Path, file: &Path) -> String {
+    let name = file.strip_prefix(root).unwrap_or(file);
+    name.display().to_string()
+}
 
-/// Starts one compiling process and a thread that feeds it.
-fn spawn(python: &Runner, environment: &Environment, input: String) -> io::Result<(Child, Feeder)> {
+/// Where the byte code of `source` lies.
+fn target(source: &Path, suffix: &str) -> PathBuf {
+    let stem = source.file_stem().unwrap_or_default().to_string_lossy();
+    source
+        .with_file_name("__pycache__")
+        .join(format!("{stem}{suffix}"))
+}
+
+/// Byte code, or why there is none.
+type Code<'a> = Result<&'a [u8], &'a str>;
+
+/// Told of each file by its index, in no order and from several threads: how the names of byte code
+/// end, and its byte code.
+type Done<'a> = dyn Fn(usize, &str, Code<'_>) -> io::Result<()> + Sync + 'a;
+
+/// Compiles `files`, given by path and name in tracebacks.
+pub(crate) fn each(
+    python: &Runner,
+    environment: &Environment,
+    files: &[(PathBuf, String)],
+    done: &Done<'_>,
+) -> io::Result<()> {
+    let processes = std::thread::available_parallelism()
+        .map_or(2, usize::from)
+        .clamp(1, 8);
+    let mut children = Vec::new();
+    for indices in dealt(files, processes) {
+        let mut input = String::new();
+        for index in &indices {
+            let (path, name) = &files[*index];
+            input.push_str(&format!("{}\0{name}\0", path.display()));
+        }
+        let (child, stdout) = spawn(python, environment)?;
+        children.push((child, stdout, input, indices));
+    }
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (mut child, stdout, input, indices) in children {
+            let stdin = child.stdin.take();
+            let feeder = scope.spawn(move || match stdin {
+                Some(mut stdin) => stdin.write_all(input.as_bytes()),
+                None => Err(io::Error::other("no standard input")),
+            });
+            let reader = scope.spawn(move || read(stdout, &indices, done));
+            running.push((child, feeder, reader));
+        }
+        let ended = |_| Err(io::Error::other("a thread ended"));
+        for (child, feeder, reader) in running {
+            let output = child.wait_with_output()?;
+            let read = reader.join().unwrap_or_else(ended);
+            let fed = feeder.join().unwrap_or_else(ended);
+            match read {
+                // All that the process then says is that nobody reads on.
+                Err(error) if error.kind() != io::ErrorKind::UnexpectedEof => return Err(error),
+                _ => {}
+            }
+            if !output.status.success() {
+                let text = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                return Err(io::Error::other(text));
+            }
+            read?;
+            fed?;
+        }
+        Ok(())
+    })
+}
+
+/// The indices of `files` for each process, so that all have about as much to do; none is empty.
+fn dealt(files: &[(PathBuf, String)], processes: usize) -> Vec<Vec<usize>> {
+    let size = |path: &Path| path.metadata().map_or(0, |metadata| metadata.len());
+    let mut sizes: Vec<(u64, usize)> = files
+        .iter()
+        .enumerate()
+        // A large file is mostly data.
+        .map(|(index, (path, _))| (size(path).min(200_000) + 500, index))
+        .collect();
+    sizes.sort_by_key(|(size, index)| (Reverse(*size), *index));
+    let mut shares = vec![(0, Vec::new()); processes];
+    for (size, index) in sizes {
+        if let Some(least) = shares.iter_mut().min_by_key(|(total, _)| *total) {
+            least.0 += size;
+            least.1.push(index);
+        }
+    }
+    let shares = shares.into_iter().map(|(_, share)| share);
+    shares.filter(|share| !share.is_empty()).collect()
+}
+
+/// Starts one compiling process.
+fn spawn(python: &Runner, environment: &Environment) -> io::Result<(Child, ChildStdout)> {
     let mut child = environment
         .python(&python.program)
         .args(&python.arguments)
@@ -144,11 +225,42 @@ fn spawn(python: &Runner, environment: &Environment, input: String) -> io::Resul
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
-        .spawn()?;
-    let mut stdin = child
-        .stdin
-        .take()
-        .ok_or_else(|| io::Error::other("no standard input"))?;
-    let feeder = std::thread::spawn(move || stdin.write_all(input.as_bytes()));
-    Ok((child, feeder))
+        .spawn()
+        .map_err(|error| {
+            let program = python.program.display();
+            io::Error::new(error.kind(), format!("cannot start `{program}`: {error}"))
+        })?;
+    let stdout = child.stdout.take();
+    let stdout = stdout.ok_or_else(|| io::Error::other("no standard output"))?;
+    Ok((child, stdout))
+}
+
+/// Reads what `bytecode.py` says of the files at `indices`.
+fn read(stdout: ChildStdout, indices: &[usize], done: &Done<'_>) -> io::Result<()> {
+    let mut stdout = BufReader::with_capacity(1 << 16, stdout);
+    let tag = counted(&mut stdout)?;
+    let suffix = format!(".{}.pyc", String::from_utf8_lossy(&tag));
+    for index in indices {
+        let mut kind = [0];
+        stdout.read_exact(&mut kind)?;
+        let bytes = counted(&mut stdout)?;
+        if kind == [1] {
+            done(*index, &suffix, Ok(&bytes))?;
+        } else {
+            done(*index, &suffix, Err(&String::from_utf8_lossy(&bytes)))?;
+        }
+    }
+    Ok(())
+}
+
+fn counted(from: &mut impl Read) -> io::Result<Vec<u8>> {
+    let mut len = [0; 4];
+    from.read_exact(&mut len)?;
+    let len = u64::from(u32::from_le_bytes(len));
+    let mut bytes = Vec::new();
+    from.take(len).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 != len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(bytes)
 }

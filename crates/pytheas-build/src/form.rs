@@ -1,13 +1,14 @@
 //! Forms: the ways to make a release tree. Each is a leaf that knows its inputs and the folder to
 //! fill; the build around it (lock, interpreter, hashing, the swap into place) is the same for all.
 
-use std::path::Path;
+use std::{cell::Cell, path::Path};
 
 use pytheas_project::{Entry, Project, Pylock, Uv};
 use pytheas_release::{Name, Platform, Version};
 
 use crate::{
     bundle::Bundle,
+    bytecode::kept::Ahead,
     error::BuildError,
     event::{Event, Observer, Phase},
     interpreter::Interpreter,
@@ -34,6 +35,8 @@ pub(crate) struct Job<'a> {
     pub(crate) bytecode: pytheas_project::ByteCode,
     /// What `keep` names, when only what the import graph reaches is wanted.
     pub(crate) slim: Option<&'a [String]>,
+    /// Byte code of packages that was made while the interpreter was prepared.
+    pub(crate) ahead: &'a Cell<Ahead>,
     pub(crate) observer: Observer<'a>,
 }
 

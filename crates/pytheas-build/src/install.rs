@@ -32,6 +32,7 @@ use crate::{
     dependencies::DependencyError,
     event::{Event, Observer},
     interpreter::Interpreter,
+    scratch,
 };
 
 pub(crate) use choose::{Chosen, choose};
@@ -183,6 +184,37 @@ impl Installer<'_> {
         Ok(true)
     }
 
+    /// The Python files that the lock's wheels will bring, unpacked in the cache: where they will lie
+    /// in the folder for packages and where they are; none when a package has no wheel.
+    pub(crate) fn sources(
+        &self,
+        lock: &Pylock,
+        lock_path: &Path,
+    ) -> Result<Option<Vec<(RelPath, PathBuf)>>, DependencyError> {
+        let chosen = choose(lock, self.interpreter, self.platform)?;
+        let is_wheel = |(_, choice): &(_, Chosen<'_>)| matches!(choice, Chosen::Wheel(..));
+        if !chosen.iter().all(is_wheel) {
+            return Ok(None);
+        }
+        let store = Store::new(self.environment);
+        let folder = lock_path.parent().unwrap_or(Path::new("."));
+        let fetcher = fetch::Fetcher::new(&store, self.environment, self.connectivity, folder);
+        let contents = in_parallel(&chosen, |(_, choice)| match choice {
+            Chosen::Wheel(file, sha256) => fetcher.wheel(file, *sha256).map(Some),
+            Chosen::Source(..) | Chosen::Other(_) => Ok(None),
+        });
+        let mut found = BTreeMap::new();
+        for wheel in contents {
+            let Some(wheel) = wheel? else { continue };
+            for path in wheel.files.keys() {
+                if path.as_str().ends_with(".py") {
+                    found.insert(path.clone(), store.path(&wheel, path));
+                }
+            }
+        }
+        Ok(Some(found.into_iter().collect()))
+    }
+
     /// What `wheel` gives for each wheel, side by side, and then `source` for each source
     /// distribution, in the order of `chosen`.
     fn each<T: Send>(
@@ -301,42 +333,14 @@ impl Installer<'_> {
             std::fs::create_dir_all(folder).map_err(io_error("make", folder))?;
         }
         let owners: Vec<(&RelPath, usize)> = owners.into_iter().collect();
-        let copied = in_parallel(&owners, |(path, index)| {
+        let copied = scratch::in_parallel(&owners, |(path, index)| {
             store.copy(&wheels[*index], path, &path.under(site))
         });
         copied.into_iter().collect()
     }
 }
 
-/// `work` done for each item by as many threads as the machine has processors (downloads wait for
-/// the network: at least eight); the results are in the items' order.
+/// As [`scratch::in_parallel`], by at least eight threads: downloads wait for the network.
 fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
-    use std::sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    };
-    let threads = std::thread::available_parallelism()
-        .map_or(8, usize::from)
-        .max(8)
-        .min(items.len());
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::with_capacity(items.len()));
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(item) = items.get(index) else { break };
-                    let result = work(item);
-                    let mut results = results.lock().unwrap_or_else(|poison| poison.into_inner());
-                    results.push((index, result));
-                }
-            });
-        }
-    });
-    let mut results = results
-        .into_inner()
-        .unwrap_or_else(|poison| poison.into_inner());
-    results.sort_by_key(|(index, _)| *index);
-    results.into_iter().map(|(_, result)| result).collect()
+    scratch::in_threads(scratch::processors().max(8), items, work)
 }

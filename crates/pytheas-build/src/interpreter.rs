@@ -389,6 +389,8 @@ pub(crate) struct Foreseen {
     pub(crate) version: String,
     /// A program of this machine that is such a Python.
     pub(crate) python: Option<PathBuf>,
+    /// What packages are chosen by, when that is known; `python` compiles as it will.
+    pub(crate) interpreter: Option<Box<Interpreter>>,
 }
 
 impl Wanted<'_> {

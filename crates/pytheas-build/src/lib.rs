@@ -13,6 +13,7 @@
 //! Forms ([`forms`]) and interpreter providers are leaves behind one trait each; a build tells
 //! what it does as [`Event`]s and never prints.
 
+mod ahead;
 mod app;
 mod app_packages;
 mod budget;

@@ -1,4 +1,5 @@
-//! The lock and the interpreter of a build, side by side where neither waits for the other.
+//! The lock and the interpreter of a build, side by side where neither waits for the other, and
+//! what can be done of the packages before the interpreter is there.
 
 use std::{
     path::{Path, PathBuf},
@@ -14,8 +15,10 @@ use pytheas_release::Platform;
 
 use crate::{
     build::{BuildRequest, LockMode},
+    bytecode::kept::Ahead,
     error::{BuildError, io_error},
     event::{Event, Observer, Phase},
+    install::Installer,
     interpreter::{self, Foreseen, Interpreter, InterpreterError, Wanted},
 };
 
@@ -29,15 +32,25 @@ pub(crate) struct Lock {
     _scratch: Option<tempfile::TempDir>,
 }
 
-/// The interpreter and the lock. The lock comes first when it holds, since it limits the Pythons;
+/// What a build goes by.
+pub(crate) struct Decided {
+    pub(crate) interpreter: Interpreter,
+    pub(crate) lock: Lock,
+    /// Byte code of packages that was made meanwhile.
+    pub(crate) ahead: Ahead,
+}
+
+/// The interpreter and the lock; `compiles` tells whether the packages will be wanted as byte code.
+/// The lock comes first when it holds, since it limits the Pythons;
 /// else the interpreter, since it says for which Pythons to lock when the project does not.
 pub(crate) fn lock_and_interpreter(
     request: &BuildRequest,
     python: Option<&PythonRequest>,
     platform: &Platform,
     uv: &Uv,
+    compiles: bool,
     observer: Observer<'_>,
-) -> Result<(Interpreter, Lock), BuildError> {
+) -> Result<Decided, BuildError> {
     let project = &request.project;
     let path = project.lock_path();
     observer(Event::Phase(Phase::Lock));
@@ -88,19 +101,39 @@ pub(crate) fn lock_and_interpreter(
             Err(InterpreterError::None { .. } | InterpreterError::Version { .. })
                 if request.lock == LockMode::Update && project.python(None).is_none() => {}
             result => {
-                return Ok((
-                    result?,
-                    Lock {
-                        content,
-                        path,
-                        report: None,
-                        _scratch: None,
-                    },
-                ));
+                let lock = Lock {
+                    content,
+                    path,
+                    report: None,
+                    _scratch: None,
+                };
+                return Ok(Decided {
+                    interpreter: result?,
+                    lock,
+                    ahead: Ahead::default(),
+                });
             }
         }
     }
-    side_by_side(&wanted, |python| lock_for(request, python, uv, observer))
+    side_by_side(
+        &wanted,
+        |python| lock_for(request, python, uv, observer),
+        |foreseen, lock| match &foreseen.interpreter {
+            Some(interpreter) if compiles => crate::ahead::packages(
+                &Installer {
+                    interpreter,
+                    platform,
+                    uv,
+                    connectivity: request.connectivity,
+                    environment: &request.environment,
+                    observer: &|_| {},
+                },
+                &lock.content,
+                &lock.path,
+            ),
+            _ => Ahead::default(),
+        },
+    )
 }
 
 /// What the thread that makes the interpreter says.
@@ -110,12 +143,13 @@ enum News {
     Done(Box<Result<Interpreter, InterpreterError>>),
 }
 
-/// Makes the interpreter, and runs `lock` as soon as it is known which one it will be: copying and
-/// compiling it takes about as long as resolving.
+/// Makes the interpreter, and runs `lock` and then `ahead` as soon as it is known which one it will
+/// be: copying and compiling it takes about as long as resolving.
 fn side_by_side(
     wanted: &Wanted<'_>,
     lock: impl Fn(&Foreseen) -> Result<Lock, BuildError>,
-) -> Result<(Interpreter, Lock), BuildError> {
+    ahead: impl Fn(&Foreseen, &Lock) -> Ahead,
+) -> Result<Decided, BuildError> {
     let (sender, news) = mpsc::channel();
     // All but the observer, which belongs to this thread.
     let Wanted {
@@ -149,18 +183,30 @@ fn side_by_side(
             match told {
                 News::Event(event) => observer(event),
                 News::Foreseen(foreseen) => {
-                    early = Some((foreseen.version.clone(), lock(&foreseen)?))
+                    let lock = lock(&foreseen)?;
+                    let ahead = ahead(&foreseen, &lock);
+                    early = Some((foreseen.version.clone(), lock, ahead));
                 }
                 News::Done(result) => {
                     let interpreter = (*result)?;
-                    let lock = match early {
-                        Some((version, lock)) if version == interpreter.version => lock,
-                        _ => lock(&Foreseen {
-                            version: interpreter.version.clone(),
-                            python: interpreter.tool(),
-                        })?,
+                    let (lock, ahead) = match early {
+                        Some((version, lock, ahead)) if version == interpreter.version => {
+                            (lock, ahead)
+                        }
+                        _ => {
+                            let found = Foreseen {
+                                version: interpreter.version.clone(),
+                                python: interpreter.tool(),
+                                interpreter: None,
+                            };
+                            (lock(&found)?, Ahead::default())
+                        }
                     };
-                    return Ok((interpreter, lock));
+                    return Ok(Decided {
+                        interpreter,
+                        lock,
+                        ahead,
+                    });
                 }
             }
         }

@@ -5,7 +5,12 @@ use std::{
     fs::{self, Permissions},
     io,
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
 };
 
 use tempfile::TempDir;
@@ -74,20 +79,7 @@ pub(crate) fn copy(from: &Path, to: &Path) -> io::Result<()> {
 
 /// Copies the folder `from` with files, folders and symbolic links as they are.
 pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    for child in fs::read_dir(from)? {
-        let child = child?;
-        let (path, target) = (child.path(), to.join(child.file_name()));
-        let kind = child.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&path, &target)?;
-        } else if kind.is_symlink() {
-            std::os::unix::fs::symlink(fs::read_link(&path)?, &target)?;
-        } else {
-            fs::copy(&path, &target)?;
-        }
-    }
-    Ok(())
+    copy_tree_without(from, to, "")
 }
 
 /// As [`copy_tree`], without what is called `left_out` at the top.
@@ -95,21 +87,73 @@ pub(crate) fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
 /// Copies, not hard links: a link made by one build would change the time of a file that `tar` reads
 /// in another's result, which then fails, and what is written to one bundle would be in all.
 pub(crate) fn copy_tree_without(from: &Path, to: &Path, left_out: &str) -> io::Result<()> {
+    let mut files = Vec::new();
+    prepare(from, to, Some(left_out), &mut files)?;
+    let copied = in_parallel(&files, |(path, target)| fs::copy(path, target).map(|_| ()));
+    copied.into_iter().collect()
+}
+
+/// Makes the folders and links of the copy; collects the files.
+fn prepare(
+    from: &Path,
+    to: &Path,
+    left_out: Option<&str>,
+    files: &mut Vec<(PathBuf, PathBuf)>,
+) -> io::Result<()> {
     fs::create_dir_all(to)?;
     for child in fs::read_dir(from)? {
         let child = child?;
-        if child.file_name() == left_out {
+        if left_out.is_some_and(|name| child.file_name() == name) {
             continue;
         }
         let (path, target) = (child.path(), to.join(child.file_name()));
         let kind = child.file_type()?;
         if kind.is_dir() {
-            copy_tree(&path, &target)?;
+            prepare(&path, &target, None, files)?;
         } else if kind.is_symlink() {
             std::os::unix::fs::symlink(fs::read_link(&path)?, &target)?;
         } else {
-            fs::copy(&path, &target)?;
+            files.push((path, target));
         }
     }
     Ok(())
+}
+
+/// How many threads this machine runs at once.
+pub(crate) fn processors() -> usize {
+    thread::available_parallelism().map_or(2, usize::from)
+}
+
+/// `work` done for each item by as many threads as the machine has processors; the results are in
+/// the items' order.
+pub(crate) fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    in_threads(processors(), items, work)
+}
+
+/// As [`in_parallel`], by this many threads.
+pub(crate) fn in_threads<T: Sync, R: Send>(
+    threads: usize,
+    items: &[T],
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::with_capacity(items.len()));
+    thread::scope(|scope| {
+        for _ in 0..threads.min(items.len()) {
+            scope.spawn(|| {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(item) = items.get(index) else { break };
+                    let result = work(item);
+                    let mut results = results.lock().unwrap_or_else(|poison| poison.into_inner());
+                    results.push((index, result));
+                }
+            });
+        }
+    });
+    let mut results = results
+        .into_inner()
+        .unwrap_or_else(|poison| poison.into_inner());
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }

@@ -14,8 +14,8 @@ import posix
 import sys
 from _collections import _count_elements
 from _frozen_importlib import ModuleSpec
-from _frozen_importlib_external import PathFinder, SourceFileLoader
-from _imp import _fix_co_filename
+from _frozen_importlib_external import ExtensionFileLoader, PathFinder, SourceFileLoader
+from _imp import _fix_co_filename, extension_suffixes
 from _thread import allocate_lock
 
 HELD = 200_000
@@ -91,6 +91,7 @@ class BundledFinder:
     def __init__(self, suffix, folders):
         self.suffix = suffix
         self.folders = folders
+        self.extensions = extension_suffixes()
         self.hooks = sys.path_hooks[:]
 
     def find_spec(self, fullname, path=None, target=None):
@@ -110,6 +111,13 @@ class BundledFinder:
                 if tail in table:
                     return None
                 continue
+            if type(size) is str:
+                if size[len(tail) :] not in self.extensions:
+                    return None
+                origin = f"{folder}/{size}"
+                spec = ModuleSpec(fullname, ExtensionFileLoader(fullname, origin), origin=origin)
+                spec._set_fileattr = True
+                return spec
             if size < 0:
                 size = -size
                 home = [f"{folder}/{tail}"]

@@ -3,8 +3,9 @@
 //!
 //! The table `_pytheas.index` lies beside the module. It is a value in the interpreter's own format
 //! `marshal`: the suffix of byte code, the folder of the module, and for each folder of modules the
-//! size of each module's byte code — negative for a package, `None` for what Python itself has to
-//! look at. Folders are relative to the bundle and begin with `/`.
+//! size of each module's byte code — negative for a package —, the file of an extension module, or
+//! `None` for what Python itself has to look at. Folders are relative to the bundle and begin with
+//! `/`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +26,18 @@ const INDEX: &str = "_pytheas.index";
 const CACHE: &str = "__pycache__";
 
 /// A folder's modules by name.
-type Table = BTreeMap<String, Option<i32>>;
+type Table = BTreeMap<String, Found>;
+
+/// How a module is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Found {
+    /// By the size of its byte code, negative for a package.
+    Code(i32),
+    /// As this extension module.
+    Extension(String),
+    /// By Python itself.
+    Otherwise,
+}
 
 /// Adds the module, and the file by which `site` imports it, to the folder for packages.
 pub(crate) fn add_module(site: &Path) -> Result<(), BuildError> {
@@ -106,7 +118,7 @@ fn read(
             continue;
         }
         let table = table(entry.path(), suffix)?;
-        if table.values().any(Option::is_some) {
+        if table.values().any(|found| *found != Found::Otherwise) {
             folders.insert(name, table);
         }
     }
@@ -118,6 +130,7 @@ fn read(
 fn table(folder: &Path, suffix: &str) -> io::Result<Table> {
     let mut packages = BTreeSet::new();
     let mut sources = BTreeSet::new();
+    let mut extensions = BTreeMap::new();
     let mut others = BTreeSet::new();
     for child in fs::read_dir(folder)? {
         let child = child?;
@@ -130,17 +143,28 @@ fn table(folder: &Path, suffix: &str) -> io::Result<Table> {
             packages.insert(name);
         } else if kind.is_file() && name.strip_suffix(".py") == Some(stem.as_str()) {
             sources.insert(stem);
+        } else if kind.is_file() && is_extension(&name, &stem, suffix) {
+            // Of two of one name, Python has to choose.
+            if extensions.insert(stem.clone(), name).is_some() {
+                others.insert(stem);
+            }
         } else if kind.is_symlink() || name.ends_with(".so") || name.ends_with(".pyc") {
             others.insert(stem);
         }
     }
     let mut table = Table::new();
+    for (stem, name) in extensions {
+        let is_alone = !sources.contains(&stem);
+        let found = is_alone.then_some(Found::Extension(name));
+        table.insert(stem, found.unwrap_or(Found::Otherwise));
+    }
     for stem in sources {
         let size = size(&folder.join(CACHE).join(format!("{stem}{suffix}")));
-        table.insert(stem, size);
+        let found = size.map_or(Found::Otherwise, Found::Code);
+        table.entry(stem).or_insert(found);
     }
     for stem in others {
-        table.insert(stem, None);
+        table.insert(stem, Found::Otherwise);
     }
     for package in packages {
         let home = folder.join(&package);
@@ -150,12 +174,25 @@ fn table(folder: &Path, suffix: &str) -> io::Result<Table> {
             .map(|size| -size);
         // A folder that is no package is looked at after all modules, and by Python itself.
         if size.is_some() || home.join("__init__.py").exists() || has_other_init(&home)? {
-            table.insert(package, size);
+            table.insert(package, size.map_or(Found::Otherwise, Found::Code));
         } else {
-            table.entry(package).or_insert(None);
+            table.entry(package).or_insert(Found::Otherwise);
         }
     }
     Ok(table)
+}
+
+/// Whether a file is the extension module `stem` for the Python whose byte code is named by
+/// `suffix`: `stem.cpython-311-x86_64-linux-gnu.so`, `stem.abi3.so` or `stem.so`.
+fn is_extension(name: &str, stem: &str, suffix: &str) -> bool {
+    let tag = suffix.strip_suffix(".pyc").unwrap_or(suffix);
+    let kind = name
+        .strip_prefix(stem)
+        .and_then(|rest| rest.strip_suffix(".so"));
+    kind.is_some_and(|kind| {
+        let own = kind.strip_prefix(tag);
+        matches!(kind, "" | ".abi3") || own.is_some_and(|rest| rest.starts_with('-'))
+    })
 }
 
 /// Whether a package's own module may be another than `__init__.py`.
@@ -189,14 +226,15 @@ fn encode(suffix: &str, below: &str, folders: &BTreeMap<String, Table>) -> Vec<u
     for (folder, table) in folders {
         text(&mut bytes, folder);
         bytes.push(b'{');
-        for (name, size) in table {
+        for (name, found) in table {
             text(&mut bytes, name);
-            match size {
-                Some(size) => {
+            match found {
+                Found::Code(size) => {
                     bytes.push(b'i');
                     bytes.extend(size.to_le_bytes());
                 }
-                None => bytes.push(b'N'),
+                Found::Extension(file) => text(&mut bytes, file),
+                Found::Otherwise => bytes.push(b'N'),
             }
         }
         bytes.push(b'0');
@@ -250,23 +288,33 @@ mod tests {
             "named/data.txt",
             "only.pyc",
             "notes.txt",
+            "quick.p-x86_64-linux-gnu.so",
+            "plainer.so",
+            "other.q-x86_64-linux-gnu.so",
+            "twice.so",
+            "twice.abi3.so",
         ]);
         let table = table(dir.path(), ".p.pyc").unwrap();
-        let found: Vec<(&str, Option<i32>)> = table
+        let found: Vec<(&str, &Found)> = table
             .iter()
-            .map(|(name, size)| (name.as_str(), *size))
+            .map(|(name, found)| (name.as_str(), found))
             .collect();
+        let extension = |name: &str| Found::Extension(name.to_owned());
         assert_eq!(
             found,
             [
-                ("both", Some(-20)),
-                ("broken", None),
-                ("built", None),
-                ("fast", None),
-                ("named", Some(20)),
-                ("only", None),
-                ("plain", Some(20)),
-                ("space", None),
+                ("both", &Found::Code(-20)),
+                ("broken", &Found::Otherwise),
+                ("built", &Found::Otherwise),
+                ("fast", &Found::Otherwise),
+                ("named", &Found::Code(20)),
+                ("only", &Found::Otherwise),
+                ("other", &Found::Otherwise),
+                ("plain", &Found::Code(20)),
+                ("plainer", &extension("plainer.so")),
+                ("quick", &extension("quick.p-x86_64-linux-gnu.so")),
+                ("space", &Found::Otherwise),
+                ("twice", &Found::Otherwise),
             ]
         );
     }
@@ -274,9 +322,10 @@ mod tests {
     #[test]
     fn the_table_is_what_python_reads() {
         let table = Table::from([
-            ("a".to_owned(), Some(-300)),
-            ("ü".to_owned(), None),
-            ("x".repeat(300), Some(17)),
+            ("a".to_owned(), Found::Code(-300)),
+            ("b".to_owned(), Found::Extension("b.so".to_owned())),
+            ("ü".to_owned(), Found::Otherwise),
+            ("x".repeat(300), Found::Code(17)),
         ]);
         let bytes = encode(
             ".p.pyc",
@@ -293,7 +342,7 @@ mod tests {
         };
         assert_eq!(
             String::from_utf8_lossy(&output.stdout).trim(),
-            "('.p.pyc', '/python/lib', [('a', -300), ('xx', 17), ('\\xfc', None)])",
+            "('.p.pyc', '/python/lib', [('a', -300), ('b', 'b.so'), ('xx', 17), ('\\xfc', None)])",
             "{output:?}"
         );
     }

@@ -29,11 +29,24 @@ const LEAST_GAIN: usize = 512;
 /// Strips every ELF file below `dir`; gives the bytes that this saved. Lines of changed files in
 /// a `RECORD` lose hash and size, which may be left out there ("Recording installed projects").
 pub(crate) fn tree(dir: &Path) -> Result<u64, BuildError> {
+    below(dir, usize::MAX)
+}
+
+/// As [`tree`], only what lies in `dir` itself.
+pub(crate) fn files(dir: &Path) -> Result<u64, BuildError> {
+    below(dir, 1)
+}
+
+fn below(dir: &Path, depth: usize) -> Result<u64, BuildError> {
     let mut saved = 0_u64;
     let mut changed = BTreeSet::new();
     let mut records = Vec::new();
-    for entry in WalkDir::new(dir) {
-        let entry = entry.map_err(|error| io_error("read", dir)(error.into()))?;
+    for entry in WalkDir::new(dir).max_depth(depth) {
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(_) if !dir.exists() => return Ok(0),
+            Err(error) => return Err(io_error("read", dir)(error.into())),
+        };
         if !entry.file_type().is_file() {
             continue;
         }
@@ -41,7 +54,10 @@ pub(crate) fn tree(dir: &Path) -> Result<u64, BuildError> {
         if entry.file_name() == "RECORD" {
             records.push(path.to_owned());
         }
-        if !is_elf(path) {
+        let is_text = path
+            .extension()
+            .is_some_and(|end| end == "py" || end == "pyc");
+        if is_text || !is_elf(path) {
             continue;
         }
         let bytes = fs::read(path).map_err(io_error("read", path))?;

@@ -158,23 +158,10 @@ fn witnesses(path: &Path, site: &Path) -> bool {
 
 /// Whether the bytes hold the name as a word of its own.
 fn holds_word(bytes: &[u8], name: &str) -> bool {
-    let name = name.as_bytes();
-    let Some(first) = name.first() else {
-        return false;
-    };
     let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    let mut at = 0;
-    while let Some(found) = bytes[at..].iter().position(|byte| byte == first) {
-        at += found;
-        if bytes[at..].starts_with(name)
-            && !bytes[..at].last().is_some_and(is_word)
-            && !bytes.get(at + name.len()).is_some_and(is_word)
-        {
-            return true;
-        }
-        at += 1;
-    }
-    false
+    memchr::memmem::find_iter(bytes, name).any(|at| {
+        !bytes[..at].last().is_some_and(is_word) && !bytes.get(at + name.len()).is_some_and(is_word)
+    })
 }
 
 /// What only compilers and type checkers read, of the packages in `site`.

@@ -16,13 +16,14 @@ use std::{
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::Mutex,
     time::Duration,
 };
 
 use pytheas_project::Environment;
 use pytheas_release::{Hasher, Sha256};
 
-use super::{NotCompiled, Runner, SCRIPT, run, sources};
+use super::{NotCompiled, Runner, SCRIPT, each, name_of, run, sources, target};
 use crate::{
     error::{BuildError, io_error},
     interpreter::Interpreter,
@@ -44,6 +45,7 @@ pub(crate) fn compile(
     environment: &Environment,
     root: &Path,
     dirs: &[PathBuf],
+    mut ahead: Ahead,
 ) -> Result<Vec<NotCompiled>, BuildError> {
     if environment.get(ANEW).is_some() {
         return super::compile(python, environment, root, dirs);
@@ -64,8 +66,15 @@ pub(crate) fn compile(
     let mut missing = Vec::new();
     for files in groups(root, dirs)? {
         let group = Group::read(root, files)?;
-        match packs.get(&group) {
-            Some(entries) => packs.unpack(&group, entries, &mut failed)?,
+        let kept = packs.get(&group).or_else(|| {
+            let pack = ahead.0.remove(&group.name)?;
+            if let Err(error) = packs.put(&group, &pack) {
+                tracing::debug!(path = %packs.dir.display(), %error, "byte code is not kept");
+            }
+            Some(pack)
+        });
+        match kept {
+            Some(pack) => packs.unpack(&group, pack, &mut failed)?,
             None => {
                 missing.extend(group.files.iter().map(|(_, path)| path.clone()));
                 fresh.push(group);
@@ -127,25 +136,76 @@ struct Group {
 
 impl Group {
     fn read(root: &Path, files: Vec<PathBuf>) -> Result<Self, BuildError> {
+        let named = files
+            .into_iter()
+            .map(|path| (name_of(root, &path), path))
+            .collect();
+        Self::of(named)
+    }
+
+    /// The group of `files`, given by name in tracebacks and path.
+    fn of(files: Vec<(String, PathBuf)>) -> Result<Self, BuildError> {
         let mut hasher = Hasher::new();
-        let mut named = Vec::new();
-        for path in files {
-            let source = fs::read(&path).map_err(io_error("read", &path))?;
-            let name = path.strip_prefix(root).unwrap_or(&path).display();
-            let name = name.to_string();
+        for (name, path) in &files {
+            let source = fs::read(path).map_err(io_error("read", path))?;
             hasher.update(format!("{name}\0{}\0", source.len()).as_bytes());
             hasher.update(&source);
-            named.push((name, path));
         }
         Ok(Self {
             name: hasher.finish(),
-            files: named,
+            files,
         })
     }
 }
 
 /// Byte code, or why there is none.
 type Entry<'a> = Result<&'a [u8], &'a [u8]>;
+
+/// Packs that were made before the bundle's files are in place, by the names of their groups.
+#[derive(Debug, Default)]
+pub(crate) struct Ahead(BTreeMap<Sha256, Vec<u8>>);
+
+/// Compiles `groups`, whose files are given by name in tracebacks and path.
+pub(crate) fn ahead(
+    python: &Runner,
+    environment: &Environment,
+    groups: Vec<Vec<(String, PathBuf)>>,
+) -> Result<Ahead, BuildError> {
+    let groups = groups.into_iter().map(Group::of);
+    let groups = groups.collect::<Result<Vec<_>, _>>()?;
+    let files: Vec<(PathBuf, String)> = groups
+        .iter()
+        .flat_map(|group| &group.files)
+        .map(|(name, path)| (path.clone(), name.clone()))
+        .collect();
+    let codes = Mutex::new(vec![None; files.len()]);
+    each(python, environment, &files, &|index, _, code| {
+        let code = match code {
+            Ok(code) => Ok(code.to_vec()),
+            Err(reason) => Err(reason.to_owned()),
+        };
+        codes.lock().unwrap_or_else(|poison| poison.into_inner())[index] = Some(code);
+        Ok(())
+    })
+    .map_err(io_error("start", &python.program))?;
+    let codes = codes.into_inner().unwrap_or_else(|e| e.into_inner());
+    let mut codes = codes.into_iter().flatten();
+    let mut packs = BTreeMap::new();
+    for group in groups {
+        let mut pack = Vec::new();
+        for ((name, _), code) in group.files.iter().zip(&mut codes) {
+            put(&mut pack, name.as_bytes());
+            pack.push(u8::from(code.is_ok()));
+            match &code {
+                Ok(code) => put(&mut pack, code),
+                Err(reason) => put(&mut pack, reason.as_bytes()),
+            }
+        }
+        seal(&mut pack);
+        packs.insert(group.name, pack);
+    }
+    Ok(Ahead(packs))
+}
 
 struct Packs {
     dir: PathBuf,
@@ -189,7 +249,7 @@ impl Packs {
         for ((name, path), (_, entry)) in group.files.iter().zip(entries) {
             match entry {
                 Ok(code) => {
-                    let target = self.target(path);
+                    let target = target(path, &self.suffix);
                     scratch::write(&target, code, Kind::Data)
                         .map_err(io_error("write", &target))?;
                 }
@@ -200,13 +260,6 @@ impl Packs {
             }
         }
         Ok(())
-    }
-
-    fn target(&self, source: &Path) -> PathBuf {
-        let stem = source.file_stem().unwrap_or_default().to_string_lossy();
-        source
-            .with_file_name("__pycache__")
-            .join(format!("{stem}{}", self.suffix))
     }
 
     /// Keeps what was just compiled of `groups`.
@@ -221,7 +274,10 @@ impl Packs {
             let mut pack = Vec::new();
             for (name, path) in &group.files {
                 put(&mut pack, name.as_bytes());
-                match (fs::read(self.target(path)), reasons.get(name.as_str())) {
+                match (
+                    fs::read(target(path, &self.suffix)),
+                    reasons.get(name.as_str()),
+                ) {
                     (_, Some(reason)) => {
                         pack.push(0);
                         put(&mut pack, reason.as_bytes());
@@ -234,12 +290,18 @@ impl Packs {
                     (Err(_), None) => continue 'groups,
                 }
             }
-            let hash = Sha256::of(&pack);
-            pack.extend(hash.as_bytes());
-            let mut fresh = tempfile::NamedTempFile::new_in(&self.dir)?;
-            std::io::Write::write_all(&mut fresh, &pack)?;
-            fresh.persist(self.path(group)).map_err(|e| e.error)?;
+            seal(&mut pack);
+            self.put(group, &pack)?;
         }
+        Ok(())
+    }
+
+    /// Keeps a group's pack.
+    fn put(&self, group: &Group, pack: &[u8]) -> std::io::Result<()> {
+        fs::create_dir_all(&self.dir)?;
+        let mut fresh = tempfile::NamedTempFile::new_in(&self.dir)?;
+        std::io::Write::write_all(&mut fresh, pack)?;
+        fresh.persist(self.path(group)).map_err(|e| e.error)?;
         Ok(())
     }
 
@@ -275,6 +337,12 @@ fn now() -> std::time::SystemTime {
 fn put(pack: &mut Vec<u8>, bytes: &[u8]) {
     pack.extend((bytes.len() as u32).to_le_bytes());
     pack.extend(bytes);
+}
+
+/// Ends a pack with its hash.
+fn seal(pack: &mut Vec<u8>) {
+    let hash = Sha256::of(pack);
+    pack.extend(hash.as_bytes());
 }
 
 /// What a pack holds; none when it is not whole.

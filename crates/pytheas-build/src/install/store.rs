@@ -148,8 +148,16 @@ impl Store {
                 let _moved_away = scratch.keep();
             }
         }
-        self.keep(&self.dir.join(format!("{sha256}.whl")), bytes)?;
+        // It is there when it was fetched before, and checked then.
+        if self.wheel_file(sha256).is_none() {
+            self.keep(&self.dir.join(format!("{sha256}.whl")), bytes)?;
+        }
         Ok(contents)
+    }
+
+    /// Where the file `path` of an unpacked wheel lies.
+    pub(super) fn path(&self, wheel: &Contents, path: &RelPath) -> PathBuf {
+        path.under(&self.home(wheel.sha256).join(FILES))
     }
 
     /// Copies the file `path` of a wheel to `to`, hashed on the way.
@@ -162,7 +170,7 @@ impl Store {
         let Some(file) = wheel.files.get(path) else {
             return Ok(());
         };
-        let from = path.under(&self.home(wheel.sha256).join(FILES));
+        let from = self.path(wheel, path);
         let bytes = std::fs::read(&from).unwrap_or_default();
         let bytes = if Sha256::of(&bytes) == file.sha256 {
             bytes

@@ -10,7 +10,7 @@ use std::{
 };
 
 use pytheas_project::{Environment, PythonRequest};
-use pytheas_release::{Platform, RelPath};
+use pytheas_release::{Platform, RelPath, Sha256, TreeId};
 use walkdir::WalkDir;
 
 use super::{
@@ -51,10 +51,41 @@ impl Provider for Host {
         (wanted.foreseen)(Foreseen {
             version: probe.version.to_string(),
             python: Some(probe.executable.clone()),
+            interpreter: foreseen(&probe),
         });
         let (raw, program) = copy(&probe, &cache)?;
         prepare::finish(raw, &program, &key, wanted).map(Some)
     }
+}
+
+/// What will be made of the Python, as far as packages are chosen and compiled by it; none for one
+/// that lies otherwise than most.
+fn foreseen(probe: &Probe) -> Option<Box<Interpreter>> {
+    let inside =
+        |path: &Path, prefix: &Path| RelPath::from_path(path.strip_prefix(prefix).ok()?).ok();
+    let site = probe
+        .site_packages
+        .iter()
+        .filter_map(|dir| inside(dir, &probe.sys_prefix))
+        .find(|dir| !dir.as_str().split('/').any(|part| part == "local"))?;
+    Some(Box::new(Interpreter {
+        provider: "host".to_owned(),
+        version: probe.version.to_string(),
+        origin: probe.executable.clone(),
+        sha256: None,
+        program: format!("bin/python{}", probe.short()).parse().ok()?,
+        site_packages: site,
+        stdlib: inside(&probe.stdlib, &probe.prefix)?,
+        glibc: probe.glibc(),
+        markers: probe.markers.clone(),
+        loader: None,
+        packages: Vec::new(),
+        missing: Vec::new(),
+        tree: TreeId(Sha256::of(b"")),
+        dir: probe.prefix.clone(),
+        runs_here: true,
+        tool: Some(probe.executable.clone()),
+    }))
 }
 
 /// The Python that the user named.
@@ -255,6 +286,7 @@ fn copy_stdlib(from: &Path, to: &Path, prefix: &Path) -> Result<(), InterpreterE
             .to_string_lossy()
             .into_owned()
     };
+    let mut files = Vec::new();
     let walk = WalkDir::new(from)
         .follow_links(true)
         .sort_by_file_name()
@@ -274,18 +306,18 @@ fn copy_stdlib(from: &Path, to: &Path, prefix: &Path) -> Result<(), InterpreterE
             }
             Err(error) => return Err(io_error("read", from)(error.into())),
         };
-        if !entry.file_type().is_file() {
-            continue;
-        }
-        let target = to.join(relative(entry.path()));
-        let name = entry.file_name().to_string_lossy();
-        if name.starts_with("_sysconfigdata") && name.ends_with(".py") {
-            copy_sysconfig_data(entry.path(), &target, prefix)?;
-        } else {
-            scratch::copy(entry.path(), &target).map_err(io_error("copy", entry.path()))?;
+        if entry.file_type().is_file() {
+            files.push((entry.path().to_owned(), to.join(relative(entry.path()))));
         }
     }
-    Ok(())
+    let copied = scratch::in_parallel(&files, |(path, target)| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("_sysconfigdata") && name.ends_with(".py") {
+            return copy_sysconfig_data(path, target, prefix);
+        }
+        scratch::copy(path, target).map_err(io_error("copy", path))
+    });
+    copied.into_iter().collect()
 }
 
 /// The build settings of the original name its place on this machine; `sysconfig` replaces

@@ -11,7 +11,7 @@ use pytheas_release::{Platform, RelPath, Sha256, TreeId};
 
 use super::{DebianPackage, Interpreter, InterpreterError, Loader, Wanted, io_error, probe::Probe};
 use crate::{
-    bytecode,
+    bytecode::{self, Runner},
     scratch::{self, Kind},
 };
 
@@ -101,6 +101,17 @@ pub(super) fn seal(
     key: &str,
     wanted: &Wanted<'_>,
 ) -> Result<Interpreter, InterpreterError> {
+    seal_but(raw, known, None, key, wanted)
+}
+
+/// As [`seal`], but the standard library in `compiled` has its byte code.
+fn seal_but(
+    raw: Raw,
+    known: Known,
+    compiled: Option<&Path>,
+    key: &str,
+    wanted: &Wanted<'_>,
+) -> Result<Interpreter, InterpreterError> {
     let dir = raw.scratch.path().join("python");
     let broken = |source| InterpreterError::Broken {
         origin: raw.origin.clone(),
@@ -136,17 +147,10 @@ pub(super) fn seal(
         tool,
     };
     let stdlib = interpreter.stdlib.under(&interpreter.dir);
-    if let Some(compiler) = interpreter.compiler(wanted.environment) {
-        let failed =
-            bytecode::compile(&compiler, wanted.environment, raw.scratch.path(), &[stdlib])
-                .map_err(|error| broken(io::Error::other(crate::error::chain(&error))))?;
-        for file in &failed {
-            tracing::debug!(
-                path = file.path,
-                reason = file.reason,
-                "left without byte code"
-            );
-        }
+    if compiled != Some(stdlib.as_path())
+        && let Some(compiler) = interpreter.compiler(wanted.environment)
+    {
+        compile(&raw, &compiler, stdlib, wanted)?;
     }
     let dir = &interpreter.dir;
     // Here once, not in each bundle: there is nothing left to strip then.
@@ -160,6 +164,28 @@ pub(super) fn seal(
         ..interpreter
     };
     put(raw, &interpreter, key, wanted)
+}
+
+/// Compiles the standard library of a raw tree.
+fn compile(
+    raw: &Raw,
+    compiler: &Runner,
+    stdlib: PathBuf,
+    wanted: &Wanted<'_>,
+) -> Result<(), InterpreterError> {
+    let failed = bytecode::compile(compiler, wanted.environment, raw.scratch.path(), &[stdlib])
+        .map_err(|error| InterpreterError::Broken {
+            origin: raw.origin.clone(),
+            source: io::Error::other(crate::error::chain(&error)),
+        })?;
+    for file in &failed {
+        tracing::debug!(
+            path = file.path,
+            reason = file.reason,
+            "left without byte code"
+        );
+    }
+    Ok(())
 }
 
 /// Starts a raw tree's interpreter to learn about it, compiles it and puts it into the cache under
@@ -180,6 +206,18 @@ pub(super) fn finish(
     if !link.exists() {
         std::os::unix::fs::symlink(program.file_name(), &link).map_err(io_error("make", &link))?;
     }
+    // Where it is but on a few distributions. What starts after this starts with byte code.
+    let lib = dir.join("lib").join(program.file_name());
+    let compiled = lib.join("os.py").is_file().then_some(lib.as_path());
+    if let Some(stdlib) = compiled {
+        compile(&raw, &python.clone().into(), stdlib.to_owned(), wanted)?;
+    }
+    // `site` puts folders on the path that are there.
+    let usual = lib.join("site-packages");
+    let is_new = compiled.is_some() && !usual.exists();
+    if is_new {
+        std::fs::create_dir(&usual).map_err(io_error("make", &usual))?;
+    }
     let probe = Probe::of(wanted.environment, &python).map_err(broken)?;
     let here = dir.canonicalize().map_err(io_error("read", &dir))?;
     if probe.prefix != here || !probe.stdlib.starts_with(&here) {
@@ -198,6 +236,9 @@ pub(super) fn finish(
             .map_err(|reason| broken(io::Error::other(format!("`{}` {reason}", path.display()))))
     };
     let site_packages = site_packages(wanted, &python, &probe).map_err(broken)?;
+    if is_new && relative(&site_packages)?.under(&dir) != usual {
+        std::fs::remove_dir(&usual).map_err(io_error("remove", &usual))?;
+    }
     let stdlib = relative(&probe.stdlib)?;
     let known = Known {
         version: probe.version.to_string(),
@@ -209,7 +250,7 @@ pub(super) fn finish(
         loader: None,
         packages: Vec::new(),
     };
-    seal(raw, known, key, wanted)
+    seal_but(raw, known, compiled, key, wanted)
 }
 
 /// Describes a finished tree and moves it into the cache.
@@ -229,12 +270,10 @@ fn put(
     scratch::write(&description, &bytes, Kind::Data).map_err(io_error("write", &description))?;
     let cache = wanted.cache();
     let home = cache.join(key);
-    pytheas_durable::trees::sync(raw.scratch.path())
-        .map_err(io_error("sync", raw.scratch.path()))?;
     if home.exists() && cached(&cache, key).is_none() {
         pytheas_durable::remove_tree(&home).map_err(io_error("remove", &home))?;
     }
-    match pytheas_durable::move_dir(raw.scratch.path(), &home) {
+    match move_into(raw.scratch.path(), &home) {
         // Two builds at once: the other one was first, its result is the same.
         Err(error) if cached(&cache, key).is_none() => return Err(io_error("make", &home)(error)),
         Err(_) => {}
@@ -249,6 +288,14 @@ fn put(
     cached(&cache, key).ok_or_else(|| io_error("read", &home)(io::Error::other("it is not whole")))
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a cache: the tree is hashed before each use, so nothing is synced"
+)]
+fn move_into(from: &Path, to: &Path) -> io::Result<()> {
+    std::fs::rename(from, to)
+}
+
 /// The folder that this Python looks into for packages, preferably none under `local`: it must be
 /// one that its `site` module puts on the path.
 fn site_packages(wanted: &Wanted<'_>, python: &Path, probe: &Probe) -> io::Result<PathBuf> {
@@ -259,6 +306,9 @@ fn site_packages(wanted: &Wanted<'_>, python: &Path, probe: &Probe) -> io::Resul
         .collect();
     candidates.sort_by_key(|dir| dir.components().any(|part| part.as_os_str() == "local"));
     for candidate in candidates {
+        if probe.path.contains(candidate) && candidate.is_dir() {
+            return Ok(candidate.clone());
+        }
         std::fs::create_dir_all(candidate)?;
         if Probe::of(wanted.environment, python)?
             .path

@@ -13,7 +13,7 @@ use crate::{
     event::Observer,
     install::{Installer, WheelFile},
     interpreter::{Interpreter, InterpreterChoice},
-    locking::{Lock, lock_and_interpreter},
+    locking::{Decided, Lock, lock_and_interpreter},
     one_file::one_file,
     scratch::{self, Kind},
     wheel_form, wheelhouse,
@@ -199,7 +199,9 @@ fn parts(
             observer(event);
         }
     };
-    let (interpreter, lock) = lock_and_interpreter(request, python.as_ref(), platform, uv, &quiet)?;
+    let Decided {
+        interpreter, lock, ..
+    } = lock_and_interpreter(request, python.as_ref(), platform, uv, false, &quiet)?;
     Ok(Parts {
         interpreter,
         platform: platform.clone(),

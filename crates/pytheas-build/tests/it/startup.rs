@@ -23,7 +23,7 @@ import gc, importlib, importlib.util, inspect, json, multiprocessing, os, pickle
 import traceback
 from importlib import metadata, resources
 
-import idna, kit, kit.part, space.inner, _pytheas
+import _json, _ssl, idna, kit, kit.part, space.inner, _pytheas
 
 
 def work(number):
@@ -39,6 +39,10 @@ def main():
     print("cached", os.path.basename(kit.__cached__), os.path.isfile(kit.__cached__), kit.__spec__.has_location)
     print("code", os.path.samefile(kit.part.double.__code__.co_filename, kit.part.__file__))
     print("source", inspect.getsource(kit.part.double).splitlines()[0], inspect.getfile(kit.part) == kit.part.__file__)
+    for module in (_json, _ssl):
+        spec = module.__spec__
+        print("extension", spec.name, spec.origin == getattr(module, "__file__", "built-in"), type(spec.loader).__name__)
+        print("its spec", spec.cached, spec.has_location, spec.submodule_search_locations, hasattr(module, "__cached__"), module.__loader__ is spec.loader)
     print("get_data", kit.__loader__.get_data(os.path.join(kit.__path__[0], "data.txt")), kit.part.__loader__.get_source("kit.part")[:11])
     print("resources", resources.files("kit").joinpath("data.txt").read_text().strip(), resources.read_text("kit", "data.txt").strip())
     print("pkgutil", [module.name for module in pkgutil.iter_modules(kit.__path__)], pkgutil.get_data("kit", "data.txt"))
