@@ -5,6 +5,7 @@
 use std::io::{Read as _, Write as _};
 
 use libfuzzer_sys::fuzz_target;
+use pytheas_release::Sha256;
 use pytheas_repo::{
     fetch::{Fetch as _, Request},
     offline::{OfflineFile, header, scan},
@@ -29,7 +30,7 @@ fn mended(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: seeds::write(seeds), |bytes: &[u8]| {
     for bytes in [bytes.to_vec(), mended(bytes)] {
         let len = bytes.len() as u64;
         let read = |at: u64, block: &mut [u8]| {
@@ -72,4 +73,43 @@ fn tempfile() -> (String, std::fs::File) {
         .expect("a temporary file");
     std::fs::remove_file(&path).expect("it is ours");
     ("offline".into(), file)
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let export = br#"{"format": 1, "releases": ["a/1/linux-x86_64/release.json"]}"#.to_vec();
+    let metadata = |kind: &str| {
+        format!(r#"{{"signatures": [], "signed": {{"_type": "{kind}", "expires": "2030-01-01T00:00:00Z", "version": 1}}}}"#)
+            .into_bytes()
+    };
+    let blob = b"print('one')\n".repeat(60);
+    let sha256 = Sha256::of(&blob).to_string();
+    let files = [
+        ("export.json".to_owned(), export),
+        (format!("blobs/{}/{sha256}", &sha256[..2]), blob),
+        ("metadata/1.root.json".to_owned(), metadata("root")),
+        ("metadata/1.snapshot.json".to_owned(), metadata("snapshot")),
+        ("metadata/1.targets.json".to_owned(), metadata("targets")),
+        ("metadata/timestamp.json".to_owned(), metadata("timestamp")),
+        ("targets/a/1/linux-x86_64/release.json".to_owned(), b"{}".to_vec()),
+    ];
+    let archive = |files: &[(String, Vec<u8>)]| {
+        let sums: String =
+            files.iter().map(|(path, bytes)| format!("{}  {path}\n", Sha256::of(bytes))).collect();
+        let sums = ("SHA256SUMS".to_owned(), sums.into_bytes());
+        let mut out = Vec::new();
+        for (path, bytes) in files.iter().chain([&sums]) {
+            out.extend_from_slice(&header(path, bytes.len() as u64).expect("it fits"));
+            out.extend_from_slice(bytes);
+            out.resize(out.len().next_multiple_of(512), 0);
+        }
+        out.resize(out.len() + 1024, 0);
+        let mut read = |at: u64, block: &mut [u8]| {
+            let at = usize::try_from(at).expect("it lies inside");
+            block.copy_from_slice(&out[at..at + block.len()]);
+            Ok(())
+        };
+        scan(out.len() as u64, &mut read).expect("a seed");
+        out
+    };
+    vec![archive(&files), archive(&files[..1])]
 }

@@ -1,5 +1,5 @@
 //! Repository chores: `cargo xtask test [--all] [--no-install]`,
-//! `cargo xtask micropython`, `cargo xtask size`, `cargo xtask cross`.
+//! `cargo xtask micropython`, `cargo xtask size`, `cargo xtask cross`, `cargo xtask fuzz`.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
@@ -7,6 +7,7 @@
 )]
 
 mod cross;
+mod fuzz;
 mod launcher;
 mod micropython;
 mod musl;
@@ -26,6 +27,7 @@ Commands:
   micropython   Make the MicroPython that tests run against in `target/tools/micropython`
   launcher   Compile the launcher for all CPUs into `launcher/machine/`
   size   Build the device agent as it is shipped and print its size
+  fuzz   [--minutes N] [TARGET …]: the fuzz targets under libFuzzer, one minute each
   cross  Build it for aarch64 and armv7 too (needs root, minutes, 3 GB once)
 
 Options of `test`:
@@ -36,6 +38,9 @@ Options of `test`:
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("fuzz", rest)) = args.split_first().map(|(verb, rest)| (verb.as_str(), rest)) {
+        return fuzz::run(rest);
+    }
     let flag = |name: &str| args.iter().any(|arg| arg == name);
     let known = ["--all", "--no-install", "--advisories"];
     if let Some(odd) = args

@@ -46,7 +46,7 @@ pub use apply::{Applier, Delta, DeltaError, Progress};
 #[cfg(any(feature = "make-deltas", test))]
 pub use make::{MakeError, Part, Summary, make, make_with_summary};
 #[cfg(any(feature = "make-deltas", test))]
-pub use mutate::{for_fuzzing, mutated};
+pub use mutate::{as_fuzzed, for_fuzzing, mutated};
 pub use plan::Head;
 pub use unpack::{Unpacked, Unpacker};
 

@@ -345,6 +345,27 @@ fn stolen_keys_below_the_threshold_sign_nothing() {
 }
 
 #[test]
+fn versions_driven_ahead_with_stolen_online_keys_are_forgotten_with_the_keys() {
+    let Some(python) = python() else { return };
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let second = world.publish(&App::good("1.1.0"));
+    make_repository(&python, &world, &[]);
+    let device = world.device_with("device", &first);
+    let good = world.path("good");
+    copy_all(&world.repo(), &good);
+    let lie = first.target.replace("/1.0.0/", "/9.9.9/");
+    make_repository(&python, &world, &["ahead"]);
+    refused(&world, &device, &lie);
+    // The thief is gone, but now the truth looks old.
+    copy_all(&good.join("metadata"), &world.repo());
+    let line = refused(&world, &device, &second.target);
+    assert!(line.contains("older than version 1000001"), "{line}");
+    make_repository(&python, &world, &["recover"]);
+    taken(&world, &device, &second);
+}
+
+#[test]
 fn with_a_clock_of_1970_updates_work_and_older_metadata_is_refused() {
     let Some(library) = faketime() else {
         return testkit::skip("a clock of 1970 needs `faketime`");

@@ -22,7 +22,8 @@ from tuf.api.metadata import (
 from tuf.api.serialization.json import JSONSerializer
 
 repo, out = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
-steal = sys.argv[3:] == ["steal"]
+mode = (sys.argv[3:] or ["make"])[0]
+online = ["snapshot", "timestamp"]
 metadata = repo / "metadata"
 expires = datetime.now(timezone.utc).replace(microsecond=0) + timedelta(days=30)
 # Each key of another kind.
@@ -34,6 +35,8 @@ KEYS = {
     "team": CryptoSigner.generate_ecdsa,
     "snapshot": CryptoSigner.generate_ed25519,
     "timestamp": CryptoSigner.generate_ed25519,
+    "snapshot-new": CryptoSigner.generate_ed25519,
+    "timestamp-new": CryptoSigner.generate_ed25519,
 }
 
 
@@ -73,7 +76,21 @@ def read(role):
     return Metadata.from_bytes(newest.read_bytes()).signed
 
 
-if steal:
+if mode in ["ahead", "recover"]:
+    targets, snapshot = read("targets"), read("snapshot")
+    timestamp = Metadata.from_file(str(metadata / "timestamp.json")).signed
+    if mode == "ahead":  # a thief with the online keys
+        snapshot.version = timestamp.version = 1_000_000
+    else:  # the owner: other online keys, versions from the beginning
+        root = read("root")
+        for role in online:
+            root.revoke_key(keys[role].public_key.keyid, role)
+            root.add_key(keys[role + "-new"].public_key, role)
+        root.version += 1
+        write(root, ["root"], "root")
+        snapshot.version = timestamp.version = 0
+        online = ["snapshot-new", "timestamp-new"]
+elif mode == "steal":
     targets, snapshot = read("targets"), read("snapshot")
     timestamp = Metadata.from_file(str(metadata / "timestamp.json")).signed
     name, file = list(releases())[-1]
@@ -108,6 +125,6 @@ snapshot.meta["targets.json"] = MetaFile(targets.version)
 snapshot.version += 1
 timestamp.version += 1
 timestamp.snapshot_meta = MetaFile(snapshot.version)
-write(snapshot, ["snapshot"], "snapshot")
-write(timestamp, ["timestamp"], "timestamp", versioned=False)
+write(snapshot, online[:1], "snapshot")
+write(timestamp, online[1:], "timestamp", versioned=False)
 print(json.dumps(list(dict(releases()))))

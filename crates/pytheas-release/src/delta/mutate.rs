@@ -22,6 +22,16 @@ pub fn for_fuzzing(old: &Tree, bytes: &[u8]) -> Vec<u8> {
     out
 }
 
+/// What [`for_fuzzing`] makes this delta of, but for its ids: where a fuzzer begins.
+#[doc(hidden)]
+pub fn as_fuzzed(delta: &[u8]) -> Option<Vec<u8>> {
+    let mut segments = delta;
+    let head = Head::read(&mut segments).ok()?;
+    let plan = plan::encode(&head.steps, &head.sizes, &head.segments);
+    let len = u16::try_from(plan.len()).ok()?;
+    Some([&len.to_be_bytes()[..], &plan, segments].concat())
+}
+
 /// A delta with its plan, one of its segments or their description changed at random (`below` gives
 /// numbers below its argument), all checks made right again: what somebody would send who knows
 /// the format.
