@@ -17,19 +17,24 @@
 
 mod error;
 mod ledger;
+mod watched;
 
 use std::{
     cmp::Ordering,
     ffi::OsStr,
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     process::{Command, Output},
+    time::Duration,
 };
 
 use pytheas_release::Version;
 
 pub use error::{GitError, Refusal};
 use ledger::{Fate, Ledger, Seen};
+
+/// A server that is silent for so long is given up; over HTTP git does so after 60 s by itself.
+const SILENCE: Duration = Duration::from_secs(120);
 
 /// What is followed, and by whose keys.
 #[derive(Debug, Clone)]
@@ -278,14 +283,24 @@ impl Channel {
                 "protocol.version=2",
             ])
             .args(["-c", "http.lowSpeedLimit=100", "-c", "http.lowSpeedTime=60"])
-            .args(["fetch", "--quiet", "--prune", "--no-tags", "--force"])
+            .args(["fetch", "--progress", "--prune", "--no-tags", "--force"])
             .args([
                 "--no-recurse-submodules",
                 "--no-auto-maintenance",
                 "--no-write-fetch-head",
             ])
             .args(["--", &self.url, &tags]);
-        run("fetch the tags of", &self.url, &mut git).map(drop)
+        let failed = |said: String| GitError::Failed {
+            what: "fetch the tags of",
+            of: self.url.clone(),
+            said,
+        };
+        match watched::run(&mut git, SILENCE) {
+            Ok((status, _)) if status.success() => Ok(()),
+            Ok((_, said)) => Err(failed(said)),
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(failed(error.to_string())),
+            Err(error) => Err(GitError::start(error)),
+        }
     }
 
     fn list(&self) -> Result<Vec<Found>, GitError> {

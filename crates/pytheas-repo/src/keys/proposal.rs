@@ -3,12 +3,15 @@
 //! ```json
 //! { "format": 1,
 //!   "root":     "{ \"signed\": … }\n",                  the text of the `root.json` it builds on
-//!   "role":     "root",                                or "targets"
-//!   "proposed": { "signed": …, "signatures": [] } }    plain TUF metadata, not signed enough yet
+//!   "role":     "root",                                or "targets", or "team"
+//!   "proposed": { "signed": …, "signatures": [] } }    plain TUF metadata, not signed enough yet;
+//!                                                      for a team: [`team::OfTeam`]
 //! ```
 //! A root needs enough signatures by the keys of the root before and by its own (TUF §5.3.4);
-//! targets those the root demands. Signatures that are there and do not fit are an error: somebody
+//! targets those the root demands, a team's those that the targets metadata demands. Signatures that are there and do not fit are an error: somebody
 //! changed the file on the way.
+
+mod team;
 
 use std::{
     fs, io,
@@ -21,6 +24,8 @@ use tough::schema::{Role, RoleKeys, RoleType, Root, Signed, Targets};
 
 use super::{KeyError, KeyId, Passphrase, ROOT_JSON, RootFile, SigningKey, folder, public};
 use crate::sign::{self, SignError};
+
+pub(crate) use team::OfTeam;
 
 /// The name of a root that waits in a folder of keys.
 const FILE: &str = "proposal.json";
@@ -152,12 +157,13 @@ impl std::ops::Deref for Base {
 enum Proposed {
     Root(Signed<Root>),
     Targets(Signed<Targets>),
+    Team(Box<OfTeam>),
 }
 
 /// Signatures that one set of keys still owes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Missing {
-    /// Whose: `root version 1`, `root version 2`, `targets`.
+    /// Whose: `root version 1`, `root version 2`, `targets`, a team's name.
     pub role: String,
     /// Good signatures that are there.
     pub have: u64,
@@ -170,7 +176,7 @@ pub struct Missing {
 /// What signing did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Signing {
-    /// `root` or `targets`.
+    /// `root`, `targets` or `team`.
     pub role: &'static str,
     /// Its version.
     pub version: u64,
@@ -208,11 +214,21 @@ impl Proposal {
         }
     }
 
+    /// Metadata of a team under `root`, with the signatures that are there.
+    pub(crate) fn of_team(root: &RootFile, proposed: OfTeam) -> Self {
+        Self {
+            format: 1,
+            root: Base::of(root),
+            proposed: Proposed::Team(Box::new(proposed)),
+        }
+    }
+
     /// The proposed version.
     pub fn version(&self) -> u64 {
         match &self.proposed {
             Proposed::Root(signed) => signed.signed.version.get(),
             Proposed::Targets(signed) => signed.signed.version.get(),
+            Proposed::Team(of) => of.signed.signed.version.get(),
         }
     }
 
@@ -220,7 +236,7 @@ impl Proposal {
     pub(super) fn as_root(&self) -> Option<&Signed<Root>> {
         match &self.proposed {
             Proposed::Root(signed) => Some(signed),
-            Proposed::Targets(_) => None,
+            _ => None,
         }
     }
 
@@ -228,8 +244,21 @@ impl Proposal {
     pub(crate) fn as_targets(&self) -> Option<&Signed<Targets>> {
         match &self.proposed {
             Proposed::Targets(signed) => Some(signed),
-            Proposed::Root(_) => None,
+            _ => None,
         }
+    }
+
+    /// The proposed metadata of a team.
+    pub(crate) fn as_team(&self) -> Option<&OfTeam> {
+        match &self.proposed {
+            Proposed::Team(of) => Some(of),
+            _ => None,
+        }
+    }
+
+    /// The team whose metadata is proposed, if it is a team's.
+    pub fn team(&self) -> Option<&str> {
+        self.as_team().map(|of| of.team.as_str())
     }
 
     /// The proposal in the file `path`.
@@ -273,6 +302,9 @@ impl Proposal {
                 "it proposes root version {} after version {}",
                 new.signed.version, root.signed.version
             )));
+        }
+        if let Some(of) = proposal.as_team() {
+            of.check(&root.signed).map_err(bad)?;
         }
         // One key that is listed twice must not count twice.
         let proposed = proposal.as_root().into_iter().flat_map(|new| {
@@ -344,6 +376,11 @@ impl Proposal {
                 let by = sign::role_keys(&self.root.signed, RoleType::Targets);
                 vec![("targets".to_owned(), by)]
             }
+            Proposed::Team(of) => of
+                .by()
+                .into_iter()
+                .map(|by| (of.team.clone(), by))
+                .collect(),
         }
     }
 
@@ -351,6 +388,7 @@ impl Proposal {
         let form = match &self.proposed {
             Proposed::Root(signed) => signed.signed.canonical_form(),
             Proposed::Targets(signed) => signed.signed.canonical_form(),
+            Proposed::Team(of) => of.signed.signed.canonical_form(),
         };
         form.map_err(|error| SignError::Encode(Box::new(error)))
     }
@@ -359,16 +397,20 @@ impl Proposal {
         match &self.proposed {
             Proposed::Root(signed) => &signed.signatures,
             Proposed::Targets(signed) => &signed.signatures,
+            Proposed::Team(of) => &of.signed.signatures,
         }
     }
 
     fn check_signatures(&self) -> Result<(), String> {
         let message = self.message().map_err(|error| error.to_string())?;
-        let new = self.as_root().map(|root| &root.signed.keys);
+        let mut keys = match self.as_team() {
+            Some(of) => of.keys().into_iter().collect(),
+            None => vec![&self.root.signed.keys],
+        };
+        keys.extend(self.as_root().map(|root| &root.signed.keys));
         for signature in self.signatures() {
             let id = &signature.keyid;
-            let key = self.root.signed.keys.get(id);
-            let Some(key) = key.or_else(|| new.and_then(|keys| keys.get(id))) else {
+            let Some(key) = keys.iter().find_map(|keys| keys.get(id)) else {
                 return Err(format!("a stranger's key {} signed it", public::hex(id)));
             };
             if !public::verify(key, &message, &signature.sig) {
@@ -430,6 +472,7 @@ impl Proposal {
         match &mut self.proposed {
             Proposed::Root(signed) => sign::add_signatures(signed, &ids, &keys)?,
             Proposed::Targets(signed) => sign::add_signatures(signed, &ids, &keys)?,
+            Proposed::Team(of) => sign::add_signatures(&mut of.signed, &ids, &keys)?,
         };
         let used = keys
             .iter()
@@ -438,11 +481,12 @@ impl Proposal {
         Ok(used.map(|id| public::hex(&id)).collect())
     }
 
-    /// `root` or `targets`.
+    /// `root`, `targets` or `team`.
     pub fn role(&self) -> &'static str {
         match &self.proposed {
             Proposed::Root(_) => "root",
             Proposed::Targets(_) => "targets",
+            Proposed::Team(_) => "team",
         }
     }
 
@@ -486,15 +530,21 @@ impl Proposal {
 
     /// What it says, for whoever signs it.
     fn says(&self) -> Vec<String> {
+        let of_targets = |new: &Targets| {
+            let mut names: Vec<_> = new.targets.keys().map(|name| name.raw()).collect();
+            names.sort_unstable();
+            let mut lines = vec![format!("expires {}", new.expires)];
+            lines.extend(names.into_iter().map(|name| format!("lists {name}")));
+            let roles = new.delegations.iter().flat_map(|all| &all.roles);
+            lines.extend(roles.map(|role| format!("delegates to {}", role.name)));
+            lines
+        };
         match &self.proposed {
             Proposed::Root(new) => super::change::differences(&self.root.signed, &new.signed),
-            Proposed::Targets(new) => {
-                let mut names: Vec<_> = new.signed.targets.keys().map(|name| name.raw()).collect();
-                names.sort_unstable();
-                let mut lines = vec![format!("expires {}", new.signed.expires)];
-                lines.extend(names.into_iter().map(|name| format!("lists {name}")));
-                let roles = new.signed.delegations.iter().flat_map(|all| &all.roles);
-                lines.extend(roles.map(|role| format!("delegates to {}", role.name)));
+            Proposed::Targets(new) => of_targets(&new.signed),
+            Proposed::Team(of) => {
+                let mut lines = vec![format!("of the team {}", of.team)];
+                lines.extend(of_targets(&of.signed.signed));
                 lines
             }
         }

@@ -20,7 +20,10 @@ use crate::{
     base::{Base, next_free},
     client::ROOT_MAX,
     delegations,
-    keys::{OnlineKeys, PublisherKeys, RootFile, proposal::Proposal},
+    keys::{
+        OnlineKeys, PublisherKeys, RootFile,
+        proposal::{OfTeam, Proposal},
+    },
     layout,
     repository::{CUSTOM, RepositoryError, load::METADATA_MAX},
     sign::{self, SignError, SignedFile, Validity},
@@ -288,14 +291,13 @@ impl Base {
         Ok((written.bytes, Reached::Devices))
     }
 
-    async fn attempt_as(
+    /// The metadata of `team` that comes after what is there; who delegates to the team, and how.
+    pub(super) async fn next_of_team(
         &self,
         team: &str,
-        keys: &PublisherKeys,
-        target: &Target,
-        options: &Options,
-        events: &Events,
-    ) -> Result<(u64, Reached), PublishError> {
+        now: Timestamp,
+        valid: SignedDuration,
+    ) -> Result<(Targets, &Signed<Targets>, &DelegatedRole), PublishError> {
         let Some(repository) = &self.repository else {
             return Err(RepositoryError::Empty {
                 store: self.store.to_string(),
@@ -304,7 +306,6 @@ impl Base {
         };
         let metadata = repository.metadata();
         let (all, role) = delegations::role(&metadata.targets.signed, team)?;
-        let (now, valid) = (options.now, options.validity.targets);
         let newest = self.newest_of_team(all, role).await?;
         let old = newest.as_ref().map(|(signed, _)| signed);
         let old = old.or_else(|| metadata.teams.get(team));
@@ -315,13 +316,40 @@ impl Base {
         {
             targets.version = next_free(&self.store, listed.version.get(), team).await?;
         }
+        Ok((targets, &metadata.targets, role))
+    }
+
+    async fn attempt_as(
+        &self,
+        team: &str,
+        keys: &PublisherKeys,
+        target: &Target,
+        options: &Options,
+        events: &Events,
+    ) -> Result<(u64, Reached), PublishError> {
+        let (now, valid) = (options.now, options.validity.targets);
+        let (mut targets, delegator, role) = self.next_of_team(team, now, valid).await?;
         list(&mut targets, target, options)?;
         // What the team may not sign any more would make the hub leave all of it out.
         targets
             .targets
             .retain(|name, _| delegations::covers(&role.paths, name.raw()));
         let by = delegations::signers(role);
-        let file = sign::sign(targets, team, &by, &keys.signers)?;
+        let file = match sign::sign(targets.clone(), team, &by, &keys.signers) {
+            Err(SignError::TooFew { .. }) if options.propose.is_some() => {
+                let path = options.propose.as_deref().unwrap_or(Path::new(""));
+                let mut signed = unsigned(targets);
+                sign::add_signatures(&mut signed, &by.keyids, &keys.signers)?;
+                let of_team = OfTeam {
+                    team: team.to_owned(),
+                    targets: delegator.clone(),
+                    signed,
+                };
+                Proposal::of_team(&keys.root, of_team).write(path)?;
+                return Ok((0, Reached::Proposed(path.to_owned())));
+            }
+            other => other?,
+        };
         let version = file.signed.signed.version.get();
         let Some(online) = &keys.online else {
             let path = layout::role(team, Some(version));
@@ -424,16 +452,18 @@ impl From<CommitError> for PublishError {
     }
 }
 
+fn unsigned(signed: Targets) -> Signed<Targets> {
+    let signatures = Vec::new();
+    Signed { signed, signatures }
+}
+
 /// Keeps targets metadata that lacks signatures, with those of the keys that are here.
 pub(super) fn propose(
     targets: Targets,
     keys: &PublisherKeys,
     path: &Path,
 ) -> Result<(), PublishError> {
-    let mut signed = Signed {
-        signed: targets,
-        signatures: Vec::new(),
-    };
+    let mut signed = unsigned(targets);
     let by = sign::role_keys(&keys.root.signed, schema::RoleType::Targets);
     sign::add_signatures(&mut signed, &by.keyids, &keys.signers)?;
     Ok(Proposal::targets(&keys.root, signed).write(path)?)

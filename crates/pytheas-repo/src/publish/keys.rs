@@ -9,6 +9,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use tough::{
     TargetName,
@@ -22,7 +23,10 @@ use super::{
 use crate::{
     base::{Base, TIMESTAMP_MAX},
     delegations::{self, Delegate, Team},
-    keys::{PublisherKeys, RootFile, proposal::Proposal},
+    keys::{
+        PublisherKeys, RootFile,
+        proposal::{OfTeam, Proposal},
+    },
     layout,
     repository::{
         Repository, RepositoryError,
@@ -114,7 +118,25 @@ pub async fn publish_keys(
     fresh.releases = names.filter(|name| !refresh.drop.contains(name)).collect();
 
     let mut roles = Vec::new();
-    if let Some(file) = new_targets(&base, keys, refresh, options, &mut fresh).await? {
+    if let Some(proposal) = &refresh.proposal
+        && let Some(of_team) = proposal.as_team()
+    {
+        let file = team_file(&base, proposal, of_team, options).await?;
+        let names = of_team.signed.signed.targets.keys();
+        fresh
+            .releases
+            .extend(names.map(|name| name.raw().to_owned()));
+        fresh.releases.sort();
+        fresh.releases.dedup();
+        if keys.online.is_none() {
+            // Whoever has the online keys puts it into a snapshot, as after any team's publish.
+            let path = layout::role(&of_team.team, Some(proposal.version()));
+            store.create(&path, Bytes::from(file.bytes)).await?;
+            fresh.reached = Reached::Uploaded;
+            return Ok(fresh);
+        }
+        roles.push((of_team.team.clone(), file));
+    } else if let Some(file) = new_targets(&base, keys, refresh, options, &mut fresh).await? {
         fresh.targets = Some(file.signed.signed.version.get());
         roles.push(("targets".to_owned(), file));
     }
@@ -138,6 +160,38 @@ pub async fn publish_keys(
     let written: Written = base.write(online, batch, events).await?;
     fresh.online = Some((written.snapshot, written.timestamp, written.expires));
     Ok(fresh)
+}
+
+/// What a team proposed, complete, by the keys that the repository demands now.
+async fn team_file(
+    base: &Base,
+    proposal: &Proposal,
+    of_team: &OfTeam,
+    options: &Options,
+) -> Result<SignedFile<Targets>, PublishError> {
+    let (now, valid) = (options.now, options.validity.targets);
+    let (next, delegator, role) = base.next_of_team(&of_team.team, now, valid).await?;
+    let lacks = |lacks| PublishError::Unsigned { lacks };
+    if let Some(missing) = proposal.missing().first() {
+        return Err(lacks(missing.needed - missing.have));
+    }
+    let (proposed, next) = (proposal.version(), next.version.get());
+    if proposed != next {
+        return Err(PublishError::StaleProposal { proposed, next });
+    }
+    // The delegation may be another one than when it was proposed.
+    let all = delegator.signed.delegations.as_ref();
+    let signed = &of_team.signed;
+    let fits = all.is_some_and(|all| all.verify_role(signed, &of_team.team).is_ok());
+    let names = signed.signed.targets.keys();
+    if !fits
+        || !names
+            .into_iter()
+            .all(|name| delegations::covers(&role.paths, name.raw()))
+    {
+        return Err(lacks(role.threshold.get()));
+    }
+    Ok(SignedFile::of(signed.clone())?)
 }
 
 /// The targets metadata that has to be signed again, if any.

@@ -22,6 +22,7 @@ mod publishing;
 mod python;
 mod roots;
 mod roundtrip;
+mod team_ceremonies;
 mod teams;
 mod theft;
 mod world;

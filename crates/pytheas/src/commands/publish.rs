@@ -53,8 +53,8 @@ pub(crate) struct PublishArgs {
     /// Sign as this team, with its own key, instead of as the targets role
     #[arg(long = "as", value_name = "TEAM", conflicts_with = "index")]
     team: Option<String>,
-    /// If targets signatures are missing, write the proposal here instead of failing
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["index", "team"])]
+    /// If signatures are missing, write the proposal here instead of failing
+    #[arg(long, value_name = "FILE", conflicts_with = "index")]
     propose: Option<PathBuf>,
     /// From how many earlier releases to make deltas
     #[arg(long, default_value_t = 3, value_name = "N")]
@@ -209,9 +209,7 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     let published = publish_with(dir, &store, &keys, &options, context)?;
     match &published.reached {
         Reached::Devices => {}
-        Reached::Uploaded => context.note(
-            "devices see it when the online keys have signed it: a hub does that at once, otherwise whoever has them runs `pytheas keys publish`",
-        ),
+        Reached::Uploaded => context.note(UPLOADED),
         Reached::Proposed(file) => context.note(format!(
             "signatures are missing: `pytheas keys sign {0}` where the keys are, then `pytheas keys publish --proposal {0}`",
             file.display()
@@ -219,6 +217,9 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     }
     context.show(&Shown::of(&published))
 }
+
+/// What is left to do after a team without online keys has published.
+pub(crate) const UPLOADED: &str = "devices see it when the online keys have signed it: a hub does that at once, otherwise whoever has them runs `pytheas keys publish`";
 
 /// Whether the built folder is for boards, which follow a rotation of keys by what old ones sign.
 fn is_for_boards(dir: &Path) -> bool {

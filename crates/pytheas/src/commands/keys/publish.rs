@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::{KeysArgs, RepoArgs, ask, block_on};
 use crate::{
+    commands::publish::UPLOADED,
     context::Context,
     output::{Paint, Show},
 };
@@ -30,7 +31,7 @@ pub(crate) struct PublishArgs {
     /// Leave this release out from now on, e.g. `app/1.0/linux-x86_64/release.json`
     #[arg(long, value_name = "TARGET")]
     drop: Vec<String>,
-    /// Put these targets in force: a proposal that `pytheas keys sign` completed
+    /// Put this in force: a proposal of targets, or of a team, that `pytheas keys sign` completed
     #[arg(long, value_name = "FILE", conflicts_with = "drop")]
     proposal: Option<PathBuf>,
     /// If targets signatures are missing, write the proposal here instead of failing
@@ -79,11 +80,16 @@ impl Show for Shown {
 /// Brings them.
 pub(super) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
     let store = args.repo.open()?;
-    let keys = PublisherKeys::load_some(&args.keys.dir(), &ask)?;
-    let proposal = args.proposal.as_deref().map(Proposal::read);
+    let proposal = args.proposal.as_deref().map(Proposal::read).transpose()?;
+    let dir = args.keys.dir();
+    // A team has no online keys: the hub puts what it uploads in force.
+    let keys = match proposal.as_ref().and_then(Proposal::team) {
+        Some(team) if !dir.join("online").exists() => PublisherKeys::load_team(&dir, team, &ask)?,
+        _ => PublisherKeys::load_some(&dir, &ask)?,
+    };
     let refresh = Refresh {
         drop: args.drop.clone(),
-        proposal: proposal.transpose()?,
+        proposal,
     };
     let options = Options {
         propose: args.propose.clone(),
@@ -95,6 +101,9 @@ pub(super) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         context.warn(
             "snapshot and timestamp did not verify under these keys and were not believed; check the releases",
         );
+    }
+    if fresh.reached == Reached::Uploaded {
+        context.note(UPLOADED);
     }
     let online = fresh.online;
     context.show(&Shown {

@@ -1,0 +1,107 @@
+//! A program that talks to a server, given up when nothing has been heard of it for too long.
+//!
+//! Over HTTP git itself gives up a server that is silent; over `git://` and SSH it waits for ever.
+//! So it is asked to show its progress on standard error, and that is listened to.
+
+use std::{
+    io::{self, Read as _},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{RecvTimeoutError, channel},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// Most of what it says that is kept, in bytes.
+const SAID_MAX: usize = 64 << 10;
+/// How long it may take to end when it was asked to, before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// How it ended, and what it said on standard error, without progress.
+///
+/// # Errors
+/// `TimedOut` when it was silent for `silence`; whatever starting it says.
+pub(super) fn run(command: &mut Command, silence: Duration) -> io::Result<(ExitStatus, String)> {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let (tell, heard) = channel();
+    if let Some(mut pipe) = child.stderr.take() {
+        // Not joined: what the program leaves behind may hold the pipe open.
+        thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(len @ 1..) = pipe.read(&mut block) {
+                if tell.send(block[..len].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+    }
+    let mut said = Vec::new();
+    loop {
+        match heard.recv_timeout(silence) {
+            Ok(bytes) if said.len() < SAID_MAX => said.extend(bytes),
+            Ok(_) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                end(&mut child)?;
+                let why = format!("nothing was heard for {} seconds", silence.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, why));
+            }
+        }
+    }
+    Ok((child.wait()?, without_progress(&said)))
+}
+
+/// Asks it to end, so that it takes its own helpers with it; then kills it.
+fn end(child: &mut Child) -> io::Result<()> {
+    let asked = Pid::from_child(child);
+    let _gone_already = kill_process(asked, Signal::TERM);
+    for _ in 0..20 {
+        if child.try_wait()?.is_some() {
+            return Ok(());
+        }
+        thread::sleep(GRACE / 20);
+    }
+    child.kill()?;
+    child.wait().map(drop)
+}
+
+/// Progress overwrites itself: its lines have carriage returns.
+fn without_progress(said: &[u8]) -> String {
+    let text = String::from_utf8_lossy(said);
+    let lines = text.lines().filter(|line| !line.contains('\r'));
+    lines.collect::<Vec<_>>().join("\n").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_silent_program_is_ended_also_when_it_does_not_want_to() {
+        for script in [
+            "echo a >&2; exec sleep 1000",
+            "trap '' TERM; echo a >&2; while :; do sleep 1; done",
+        ] {
+            let error = run(&mut shell(script), Duration::from_millis(300)).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{script}");
+        }
+    }
+
+    #[test]
+    fn one_that_speaks_is_waited_for_and_its_errors_are_told_without_its_progress() {
+        let script = "printf 'at 1%%\\rat 9%%\\rdone\\nfatal: no\\n' >&2; exit 3";
+        let (status, said) = run(&mut shell(script), Duration::from_secs(60)).unwrap();
+        assert_eq!((status.code(), said.as_str()), (Some(3), "fatal: no"));
+    }
+}
