@@ -190,7 +190,9 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
         lock_and_interpreter(request, python.as_ref(), &platform, &uv, observer)?;
 
     let entry = match entry {
-        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => entry,
+        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => {
+            crate::installed_entry::placed(project, entry)
+        }
         asked => crate::installed_entry::find(
             project,
             asked,
