@@ -197,7 +197,9 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     let ahead = Cell::new(ahead);
 
     let entry = match entry {
-        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => entry,
+        Some(entry) if !crate::installed_entry::may_be_program(project, &entry) => {
+            crate::installed_entry::placed(project, entry)
+        }
         asked => crate::installed_entry::find(
             project,
             asked,

@@ -74,10 +74,31 @@ pub enum InstalledEntryError {
     },
 }
 
+/// The folder of programs, beside installed packages and in the app.
+const BIN: &str = "bin";
+
 /// Whether the entry of a published package may be the name of a program of it.
 pub(crate) fn may_be_program(project: &Project, entry: &Entry) -> bool {
     project.source == RequirementSource::Published
         && matches!(entry, Entry::Module(name) if !name.contains('.'))
+}
+
+/// `entry` as it lies in the bundle: a script of a published package is one of its programs.
+pub(crate) fn placed(project: &Project, entry: Entry) -> Entry {
+    match &entry {
+        Entry::Script(script)
+            if project.source == RequirementSource::Published && !script.as_str().contains('/') =>
+        {
+            in_bin(script.as_str()).unwrap_or(entry)
+        }
+        _ => entry,
+    }
+}
+
+/// The program `name` that an installed package has in `bin`. It stays in a folder `bin`: beside
+/// the app's modules it would hide a package of its own name, which it mostly imports.
+fn in_bin(name: &str) -> Option<Entry> {
+    format!("{BIN}/{name}").parse().ok().map(Entry::Script)
 }
 
 /// Finds the entry in the metadata of the app's package: the program that is `asked` for, else its
@@ -150,7 +171,7 @@ fn program(site: &Path, package: &str, name: &str) -> Result<Option<Entry>, Inst
     let file = plain_scripts(site)
         .into_iter()
         .find(|script| script == name);
-    Ok(file.and_then(|name| name.parse().ok()).map(Entry::Script))
+    Ok(file.and_then(|name| in_bin(&name)))
 }
 
 fn parsed(package: &str, script: &str, value: &str) -> Result<Entry, InstalledEntryError> {
@@ -188,7 +209,10 @@ fn is_python(path: &Path) -> bool {
 /// Brings the program `script`, which an installed package has in `bin`, into the app: there it is
 /// started. Its first line names no interpreter of this machine afterwards.
 pub(crate) fn bring_script(script: &RelPath, site: &Path, app: &Path) -> Result<(), BuildError> {
-    let from = script.under(&site.join("bin"));
+    let from = match script.as_str().starts_with("bin/") {
+        true => script.under(site),
+        false => script.under(&site.join(BIN)),
+    };
     let to = script.under(app);
     if to.exists() || !is_python(&from) {
         return Ok(());
@@ -236,8 +260,8 @@ fn choose(site: &Path, package: &str, app: &str) -> Result<Entry, InstalledEntry
             .iter()
             .find(|name| normalised_name(name) == package)
             .or(plain.first().filter(|_| plain.len() == 1));
-        if let Some(script) = named.and_then(|name| name.parse().ok()) {
-            return Ok(Entry::Script(script));
+        if let Some(entry) = named.and_then(|name| in_bin(name)) {
+            return Ok(entry);
         }
         let modules = runnable(site);
         let wanted = package.replace('-', "_");

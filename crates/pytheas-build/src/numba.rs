@@ -79,7 +79,9 @@ pub enum NumbaError {
     #[error("numba's cache cannot be filled")]
     #[diagnostic(
         code(pytheas::numba::ended),
-        help("run the app's modules by hand; `fill = false` in `[tool.pytheas.numba]` builds without the cache")
+        help(
+            "run the app's modules by hand; `fill = false` in `[tool.pytheas.numba]` builds without the cache"
+        )
     )]
     Ended {
         /// What was said.
@@ -228,7 +230,9 @@ fn keep(from: &Path, to: &Path) -> Result<(), BuildError> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry.map_err(|error| io_error("read", from)(error.into()))?;
         let path = entry.path();
-        let is_numbas = path.extension().is_some_and(|end| end == "nbi" || end == "nbc");
+        let is_numbas = path
+            .extension()
+            .is_some_and(|end| end == "nbi" || end == "nbc");
         let Some(inside) = path.strip_prefix(from).ok().filter(|_| is_numbas) else {
             continue;
         };
@@ -341,7 +345,10 @@ mod tests {
         };
         let asking = "from numba import njit\n@njit(fastmath=True, cache = True)\ndef f(): pass\n";
         assert!(is_one(asking, None));
-        assert!(!is_one("from numba import njit\n@njit\ndef f(cache=None): pass\n", None));
+        assert!(!is_one(
+            "from numba import njit\n@njit\ndef f(cache=None): pass\n",
+            None
+        ));
         assert!(!is_one("import x\n@x(cache=True)\ndef f(): pass\n", None));
         // A script without a guard would run.
         assert!(!is_one(asking, Some(&file)));
@@ -351,8 +358,15 @@ mod tests {
 
     #[test]
     fn features_are_signed_sorted_and_checked() {
-        let names = |list: &[&str]| list.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        assert_eq!(features(&names(&["fma", "avx2", "sse4.2"])).unwrap(), "+avx2,+fma,+sse4.2");
+        let names = |list: &[&str]| {
+            list.iter()
+                .map(|name| (*name).to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            features(&names(&["fma", "avx2", "sse4.2"])).unwrap(),
+            "+avx2,+fma,+sse4.2"
+        );
         assert!(features(&names(&["+avx2"])).is_err());
         assert!(features(&names(&["avx2\"; import os"])).is_err());
     }

@@ -58,8 +58,8 @@ pub use requirements::RequirementsError;
 pub use settings::{
     Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind,
     ConfigSpec, ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec,
-    LicenceSpec, MicroPythonSpec, Millis, NumbaSpec, ReadySpec, RequiresSpec, Settings, SlimRule, Target,
-    TestSpec, VersionFrom, VersionSpec,
+    LicenceSpec, MicroPythonSpec, Millis, NumbaSpec, ReadySpec, RequiresSpec, Settings, SlimRule,
+    Target, TestSpec, VersionFrom, VersionSpec,
 };
 pub use source::{InputError, ScriptError, Sources};
 pub use test_requirements::TestRequirements;

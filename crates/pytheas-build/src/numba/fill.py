@@ -54,6 +54,13 @@ kept = 0
 caching.CacheImpl._locator_classes = caching.CacheImpl._locator_classes[::-1]
 
 
+def plain(data):
+    """Without the text for `inspect_types`: it names addresses in memory and this machine's files."""
+    if not isinstance(data, tuple):
+        return data
+    return tuple("" if isinstance(part, str) and "# File:" in part else part for part in data)
+
+
 def _save_overload(self, sig, data):
     global kept
     if not self._enabled or not self._impl.check_cachable(data):
@@ -61,7 +68,7 @@ def _save_overload(self, sig, data):
     bundled = _pytheas_numba.Bundled(caching, self, out)
     if bundled.file:
         os.makedirs(bundled.file._cache_path, exist_ok=True)
-        bundled.file.save(bundled.key(sig, data.codegen), self._impl.reduce(data))
+        bundled.file.save(bundled.key(sig, data.codegen), plain(self._impl.reduce(data)))
         kept += 1
 
 

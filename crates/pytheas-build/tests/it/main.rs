@@ -9,6 +9,7 @@ mod interpreters;
 mod isolation;
 mod musl;
 mod native;
+mod numba;
 mod packages;
 mod platforms;
 mod roots;

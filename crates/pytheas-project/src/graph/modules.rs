@@ -130,6 +130,7 @@ impl Modules {
                 }
             } else if let Some((stem, kind)) = module_file(&file_name)
                 && !(stem == "__init__" && !package.is_empty() && kind == Kind::Source)
+                && !(kind == Kind::Extension && is_plain_library(&path, &file_name, stem))
             {
                 self.add(Module {
                     name: join(stem),
@@ -190,6 +191,21 @@ pub(crate) fn module_file(file_name: &str) -> Option<(&str, Kind)> {
     let stem = file_name.strip_suffix(".so")?;
     let stem = stem.split('.').next().unwrap_or(stem);
     super::imports::is_module_name(stem).then_some((stem, Kind::Extension))
+}
+
+/// Whether `NAME.so` is no module but a library that is opened by its path (`ctypes`, cffi's
+/// `dlopen`), and so data: nothing in it is called `PyInit_NAME`.
+fn is_plain_library(path: &Path, file_name: &str, stem: &str) -> bool {
+    if file_name.strip_suffix(".so") != Some(stem) {
+        return false;
+    }
+    let wanted = format!("PyInit_{stem}");
+    let wanted = wanted.as_bytes();
+    std::fs::read(path).is_ok_and(|bytes| {
+        !bytes
+            .windows(wanted.len())
+            .any(|window| window[0] == b'P' && window == wanted)
+    })
 }
 
 #[cfg(test)]

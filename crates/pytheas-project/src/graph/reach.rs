@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use serde::Serialize;
@@ -162,15 +162,32 @@ pub struct Graph {
     pub words: BTreeSet<String>,
 }
 
+/// Whether one of `roots` has a package or module with the name of `script`.
+fn has_namesake(script: &Path, roots: &[Root]) -> bool {
+    let Some(stem) = script.file_stem() else {
+        return false;
+    };
+    roots.iter().any(|root| {
+        let package = root.dir.join(stem);
+        let module = package.with_extension("py");
+        package.join("__init__.py").is_file() || (module != script && module.is_file())
+    })
+}
+
 impl Graph {
     /// Walks from `start`.
     pub fn build(start: &Start) -> Self {
         let mut roots = start.roots.clone();
         for script in &start.scripts {
             if let Some(dir) = script.parent() {
+                // A program that has the name of a package imports that, not itself.
+                let at = match has_namesake(script, &start.roots) {
+                    true => roots.len(),
+                    false => 0,
+                };
                 let dir = dir.to_owned();
                 roots.insert(
-                    0,
+                    at,
                     Root {
                         dir,
                         origin: Origin::App,

@@ -307,6 +307,57 @@ fn copies_of_packages_in_a_vendor_folder_are_imported_by_their_own_names() {
 }
 
 #[test]
+fn pkg_resources_imports_the_copies_of_setuptools() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import pkg_resources"),
+            ("site/pkg_resources/__init__.py", "import packaging.markers"),
+            ("site/setuptools/__init__.py", "import packaging"),
+            ("site/setuptools/_vendor/packaging/__init__.py", ""),
+            ("site/setuptools/_vendor/packaging/markers.py", ""),
+        ],
+        from("main"),
+    );
+    check(&graph, &["setuptools._vendor.packaging.markers"], &[]);
+    assert!(graph.missing.is_empty(), "{:?}", graph.missing);
+}
+
+#[test]
+fn a_program_with_the_name_of_a_package_imports_the_package() {
+    let graph = graph(
+        &[
+            ("app/bin/tool.py", "import tool"),
+            ("site/tool/__init__.py", "from tool.image import x"),
+            ("site/tool/image.py", "import hexes"),
+            ("site/hexes.py", ""),
+        ],
+        Start {
+            scripts: vec!["app/bin/tool.py".into()],
+            ..Start::default()
+        },
+    );
+    check(&graph, &["tool.image", "hexes"], &[]);
+}
+
+#[test]
+fn a_library_that_is_opened_by_its_path_is_no_module() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import packs"),
+            (
+                "site/packs/__init__.py",
+                "from cffi import FFI\nlib = FFI().dlopen('native.so')",
+            ),
+            ("site/packs/native.so", "\x7fELF pack_open"),
+            ("site/packs/fast.so", "\x7fELF PyInit_fast"),
+        ],
+        from("main"),
+    );
+    assert!(graph.modules.contains_key("packs.fast"));
+    assert!(!graph.modules.contains_key("packs.native"));
+}
+
+#[test]
 fn a_plug_in_brings_all_of_its_distribution_and_only_when_its_group_is_named() {
     let plugin = |group: &str, module: &str| Plugin {
         group: group.to_owned(),

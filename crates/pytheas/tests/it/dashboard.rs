@@ -1,10 +1,11 @@
-//! The dashboard in a real browser: log in, see the fleet, see it change without a reload.
+//! Pages in a real browser: the dashboard (log in, see the fleet, see it change without a reload),
+//! and the treemap of a build's sizes.
 
 use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json as object};
 
-use crate::common::{Hub, Running, json, ok, wait_for};
+use crate::common::{Hub, Running, json, ok, pytheas, wait_for};
 
 /// A browser, spoken to in the W3C WebDriver protocol.
 struct Browser {
@@ -42,6 +43,7 @@ impl Browser {
         ];
         let wanted = object!({"capabilities": {"alwaysMatch": {
             "goog:chromeOptions": {"args": flags},
+            "goog:loggingPrefs": {"browser": "ALL"},
         }}});
         let mut browser = Self {
             session: format!("{base}/session"),
@@ -93,6 +95,17 @@ impl Browser {
             .to_owned()
     }
 
+    fn click(&self, css: &str) {
+        let element = self.element(css);
+        let answer = self.post(&format!("/element/{element}/click"), &object!({}));
+        assert!(answer.is_null(), "{answer}");
+    }
+
+    /// What the page and the browser wrote to the console.
+    fn console(&self) -> Value {
+        self.post("/se/log", &object!({"type": "browser"}))
+    }
+
     fn close(&self) {
         let config = ureq::Agent::config_builder()
             .http_status_as_error(false)
@@ -107,11 +120,89 @@ impl Drop for Browser {
     }
 }
 
+fn has_browser() -> bool {
+    let have = |program: &str| Command::new(program).arg("--version").output().is_ok();
+    let both = have("chromedriver") && have("chromium");
+    if !both {
+        testkit::skip("Debian's `chromium` and `chromium-driver` are not installed");
+    }
+    both
+}
+
+#[test]
+fn the_treemap_of_a_build_shows_its_packages_and_zooms_into_one() {
+    if !has_browser() {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let project = home.path().join("plants");
+    std::fs::create_dir(&project).unwrap();
+    std::fs::write(
+        project.join("main.py"),
+        "import idna\nprint(idna.encode('a'))\n",
+    )
+    .unwrap();
+    std::fs::write(project.join("requirements.txt"), "idna==3.7\n").unwrap();
+    ok(pytheas(home.path()).arg("build").arg(&project));
+    let page = home.path().join("sizes.html");
+    ok(pytheas(home.path())
+        .args(["check", "--treemap"])
+        .arg(&page)
+        .arg("-C")
+        .arg(&project));
+
+    let browser = Browser::start(home.path());
+    let address = format!("file://{}", page.display());
+    browser.post("/url", &object!({"url": address}));
+    assert!(browser.text().contains("plants"), "{}", browser.text());
+    let packages = browser.script(
+        "return [...document.querySelectorAll('section>button')].map(button => button.title)",
+    );
+    let packages: Vec<&str> = packages
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(Value::as_str)
+        .collect();
+    let has = |name: &str| packages.iter().any(|title| title.starts_with(name));
+    assert!(
+        has("python ") && has("idna ") && has("app "),
+        "{packages:?}"
+    );
+
+    // What the mouse is over says what it is, and lies within its package.
+    let inside = browser.script(
+        "const module = document.querySelector('section i'), around = module.closest('section');\
+         const [a, b] = [module, around].map(part => part.getBoundingClientRect());\
+         const found = document.elementFromPoint(a.x + a.width / 2, a.y + a.height / 2);\
+         return [found === module, found.title,\
+         a.x >= b.x - 1 && a.right <= b.right + 1 && a.y >= b.y - 1 && a.bottom <= b.bottom + 1]",
+    );
+    assert_eq!(inside[0], true, "{inside}");
+    assert!(inside[1].as_str().unwrap().ends_with('B'), "{inside}");
+    assert_eq!(inside[2], true, "{inside}");
+
+    let shown = "return [...document.querySelectorAll('section')]\
+                 .filter(part => part.getClientRects().length).length";
+    let all = browser.script(shown).as_u64().unwrap();
+    assert_eq!(all, packages.len() as u64);
+    browser.click("section:has(button[title^='idna ']) button");
+    assert_eq!(browser.script(shown), 1);
+    let width = "const part = name => document.querySelector(name).getBoundingClientRect().width;\
+                 return part('section.on') / part('#map')";
+    assert!(browser.script(width).as_f64().unwrap() > 0.99);
+    let keys = object!({"actions": [{"type": "key", "id": "keys", "actions": [
+        {"type": "keyDown", "value": "\u{e00c}"}, {"type": "keyUp", "value": "\u{e00c}"},
+    ]}]});
+    browser.post("/actions", &keys);
+    assert_eq!(browser.script(shown), all);
+    assert_eq!(browser.console(), object!([]));
+}
+
 #[test]
 fn the_dashboard_shows_the_fleet_and_its_changes_without_a_reload() {
-    let have = |program: &str| Command::new(program).arg("--version").output().is_ok();
-    if !have("chromedriver") || !have("chromium") {
-        return testkit::skip("Debian's `chromium` and `chromium-driver` are not installed");
+    if !has_browser() {
+        return;
     }
     let home = tempfile::tempdir().unwrap();
     let hub = Hub::start(home.path());

@@ -237,6 +237,8 @@ impl Walk<'_> {
         std::iter::successors(Some(module), |name| {
             name.rsplit_once('.').map(|(parent, _)| parent)
         })
+        // The two come in one distribution, and the first uses the second's copies.
+        .chain((module == "pkg_resources").then_some("setuptools"))
         .flat_map(|package| VENDOR.iter().map(move |name| format!("{package}.{name}")))
         .filter(|folder| self.modules.get(folder).is_some())
         .collect()
