@@ -13,11 +13,13 @@ use std::{
 };
 
 use clap::Args;
+use pytheas_api::ddi::Confirmation;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
     cli::{StateArgs, StatusArgs, say},
+    confirm,
     error::{AgentError, exit},
     history, request, slots,
     status::load_machine,
@@ -112,6 +114,37 @@ pub(crate) fn rollback(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, Age
         Some(pid) => say(out, format_args!("agent {pid} goes back to `{to}`\n"))?,
         None => say(out, format_args!("`{to}` runs when the agent starts\n"))?,
     };
+    Ok(exit::OK)
+}
+
+/// `approve` and `deny`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn answer(
+    args: &StatusArgs,
+    said: Confirmation,
+    because: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<u8, AgentError> {
+    let answered = confirm::answer(&args.state.dir(), said, because)?;
+    if args.json {
+        let (release, action) = (answered.release, answered.action);
+        say_json(
+            out,
+            &json!({"release": release, "action": action, "answer": said}),
+        )?;
+        return Ok(exit::OK);
+    }
+    match (answered.release, said) {
+        (Some(release), Confirmation::Confirmed) => {
+            say(out, format_args!("the update to `{release}` goes on\n"))?;
+        }
+        (Some(release), Confirmation::Denied) => {
+            say(out, format_args!("`{release}` is not installed now\n"))?;
+        }
+        (None, _) => say(out, format_args!("no update waits\n"))?,
+    }
     Ok(exit::OK)
 }
 

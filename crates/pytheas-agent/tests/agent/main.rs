@@ -20,6 +20,7 @@ mod network;
 mod offered;
 mod offline;
 mod own;
+mod peers;
 mod power_cuts;
 mod python_tuf;
 mod refusals;
