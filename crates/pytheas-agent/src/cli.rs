@@ -18,7 +18,7 @@ use std::{
 use clap::{Args, Subcommand};
 use pytheas_api::{DeviceId, ddi::Confirmation};
 use pytheas_durable::{FileLock, LockError};
-use pytheas_release::{Platform, Sha256, parse_duration_ms};
+use pytheas_release::{Name, Platform, Sha256, parse_duration_ms};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
@@ -70,6 +70,8 @@ pub enum AgentCommand {
     Approve(StatusArgs),
     /// Say no to the update that waits; it goes on waiting
     Deny(DenyArgs),
+    /// Take an app off this device
+    Remove(RemoveArgs),
     /// Show what the app has written
     Logs(LogsArgs),
     /// Write a systemd unit that runs the agent, hardened
@@ -85,6 +87,7 @@ impl AgentCommand {
             | Self::Verify(args)
             | Self::Approve(args) => args.json = true,
             Self::Deny(args) => args.asked.json = true,
+            Self::Remove(args) => args.asked.json = true,
             Self::History(args) => args.json = true,
             Self::Logs(args) => args.json = true,
             Self::Apply(args) => args.json = true,
@@ -248,6 +251,22 @@ pub struct DenyArgs {
     pub asked: StatusArgs,
 }
 
+/// Take an app off this device
+///
+/// The app is stopped and its releases are deleted; its data stays for when it comes back, unless
+/// `--data` says otherwise. An app that another one requires is not removed.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveArgs {
+    /// Its name, as `status` shows it
+    pub name: Name,
+    /// Delete its data, too
+    #[arg(long)]
+    pub data: bool,
+    /// Where, and how it is shown.
+    #[command(flatten)]
+    pub asked: StatusArgs,
+}
+
 fn parse_hub(text: &str) -> Result<String, String> {
     let host = text
         .strip_prefix("http://")
@@ -322,6 +341,7 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Hold(args) => hold(args, out),
         AgentCommand::Release(args) => release(args, out),
         AgentCommand::Approve(args) => local::answer(args, Confirmation::Confirmed, None, out),
+        AgentCommand::Remove(args) => local::remove(args, out),
         AgentCommand::Deny(args) => {
             let because = args.because.as_deref();
             local::answer(&args.asked, Confirmation::Denied, because, out)

@@ -56,6 +56,7 @@ mod model;
 mod offline;
 mod paths;
 pub mod peers;
+mod remove;
 mod request;
 mod scrub;
 mod service;

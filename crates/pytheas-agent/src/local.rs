@@ -18,10 +18,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    cli::{StateArgs, StatusArgs, say},
+    cli::{RemoveArgs, StateArgs, StatusArgs, say},
     confirm,
     error::{AgentError, exit},
-    history, request, slots,
+    history, remove, request, slots,
     status::load_machine,
 };
 
@@ -146,6 +146,45 @@ pub(crate) fn answer(
         (None, _) => say(out, format_args!("no update waits\n"))?,
     }
     Ok(exit::OK)
+}
+
+/// `remove`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let what = match args.data {
+        true => remove::Data::Delete,
+        false => remove::Data::Keep,
+    };
+    let removed = remove::remove(&args.asked.state.dir(), &args.name, what)?;
+    let code = if removed.done { exit::OK } else { exit::WORLD };
+    if args.asked.json {
+        say_json(
+            out,
+            &json!({"release": removed.release, "removed": removed.done, "data": removed.data}),
+        )?;
+        return Ok(code);
+    }
+    match (removed.done, removed.data) {
+        (false, _) => say(
+            out,
+            format_args!(
+                "the agent has not removed `{}` yet; its log says why\n",
+                removed.release
+            ),
+        )?,
+        (true, Some(data)) => say(
+            out,
+            format_args!(
+                "`{}` is removed; its data stays in `{}`\n",
+                removed.release,
+                data.display()
+            ),
+        )?,
+        (true, None) => say(out, format_args!("`{}` is removed\n", removed.release))?,
+    }
+    Ok(code)
 }
 
 /// `verify`.

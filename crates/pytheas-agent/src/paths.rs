@@ -9,6 +9,7 @@
 //! agent.toml      settings, written by people; may lie elsewhere
 //! hold            while it is there, no release is switched to
 //! consent         the tree (or the hub's action) that somebody has agreed to
+//! removing        this app is being taken off the device (see `remove`)
 //! answer.json     what somebody has answered to the hub's question, until the hub knows
 //! request.json    what an operator asked of a running agent
 //! offline.json    the last update from a file, and how it ended
@@ -141,6 +142,11 @@ impl StateDir {
     /// `hold`.
     pub fn hold(&self) -> PathBuf {
         self.root.join("hold")
+    }
+
+    /// `removing`.
+    pub fn removing(&self) -> PathBuf {
+        self.root.join("removing")
     }
 
     /// `answer.json`.

@@ -85,7 +85,9 @@ pub(crate) fn share(dir: &StateDir, settings: &PeerSettings) -> io::Result<()> {
                 );
                 continue;
             }
+            let one = Arc::clone(&shared);
             let begun = thread("share-one", move || {
+                let shared = one;
                 if let Err(error) = shared.serve(&stream) {
                     debug!("a peer went away: {error}");
                 }
@@ -95,6 +97,7 @@ pub(crate) fn share(dir: &StateDir, settings: &PeerSettings) -> io::Result<()> {
                 shared.busy.fetch_sub(1, Ordering::AcqRel);
             });
             if let Err(error) = begun {
+                shared.busy.fetch_sub(1, Ordering::AcqRel);
                 warn!("cannot serve a peer: {error}");
             }
         }

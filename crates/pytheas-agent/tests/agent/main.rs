@@ -24,6 +24,7 @@ mod peers;
 mod power_cuts;
 mod python_tuf;
 mod refusals;
+mod removal;
 mod rot;
 mod support;
 mod updates;
