@@ -16,13 +16,14 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use pytheas_api::DeviceId;
+use pytheas_api::{DeviceId, ddi::Confirmation};
 use pytheas_durable::{FileLock, LockError};
-use pytheas_release::{Platform, Sha256, parse_duration_ms};
+use pytheas_release::{Name, Platform, Sha256, parse_duration_ms};
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1},
     iterator::Signals,
 };
+use tracing::warn;
 
 use crate::{
     apply::{self, ApplyArgs},
@@ -35,6 +36,7 @@ use crate::{
     local::{self, HistoryArgs, LogsArgs},
     offline::Order,
     paths::StateDir,
+    peers,
     service::{self, InstallServiceArgs},
     settings::{AgentSettings, NetworkArgs},
     status::Status,
@@ -64,6 +66,12 @@ pub enum AgentCommand {
     Hold(StateArgs),
     /// End a hold, and agree to the update that waits for consent
     Release(StateArgs),
+    /// Agree to the update that waits: for consent, or to be confirmed for the hub
+    Approve(StatusArgs),
+    /// Say no to the update that waits; it goes on waiting
+    Deny(DenyArgs),
+    /// Take an app off this device
+    Remove(RemoveArgs),
     /// Show what the app has written
     Logs(LogsArgs),
     /// Write a systemd unit that runs the agent, hardened
@@ -74,7 +82,12 @@ impl AgentCommand {
     /// Lets the command answer in JSON, if it can.
     pub fn in_json(&mut self) {
         match self {
-            Self::Status(args) | Self::Rollback(args) | Self::Verify(args) => args.json = true,
+            Self::Status(args)
+            | Self::Rollback(args)
+            | Self::Verify(args)
+            | Self::Approve(args) => args.json = true,
+            Self::Deny(args) => args.asked.json = true,
+            Self::Remove(args) => args.asked.json = true,
             Self::History(args) => args.json = true,
             Self::Logs(args) => args.json = true,
             Self::Apply(args) => args.json = true,
@@ -227,6 +240,33 @@ pub struct StatusArgs {
     pub state: StateArgs,
 }
 
+/// Of `deny`.
+#[derive(Debug, Clone, Args)]
+pub struct DenyArgs {
+    /// Why, for the people at the hub
+    #[arg(long, value_name = "TEXT")]
+    pub because: Option<String>,
+    /// Where, and how it is shown.
+    #[command(flatten)]
+    pub asked: StatusArgs,
+}
+
+/// Take an app off this device
+///
+/// The app is stopped and its releases are deleted; its data stays for when it comes back, unless
+/// `--data` says otherwise. An app that another one requires is not removed.
+#[derive(Debug, Clone, Args)]
+pub struct RemoveArgs {
+    /// Its name, as `status` shows it
+    pub name: Name,
+    /// Delete its data, too
+    #[arg(long)]
+    pub data: bool,
+    /// Where, and how it is shown.
+    #[command(flatten)]
+    pub asked: StatusArgs,
+}
+
 fn parse_hub(text: &str) -> Result<String, String> {
     let host = text
         .strip_prefix("http://")
@@ -300,6 +340,12 @@ pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentE
         AgentCommand::Apply(args) => apply::apply(args, out),
         AgentCommand::Hold(args) => hold(args, out),
         AgentCommand::Release(args) => release(args, out),
+        AgentCommand::Approve(args) => local::answer(args, Confirmation::Confirmed, None, out),
+        AgentCommand::Remove(args) => local::remove(args, out),
+        AgentCommand::Deny(args) => {
+            let because = args.because.as_deref();
+            local::answer(&args.asked, Confirmation::Denied, because, out)
+        }
         AgentCommand::Logs(args) => local::logs(args, out),
         AgentCommand::InstallService(args) => service::install(args, out),
     }
@@ -446,9 +492,16 @@ pub fn run(args: &RunArgs) -> Result<u8, AgentError> {
         model: args.model.clone(),
         downgrades: args.downgrades,
     };
+    let peers = settings.agent.peers.clone();
     let mut device = Device::open(&dir, settings, lock)?;
     device.has_broken_settings(broken.as_ref());
     device.may_hand_over(guarded);
+    if peers.share
+        && let Err(error) = peers::share(&dir, &peers)
+    {
+        // The app and its updates are worth more than the others'.
+        warn!("cannot share on {}: {error}", peers.listen);
+    }
     service::ready();
     let working = Working::start(device, &dir)?;
     let waker = working.waker.clone();

@@ -33,6 +33,7 @@ use crate::{
     by_delta::{self, Place},
     failure::{Trouble, content_trouble, device_failure, metadata_trouble},
     paths::StateDir,
+    peers::Peers,
     slots,
 };
 
@@ -57,7 +58,12 @@ pub(crate) fn keep_release(dir: &StateDir, release: &Release) -> Result<(), Fail
 ///
 /// # Errors
 /// [`Trouble::Later`] when the network is away; [`Trouble::Failed`] when trying again is no use.
-pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Result<(), Trouble> {
+pub(crate) fn fetch(
+    dir: &StateDir,
+    job: &Job,
+    transport: &mut dyn Fetch,
+    peers: &mut Peers,
+) -> Result<(), Trouble> {
     let to = job.to.tree;
     if dir.slot(to).exists() {
         match slots::mend(dir, to) {
@@ -80,7 +86,7 @@ pub(crate) fn fetch(dir: &StateDir, job: &Job, transport: &mut dyn Fetch) -> Res
             .as_ref()
             .and_then(|from| slots::document(dir, from.tree)),
     };
-    fetching.run(&mut client)?;
+    fetching.run(&mut client, peers)?;
     // The objects must not be lost once the machine says that they are there.
     trees::sync(&objects).map_err(|error| device_failure("sync", &objects, &error))?;
     Ok(())
@@ -132,8 +138,11 @@ struct Fetching<'a> {
 }
 
 impl Fetching<'_> {
-    fn run(&mut self, client: &mut Client<'_>) -> Result<(), Trouble> {
+    fn run(&mut self, client: &mut Client<'_>, peers: &mut Peers) -> Result<(), Trouble> {
         let mut tree = self.known_tree();
+        if self.from_peers(peers, &mut tree)? {
+            return Ok(());
+        }
         let mut index = None;
         let mut made_now = false;
         let offered = match self.usable_delta() {
@@ -189,6 +198,22 @@ impl Fetching<'_> {
         client
             .objects(&index, &missing, &mut sink, &mut |_| {})
             .map_err(content_trouble)
+    }
+
+    /// Gets what peers can give; whether nothing is missing after that.
+    fn from_peers(&self, peers: &mut Peers, tree: &mut Option<Tree>) -> Result<bool, Trouble> {
+        let Some((found, have)) = peers.tree(self.job.to.tree) else {
+            return Ok(false);
+        };
+        if tree.is_none() {
+            self.keep_tree(&found)?;
+        }
+        let tree = tree.get_or_insert(found);
+        let missing = self.missing(tree, false)?;
+        self.require_space(missing.values().sum::<u64>(), missing.len())?;
+        let mut sink = ObjectFiles::new(self.dir.objects(self.job.to.tree));
+        peers.objects(&have, &missing, &mut sink);
+        Ok(self.missing(tree, true)?.is_empty())
     }
 
     /// The new tree's document, if an earlier try has left it here.

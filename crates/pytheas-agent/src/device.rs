@@ -47,7 +47,7 @@ use crate::{
     identity::Identity,
     offline::Order,
     paths::StateDir,
-    request, scrub,
+    remove, request, scrub,
     settings::{AgentSettings, SettingsError},
     slots,
     status::Live,
@@ -213,6 +213,7 @@ pub struct Device {
     progress: VecDeque<(ActionId, Feedback)>,
     attributes_due: bool,
     tidy_due: bool,
+    removals_due: bool,
     scrubbed: scrub::Progress,
     scrub_at: Instant,
     /// The current release ended or cannot be started: is it whole?
@@ -285,6 +286,7 @@ impl Device {
             progress: VecDeque::new(),
             attributes_due: true,
             tidy_due: true,
+            removals_due: true,
             scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
             scrub_at: now + FIRST_SCRUB.min(settings.scrub),
             suspected: false,
@@ -356,6 +358,9 @@ impl Device {
             }
             self.tell();
             self.supervise();
+            if matches!(self.machine.state(), State::Idle) {
+                self.finish_removals();
+            }
             if self.tidy_due && matches!(self.machine.state(), State::Idle) {
                 self.tidy();
             }
@@ -567,6 +572,38 @@ impl Device {
         }
     }
 
+    /// Takes a component off this device.
+    fn remove(&mut self, name: &Name, data: remove::Data) {
+        let possible = remove::possible(&self.dir, &self.machine, name)
+            .and_then(|()| remove::mark(&self.dir, &self.machine, name, data));
+        if let Err(error) = possible {
+            warn!("an operator asked to remove `{name}`: {error}");
+            return self.failed(format!("`{name}` is not removed: {error}"));
+        }
+        faults::point("agent:remove:marked");
+        self.removals_due = true;
+        self.happen(Event::RemoveWanted { name: name.clone() });
+    }
+
+    /// Stops and deletes what the machine has forgotten.
+    fn finish_removals(&mut self) {
+        if !self.removals_due || !self.pending.is_empty() {
+            return;
+        }
+        self.stop_removed();
+        match remove::finish(&self.dir, &self.machine) {
+            Ok(()) => {
+                self.removals_due = false;
+                self.attributes_due = true;
+            }
+            Err(error) => {
+                let failure = device_failure("remove an app in", self.dir.root(), &error);
+                self.failed(failure.message().to_owned());
+                self.removals_due = false; // again at the next start
+            }
+        }
+    }
+
     /// Does what an operator at this device has asked for.
     fn take_request(&mut self) {
         let Some(wanted) = request::take(&self.dir) else {
@@ -574,6 +611,7 @@ impl Device {
         };
         match wanted {
             request::Wanted::Apply(order) => self.apply(order),
+            request::Wanted::Remove { name, data } => self.remove(&name, data),
             request::Wanted::Rollback => {
                 match request::rollback_possible(&self.dir, &self.machine) {
                     Ok(()) => self.happen(Event::RollbackWanted),

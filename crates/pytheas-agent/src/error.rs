@@ -10,6 +10,7 @@ use pytheas_durable::LockError;
 use pytheas_repo::client::MetadataError;
 use pytheas_update::StoredStateError;
 
+use crate::remove::RemoveError;
 use crate::{
     apply::ApplyError,
     git::GitError,
@@ -58,6 +59,10 @@ pub enum AgentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Apply(Box<ApplyError>),
+    /// A component stays.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Remove(#[from] RemoveError),
     /// A followed repository cannot be used.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -200,6 +205,7 @@ impl AgentError {
             | Self::NoRoot
             | Self::NoPrevious
             | Self::OtherHub { .. }
+            | Self::Remove(_)
             | Self::IdTaken { .. }
             | Self::NothingInstalled { .. } => exit::USER,
             Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,

@@ -5,21 +5,22 @@
 //! hub's when that one was never set; and counts as closed when there is neither. The first release
 //! of a device waits for no install window and no consent, for there is nothing it could disturb.
 //!
-//! `hold` is an empty file, `consent` holds the tree that was agreed to; a program with a screen of
-//! its own may write either.
+//! `hold` is an empty file, `consent` holds the tree that was agreed to, or `action 7`; a program with
+//! a screen of its own may write either.
 
 use std::{fs, io};
 
 use jiff::Timestamp;
-use pytheas_release::{ReleaseRef, TreeId};
-use pytheas_update::{Job, State};
-use rustix::process::{Pid, Signal, kill_process};
+use pytheas_api::ddi::Confirmation;
+use pytheas_release::TreeId;
+use pytheas_update::{ActionId, Installed, Job, State};
 
 use crate::{
+    confirm,
     error::AgentError,
     paths::StateDir,
     settings::{AgentSettings, Schedule},
-    status::{load_machine, running_agent},
+    status::load_machine,
 };
 
 /// What wants to go on.
@@ -53,7 +54,7 @@ pub(crate) fn wait(
     dir: &StateDir,
     settings: &AgentSettings,
     step: Step,
-    job: &Job,
+    (job, action): (&Job, Option<&ActionId>),
     now: Option<Timestamp>,
 ) -> Option<Wait> {
     match step {
@@ -64,10 +65,10 @@ pub(crate) fn wait(
                 return Some(Wait { why, until: None });
             }
             job.origins().next()?;
-            if settings.install.consent && agreed(dir) != Some(job.to.tree) {
+            if settings.install.consent && !is_agreed(dir, job.to.tree, action) {
                 let release = &job.to.release;
                 let why =
-                    format!("`{release}` waits for consent; `pytheas-agent release` lets it go on");
+                    format!("`{release}` waits for consent; `pytheas-agent approve` lets it go on");
                 return Some(Wait { why, until: None });
             }
             closed("install", &settings.install.windows, now)
@@ -100,9 +101,29 @@ fn closed(what: &str, windows: &Schedule, now: Option<Timestamp>) -> Option<Wait
     Some(Wait { why, until })
 }
 
-/// The tree that somebody has agreed to.
-fn agreed(dir: &StateDir) -> Option<TreeId> {
-    fs::read_to_string(dir.consent()).ok()?.trim().parse().ok()
+/// Whether somebody has agreed to this tree, or to all of the hub's action.
+fn is_agreed(dir: &StateDir, tree: TreeId, action: Option<&ActionId>) -> bool {
+    let said = fs::read_to_string(dir.consent()).unwrap_or_default();
+    let said = said.trim();
+    said.parse() == Ok(tree) || action.is_some_and(|action| said == confirm::of_action(action))
+}
+
+/// Keeps to what somebody has agreed.
+pub(crate) fn agree(dir: &StateDir, to: &str) -> Result<(), AgentError> {
+    let path = dir.consent();
+    pytheas_durable::replace(&path, format!("{to}\n").as_bytes())
+        .map_err(AgentError::io("write", &path))
+}
+
+/// The release that an update under way leads to, as long as it may be agreed to.
+pub(crate) fn coming(dir: &StateDir) -> Result<Option<Installed>, AgentError> {
+    let machine = load_machine(dir)?.unwrap_or_default();
+    Ok(match machine.state() {
+        State::Fetching { .. } | State::Staging { .. } | State::Verifying { .. } => {
+            machine.state().job().map(|job| job.to.clone())
+        }
+        _ => None,
+    })
 }
 
 /// The consent was used.
@@ -126,39 +147,25 @@ pub(crate) struct Released {
     /// Whether updates were held.
     pub was_held: bool,
     /// The release that was agreed to.
-    pub agreed_to: Option<ReleaseRef>,
+    pub agreed_to: Option<String>,
 }
 
-/// Ends a hold, and agrees to the release that an update under way leads to.
+/// Ends a hold, and agrees to the update that waits.
 ///
 /// # Errors
 /// [`AgentError`]: the state cannot be read, or a file not written.
 pub(crate) fn release(dir: &StateDir) -> Result<Released, AgentError> {
-    let machine = load_machine(dir)?.unwrap_or_default();
-    let coming = match machine.state() {
-        State::Fetching { .. } | State::Staging { .. } | State::Verifying { .. } => {
-            machine.state().job().map(|job| job.to.clone())
-        }
-        _ => None,
-    };
-    let path = dir.consent();
-    match &coming {
-        Some(to) => pytheas_durable::replace(&path, format!("{}\n", to.tree).as_bytes())
-            .map_err(AgentError::io("write", &path))?,
-        None => forget_consent(dir),
-    }
+    let answered = confirm::answer(dir, Confirmation::Confirmed, None)?;
     let path = dir.hold();
     let was_held = match fs::remove_file(&path) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(AgentError::io("remove", &path)(error)),
     };
-    if let Some(pid) = running_agent(dir).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        let _ended_since = kill_process(pid, Signal::USR1);
-    }
+    confirm::wake(dir);
     Ok(Released {
         was_held,
-        agreed_to: coming.map(|to| to.release),
+        agreed_to: answered.release,
     })
 }
 

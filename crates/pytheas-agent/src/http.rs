@@ -30,7 +30,8 @@ use ureq::{
     },
 };
 
-use self::limit::{Limited, Limiter};
+use self::limit::Limited;
+pub(crate) use self::limit::Limiter;
 use crate::settings::{Network, ProxyChoice, without_password};
 
 /// No answer to a DDI or REST request is longer.
@@ -182,6 +183,19 @@ pub enum CaError {
         /// The key.
         path: PathBuf,
     },
+    /// A key that somebody else keeps, and no certificate.
+    #[error("there is a private key that somebody else keeps, and no certificate for it")]
+    #[diagnostic(help("name it with `tls.certificate` or `--client-certificate`"))]
+    TokenAlone,
+    /// A certificate that no key can be used for.
+    #[error("the certificate `{}` cannot be used", path.display())]
+    #[diagnostic(help("is the device's own certificate the first one in the file?"))]
+    Certificate {
+        /// The certificate.
+        path: PathBuf,
+        /// What TLS says.
+        source: rustls::Error,
+    },
     /// A key that is not the certificate's.
     #[error("the private key `{}` cannot be used", path.display())]
     #[diagnostic(help("is it the key of the first certificate in the certificate's file?"))]
@@ -263,10 +277,10 @@ impl Http {
                 config = config.proxy(Some(proxy(url, no_proxy)?));
             }
         }
-        let connector =
-            ().chain(ConnectProxyConnector::default())
-                .chain(TcpConnector::default())
-                .chain(tls::TlsConnector::new(host, &network.tls)?);
+        let connector = ()
+            .chain(ConnectProxyConnector::default())
+            .chain(TcpConnector::default())
+            .chain(tls::TlsConnector::new(host, &network.tls, network.answer)?);
         Ok(Self {
             agent: Agent::with_parts(config.build(), connector, DefaultResolver::default()),
             base: base.to_owned(),
@@ -390,6 +404,23 @@ impl Http {
             url,
             source: error.into_io(),
         })
+    }
+
+    /// What a peer has at `path`, to be read as it comes; nothing when it has no such content.
+    ///
+    /// # Errors
+    /// [`HttpError`]; also when it sends elsewhere.
+    pub(crate) fn peer_content(&self, path: &str) -> Result<Option<impl Read + use<>>, HttpError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.get(&url).config().max_redirects(0).build();
+        let answer = request.call().map_err(|source| HttpError::Unreachable {
+            url: url.clone(),
+            source,
+        })?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        Ok(Some(self.judge(&url, answer)?.into_body().into_reader()))
     }
 
     fn send(

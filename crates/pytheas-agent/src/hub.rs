@@ -6,8 +6,8 @@
 use pytheas_api::{
     DEFAULT_TENANT, EnrolmentAnswer, EnrolmentRequest,
     ddi::{
-        self, CancelAction, ConfigData, DeploymentBase, Execution, Feedback, Finished, Link,
-        PollRoot,
+        self, CancelAction, ConfigData, ConfirmationBase, ConfirmationFeedback, DeploymentBase,
+        Execution, Feedback, Finished, Link, PollRoot,
     },
 };
 use pytheas_update::{ActionId, Outcome, Report};
@@ -65,6 +65,32 @@ impl Hub {
             self.root, offer.action, offer.query
         );
         self.http.get(&path, Some(&self.authorization))
+    }
+
+    /// What somebody at this device is to confirm.
+    ///
+    /// # Errors
+    /// [`HttpError`].
+    pub(crate) fn confirmation(&self, offer: &Offer) -> Result<ConfirmationBase, HttpError> {
+        let path = format!(
+            "{}/confirmationBase/{}{}",
+            self.root, offer.action, offer.query
+        );
+        self.http.get(&path, Some(&self.authorization))
+    }
+
+    /// Tells what somebody at this device has answered.
+    ///
+    /// # Errors
+    /// [`HttpError`]; see [`is_settled`].
+    pub(crate) fn confirm(
+        &self,
+        action: &ActionId,
+        said: &ConfirmationFeedback,
+    ) -> Result<(), HttpError> {
+        let path = format!("{}/confirmationBase/{action}/feedback", self.root);
+        self.http
+            .tell(Method::POST, &path, &self.authorization, said)
     }
 
     /// Which action is to be given up.

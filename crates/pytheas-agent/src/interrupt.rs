@@ -57,7 +57,7 @@ impl Guard {
         })
     }
 
-    fn check(&self) -> io::Result<()> {
+    pub(crate) fn check(&self) -> io::Result<()> {
         let broken_off = |why: &str| {
             self.broken_off.set(true);
             Err(io::Error::other(why))

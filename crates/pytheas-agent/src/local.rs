@@ -13,13 +13,15 @@ use std::{
 };
 
 use clap::Args;
+use pytheas_api::ddi::Confirmation;
 use serde::Serialize;
 use serde_json::json;
 
 use crate::{
-    cli::{StateArgs, StatusArgs, say},
+    cli::{RemoveArgs, StateArgs, StatusArgs, say},
+    confirm,
     error::{AgentError, exit},
-    history, request, slots,
+    history, remove, request, slots,
     status::load_machine,
 };
 
@@ -113,6 +115,76 @@ pub(crate) fn rollback(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, Age
         None => say(out, format_args!("`{to}` runs when the agent starts\n"))?,
     };
     Ok(exit::OK)
+}
+
+/// `approve` and `deny`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn answer(
+    args: &StatusArgs,
+    said: Confirmation,
+    because: Option<&str>,
+    out: &mut dyn Write,
+) -> Result<u8, AgentError> {
+    let answered = confirm::answer(&args.state.dir(), said, because)?;
+    if args.json {
+        let (release, action) = (answered.release, answered.action);
+        say_json(
+            out,
+            &json!({"release": release, "action": action, "answer": said}),
+        )?;
+        return Ok(exit::OK);
+    }
+    match (answered.release, said) {
+        (Some(release), Confirmation::Confirmed) => {
+            say(out, format_args!("the update to `{release}` goes on\n"))?;
+        }
+        (Some(release), Confirmation::Denied) => {
+            say(out, format_args!("`{release}` is not installed now\n"))?;
+        }
+        (None, _) => say(out, format_args!("no update waits\n"))?,
+    }
+    Ok(exit::OK)
+}
+
+/// `remove`.
+///
+/// # Errors
+/// [`AgentError`].
+pub(crate) fn remove(args: &RemoveArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let what = match args.data {
+        true => remove::Data::Delete,
+        false => remove::Data::Keep,
+    };
+    let removed = remove::remove(&args.asked.state.dir(), &args.name, what)?;
+    let code = if removed.done { exit::OK } else { exit::WORLD };
+    if args.asked.json {
+        say_json(
+            out,
+            &json!({"release": removed.release, "removed": removed.done, "data": removed.data}),
+        )?;
+        return Ok(code);
+    }
+    match (removed.done, removed.data) {
+        (false, _) => say(
+            out,
+            format_args!(
+                "the agent has not removed `{}` yet; its log says why\n",
+                removed.release
+            ),
+        )?,
+        (true, Some(data)) => say(
+            out,
+            format_args!(
+                "`{}` is removed; its data stays in `{}`\n",
+                removed.release,
+                data.display()
+            ),
+        )?,
+        (true, None) => say(out, format_args!("`{}` is removed\n", removed.release))?,
+    }
+    Ok(code)
 }
 
 /// `verify`.

@@ -8,7 +8,9 @@
 //! status.json     what `status` shows; a torn one is harmless
 //! agent.toml      settings, written by people; may lie elsewhere
 //! hold            while it is there, no release is switched to
-//! consent         the tree that somebody has agreed to
+//! consent         the tree (or the hub's action) that somebody has agreed to
+//! removing        this app is being taken off the device (see `remove`)
+//! answer.json     what somebody has answered to the hub's question, until the hub knows
 //! request.json    what an operator asked of a running agent
 //! offline.json    the last update from a file, and how it ended
 //! boards.json     what is known of the boards on this device's ports
@@ -140,6 +142,16 @@ impl StateDir {
     /// `hold`.
     pub fn hold(&self) -> PathBuf {
         self.root.join("hold")
+    }
+
+    /// `removing`.
+    pub fn removing(&self) -> PathBuf {
+        self.root.join("removing")
+    }
+
+    /// `answer.json`.
+    pub fn answer(&self) -> PathBuf {
+        self.root.join("answer.json")
     }
 
     /// `consent`.

@@ -3,6 +3,7 @@
 use std::{fs, io, time::Duration};
 
 use pytheas_durable::FileLock;
+use pytheas_release::Name;
 use pytheas_update::{Event, Installed, Machine, State};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::{
     error::AgentError,
     offline::Order,
     paths::StateDir,
+    remove::Data,
     status::{load_machine, running_agent},
 };
 
@@ -22,6 +24,13 @@ pub(crate) enum Wanted {
     Rollback,
     /// An update from a file.
     Apply(Order),
+    /// A component off the device.
+    Remove {
+        /// Which.
+        name: Name,
+        /// What becomes of its data.
+        data: Data,
+    },
 }
 
 /// The content of `request.json` (format 1).
@@ -113,7 +122,7 @@ pub(crate) fn apply(dir: &StateDir, order: &Order, pid: u32) -> Result<(), Agent
     ask(dir, pid, Wanted::Apply(order.clone()))
 }
 
-fn ask(dir: &StateDir, agent: u32, wanted: Wanted) -> Result<(), AgentError> {
+pub(crate) fn ask(dir: &StateDir, agent: u32, wanted: Wanted) -> Result<(), AgentError> {
     let path = dir.request();
     let bytes = serde_json::to_vec(&Request { format: 1, wanted })
         .map_err(io::Error::other)

@@ -27,7 +27,15 @@
 //! ca = "hub-ca.pem"                # only these authorities; paths are relative to this file
 //! pins = ["<SHA-256 of the hub's public key, 64 hex digits>"]
 //! certificate = "device.pem"       # shown to a hub that asks for one
-//! key = "device-key.pem"
+//! key = "device-key.pem"           # or "pkcs11:token=…;object=…?pin-source=file:…"
+//! key-command = "…"                # instead: a program that signs with it
+//!
+//! [peers]                          # devices on the same network
+//! share = true                     # give them what is installed here; off
+//! listen = "0.0.0.0:8479"
+//! limit = "2 MB/s"                 # of what is given
+//! list = ["http://192.168.1.7:8479"]   # whom to ask before the hub
+//! discover = true                  # ask the network who there is; off
 //!
 //! [timeouts]
 //! connect = "10s"
@@ -42,6 +50,7 @@
 //! wait = "10m"                     # for a board that does not answer, until the update fails
 //! ```
 
+mod client_key;
 mod file;
 mod last_good;
 mod rate;
@@ -59,10 +68,11 @@ use pytheas_board::link::Address;
 use pytheas_release::{Name, Sha256};
 
 pub use self::{
+    client_key::{ClientKey, TokenKey},
     rate::Rate,
     window::{Schedule, Window},
 };
-use crate::paths::StateDir;
+use crate::{paths::StateDir, peers::PeerSettings};
 
 /// What `agent.toml`, the environment and the flags say.
 #[derive(Debug, Clone, PartialEq)]
@@ -77,6 +87,8 @@ pub struct AgentSettings {
     pub install: Install,
     /// Connections.
     pub network: Network,
+    /// Devices on the same network.
+    pub peers: PeerSettings,
     /// The boards on this device's ports, in the order in which they are updated.
     pub boards: Vec<BoardSettings>,
 }
@@ -105,6 +117,7 @@ impl Default for AgentSettings {
             download: Download::default(),
             install: Install::default(),
             network: Network::default(),
+            peers: PeerSettings::default(),
             boards: Vec::new(),
         }
     }
@@ -204,8 +217,8 @@ pub struct Tls {
     pub pins: Vec<Sha256>,
     /// File with the device's certificate and those above it.
     pub certificate: Option<PathBuf>,
-    /// File with its private key; the certificate's file when absent.
-    pub key: Option<PathBuf>,
+    /// Its private key; in the certificate's file when absent.
+    pub key: Option<ClientKey>,
 }
 
 /// Settings that cannot be used.
@@ -282,9 +295,9 @@ pub struct NetworkArgs {
     /// PEM file with this device's own certificate, for a hub that asks for one
     #[arg(long, value_name = "FILE", env = "PYTHEAS_CLIENT_CERTIFICATE")]
     pub client_certificate: Option<PathBuf>,
-    /// PEM file with its private key [default: the certificate's file]
-    #[arg(long, value_name = "FILE", env = "PYTHEAS_CLIENT_KEY")]
-    pub client_key: Option<PathBuf>,
+    /// PEM file with its private key, or `pkcs11:…` (RFC 7512) [default: the certificate's file]
+    #[arg(long, value_name = "KEY", env = "PYTHEAS_CLIENT_KEY")]
+    pub client_key: Option<ClientKey>,
 }
 
 impl AgentSettings {

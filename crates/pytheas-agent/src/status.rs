@@ -11,6 +11,7 @@ use pytheas_update::Machine;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    confirm::Confirming,
     error::AgentError,
     identity::{Identity, IdentityError},
     paths::StateDir,
@@ -54,6 +55,9 @@ pub(crate) struct Live {
     /// What the update waits for.
     #[serde(default)]
     pub held: Option<String>,
+    /// What the hub wants to be confirmed.
+    #[serde(default)]
+    pub confirm: Option<Confirming>,
     /// The others, by name.
     #[serde(default)]
     pub apps: BTreeMap<String, AppStatus>,
@@ -129,6 +133,9 @@ pub struct Status {
     /// What the update waits for: a window, consent, the end of a hold.
     #[serde(default)]
     pub held: Option<String>,
+    /// What the hub wants to be confirmed at the device before it is fetched.
+    #[serde(default)]
+    pub confirm: Option<Confirming>,
     /// Closing reports the hub has not acknowledged.
     pub reports_waiting: usize,
     /// When the hub last answered a poll, milliseconds since 1970.
@@ -235,6 +242,7 @@ impl Status {
             updating_to: machine.state().job().map(|job| job.to.release.clone()),
             action: machine.state().action().map(ToString::to_string),
             held: live.held.filter(|_| agent_pid.is_some()),
+            confirm: live.confirm,
             reports_waiting: machine.outbox().len(),
             last_poll_ms: live.last_poll_ms,
             next_poll_ms: live.next_poll_ms.filter(|_| agent_pid.is_some()),
@@ -361,6 +369,13 @@ impl fmt::Display for Status {
         writeln!(f)?;
         if let Some(held) = &self.held {
             writeln!(f, "waits      {held}")?;
+        }
+        if let Some(confirm) = &self.confirm {
+            let Confirming { action, release } = confirm;
+            writeln!(
+                f,
+                "confirm    `{release}` (action {action}): `pytheas-agent approve` or `deny`"
+            )?;
         }
         match (self.app.pid, self.app.uptime_s) {
             (Some(pid), Some(uptime)) => {

@@ -40,6 +40,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::app::die_with_the_agent;
 pub use self::confine::{Confinement, Guard};
 pub(crate) use self::hook::{HookRun, Stopped, end_left_over as end_hooks, run as run_hook};
+pub(crate) use self::leftover::end_of as end_left_over;
 use self::worker::Worker;
 use crate::paths::StateDir;
 

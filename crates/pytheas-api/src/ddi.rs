@@ -8,6 +8,7 @@
 //! GET  /{tenant}/controller/v1/{id}/cancelAction/{action}        CancelAction
 //! POST /{tenant}/controller/v1/{id}/cancelAction/{action}/feedback      Feedback
 //! GET  /{tenant}/controller/v1/{id}/installedBase/{action}       DeploymentBase
+//! …                                  /confirmationBase            [`ConfirmationRoot`]
 //! ```
 //! Every request carries `Authorization: TargetToken <token>`. Interface facts: hawkBit's sources
 //! of August 2026 and three clients (SWUpdate, rauc-hawkbit-updater, Zephyr).
@@ -16,11 +17,18 @@
 //! takes only that name from here and fetches everything from `/repo/` under TUF. Its progress is
 //! `status.code` of [`Feedback`] ([`Progress`]).
 
+mod confirmation;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::DeviceId;
+
+pub use confirmation::{
+    ActivateAutoConfirm, AutoConfirm, Confirmation, ConfirmationBase, ConfirmationFeedback,
+    ConfirmationLinks, ConfirmationRoot,
+};
 
 /// Chunk metadata: the release's TUF target, `greenhouse/1.1.0/linux-x86_64/release.json`.
 pub const TARGET_KEY: &str = "pytheas.target";
@@ -198,7 +206,7 @@ pub struct PollLinks {
     /// Something to give up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel_action: Option<Link>,
-    /// Something a person at the device has to confirm; our hub never sends it.
+    /// Something a person at the device has to confirm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation_base: Option<Link>,
     /// What was installed last.

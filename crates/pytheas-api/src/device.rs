@@ -65,6 +65,8 @@ impl UpdateState {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum ActionStatus {
+    /// Assigned; somebody at the device has to agree first.
+    Unconfirmed,
     /// Assigned; the device has not asked for it yet.
     Pending,
     /// The device has read it.
@@ -87,7 +89,8 @@ pub enum ActionStatus {
 
 impl ActionStatus {
     /// All there are, in the order a device passes them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
+        Self::Unconfirmed,
         Self::Pending,
         Self::Retrieved,
         Self::Downloading,
@@ -102,6 +105,7 @@ impl ActionStatus {
     /// The name on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Unconfirmed => "unconfirmed",
             Self::Pending => "pending",
             Self::Retrieved => "retrieved",
             Self::Downloading => "downloading",

@@ -87,6 +87,10 @@ pub struct RolloutRequest {
     /// Whether devices may go back from a newer release.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_downgrade: bool,
+    /// Whether somebody at each device has to agree before it fetches anything (DDI's
+    /// confirmation). Clients that do not know of it see no update.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
     /// An uploaded artifact: `firmware@7`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
@@ -130,6 +134,7 @@ impl RolloutRequest {
             release: Some(release),
             also: Vec::new(),
             allow_downgrade: false,
+            confirm: false,
             artifact: None,
             devices: None,
             groups: one_group(),
@@ -237,6 +242,9 @@ pub struct RolloutView {
     /// Whether devices may go back from a newer release.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub allow_downgrade: bool,
+    /// Whether somebody at each device has to agree first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub confirm: bool,
     /// Whether that is an uploaded artifact and no Pytheas release.
     pub is_artifact: bool,
     /// Where it stands.

@@ -24,6 +24,7 @@ use change::{Change, Machines};
 use meaning::{after_cancel_report, after_deployment_report, digest, lines};
 
 mod change;
+mod confirm;
 mod meaning;
 
 /// Reports per action; a device that says more is told to stop (hawkBit's limit).
@@ -82,6 +83,8 @@ pub(crate) struct NewRollout {
     pub(crate) also: std::collections::BTreeMap<i64, Vec<i64>>,
     /// Whether it may be older than what runs.
     pub(crate) allow_downgrade: bool,
+    /// Whether somebody at each device has to agree first.
+    pub(crate) confirm: bool,
 }
 
 /// What a person does with a rollout.
@@ -140,17 +143,25 @@ impl Engine {
             modules,
             also,
             allow_downgrade,
+            confirm,
         } = new;
         let now_ms = change.now_ms;
         let db = &mut *change.tx;
         let id =
             rollouts::add(db, &release, is_artifact, actor, &machine, &modules, now_ms).await?;
-        rollouts::add_options(db, id, allow_downgrade, &also).await?;
+        rollouts::add_options(db, id, allow_downgrade, confirm, &also).await?;
         let older = match allow_downgrade {
             true => ", older ones too",
             false => "",
         };
-        let detail = format!("{release} to {} devices{older}", machine.members().len());
+        let asked = match confirm {
+            true => ", each to be confirmed",
+            false => "",
+        };
+        let detail = format!(
+            "{release} to {} devices{older}{asked}",
+            machine.members().len()
+        );
         audit::note(db, now_ms, actor, "rollout.start", &id.to_string(), &detail).await?;
         change.taken.insert(id, machine);
         change.feed(id, Event::Begin).await?;
@@ -274,6 +285,9 @@ impl Engine {
             } else {
                 Err(ReportError::Closed)
             };
+        }
+        if action.status == ActionStatus::Unconfirmed {
+            return Err(ReportError::Unknown); // as hawkBit: nothing to report on yet
         }
         if base == Base::Cancel && action.status != ActionStatus::Cancelling {
             return Err(ReportError::NotCancelling);

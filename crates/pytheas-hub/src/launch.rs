@@ -176,6 +176,7 @@ pub(crate) async fn prepare(app: &Shared, request: &RolloutRequest) -> ApiResult
             .collect(),
         also,
         allow_downgrade: request.allow_downgrade,
+        confirm: request.confirm,
     })
 }
 

@@ -32,6 +32,7 @@ pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_together.sql"),
+    include_str!("../migrations/0004_confirmation.sql"),
 ];
 
 /// A database that cannot be used.

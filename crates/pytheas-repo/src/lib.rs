@@ -30,6 +30,7 @@ pub mod fetch;
 pub mod index;
 pub mod layout;
 pub mod offline;
+pub mod signing;
 mod unpack;
 
 #[cfg(feature = "store")]

@@ -159,6 +159,19 @@ impl Machine {
         }
     }
 
+    /// Forgets a component, unless it is the first one of several.
+    pub(crate) fn remove(&mut self, name: &Name) {
+        let is_first = self.current.as_ref().map(|first| &first.release.name) == Some(name);
+        if is_first && self.components.keys().all(|other| other.as_str() == AGENT) {
+            (self.current, self.previous) = (None, None);
+        }
+        self.components.remove(name);
+        if self.together.contains(name) {
+            // What went forward with it goes back without it, each by itself.
+            self.together.clear();
+        }
+    }
+
     /// Where the release before a component's committed one is noted.
     pub(crate) fn previous_of(&mut self, name: &Name) -> Option<&mut Option<Installed>> {
         if self
@@ -171,5 +184,37 @@ impl Machine {
         self.components
             .get_mut(name)
             .map(|component| &mut component.previous)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pytheas_release::Sha256;
+
+    use super::*;
+    use crate::Event;
+
+    #[test]
+    fn a_component_is_forgotten_and_the_first_one_only_as_the_last() {
+        let installed = |release: &str| Installed {
+            tree: TreeId(Sha256::of(release.as_bytes())),
+            release: release.parse().unwrap(),
+        };
+        let name = |name: &str| -> Name { name.parse().unwrap() };
+        let all = Machine::recovered(
+            Some(installed("app@1")),
+            vec![installed("broker@1"), installed("pytheas-agent@2")],
+        );
+        let without = |machine: &Machine, gone: &str| {
+            let gone = name(gone);
+            let left = machine.clone().step(Event::RemoveWanted { name: gone });
+            let names = left.installed().map(|i| i.release.name.to_string());
+            (names.collect::<Vec<_>>().join(" "), left)
+        };
+        assert_eq!(without(&all, "app").0, "app broker pytheas-agent");
+        assert_eq!(without(&all, "other").0, "app broker pytheas-agent");
+        let (names, left) = without(&all, "broker");
+        assert_eq!(names, "app pytheas-agent");
+        assert_eq!(without(&left, "app").0, "pytheas-agent");
     }
 }

@@ -34,6 +34,11 @@ pub enum Event {
         /// The component.
         name: Name,
     },
+    /// An operator at the device wants a component gone; the first one only when it is the last.
+    RemoveWanted {
+        /// The component.
+        name: Name,
+    },
     /// What was offered is genuine and fits.
     Checked {
         /// What was offered.

@@ -116,6 +116,10 @@ impl Machine {
             (state, E::Wanted { action, offer }) => self.wanted(state, action, offer),
             (state, E::CancelWanted { action }) => self.cancel(state, action),
             (S::Idle, E::RollbackWanted) => self.back_to(self.way_back()),
+            (S::Idle, E::RemoveWanted { name }) => {
+                self.remove(&name);
+                S::Idle
+            }
             (S::Idle, E::Lost { name }) => self.back_to(self.way_back_of(&name)),
 
             (S::Checking { action, offer }, E::Checked { offer: of, found }) if of == offer => {

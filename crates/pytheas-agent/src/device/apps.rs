@@ -117,6 +117,29 @@ impl Device {
         }
     }
 
+    /// Stops the apps of components that the machine does not know.
+    pub(super) fn stop_removed(&mut self) {
+        let names: Vec<&Name> = self
+            .machine
+            .running()
+            .iter()
+            .map(|i| &i.release.name)
+            .collect();
+        if names
+            .iter()
+            .all(|name| self.machine.first_name() != Some(name))
+        {
+            self.first.stop();
+        }
+        self.others.retain(|name, app| {
+            let stays = names.contains(&name);
+            if !stays {
+                app.stop();
+            }
+            stays
+        });
+    }
+
     /// Stops every app.
     pub(super) fn stop_all(&mut self) {
         for app in self.apps() {

@@ -1,13 +1,12 @@
 //! The effects of the update machine: each may be repeated after a power cut at any point of it.
 
-use std::{fs, sync::Arc, sync::atomic::Ordering, time::Instant};
+use std::{fs, rc::Rc, sync::Arc, sync::atomic::Ordering, time::Instant};
 
 use pytheas_durable::faults;
 use pytheas_release::{
     Tree, TreeId,
     compat::{Downgrades, Facts},
 };
-use pytheas_repo::fetch::Fetch;
 use pytheas_update::{Effect, Event, Failure, Job, Offer, Reason};
 use tracing::{debug, warn};
 
@@ -21,6 +20,7 @@ use crate::{
     interrupt::{Guard, Guarded},
     offline::{self, Source},
     paths::StateDir,
+    peers::Peers,
     slots,
     supervisor::end_hooks,
 };
@@ -101,7 +101,7 @@ impl Device {
     /// Does `work` with it. Trouble with a file is final, unless the agent itself broke off.
     fn with_transport<T>(
         &mut self,
-        work: impl FnOnce(&StateDir, &mut dyn Fetch) -> Result<T, Trouble>,
+        work: impl FnOnce(&StateDir, &mut Guarded<Source>) -> Result<T, Trouble>,
     ) -> Result<T, Trouble> {
         let mut transport = self.transport()?;
         let result = work(&self.dir, &mut transport);
@@ -166,9 +166,15 @@ impl Device {
             let on_boards = self.is_on_boards(&part.to);
             parts.push((self.dir_of(&part.to.release.name), part, on_boards));
         }
+        let settings = self.settings.agent.peers.clone();
         let fetched = self.with_transport(|_, transport| {
+            let guard = Rc::clone(&transport.guard);
+            let mut peers = match transport.inner.is_file() {
+                true => Peers::none(),
+                false => Peers::new(&settings, move || guard.check().is_ok()),
+            };
             parts.iter().try_for_each(|(dir, part, on_boards)| {
-                content::fetch(dir, part, transport)?;
+                content::fetch(dir, part, transport, &mut peers)?;
                 match on_boards {
                     true => fetched::fetch(dir, part, transport),
                     false => Ok(()),

@@ -40,7 +40,9 @@ impl Device {
             return false;
         }
         let now = hold::time(clock::now(), self.http.hub_time());
-        let Some(wait) = hold::wait(&self.dir, &self.settings.agent, step, job, now) else {
+        let action = self.machine.state().action();
+        let Some(wait) = hold::wait(&self.dir, &self.settings.agent, step, (job, action), now)
+        else {
             self.live.held = None;
             return false;
         };

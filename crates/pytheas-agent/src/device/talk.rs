@@ -11,6 +11,7 @@ use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
 use crate::{
     attributes,
     backoff::{jittered, spread},
+    confirm::{self, Confirming},
     enrol,
     error::AgentError,
     history,
@@ -69,6 +70,10 @@ impl Device {
             }
             return Ok(());
         }
+        if let Some(offer) = root.links.confirmation_base.as_ref().and_then(hub::offer) {
+            return self.is_asked(hub, &offer);
+        }
+        self.live.confirm = None;
         let Some(offer) = root.links.deployment_base.as_ref().and_then(hub::offer) else {
             return Ok(());
         };
@@ -131,6 +136,24 @@ impl Device {
                 self.happen(Event::CheckFailed { offer, because });
             }
         }
+        Ok(())
+    }
+
+    /// Somebody at this device is to agree before anything is fetched.
+    fn is_asked(&mut self, hub: &Hub, offer: &hub::Offer) -> Result<(), HttpError> {
+        let known = self.live.confirm.as_ref().map(|known| &known.action);
+        if known == Some(&offer.action) {
+            return Ok(());
+        }
+        let base = hub.confirmation(offer)?;
+        let names = base.confirmation.chunks.iter();
+        let names: Vec<String> = names.map(|c| format!("{}@{}", c.name, c.version)).collect();
+        let release = names.join(", ");
+        info!("`{release}` waits to be confirmed: `pytheas-agent approve`, or `deny`");
+        self.live.confirm = Some(Confirming {
+            action: offer.action.clone(),
+            release,
+        });
         Ok(())
     }
 
@@ -210,6 +233,18 @@ impl Device {
         let Some(hub) = self.hub.clone() else { return };
         if Instant::now() < self.tell_at {
             return;
+        }
+        if let Some(answer) = confirm::pending(&self.dir) {
+            match hub.confirm(&answer.action, &answer.said) {
+                Err(error) if !hub::is_settled(&error) => return self.hub_failed(&error),
+                Err(error) => warn!(
+                    "the hub takes no answer about action {}: {error}",
+                    answer.action
+                ),
+                Ok(()) => self.poll_at = Instant::now(),
+            }
+            faults::point("agent:answer:told");
+            confirm::told(&self.dir);
         }
         while let Some((action, feedback)) = self.progress.front() {
             match hub.progress(action, feedback) {

@@ -16,14 +16,14 @@ const BURST: Duration = Duration::from_millis(100);
 
 /// One rate that all downloads of a device share.
 #[derive(Debug)]
-pub(super) struct Limiter {
+pub(crate) struct Limiter {
     bytes_per_second: u64,
     /// Until when the bytes read so far use the line up.
     paid_until: Mutex<Instant>,
 }
 
 impl Limiter {
-    pub(super) fn new(rate: Rate) -> Self {
+    pub(crate) fn new(rate: Rate) -> Self {
         Self {
             bytes_per_second: rate.bytes_per_second(),
             paid_until: Mutex::new(Instant::now()),
@@ -31,14 +31,14 @@ impl Limiter {
     }
 
     /// How much may be read in one go: an even flow needs small pieces.
-    fn piece(&self) -> usize {
+    pub(crate) fn piece(&self) -> usize {
         usize::try_from(self.bytes_per_second / 10)
             .unwrap_or(usize::MAX)
             .max(512)
     }
 
     /// Takes `bytes` into account; how long to wait for them.
-    fn spend(&self, bytes: usize, now: Instant) -> Duration {
+    pub(crate) fn spend(&self, bytes: usize, now: Instant) -> Duration {
         let nanos = (bytes as u128 * 1_000_000_000) / u128::from(self.bytes_per_second);
         let cost = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
         let mut paid = self

@@ -9,6 +9,8 @@
 //! plainly wrong ([`crate::clock::EARLIEST`]), certificates are looked at as of the day from which
 //! they are valid; whose they are is checked as ever. What comes over the line is signed besides.
 
+mod kept;
+
 use std::{
     io::{Read as _, Write as _},
     path::{Path, PathBuf},
@@ -24,19 +26,37 @@ use rustls::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     },
+    crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject as _},
     server::ParsedCertificate,
+    sign::{CertifiedKey, SingleCertAndKey},
 };
 use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport,
     TransportAdapter,
 };
 
+use self::kept::{Keeper, KeptKey};
 use super::CaError;
-use crate::{clock, settings::Tls};
+use crate::{
+    clock,
+    settings::{ClientKey, Tls},
+};
 
 /// Links of a chain of certificates whose first day a wrong clock is set to.
 const MAX_CHAIN: usize = 8;
+
+/// As whom the device shows itself.
+enum Identity {
+    /// With a key that is read from a file.
+    Held(
+        Vec<CertificateDer<'static>>,
+        PrivateKeyDer<'static>,
+        PathBuf,
+    ),
+    /// With one that somebody else keeps.
+    Kept(Arc<SingleCertAndKey>),
+}
 
 /// What TLS needs to know, ready for use.
 #[derive(Debug)]
@@ -48,7 +68,7 @@ pub(super) struct TlsConnector {
 }
 
 impl TlsConnector {
-    pub(super) fn new(hub_host: &str, tls: &Tls) -> Result<Self, CaError> {
+    pub(super) fn new(hub_host: &str, tls: &Tls, answer: Duration) -> Result<Self, CaError> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let roots = Arc::new(match &tls.ca {
             None => RootCertStore {
@@ -64,44 +84,74 @@ impl TlsConnector {
                 store
             }
         });
-        let identity = match (&tls.certificate, &tls.key) {
-            (Some(certificate), key) => {
-                let key = key.as_ref().unwrap_or(certificate);
-                Some((certificates(certificate)?, private_key(key)?, key.clone()))
-            }
-            (None, Some(key)) => return Err(CaError::KeyAlone { path: key.clone() }),
-            (None, None) => None,
-        };
-        let config =
-            |pins: &[Sha256], identity: Option<(Vec<_>, PrivateKeyDer<'static>, PathBuf)>| {
-                let verifier = WebPkiServerVerifier::builder_with_provider(
-                    Arc::clone(&roots),
-                    Arc::clone(&provider),
-                )
-                .build()
-                .map_err(|source| CaError::Roots { source })?;
-                let verifier = Verifier {
-                    inner: verifier,
-                    pins: pins.to_vec(),
-                };
-                let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-                    .with_safe_default_protocol_versions()
-                    .map_err(|source| CaError::Tls { source })?
-                    .dangerous()
-                    .with_custom_certificate_verifier(Arc::new(verifier));
-                match identity {
-                    None => Ok(builder.with_no_client_auth()),
-                    Some((chain, key, path)) => builder
-                        .with_client_auth_cert(chain, key)
-                        .map_err(|source| CaError::Key { path, source }),
-                }
+        let identity = identity(tls, &provider, answer)?;
+        let config = |pins: &[Sha256], identity: Option<Identity>| {
+            let verifier = WebPkiServerVerifier::builder_with_provider(
+                Arc::clone(&roots),
+                Arc::clone(&provider),
+            )
+            .build()
+            .map_err(|source| CaError::Roots { source })?;
+            let verifier = Verifier {
+                inner: verifier,
+                pins: pins.to_vec(),
             };
+            let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .map_err(|source| CaError::Tls { source })?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(verifier));
+            match identity {
+                None => Ok(builder.with_no_client_auth()),
+                Some(Identity::Held(chain, key, path)) => builder
+                    .with_client_auth_cert(chain, key)
+                    .map_err(|source| CaError::Key { path, source }),
+                Some(Identity::Kept(key)) => Ok(builder.with_client_cert_resolver(key)),
+            }
+        };
         Ok(Self {
             hub_host: hub_host.to_owned(),
             others: Arc::new(config(&[], None)?),
             hub: Arc::new(config(&tls.pins, identity)?),
         })
     }
+}
+
+/// As whom the device shows itself, if it has a certificate; a key that somebody else keeps may take
+/// as long as an `answer`.
+fn identity(
+    tls: &Tls,
+    provider: &CryptoProvider,
+    answer: Duration,
+) -> Result<Option<Identity>, CaError> {
+    let (file, key) = match (&tls.certificate, &tls.key) {
+        (Some(certificate), key) => (certificate, key.as_ref()),
+        (None, Some(ClientKey::File(path))) => {
+            return Err(CaError::KeyAlone { path: path.clone() });
+        }
+        (None, Some(_)) => return Err(CaError::TokenAlone),
+        (None, None) => return Ok(None),
+    };
+    let chain = certificates(file)?;
+    let held = |path: &PathBuf, chain| {
+        let key = private_key(path)?;
+        Ok(Some(Identity::Held(chain, key, path.clone())))
+    };
+    let keeper = match key {
+        None => return held(file, chain),
+        Some(ClientKey::File(path)) => return held(path, chain),
+        Some(ClientKey::Token(token)) => Keeper::Token(token.clone()),
+        Some(ClientKey::Command(command)) => Keeper::Command(command.clone()),
+    };
+    let first = chain
+        .first()
+        .ok_or_else(|| CaError::Empty { path: file.clone() })?;
+    let key = KeptKey::new(keeper, first, provider, answer).map_err(|source| {
+        let path = file.clone();
+        CaError::Certificate { path, source }
+    })?;
+    let key = CertifiedKey::new(chain, Arc::new(key));
+    Ok(Some(Identity::Kept(Arc::new(key.into()))))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, CaError> {

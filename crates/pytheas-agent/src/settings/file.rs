@@ -11,13 +11,18 @@ use toml::{
 
 mod boards;
 
-use super::{AgentSettings, Schedule, SettingsError, Window, parse_proxy, proxy_choice};
+use super::{AgentSettings, ClientKey, Schedule, SettingsError, Window, parse_proxy, proxy_choice};
 
 /// Every setting there is.
 const KEYS: &[&str] = &[
     "time-zone",
     "poll.interval",
     "poll.jitter",
+    "peers.share",
+    "peers.listen",
+    "peers.limit",
+    "peers.list",
+    "peers.discover",
     "download.limit",
     "download.windows",
     "install.windows",
@@ -28,6 +33,7 @@ const KEYS: &[&str] = &[
     "tls.pins",
     "tls.certificate",
     "tls.key",
+    "tls.key-command",
     "timeouts.connect",
     "timeouts.answer",
     "timeouts.silence",
@@ -62,7 +68,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
     let mut settings = AgentSettings::default();
     let mut zone = TimeZone::UTC;
     let (mut download, mut install) = (Vec::new(), Vec::new());
-    let (mut proxy, mut no_proxy) = (None, None);
+    let (mut proxy, mut no_proxy, mut key_command) = (None, None, None);
     for (key, span, value) in found {
         let network = &mut settings.network;
         let one = |what| Wanted {
@@ -78,7 +84,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             "download.limit" => network.limit = Some(one("`\"200 kB/s\"`").read(from_str)?),
             "download.windows" => download = one(WINDOWS).list(from_str::<Window>)?,
             "install.windows" => install = one(WINDOWS).list(from_str::<Window>)?,
-            "install.consent" => settings.install.consent = one("`true` or `false`").boolean()?,
+            "install.consent" => settings.install.consent = one(YES_OR_NO).boolean()?,
             "proxy.url" => proxy = Some(one("an address").read(parse_proxy)?),
             "proxy.no-proxy" => {
                 no_proxy = Some(one("a list of hosts").list(|text| Ok(text.to_owned()))?);
@@ -86,7 +92,23 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             "tls.ca" => network.tls.ca = Some(one("a file").path()?),
             "tls.pins" => network.tls.pins = one("a list of 64 hex digits each").list(from_str)?,
             "tls.certificate" => network.tls.certificate = Some(one("a file").path()?),
-            "tls.key" => network.tls.key = Some(one("a file").path()?),
+            "tls.key" => {
+                let key: ClientKey = one("a file or `\"pkcs11:…\"`").read(from_str)?;
+                network.tls.key = Some(key.below(file.folder()));
+            }
+            "tls.key-command" => {
+                key_command = Some(one("a command").read(|text| match text.trim() {
+                    "" => Err("an empty command".into()),
+                    _ => Ok(text.to_owned()),
+                })?);
+            }
+            "peers.share" => settings.peers.share = one(YES_OR_NO).boolean()?,
+            "peers.listen" => {
+                settings.peers.listen = one("`\"0.0.0.0:8479\"`").read(from_str)?;
+            }
+            "peers.limit" => settings.peers.limit = Some(one("`\"2 MB/s\"`").read(from_str)?),
+            "peers.list" => settings.peers.list = one("a list of addresses").list(parse_peer)?,
+            "peers.discover" => settings.peers.discover = one(YES_OR_NO).boolean()?,
             "timeouts.connect" => network.connect = one(DURATION).read(parse_duration)?,
             "timeouts.answer" => network.answer = one(DURATION).read(parse_duration)?,
             "timeouts.silence" => network.silence = one(DURATION).read(parse_duration)?,
@@ -113,12 +135,27 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
         }
         (None, None) => {}
     }
+    if let Some(command) = key_command {
+        let other = settings
+            .network
+            .tls
+            .key
+            .replace(ClientKey::Command(command));
+        if other.is_some() {
+            return Err(SettingsError::Value {
+                place: file.path.display().to_string(),
+                key: "tls.key-command".into(),
+                problem: "there is a `tls.key`, too: which of them?".into(),
+            });
+        }
+    }
     settings.download.windows = Schedule::new(download, zone.clone());
     settings.install.windows = Schedule::new(install, zone);
     Ok(settings)
 }
 
 const DURATION: &str = "a time as `\"30s\"`, `\"5m\"`, `\"1h\"`";
+const YES_OR_NO: &str = "`true` or `false`";
 const WINDOWS: &str = "a list as `[\"mon-fri 01:00-05:00\"]`";
 
 fn is_table(name: &str) -> bool {
@@ -150,6 +187,11 @@ fn meant(key: &str) -> String {
 }
 
 impl File<'_> {
+    /// What paths in it are relative to.
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
+    }
+
     fn place(&self, offset: usize) -> String {
         let before = self.text.get(..offset).unwrap_or(self.text);
         let line = before.matches('\n').count() + 1;
@@ -220,7 +262,7 @@ impl Wanted<'_> {
     }
 
     fn path(&self) -> Result<std::path::PathBuf, SettingsError> {
-        let folder = self.file.path.parent().unwrap_or(Path::new("."));
+        let folder = self.file.folder();
         self.read(|text| match text {
             "" => Err("an empty path".into()),
             text => {
@@ -241,6 +283,17 @@ fn parse_duration(text: &str) -> Result<Duration, String> {
         _ => Err(format!(
             "`{text}` is no time; write `500ms`, `30s`, `5m`, `1h`"
         )),
+    }
+}
+
+fn parse_peer(text: &str) -> Result<String, String> {
+    let host = text
+        .strip_prefix("http://")
+        .map(|rest| rest.trim_end_matches('/'));
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | '@' | '?' | '#');
+    match host {
+        Some(host) if !host.is_empty() && host.chars().all(plain) => Ok(format!("http://{host}")),
+        _ => Err(format!("`{text}` is no peer; write `http://HOST:PORT`")),
     }
 }
 

@@ -10,6 +10,8 @@ use std::{fs, io, path::Path, time::Duration};
 use rustix::process::{Pid, Signal, kill_process};
 use tracing::warn;
 
+use crate::paths::StateDir;
+
 /// Set in the app's environment; its value is the `app.pid` file's path.
 pub(super) const MARK: &str = "PYTHEAS_APP_PID_FILE";
 
@@ -49,6 +51,11 @@ pub(super) fn end(path: &Path) {
     }
     // One that stays does no harm: the app's start is noted in it.
     let _gone_already = fs::remove_file(path);
+}
+
+/// Ends what is left of the app of `dir`.
+pub(crate) fn end_of(dir: &StateDir) {
+    end(&dir.app_pid());
 }
 
 /// All processes with the mark of the `app.pid` file `path`.

@@ -170,7 +170,13 @@ impl<'a> Change<'a> {
             ));
         }
         let module = rollouts::module_of(&mut self.tx, id, &device).await?;
-        let action = actions::add(&mut self.tx, &device, id, module, self.now_ms).await?;
+        let status = match rollouts::wants_confirmation(&mut *self.tx, id).await?
+            && !devices::auto_confirm(&mut *self.tx, &device).await?.active
+        {
+            true => ActionStatus::Unconfirmed,
+            false => ActionStatus::Pending,
+        };
+        let action = actions::add(&mut self.tx, &device, id, module, status, self.now_ms).await?;
         let standing = Standing::Active {
             heard_ms: unsigned(self.now_ms),
         };
@@ -179,7 +185,7 @@ impl<'a> Change<'a> {
             device,
             action,
             rollout: id,
-            status: ActionStatus::Pending,
+            status,
             message: None,
         });
         Ok(())
@@ -188,7 +194,7 @@ impl<'a> Change<'a> {
     /// Takes an action back: closed at once when the device never saw it.
     async fn withdraw(&mut self, action: &Action, why: &str) -> store::Result<()> {
         let status = match action.status {
-            ActionStatus::Pending => ActionStatus::Cancelled,
+            ActionStatus::Unconfirmed | ActionStatus::Pending => ActionStatus::Cancelled,
             ActionStatus::Cancelling => return Ok(()),
             status if status.is_closed() => return Ok(()),
             _ => ActionStatus::Cancelling,

@@ -59,12 +59,10 @@ pub(super) fn after_cancel_report(feedback: &Feedback) -> ActionStatus {
     }
 }
 
-/// The report's lines, bounded; never empty, the first one short enough for a table.
-pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
+/// `details` as lines, bounded.
+fn bounded(details: &[String]) -> Vec<String> {
     let mut bytes = 0;
-    let mut lines: Vec<String> = feedback
-        .status
-        .details
+    details
         .iter()
         .flat_map(|text| text.split('\n')) // a traceback may come in one piece
         .take(LINES_MAX)
@@ -78,7 +76,22 @@ pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
             bytes += line.len();
             bytes <= BYTES_MAX
         })
-        .collect();
+        .collect()
+}
+
+/// What was said at the device beside a word.
+pub(super) fn said(word: &str, details: &[String]) -> Vec<String> {
+    let mut lines = bounded(details);
+    match lines.first_mut().filter(|line| !line.is_empty()) {
+        Some(first) => *first = format!("{word}: {first}"),
+        None => lines = vec![word.to_owned()],
+    }
+    lines
+}
+
+/// The report's lines, bounded; never empty, the first one short enough for a table.
+pub(super) fn lines(feedback: &Feedback, status: ActionStatus) -> Vec<String> {
+    let mut lines = bounded(&feedback.status.details);
     if lines.iter().all(String::is_empty) {
         lines = vec![match status {
             ActionStatus::Failed => "the device gave no reason".to_owned(),

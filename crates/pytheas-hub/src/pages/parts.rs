@@ -35,7 +35,7 @@ pub(crate) fn update_state(value: UpdateState) -> Markup {
 
 pub(crate) fn action_status(value: ActionStatus) -> Markup {
     let class = match value {
-        ActionStatus::Pending => "idle",
+        ActionStatus::Unconfirmed | ActionStatus::Pending => "idle",
         ActionStatus::Succeeded => "good",
         ActionStatus::Failed => "bad",
         ActionStatus::Cancelled | ActionStatus::Cancelling => "off",

@@ -2,7 +2,7 @@
 //!
 //! Invariants that clients rely on: JSON answers carry their length and are never chunked; PUT and
 //! POST answer 200 with an empty body, never 201 or 204; one link at a time, `cancelAction` before
-//! `deploymentBase`; `update` is never `skip` (SWUpdate takes it as done); links repeat the case in
+//! `deploymentBase`, `confirmationBase` instead of it; `update` is never `skip` (SWUpdate takes it as done); links repeat the case in
 //! which the tenant was written (Zephyr compares it).
 
 use axum::{
@@ -18,6 +18,7 @@ use crate::{app::App, engine::ReportError, reply::ApiError, secret};
 pub(crate) mod artifacts;
 pub(crate) mod cancel;
 pub(crate) mod configure;
+pub(crate) mod confirmation;
 pub(crate) mod deployment;
 pub(crate) mod feedback;
 pub(crate) mod installed;
@@ -35,6 +36,20 @@ pub(crate) fn router() -> Router<App> {
         )
         .route("/cancelAction/{action}", get(cancel::handle))
         .route("/cancelAction/{action}/feedback", post(feedback::cancel))
+        .route("/confirmationBase", get(confirmation::root))
+        .route(
+            "/confirmationBase/activateAutoConfirm",
+            post(confirmation::activate),
+        )
+        .route(
+            "/confirmationBase/deactivateAutoConfirm",
+            post(confirmation::deactivate),
+        )
+        .route("/confirmationBase/{action}", get(confirmation::base))
+        .route(
+            "/confirmationBase/{action}/feedback",
+            post(confirmation::feedback),
+        )
         .route("/installedBase/{action}", get(installed::handle))
         .route("/softwaremodules/{module}/artifacts", get(artifacts::list))
         .route(

@@ -67,15 +67,17 @@ pub(crate) async fn add(
     device: &DeviceId,
     rollout: i64,
     module: i64,
+    status: ActionStatus,
     now_ms: i64,
 ) -> Result<i64> {
     sqlx::query(
         "INSERT INTO actions (device, rollout, module, status, created_ms, updated_ms)
-         VALUES (?, ?, ?, 'pending', ?, ?) RETURNING id",
+         VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
     )
     .bind(device.as_str())
     .bind(rollout)
     .bind(module)
+    .bind(status.as_str())
     .bind(now_ms)
     .bind(now_ms)
     .fetch_one(db)

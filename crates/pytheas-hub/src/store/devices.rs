@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use pytheas_api::{ActionStatus, DeviceId, DeviceState, DeviceView, UpdateState, ddi::MergeMode};
+use pytheas_api::{
+    ActionStatus, DeviceId, DeviceState, DeviceView, UpdateState,
+    ddi::{AutoConfirm, MergeMode},
+};
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{Result, actions, parsed};
@@ -120,6 +123,37 @@ pub(crate) async fn want_config(
     sqlx::query("UPDATE devices SET wants_config = ? WHERE id = ?")
         .bind(wanted)
         .bind(id.as_str())
+        .execute(db)
+        .await?;
+    Ok(())
+}
+
+/// Whether the device agrees to updates by itself.
+pub(crate) async fn auto_confirm(
+    db: impl SqliteExecutor<'_>,
+    device: &DeviceId,
+) -> Result<AutoConfirm> {
+    let row = sqlx::query("SELECT auto_confirm FROM devices WHERE id = ?")
+        .bind(device.as_str())
+        .fetch_optional(db)
+        .await?;
+    let text: Option<String> = match row {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    text.map_or_else(|| Ok(AutoConfirm::default()), |text| super::json(&text))
+}
+
+/// Keeps it.
+pub(crate) async fn set_auto_confirm(
+    db: &mut SqliteConnection,
+    device: &DeviceId,
+    auto: &AutoConfirm,
+) -> Result<()> {
+    let text = serde_json::to_string(auto).map_err(|e| sqlx::Error::Encode(Box::new(e)))?;
+    sqlx::query("UPDATE devices SET auto_confirm = ? WHERE id = ?")
+        .bind(auto.active.then_some(text))
+        .bind(device.as_str())
         .execute(db)
         .await?;
     Ok(())

@@ -88,10 +88,12 @@ pub(crate) async fn add_options(
     db: &mut SqliteConnection,
     id: i64,
     allow_downgrade: bool,
+    confirm: bool,
     also: &BTreeMap<i64, Vec<i64>>,
 ) -> Result<()> {
-    sqlx::query("UPDATE rollouts SET allow_downgrade = ? WHERE id = ?")
+    sqlx::query("UPDATE rollouts SET allow_downgrade = ?, confirm = ? WHERE id = ?")
         .bind(allow_downgrade)
+        .bind(confirm)
         .bind(id)
         .execute(&mut *db)
         .await?;
@@ -114,6 +116,15 @@ pub(crate) async fn add_options(
 /// Whether the rollout's releases may be older than what runs.
 pub(crate) async fn allows_downgrade(db: &SqlitePool, id: i64) -> Result<bool> {
     sqlx::query("SELECT allow_downgrade FROM rollouts WHERE id = ?")
+        .bind(id)
+        .fetch_one(db)
+        .await?
+        .try_get(0)
+}
+
+/// Whether somebody at each device has to agree first.
+pub(crate) async fn wants_confirmation(db: impl SqliteExecutor<'_>, id: i64) -> Result<bool> {
+    sqlx::query("SELECT confirm FROM rollouts WHERE id = ?")
         .bind(id)
         .fetch_one(db)
         .await?
@@ -377,6 +388,7 @@ async fn view(db: &SqlitePool, row: &SqliteRow) -> Result<RolloutView> {
         release: row.try_get("release")?,
         is_artifact: row.try_get("is_artifact")?,
         allow_downgrade: row.try_get("allow_downgrade")?,
+        confirm: row.try_get("confirm")?,
         state: wire_state(&progress.state),
         reason: progress.state.reason(),
         created_by: row.try_get("created_by")?,

@@ -52,7 +52,7 @@ pub(crate) async fn handle(
     };
     if matches!(
         action.status,
-        ActionStatus::Cancelling | ActionStatus::Cancelled
+        ActionStatus::Unconfirmed | ActionStatus::Cancelling | ActionStatus::Cancelled
     ) {
         return Ok(unknown("action"));
     }
@@ -162,6 +162,7 @@ async fn history(
         .take(wanted)
         .collect();
     let status = match action.status {
+        ActionStatus::Unconfirmed => "WAIT_FOR_CONFIRMATION",
         ActionStatus::Pending | ActionStatus::Installing | ActionStatus::Probation => "RUNNING",
         ActionStatus::Retrieved => "RETRIEVED",
         ActionStatus::Downloading => "DOWNLOAD",

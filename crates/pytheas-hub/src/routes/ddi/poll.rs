@@ -22,6 +22,9 @@ pub(crate) async fn handle(
         if action.status == ActionStatus::Cancelling {
             // No query here: SWUpdate appends `/feedback` to the address as it is.
             links.cancel_action = Some(Link::to(format!("{root}/cancelAction/{id}")));
+        } else if action.status == ActionStatus::Unconfirmed {
+            let c = action.module;
+            links.confirmation_base = Some(Link::to(format!("{root}/confirmationBase/{id}?c={c}")));
         } else {
             // `c` changes when the content does; an action's module never changes.
             let c = action.module;

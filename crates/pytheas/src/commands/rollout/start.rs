@@ -49,6 +49,9 @@ pub(crate) struct StartArgs {
     /// Let devices go back from a newer release
     #[arg(long)]
     allow_downgrade: bool,
+    /// Let somebody at each device agree first (`pytheas-agent approve`)
+    #[arg(long)]
+    confirm: bool,
     /// Wait until the rollout ends or pauses; exit code 1 unless it finished
     #[arg(long)]
     wait: bool,
@@ -70,6 +73,7 @@ pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<ExitCod
         release: args.release.first().cloned(),
         also: args.release.iter().skip(1).cloned().collect(),
         allow_downgrade: args.allow_downgrade,
+        confirm: args.confirm,
         artifact: args.artifact.clone(),
         devices: (!args.devices.is_empty()).then(|| args.devices.clone()),
         groups: args.groups.clone(),
