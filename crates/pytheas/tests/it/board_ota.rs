@@ -237,7 +237,7 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     world.refused(&board, &rollout, &["its content was not signed"], "1.1");
 
     let rollout = world.offer("1.5", &next[..next.len() - 5000], &board);
-    world.refused(&board, &rollout, &["bytes, not"], "1.1");
+    world.refused(&board, &rollout, &["its size is"], "1.1");
 
     // Genuine, but an old one, as a replay and as a person's mistake.
     let rollout = world.offer("1.6", &world.image(&first), &board);
