@@ -368,7 +368,7 @@ async def once():
     if "cancelAction" in x:
         k = path(x["cancelAction"])
         if r[_PENDING] and str(r[_ACTION]).endswith(k[k.rfind("/"):]):
-            await tell(k, "none", ["it runs already"], "rejected")
+            await tell(k, "none", ["runs already"], "rejected")
         else:
             save({_WRITE: None})
             await tell(k, "success", [])
@@ -395,10 +395,10 @@ async def download(p, chunks):
     e = runs()
     if e and e["sha256"] == x:
         if not r[_PENDING]:
-            await tell(p, "success", ["it runs already"])
+            await tell(p, "success", ["runs already"])
         return
     start(a["size"], x)
-    await tell(p, "none", ["download"], "proceeding")
+    await tell(p, "none", [], "proceeding")
     n = at()
     a = a["_links"]
     await ask("GET", path(a.get("download") or a["download-http"]), None, "Range: bytes=%d-\r\n" % n)
@@ -411,7 +411,6 @@ async def download(p, chunks):
             raise OSError("cut off")
         write(memoryview(b)[n:])
         n = max(0, n - len(b))
-        await asyncio.sleep(0)
     close()
     finish(p)
     for x in on_reset:
@@ -457,6 +456,9 @@ async def configData(path, x):
         if d[k]:
             v[("pytheas." + k)[:128]] = str(d[k])[:128]
     await call("PUT", path + "/configData", {"mode": "replace", "data": v})
+    if told:
+        # It has run for a while since: what is told the next time is without the crash.
+        remove("crash")
     told = now
 
 
