@@ -19,7 +19,11 @@
 while True:
     break
     # Never run: names that are mentioned here get low numbers, which take one byte instead of two.
-    (_.r.rescue.timer.print.OSError.dog.now.disk.lines.Exception.hasattr.n.str.metrics.on_reset.open.data.why.repr.getattr.isinstance.min)
+    (_.r.get.sys.config.ROOT.timer.print.reset.held.name.json.os.save.end.OSError.gc.crc32.sha256.dog.now
+     .disk.feed.load.usable.rescue.modules.settings.Refused.Exception.update.put.store.remove.ready.title
+     .keep.asyncio.hub.run.n.lines.confirm.runs.pick.missed.boot.start.str.poll.crash.hasattr.rom.time
+     .collect.platform.linux.__path__.metrics.on_reset.log.metric.run_forever.join.deinit.machine.open
+     .read.loads.data.sync.new.file.find.dumps.bad.why.keys.repr.sleep.WDT.Timer.getattr.isinstance.min)
 import gc
 import json
 import os
@@ -301,6 +305,7 @@ def start(time):
     import machine
     import vfs
 
+    t = time.ticks_ms()
     n = config.get("watchdog")
     if n and hasattr(machine, "WDT"):
         dog = machine.WDT(timeout=n * 1000)
@@ -380,7 +385,7 @@ def start(time):
     # written again.
     v = load("crash")
     n = {"why": why, "of": title(e),
-         "n": 1 if time.ticks_ms() > 600000 else min(v.get("n", 0) + 1, 9)}
+         "n": 1 if time.ticks_ms() - t > 600000 else min(v.get("n", 0) + 1, 9)}
     if n != v:
         try:
             store("crash", json.dumps(n))

@@ -98,7 +98,15 @@ def _point(b):
     v = v * _D * (P + 1 >> 1) % P + 1
     # x = u v^3 (u v^7)^(2^252 - 3)
     w = v * v * v % P
-    x = u * w * pow(u * w * w * v % P, P >> 3, P) % P
+    z = t = u * w * w * v % P
+    n = 1
+    for i in "1111010":
+        z = pow(z, 1 << n, P) * z % P
+        n *= 2
+        if i > "0":
+            z = z * z * t % P
+            n += 1
+    x = u * w * pow(z, 4, P) * t % P
     if (v * x * x - u) % P:
         # sqrt(-1)
         x = x * pow(2, P >> 2, P) % P

@@ -8,7 +8,14 @@
 while True:
     break
     # Never run: names that are mentioned here get low numbers, which take one byte instead of two.
-    (_.r.len.Refused.slot.total.net.m.disk.OSError.head.save.mine.feed.int.Exception.buf.room.first.pause.poll.b.bytes.sys.ARCH.told.busy.download.json.ValueError.str.path.gc.left.config.get.load.asyncio.time.runs.held.min.refuse.only.status.n.close.tell.me.call.sleep.ask.configData.fed.once.value.x.remove.host.why.success.GET.run.key.own.isinstance.e.data.memoryview.id.kind.wait_for)
+    (_.get.m.r.len.config.asyncio.split.slot.net.total.disk.Refused.status.digest.at.path.read.tell.sha256
+     .first.pause.close.OSError.me.mine.refuse.only.have.write.call.front.size.Exception.buf.room.save
+     .pytheas.update.busy.rec.parse.judge.clear.download.poll.b.bytes.counter.firmware.int.feed.sleep.time
+     .ARCH.mpy.told.head.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
+     .finish.send.once.body.ValueError.value.x.platform.micropython.version.min.remove.host.load.why
+     .success.GET.sys.find.run.loads.keys.key.own.isinstance.e.verify.ed25519.hex.n.held.erase.data
+     .memoryview.id.kind.collect.strip.dumps.readline.wait_for.finished.details.execution.hub.lines
+     .failure)
 import asyncio
 import time
 
@@ -361,7 +368,7 @@ async def once():
     if "cancelAction" in x:
         k = path(x["cancelAction"])
         if r[_PENDING] and str(r[_ACTION]).endswith(k[k.rfind("/"):]):
-            await tell(k, "none", ["it runs already"], "rejected")
+            await tell(k, "none", ["runs already"], "rejected")
         else:
             save({_WRITE: None})
             await tell(k, "success", [])
@@ -376,7 +383,7 @@ async def once():
             await tell(p, "failure", [str(e)])
 
 
-async def download(path, chunks):
+async def download(p, chunks):
     a = None
     for k in chunks:
         for x in k["artifacts"]:
@@ -388,10 +395,10 @@ async def download(path, chunks):
     e = runs()
     if e and e["sha256"] == x:
         if not r[_PENDING]:
-            await tell(path, "success", ["it runs already"])
+            await tell(p, "success", ["runs already"])
         return
     start(a["size"], x)
-    await tell(path, "none", ["download"], "proceeding")
+    await tell(p, "none", [], "proceeding")
     n = at()
     a = a["_links"]
     await ask("GET", path(a.get("download") or a["download-http"]), None, "Range: bytes=%d-\r\n" % n)
@@ -404,9 +411,8 @@ async def download(path, chunks):
             raise OSError("cut off")
         write(memoryview(b)[n:])
         n = max(0, n - len(b))
-        await asyncio.sleep(0)
     close()
-    finish(path)
+    finish(p)
     for x in on_reset:
         try:
             x()
@@ -428,7 +434,7 @@ async def configData(path, x):
          "machine": me._machine, "heap.free": gc.mem_free(), "heap.used": gc.mem_alloc(),
          "uptime": now // 1000, "counter": r[_COUNTER], "why": r[_WHY],
          "model": config.get("model"), "firmware": config.get("firmware"), "crash": v.get("of"),
-         "release": e and title(e)}
+         "release": e and title(e).replace(" ", "@")}
     try:
         import machine
 
@@ -450,6 +456,9 @@ async def configData(path, x):
         if d[k]:
             v[("pytheas." + k)[:128]] = str(d[k])[:128]
     await call("PUT", path + "/configData", {"mode": "replace", "data": v})
+    if told:
+        # It has run for a while since: what is told the next time is without the crash.
+        remove("crash")
     told = now
 
 

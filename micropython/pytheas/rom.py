@@ -5,12 +5,14 @@ from vfs import rom_ioctl
 
 from . import config, feed
 
-ids = config.get("rom") or [0, 1]
-devs = rom_ioctl(2, ids[0]), rom_ioctl(2, ids[-1])
-block = hasattr(devs[0], "ioctl")
-bs = devs[0].ioctl(5, 0) if block else rom_ioctl(6, ids[0])
-room = len(memoryview(devs[0]))
-if len(ids) < 2:
+ids = config.get("rom") or [0]
+dev = rom_ioctl(2, ids[0]), rom_ioctl(2, ids[-1])
+block = hasattr(dev[0], "ioctl")
+bs = dev[0].ioctl(5, 0) if block else rom_ioctl(6, ids[0])
+room = len(memoryview(dev[0]))
+# Firmware with one partition (ESP32, RP2) has it under each number.
+one = len(ids) < 2 or dev[0] is dev[1]
+if one:
     room = room // 2 // bs * bs if bs > 0 else 0
 # What the firmware mounted there by itself may be the other slot.
 for p in "/rom", "/rom/lib":
@@ -20,12 +22,12 @@ for p in "/rom", "/rom/lib":
 
 def find(i):
     # Number of the device, where in it the slot begins.
-    return (i, 0) if len(ids) > 1 else (0, i * room)
+    return (0, i * room) if one else (i, 0)
 
 
 def read(i, size):
     p, o = find(i)
-    return memoryview(devs[p])[o:o + min(size, room)]
+    return memoryview(dev[p])[o:o + min(size, room)]
 
 
 def iter(i, at, size):
@@ -55,7 +57,7 @@ def erase(i, total, at):
     end = at + 1 if at else total
     while at < end:
         if block:
-            devs[p].ioctl(6, (o + at) // bs)
+            dev[p].ioctl(6, (o + at) // bs)
         else:
             ok(rom_ioctl(3, ids[p], o + at, bs))
         at += bs
@@ -69,15 +71,15 @@ def ok(e):
 
 def write(i, at, b):
     p, o = find(i)
-    b = bytes(b) + b"\xff" * (-len(b) % 16)
+    # Pages of the RP2 have 256 bytes.
+    b = bytes(b) + b"\xff" * (-len(b) % 256)
     at += o
     if block:
         # Never across a block.
         for n in range(0, len(b), 512):
-            devs[p].writeblocks((at + n) // bs, b[n:n + 512], (at + n) % bs)
+            dev[p].writeblocks((at + n) // bs, b[n:n + 512], (at + n) % bs)
     else:
         ok(rom_ioctl(4, ids[p], at, b))
 
 
-def clear(i):
-    pass
+clear = abs  # there is no room to give back

@@ -3,13 +3,17 @@
 //! Tracebacks are kept as they came and mapped when they are shown: the release's `lines.json` is in
 //! the repository, bound by the signed release document. Without it they stay as they are.
 
+use std::collections::BTreeMap;
+
 use pytheas_api::{ActionView, DeviceId};
 use pytheas_board::lines::LinesJson;
-use pytheas_release::{ReleaseRef, Sha256};
+use pytheas_release::{Release, ReleaseRef, Sha256};
 use pytheas_repo::layout;
 
 use crate::{app::Shared, store, store::actions};
 
+/// The attribute that names the release of the last crash; its lines follow it, numbered.
+const CRASH: &str = "pytheas.crash";
 /// Longest `lines.json` that is read, in bytes.
 const LINES_MAX: u64 = 16 << 20;
 
@@ -43,17 +47,52 @@ pub(crate) async fn map(
     Ok(())
 }
 
+/// Maps the last crash that a board has told as attributes: `pytheas.crash` names the release it is of
+/// (`node 1.2.0`), `pytheas.crash.0` and so on are the lines.
+pub(crate) async fn map_crash(app: &Shared, attributes: &mut BTreeMap<String, String>) {
+    let keys: Vec<String> = (0..)
+        .map(|number| format!("{CRASH}.{number}"))
+        .take_while(|key| attributes.contains_key(key))
+        .collect();
+    let texts: Vec<&str> = keys.iter().map(|key| attributes[key].as_str()).collect();
+    let Some((name, version)) = attributes.get(CRASH).and_then(|of| of.split_once(' ')) else {
+        return;
+    };
+    if !texts.iter().any(|text| text.contains("File \"")) {
+        return;
+    }
+    let Ok(release) = format!("{name}@{version}").parse::<ReleaseRef>() else {
+        return;
+    };
+    // Built for whichever board: the sources are the same.
+    let lines = table(app, &release, |one| one.platform.is_board()).await;
+    let Some(lines) = lines else { return };
+    let mapped = lines.map_traceback(&texts.join("\n"));
+    for (key, text) in keys.into_iter().zip(mapped.split('\n')) {
+        attributes.insert(key, text.to_owned());
+    }
+}
+
 /// The table of the release that is this TUF target.
 async fn lines(app: &Shared, target: &str) -> Option<LinesJson> {
     let mut parts = target.split('/');
     let release = format!("{}@{}", parts.next()?, parts.next()?);
     let release: ReleaseRef = release.parse().ok()?;
+    table(app, &release, |one| one.target_name() == target).await
+}
+
+/// The table of the one that `is_it` says of the release's documents.
+async fn table(
+    app: &Shared,
+    release: &ReleaseRef,
+    is_it: impl Fn(&Release) -> bool,
+) -> Option<LinesJson> {
     let documents = app
         .releases
         .of(&release.name, &release.version)
         .await
         .ok()?;
-    let document = documents.iter().find(|one| one.0.target_name() == target)?;
+    let document = documents.iter().find(|one| is_it(&one.0))?;
     let blob = document.0.board?.lines?;
     if blob.size_bytes > LINES_MAX {
         return None;

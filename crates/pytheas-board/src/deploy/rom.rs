@@ -145,7 +145,7 @@ pub fn deploy(
     sent.map_err(|error| or_full(error, "`/`", 512, 0))?;
     if ours == Some(false) {
         done.remarks
-            .push("the board's `/main.py` is now `/main.py.bak`".into());
+            .push("the board's `/main.py` is now `/main.py.bak`, or the next free name after it".into());
     }
     (done.written, done.sent_bytes) = (1, job.plan.sent.len() as u64);
     Ok(done)
@@ -322,7 +322,7 @@ impl Job<'_> {
             frames.exec("_pn('/main.py.~')")?;
             frames.data(STARTER.as_bytes(), &mut |_| {})?;
             if aside {
-                frames.exec("os.rename('/main.py','/main.py.bak')")?;
+                frames.exec(super::starting::ASIDE)?;
             }
             let hash = Sha256::of(STARTER.as_bytes());
             frames.exec(&format!("_pc('/main.py.~','/main.py','{hash}')"))?;

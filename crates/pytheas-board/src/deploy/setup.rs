@@ -125,8 +125,8 @@ pub fn setup(
     // Last: from here on the guard starts.
     if main.as_deref() != Some(MAIN.as_bytes()) {
         if foreign {
-            board.exec("import os\nos.rename('/main.py','/main.py.bak')")?;
-            remarks.push("the board's `/main.py` is now `/main.py.bak`".into());
+            let aside = super::starting::put_aside(board)?;
+            remarks.push(format!("the board's `/main.py` is now `{aside}`"));
         }
         put(board, MAIN_PATH, MAIN.as_bytes())?;
     }

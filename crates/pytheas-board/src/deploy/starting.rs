@@ -5,7 +5,7 @@ use std::str::FromStr;
 use pytheas_release::RelPath;
 
 use super::{DeployError, Files, rom::MainPy};
-use crate::link::{Board, files};
+use crate::link::{Board, LinkError, files};
 
 /// The first line of what is ours.
 const OURS: &str = "# Written by `pytheas board deploy`: starts the app.\n";
@@ -33,11 +33,24 @@ pub fn with_main(
         if main_py == MainPy::Keep {
             return Err(DeployError::MainPy);
         }
-        board.exec("import os\nos.rename('/main.py','/main.py.bak')")?;
+        put_aside(board)?;
     }
     let path = RelPath::from_str("main.py").expect("a name is a path");
     app.insert(path, main(entry).into_bytes());
     Ok(())
+}
+
+/// What puts `/main.py` aside on a board, as `n`: never over one that lies there.
+pub(super) const ASIDE: &str = "import os\nn='main.py.bak'\nwhile n in os.listdir('/'):\n \
+    n='main.py.bak%d'%(int(n[11:]or 1)+1)\nos.rename('/main.py','/'+n)";
+
+/// Puts `/main.py` aside; where it is now.
+///
+/// # Errors
+/// When the board does not answer, or cannot.
+pub(super) fn put_aside(board: &mut Board) -> Result<String, LinkError> {
+    let said = board.exec(&format!("{ASIDE}\nprint(n)"))?;
+    Ok(format!("/{}", String::from_utf8_lossy(&said).trim()))
 }
 
 fn is_ours(text: &[u8]) -> bool {

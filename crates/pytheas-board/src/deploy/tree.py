@@ -23,27 +23,23 @@ def _tq(w, m, l):
                 print("s", p[:-3] + "py")
             except OSError:
                 pass
-def _ta(w):
-    # Does what the list in w says: r(ename) what waits here to its place, d(elete).
-    with open(w + "/todo") as f:
-        for x in f:
-            k, s, p = x[:-1].split(" ", 2)
-            if k == "r":
-                _pm(p)
-                os.rename(w + "/" + s, p)
-                continue
-            try:
-                os.remove(p)
-                while 1:
-                    p = p[:p.rindex("/")]
-                    os.rmdir(p)
-            except (OSError, ValueError):
-                pass
+def _tb(w, b):
+    # From here on the board itself ends the deploy, also after a cut: w/start stands for its boot.py.
+    try:
+        with open(b) as f:
+            t = f.read()
+        with open(w + "/start") as f:
+            if t != f.read():
+                with open(w + "/boot", "w") as g:
+                    g.write(t)
+    except OSError:
+        pass
+    os.rename(w + "/start", b)
 def _td(w):
     _px()
     try:
-        for x in os.listdir(w):
-            os.remove(w + "/" + x)
-        os.rmdir(w)
+        # The board's own boot.py waits there only while ours stands for it.
+        if "boot" not in os.listdir(w):
+            _pgone(w)
     except OSError:
         pass

@@ -2,8 +2,10 @@
 //!
 //! One question brings the hashes of what is there. New files are written to `.pytheas-new`, read
 //! back and compared; when all are whole, the board alone renames them to their places, removes what
-//! was deployed earlier and is gone now, and puts `main.py` last. What waits in `.pytheas-new` after
-//! a cut is used by the next deploy. `.pytheas-files` lists what is ours: nothing else is removed.
+//! was deployed earlier and is gone now, and puts `main.py` last. Where more than one file changes, a
+//! `boot.py` of ours stands there meanwhile, which ends that after a power cut before anything is
+//! imported. What waits in `.pytheas-new` after an earlier cut is used by the next deploy.
+//! `.pytheas-files` lists what is ours: nothing else is removed.
 
 use std::{collections::BTreeSet, fmt::Write};
 
@@ -18,8 +20,12 @@ use crate::link::{
 };
 
 const TREE: &str = include_str!("tree.py");
+const FINISH: &str = include_str!("finish.py");
 const WAITING: &str = "/.pytheas-new";
 const LIST: &str = "/.pytheas-files";
+/// How our `boot.py` begins.
+const STARTS: &str =
+    "# Written by `pytheas board deploy`: ends what a power cut has interrupted.\n";
 /// Files in one question: the board holds their names in memory.
 const ASK_AT_ONCE: usize = 100;
 /// Files that start a board; they are changed last.
@@ -88,7 +94,11 @@ pub fn deploy(
         let _infallible = writeln!(list, "{path}");
         list
     });
-    let todo = todo(root, &changed, &gone);
+    // One rename is whole or has not happened.
+    let boot = system
+        .filter(|_| changed.len() + gone.len() > 1)
+        .and_then(boot_path);
+    let todo = todo(root, &changed, &gone, boot);
     let missing: Vec<_> = changed
         .iter()
         .filter(|(.., key)| !known.waiting.contains(key))
@@ -108,7 +118,12 @@ pub fn deploy(
         return Err(DeployError::Full { place, need, free });
     }
 
-    let sent = send(board, facts, root, &missing, &list, &todo, &mut |so_far| {
+    let last = Last {
+        list: &list,
+        todo: &todo,
+        boot,
+    };
+    let sent = send(board, facts, root, &missing, &last, &mut |so_far| {
         progress(so_far, total);
     });
     if let Err(error) = sent {
@@ -116,7 +131,7 @@ pub fn deploy(
         if matches!(error, DeployError::Full { .. }) {
             // Half of an app that does not fit is of no use to the next deploy.
             let program = format!("_td({})", quote(&format!("{root}{WAITING}")));
-            let program = teach(board, facts, &[HELPERS, TREE], &program);
+            let program = teach(board, facts, &[HELPERS, TREE, FINISH], &program);
             let _still_full = board.exec(&program);
         }
         return Err(error);
@@ -170,7 +185,9 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
 
 /// What the board does when all is there, in this order: what stands in the way goes, new files come,
 /// what is gone goes, the files that start the board, the list of what is ours.
-fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String]) -> String {
+///
+/// While ours stands for `boot`, the one to come is where the board's own waits.
+fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String], boot: Option<&str>) -> String {
     let inside = |path: &str, folder: &str| {
         path.strip_prefix(folder)
             .is_some_and(|rest| rest.starts_with('/'))
@@ -184,7 +201,12 @@ fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String]) -> String {
     let starting = |path: &str| STARTING.contains(&path);
     let mut out = String::new();
     let mut line = |kind: char, key: &str, path: &str| {
-        let _infallible = writeln!(out, "{kind} {key} {root}/{path}");
+        let _infallible = match boot {
+            Some(boot) if *boot == format!("{root}/{path}") => {
+                writeln!(out, "{kind} {key} {root}{WAITING}/boot")
+            }
+            _ => writeln!(out, "{kind} {key} {root}/{path}"),
+        };
     };
     first.iter().for_each(|path| line('d', "-", path));
     for start in [false, true] {
@@ -201,18 +223,35 @@ fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String]) -> String {
     out
 }
 
+/// What is written when all files wait.
+struct Last<'a> {
+    list: &'a str,
+    todo: &'a str,
+    /// The `boot.py` that ours stands for meanwhile.
+    boot: Option<&'a str>,
+}
+
+/// The file that the board runs first, when it runs it from this file system; another one is mounted
+/// by the user's program, after that.
+fn boot_path(system: &FileSystem) -> Option<&'static str> {
+    match system.path.as_str() {
+        "/" => Some("/boot.py"),
+        "/flash" => Some("/flash/boot.py"),
+        _ => None,
+    }
+}
+
 fn send(
     board: &mut Board,
     facts: &Facts,
     root: &str,
     missing: &[&Changed<'_>],
-    list: &str,
-    todo: &str,
+    last: &Last<'_>,
     progress: &mut dyn FnMut(u64),
 ) -> Result<(), LinkError> {
     let waiting = format!("{root}{WAITING}");
     let mut so_far = 0;
-    let mut frames = Frames::with(board, facts, &[HELPERS, TREE])?;
+    let mut frames = Frames::with(board, facts, &[HELPERS, TREE, FINISH])?;
     for (_, bytes, hash, key) in missing {
         let temporary = quote(&format!("{waiting}/.{key}"));
         frames.exec(&format!("_pn({temporary})"))?;
@@ -225,14 +264,34 @@ fn send(
         let name = quote(&format!("{waiting}/{key}"));
         frames.exec(&format!("_pc({temporary},{name},'{hash}')"))?;
     }
-    for (name, text) in [("list", list), ("todo", todo)] {
+    let quoted = quote(&waiting);
+    let start = last.boot.map(|boot| {
+        format!(
+            "{STARTS}{FINISH}_pend({quoted},{})\n_pgone({quoted})\nimport machine\nmachine.reset()\n",
+            quote(boot)
+        )
+    });
+    let texts = [
+        ("list", Some(last.list)),
+        ("todo", Some(last.todo)),
+        ("start", start.as_deref()),
+    ];
+    for (name, text) in texts {
+        let Some(text) = text else { continue };
         let path = quote(&format!("{waiting}/{name}"));
         frames.exec(&format!("_pn({path})"))?;
         frames.data(text.as_bytes(), &mut |_| {})?;
         frames.exec(&format!("_pc({path},{path},'')"))?;
     }
-    let waiting = quote(&waiting);
-    frames.exec(&format!("_ta({waiting})\n_td({waiting})"))?;
+    let boot = match last.boot {
+        Some(boot) => {
+            let boot = quote(boot);
+            frames.exec(&format!("_tb({quoted},{boot})"))?;
+            boot
+        }
+        None => "None".to_owned(),
+    };
+    frames.exec(&format!("_pend({quoted},{boot})\n_td({quoted})"))?;
     frames.end()
 }
 

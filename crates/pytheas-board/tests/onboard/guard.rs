@@ -265,6 +265,63 @@ fn an_app_whose_main_task_is_cancelled_is_started_again() {
 }
 
 #[test]
+fn an_app_that_ends_is_no_end_of_its_updates() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("", app(&key, "3.0", 7, ""));
+    node.put("config.json", hub.config().replace("\"stop\"", "\"poll\""));
+    for code in [
+        "pytheas.confirm()",
+        "pytheas.confirm(); import sys; sys.exit(3)",
+    ] {
+        let node = node.copy();
+        let ended = bring(&node, &key, code, json!({}));
+        assert!(
+            ended.ran("2.0") && ended.text.contains("the app ended") && ended.code == Some(75),
+            "{ended:?}"
+        );
+        node.put("config.json", hub.config());
+        assert!(node.settle().ran("3.0"));
+    }
+}
+
+#[test]
+fn an_app_that_ends_is_started_again_where_the_settings_say_so() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    node.put("config.json", r#"{"poll": 1, "on_exit": "restart"}"#);
+    let mut ended = bring(&node, &key, "pytheas.confirm()", json!({}));
+    for count in 1..4 {
+        assert!(ended.ran("2.0") && ended.code == Some(75), "{ended:?}");
+        let crash: serde_json::Value =
+            serde_json::from_slice(&fs::read(node.path("crash")).unwrap()).unwrap();
+        let told = json!({"why": "the app ended", "of": "node 2.0", "n": count});
+        assert_eq!(crash, told);
+        ended = node.start();
+    }
+    assert_eq!(node.status()["pending"], false);
+}
+
+#[test]
+fn a_crash_is_told_until_a_release_has_confirmed_itself() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let main = "import pytheas\ndef run():\n print('RUN', '2.0')\n \
+                if pytheas.load('crash'): pytheas.confirm()\n else: 1/0\n";
+    let change = json!({"version": "2.0", "counter": 6});
+    let text = node.update(&image(&key, &[("main.py", main)], &change));
+    assert!(text.contains("WRITTEN"), "{text}");
+    assert_eq!(node.start().code, Some(75));
+    let crash = fs::read_to_string(node.path("crash")).unwrap();
+    assert!(
+        crash.contains("node 2.0") && crash.contains("ZeroDivisionError"),
+        "{crash}"
+    );
+    assert!(node.start().ran("2.0"));
+    assert!(!node.path("crash").exists());
+}
+
+#[test]
 fn an_app_may_change_the_folder() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };

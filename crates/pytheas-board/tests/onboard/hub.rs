@@ -35,7 +35,7 @@ impl Hub {
         let hub = format!("http://{}", self.address);
         json!({"hub": hub, "id": "node", "token": "t", "poll": 7, "confirm": 20, "attempts": 2,
             "on_exit": "stop"})
-            .to_string()
+        .to_string()
     }
 
     /// The first lines of the requests.

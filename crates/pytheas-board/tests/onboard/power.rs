@@ -15,9 +15,7 @@ use crate::{
 };
 
 /// The modules that a board gets.
-pub(crate) const MODULES: [&str; 5] = [
-    "__init__", "file", "rom", "ed25519", "hub"
-];
+pub(crate) const MODULES: [&str; 5] = ["__init__", "file", "rom", "ed25519", "hub"];
 
 /// Compiled as `pytheas board setup` does it.
 pub(crate) fn compiled(rig: &Rig, module: &str) -> Option<Vec<u8>> {
@@ -140,11 +138,7 @@ fn prepare(flash: &Path, config: &str) -> Option<Board> {
                  hub.finish()\n";
     run(&mut board, first);
     // The last: from now on every start is the guard's.
-    put(
-        &mut board,
-        "/main.py",
-        b"import pytheas\npytheas.boot()\n",
-    );
+    put(&mut board, "/main.py", b"import pytheas\npytheas.boot()\n");
     Some(board)
 }
 

@@ -41,9 +41,7 @@ fn the_package_is_small_and_a_signature_cheap() {
         largest = largest.max(total);
     }
     // With a boot record, as all boards have but new ones: without, the slots are searched.
-    board
-        .exec("import pytheas\npytheas.save({})\n")
-        .unwrap();
+    board.exec("import pytheas\npytheas.save({})\n").unwrap();
     board.restart();
     let ram: u64 = board
         .exec("import gc\ngc.collect()\na = gc.mem_alloc()\nimport pytheas\npytheas.ready()\ngc.collect()\nprint(gc.mem_alloc() - a)")

@@ -147,9 +147,23 @@ fn a_traceback_is_shown_line_by_line_with_the_names_of_its_sources() {
         .unwrap()["details"];
     assert_eq!(said[2], "  File \"src/node.py\", line 1, in run");
     assert_eq!(said[3], "ValueError: 7");
-    let attributes = json!({"data": {"pytheas.crash.0": "ValueError: \u{7}x"}});
-    let put = board.call("PUT", "/configData").json(&attributes);
-    put.send().expect(200);
-    let detail = world.get("/api/v1/devices/node-7").expect(200).json();
-    assert_eq!(detail["attributes"]["pytheas.crash.0"], "ValueError: ?x");
+    let crash = |attributes: serde_json::Value| {
+        let attributes = json!({"mode": "replace", "data": attributes});
+        let put = board.call("PUT", "/configData").json(&attributes);
+        put.send().expect(200);
+        world.get("/api/v1/devices/node-7").expect(200).json()["attributes"].clone()
+    };
+    let frame = "  File \"node.py\", line 1, in run";
+    let told = crash(
+        json!({"pytheas.crash": "node 1.0", "pytheas.crash.0": "Traceback:",
+        "pytheas.crash.1": frame, "pytheas.crash.2": "ValueError: \u{7}x"}),
+    );
+    assert_eq!(told["pytheas.crash.1"], said[2]);
+    assert_eq!(told["pytheas.crash.2"], "ValueError: ?x");
+    // Of a release that is not known here, and of none.
+    let told = crash(json!({"pytheas.crash": "node 9.9", "pytheas.crash.0": frame}));
+    assert_eq!(told["pytheas.crash.0"], frame);
+    assert_eq!(told["pytheas.crash.1"], json!(null));
+    let told = crash(json!({"pytheas.crash.0": frame}));
+    assert_eq!(told["pytheas.crash.0"], frame);
 }

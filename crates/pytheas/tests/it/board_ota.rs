@@ -234,15 +234,10 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     let mut changed = next.clone();
     *changed.last_mut().unwrap() ^= 1;
     let rollout = world.offer("1.4", &changed, &board);
-    world.refused(
-        &board,
-        &rollout,
-        &["its content is not what was signed"],
-        "1.1",
-    );
+    world.refused(&board, &rollout, &["its content was not signed"], "1.1");
 
     let rollout = world.offer("1.5", &next[..next.len() - 5000], &board);
-    world.refused(&board, &rollout, &["bytes, not"], "1.1");
+    world.refused(&board, &rollout, &["its size is"], "1.1");
 
     // Genuine, but an old one, as a replay and as a person's mistake.
     let rollout = world.offer("1.6", &world.image(&first), &board);
@@ -340,10 +335,5 @@ fn what_a_line_in_the_clear_has_changed_is_not_started() {
     world.publish("1.1", &good("1.1"));
     let rollout = world.roll_out("1.1", &board);
     proxy.set(Line::Good);
-    world.refused(
-        &board,
-        &rollout,
-        &["its content is not what was signed"],
-        "1.0",
-    );
+    world.refused(&board, &rollout, &["its content was not signed"], "1.0");
 }

@@ -204,8 +204,8 @@ impl World {
 
     /// What the board itself says; the app on it is interrupted for that.
     fn asked(&mut self, at: usize) -> (String, bool) {
-        let code = "import json,pytheas\ns=pytheas.Slots().status()\n\
-                    print(json.dumps([s['slots'][s['active']]['version'],s['pending']]))";
+        let code = "import json,pytheas\npytheas.ready()\n\
+                    print(json.dumps([pytheas.runs()['version'],pytheas.r[4]]))";
         let text = self.nodes[at].board.exec(code).unwrap();
         serde_json::from_str(text.trim()).unwrap()
     }

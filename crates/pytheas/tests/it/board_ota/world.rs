@@ -260,11 +260,7 @@ impl Board {
             config["ca"] = json!(ca);
         }
         fs::write(own.join("config.json"), config.to_string()).unwrap();
-        fs::write(
-            dir.join("main.py"),
-            "import pytheas\npytheas.boot()\n",
-        )
-        .unwrap();
+        fs::write(dir.join("main.py"), "import pytheas\npytheas.boot()\n").unwrap();
         Self {
             id: id.to_owned(),
             dir,
