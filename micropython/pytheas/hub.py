@@ -10,7 +10,7 @@ while True:
     # Never run: names that are mentioned here get low numbers, which take one byte instead of two.
     (_.get.m.r.len.config.asyncio.split.slot.net.total.disk.Refused.status.digest.at.path.read.tell.sha256
      .first.pause.close.OSError.me.mine.refuse.only.have.write.call.front.size.Exception.buf.room.save
-     .pytheas.update.busy.rec.parse.judge.clear.download.poll.b.bytes.counter.firmware.int.feed.sleep.time
+     .pytheas.update.on_reset.rec.parse.judge.clear.download.poll.b.bytes.counter.firmware.int.feed.sleep.time
      .ARCH.mpy.told.head.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
      .finish.send.once.body.ValueError.value.x.platform.micropython.version.min.remove.host.load.why
      .success.GET.sys.find.run.loads.keys.key.own.isinstance.e.verify.ed25519.hex.n.held.erase.data
@@ -42,7 +42,7 @@ ARCH = ("? x86 x64 armv6 armv6m armv7m armv7em armv7emsp armv7emdp xtensa xtensa
 me = sys.implementation
 mpy = getattr(me, "_mpy", 0)
 mine = mpy >> 10 & 15
-first = net = told = pause = busy = total = digest = None
+first = net = told = pause = total = digest = None
 head = {}
 
 
@@ -364,7 +364,7 @@ async def once():
     try:
         await configData(root, "configData" in x)
     except OSError as e:
-        print("pytheas:", e)
+        log("hub", e)
     if "cancelAction" in x:
         k = path(x["cancelAction"])
         if r[_PENDING] and str(r[_ACTION]).endswith(k[k.rfind("/"):]):
@@ -463,17 +463,18 @@ async def configData(path, x):
 
 
 async def poll():
-    # Seconds until the hub wants to be asked again.
-    global busy
-    while busy:
+    # Seconds until the hub wants to be asked again. One asks at a time: while one does, `close` is in
+    # on_reset, which the guard empties when an app has failed.
+    while close in on_reset:
         await asyncio.sleep(1)
-    busy = asyncio.create_task(fed())
+    on_reset.append(close)
+    t = asyncio.create_task(fed())
     try:
         await once()
     finally:
-        busy.cancel()
-        busy = None
+        t.cancel()
         close()
+        on_reset.remove(close)
     # Whatever the hub says: at least once a day, at most once a second.
     return min(max(pause or config.get("poll", 300), 1), 86400)
 

@@ -144,8 +144,9 @@ pub fn deploy(
     }
     sent.map_err(|error| or_full(error, "`/`", 512, 0))?;
     if ours == Some(false) {
-        done.remarks
-            .push("the board's `/main.py` is now `/main.py.bak`, or the next free name after it".into());
+        done.remarks.push(
+            "the board's `/main.py` is now `/main.py.bak`, or the next free name after it".into(),
+        );
     }
     (done.written, done.sent_bytes) = (1, job.plan.sent.len() as u64);
     Ok(done)

@@ -303,6 +303,20 @@ fn an_app_that_ends_is_started_again_where_the_settings_say_so() {
 }
 
 #[test]
+fn an_app_that_fails_while_it_asks_the_hub_is_no_end_of_its_updates() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("", Vec::new());
+    node.put("config.json", hub.config());
+    // As the crash of a task leaves it, when another one asks at that moment.
+    let code =
+        "pytheas.confirm()\n from pytheas import hub\n pytheas.on_reset.append(hub.close)\n 1/0";
+    let ended = bring(&node, &key, code, json!({}));
+    assert_eq!(ended.code, Some(75), "{ended:?}");
+    assert!(!hub.asked().is_empty(), "{ended:?}");
+}
+
+#[test]
 fn a_crash_is_told_until_a_release_has_confirmed_itself() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };
