@@ -98,5 +98,8 @@ fn warming_without_numba_is_refused() {
         ("main.py", ""),
     ]);
     let error = shown(&try_build(&workspace.request()).unwrap_err());
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"
+    error: `warm` in `[tool.pytheas.numba]` is for numba, which the app does not have
+      help: add `numba` to the dependencies, or remove the table
+    ");
 }
