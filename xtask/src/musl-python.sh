@@ -56,12 +56,13 @@ for module in _bz2 _crypt _ctypes _ctypes_test _curses _curses_panel _dbm _gdbm 
     _sqlite3 _ssl _tkinter _uuid audioop nis ossaudiodev readline spwd; do
     none="$none py_cv_module_$module=n/a"
 done
+# zig's musl is newer than that of many machines, whose loader would miss `preadv2`.
 # The standard library's modules are built in, as python-build-standalone has them; others are named
 # for musl, as in musllinux wheels.
 sed -i -e "s/^\\( *\\)$cpu-linux-gnu\$/\\1$cpu-linux-musl/" -e 's/--print-multiarch/--print-none/' configure
 ./configure -q --host="$cpu-linux-musl" --build=x86_64-linux-gnu \
     --with-build-python="$(python3.11 -c 'import sys; print(sys.executable)')" --prefix=/install --without-ensurepip --disable-test-modules \
-    --disable-ipv6 ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
+    ac_cv_func_preadv2=no ac_cv_func_pwritev2=no --disable-ipv6 ac_cv_file__dev_ptmx=yes ac_cv_file__dev_ptc=no \
     ZLIB_CFLAGS="-I$work/deps/include" ZLIB_LIBS="$work/deps/lib/libz.a" $none > log 2>&1 \
     && sed 's/^\*[a-z]*\*/*static*/' Modules/Setup.stdlib > Modules/Setup.local \
     && make -s -j2 build_all >> log 2>&1 \
