@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use pytheas_project::Pylock;
+use pytheas_release::RelPath;
 
 use crate::{
     bytecode::kept::{self, Ahead},
@@ -31,6 +32,16 @@ pub(crate) fn packages(
         }
     };
     let site = format!("python/{}", installer.interpreter.site_packages);
+    let groups = grouped(&site, sources);
+    kept::ahead(&python.into(), installer.environment, groups).unwrap_or_else(|error| {
+        tracing::debug!(%error, "nothing is compiled ahead");
+        Ahead::default()
+    })
+}
+
+/// The files as `kept` groups those of a bundle: by what lies directly in `site`, in the order in
+/// which folders are walked, part by part.
+fn grouped(site: &str, sources: Vec<(RelPath, PathBuf)>) -> Vec<Vec<(String, PathBuf)>> {
     let mut groups: BTreeMap<String, Vec<(String, PathBuf)>> = BTreeMap::new();
     for (path, file) in sources {
         let first = path.as_str().split('/').next().unwrap_or_default();
@@ -42,11 +53,45 @@ pub(crate) fn packages(
     }
     let mut groups: Vec<_> = groups.into_values().collect();
     for group in &mut groups {
-        // As folders are walked: part by part.
         group.sort_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
     }
-    kept::ahead(&python.into(), installer.environment, groups).unwrap_or_else(|error| {
-        tracing::debug!(%error, "nothing is compiled ahead");
-        Ahead::default()
-    })
+    groups
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::scratch::{self, Kind};
+
+    #[test]
+    fn files_are_grouped_and_ordered_as_those_of_the_finished_bundle() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        let site = root.join("python/lib/site");
+        let names = [
+            "one.py",
+            "pkg.py",
+            "pkg/__init__.py",
+            "pkg/a.py",
+            "pkg/a/__init__.py",
+            "pkg/a/x.py",
+            "pkg/a-b/data.py",
+            "pkg/a_b.py",
+            "spaced/deep/er.py",
+        ];
+        let mut sources = Vec::new();
+        for name in names {
+            let path: RelPath = name.parse().unwrap();
+            scratch::write(&path.under(&site), b"", Kind::Data).unwrap();
+            sources.push((path.clone(), path.under(&site)));
+        }
+        let ahead: BTreeSet<Vec<PathBuf>> = grouped("python/lib/site", sources)
+            .into_iter()
+            .map(|group| group.into_iter().map(|(name, _)| root.join(name)).collect())
+            .collect();
+        let later = kept::groups(root, &[site]).unwrap();
+        assert_eq!(ahead, later.into_iter().collect());
+    }
 }

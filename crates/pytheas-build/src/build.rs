@@ -188,7 +188,11 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
     .for_project(project);
     let compiles = form.name() == "bundle"
         && target.bytecode != ByteCode::None
-        && !(target.slim || request.slim);
+        && !(target.slim || request.slim)
+        && request
+            .environment
+            .get(crate::bytecode::kept::ANEW)
+            .is_none();
     let Decided {
         interpreter,
         lock,

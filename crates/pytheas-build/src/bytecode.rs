@@ -149,7 +149,9 @@ pub(crate) fn each(
 ) -> io::Result<()> {
     let processes = std::thread::available_parallelism()
         .map_or(2, usize::from)
-        .clamp(1, 8);
+        .clamp(1, 8)
+        // Starting one takes as long as compiling some files.
+        .min(1 + files.len() / 16);
     let mut children = Vec::new();
     for indices in dealt(files, processes) {
         let mut input = String::new();

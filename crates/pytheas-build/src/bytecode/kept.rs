@@ -113,7 +113,7 @@ fn key(interpreter: &Interpreter, python: &Runner) -> String {
 }
 
 /// The Python files under `dirs`, by what lies directly in one of these.
-fn groups(root: &Path, dirs: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, BuildError> {
+pub(crate) fn groups(root: &Path, dirs: &[PathBuf]) -> Result<Vec<Vec<PathBuf>>, BuildError> {
     let mut groups: BTreeMap<PathBuf, Vec<PathBuf>> = BTreeMap::new();
     for dir in dirs {
         for file in sources(std::slice::from_ref(dir))? {
