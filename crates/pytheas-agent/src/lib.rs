@@ -35,6 +35,7 @@ mod check;
 pub mod cli;
 mod clock;
 mod content;
+mod cores;
 mod data;
 pub mod device;
 pub mod enrol;
