@@ -295,10 +295,10 @@ impl Place<'_> {
                         }
                     }
                     let Some(made) = line.take(len.is_none()) else {
-                        match len {
-                            Some(_) => continue,
-                            None => return came.map(|()| None),
+                        if len.is_none() && line.is_empty() {
+                            return came.map(|()| None);
                         }
+                        continue;
                     };
                     match made.and_then(|made| applier.take(made, &mut sink)) {
                         Ok(progress) => {
@@ -453,7 +453,8 @@ impl MadeSink for Sink<'_> {
         reason = "a download: what a power cut tears is found by its hash and made again"
     )]
     fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
-        if let Some((_, path)) = self.open.take() {
+        if let Some((file, path)) = self.open.take() {
+            pytheas_durable::begin_writing(&file);
             fs::rename(path, self.objects.join(sha256.to_string()))?;
         }
         faults::point("agent:fetch:object");

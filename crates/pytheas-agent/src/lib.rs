@@ -36,6 +36,7 @@ pub mod cli;
 mod clock;
 mod confirm;
 mod content;
+mod cores;
 mod data;
 pub mod device;
 pub mod enrol;

@@ -25,7 +25,7 @@ use pytheas_release::{
 };
 use pytheas_update::Installed;
 
-use crate::paths::StateDir;
+use crate::{cores, paths::StateDir};
 
 /// Write bits that files in a slot do not have.
 const READ_ONLY: u32 = 0o222;
@@ -125,6 +125,7 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
         .filter_map(|name| name.parse().ok())
         .collect();
     let mut folders = BTreeSet::new();
+    let mut files = Vec::new();
     for (path, entry) in tree.iter() {
         let target = path.under(&root);
         if let Some(parent) = path.parent() {
@@ -140,31 +141,53 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
             } => {
                 let (source, share) = if fetched_here.contains(sha256) {
                     (
-                        dir.object(id, *sha256),
+                        Content::Fetched(*sha256),
                         *modes.entry(*sha256).or_insert(*executable) == *executable,
                     )
                 } else {
                     let same = old_files.get(&(*sha256, *executable));
                     let other = || old_files.get(&(*sha256, !*executable));
-                    let found = same.or_else(other);
-                    let (Some(found), Some(old_root)) = (found, &old_root) else {
+                    let Some(found) = same.or_else(other) else {
                         return Err(SlotError::Missing { path: path.clone() });
                     };
-                    (found.under(old_root), same.is_some())
+                    (Content::OfSlot(found), same.is_some())
                 };
-                let placed = place(&source, &target, share)?;
-                let is_of_slot = !fetched_here.contains(sha256);
-                // A file of a slot got its mode there.
-                if placed == Placed::Copied || !is_of_slot {
-                    let mode = if *executable { 0o755 } else { 0o644 } & !READ_ONLY;
-                    set_mode(&target, mode)?;
-                }
+                let mode = if *executable { 0o755 } else { 0o644 } & !READ_ONLY;
+                files.push((path, source, share, mode));
+                continue;
             }
         }
         faults::point("agent:stage:entry");
     }
+    cores::each(&files, |(path, source, share, mode)| {
+        let target = path.under(&root);
+        let source_path = match (source, &old_root) {
+            (Content::Fetched(sha256), _) => dir.object(id, *sha256),
+            (Content::OfSlot(found), Some(old_root)) => found.under(old_root),
+            (Content::OfSlot(_), None) => {
+                return Err(SlotError::Missing {
+                    path: (*path).clone(),
+                });
+            }
+        };
+        let placed = place(&source_path, &target, *share)?;
+        // A file of a slot got its mode there.
+        if placed == Placed::Copied || matches!(source, Content::Fetched(_)) {
+            set_mode(&target, *mode)?;
+        }
+        faults::point("agent:stage:entry");
+        Ok(())
+    })?;
     set_mode(&root, 0o755)?;
     trees::sync(&root).map_err(io_error("sync", &root))
+}
+
+/// Where the content of a file is to be found.
+enum Content<'t> {
+    /// Among what was fetched.
+    Fetched(Sha256),
+    /// At this path of the running slot.
+    OfSlot(&'t RelPath),
 }
 
 /// How a file came to its place.

@@ -7,7 +7,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, Sender, TryRecvError, channel},
     },
     thread::{self, Scope},
 };
@@ -15,8 +15,8 @@ use std::{
 use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker};
 
 /// What segments under way may take together, in bytes of memory, and how many they may be; one
-/// alone may take more.
-const MEMORY_MAX: usize = 21 << 20;
+/// alone may take more. The largest that are unpacked beside each other take 22.5 MB in practice.
+const MEMORY_MAX: usize = 23 << 20;
 const UNDER_WAY_MAX: usize = 16;
 /// Threads that unpack. More would need more memory at a time than there may be.
 const WORKERS: usize = 2;
@@ -80,6 +80,11 @@ impl<'a> Line<'a> {
         self.under_way.back().map(|(number, _)| number + 1)
     }
 
+    /// Whether none is under way.
+    pub(super) fn is_empty(&self) -> bool {
+        self.under_way.is_empty()
+    }
+
     /// Whether segment `number` may be put in beside what is under way.
     pub(super) fn has_room(&self, number: usize) -> bool {
         let all = self.under_way.iter().map(|(_, memory)| memory);
@@ -102,21 +107,39 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// What the oldest segment makes; `wait` for it, or only if it is there. Nothing when none is
-    /// under way either.
-    pub(super) fn take(&mut self, wait: bool) -> Option<Made> {
+    /// What the oldest segment makes, if that is there; with `wait`, the next one to be unpacked is
+    /// waited for first, whichever that is: it may have made room.
+    pub(super) fn take(&mut self, mut wait: bool) -> Option<Made> {
         let (oldest, _) = *self.under_way.front()?;
         loop {
             if let Some(made) = self.early.remove(&oldest) {
                 self.under_way.pop_front();
                 return Some(made);
             }
-            let (number, made) = match wait {
-                true => self.made.recv().ok()?,
-                false => self.made.try_recv().ok()?,
+            let arrived = match wait {
+                true => self.made.recv().map_err(|_| TryRecvError::Disconnected),
+                false => self.made.try_recv(),
             };
+            let (number, made) = match arrived {
+                Ok(arrived) => arrived,
+                Err(TryRecvError::Empty) => return None,
+                // No thread is left: what they had comes again.
+                Err(TryRecvError::Disconnected) => {
+                    self.under_way.clear();
+                    return None;
+                }
+            };
+            wait = false;
             // A panic is as if it had happened here.
             let made = made.unwrap_or_else(|panic| resume_unwind(panic));
+            // What is unpacked waits for its turn in less memory.
+            let under_way = self
+                .under_way
+                .iter_mut()
+                .find(|(other, _)| *other == number);
+            if let Some((_, memory)) = under_way {
+                *memory = made.as_ref().map_or(0, Unpacked::memory);
+            }
             self.early.insert(number, made);
         }
     }

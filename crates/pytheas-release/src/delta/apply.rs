@@ -259,24 +259,24 @@ impl<'t> Applier<'t> {
             Some(segment) if unpacked.number == self.next => segment,
             _ => return Err(DeltaError::Damaged("that is not its next segment".into())),
         };
-        let contents = (unpacked.bytes, unpacked.from);
+        let contents = unpacked.bytes;
         let mut progress = Progress::default();
         let mut open = self.open.clone();
-        let mut at = contents.1;
+        let mut at = 0;
         for piece in &segment.new {
             let number = piece.content;
             let size = head.sizes[number];
             let (from, len) = piece.part.unwrap_or((0, size as usize));
             let restored;
             let bytes = if segment.method == Method::Records {
-                let short = part_of(&contents.0, at, piece.short)?;
+                let short = part_of(&contents, at, piece.short)?;
                 at += piece.short;
                 let lookup = |path: &str| self.lookup(path);
                 restored = records::restore(&self.paths[number], short, &lookup, len)
                     .ok_or_else(|| DeltaError::Damaged("a record is no record".into()))?;
                 &restored[..]
             } else {
-                let bytes = part_of(&contents.0, at, len)?;
+                let bytes = part_of(&contents, at, len)?;
                 at += len;
                 bytes
             };

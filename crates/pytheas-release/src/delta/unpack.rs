@@ -14,16 +14,22 @@ use super::{
 };
 use crate::{Entry, RelPath, Sha256};
 
-/// What the models of a segment take, in bytes.
-const MODELS: usize = 2 << 20;
+/// What the models of a patch and those of anything else take, in bytes.
+const PATCH_MODELS: usize = 2 << 20;
+const TEXT_MODELS: usize = 64 << 10;
 
 /// What a segment makes.
 #[derive(Debug)]
 pub struct Unpacked {
     pub(super) number: usize,
     pub(super) bytes: Vec<u8>,
-    /// Where in `bytes` it begins.
-    pub(super) from: usize,
+}
+
+impl Unpacked {
+    /// What it takes now, in bytes of memory: less than it took to unpack it.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 /// What unpacking needs to know: cheap to clone, for a thread to keep.
@@ -84,12 +90,8 @@ impl<'t> Unpacker<'t> {
             let segment = number + 1;
             return Err(DeltaError::DamagedSegment { segment });
         }
-        let (bytes, from) = self.contents(segment, packed, files)?;
-        Ok(Unpacked {
-            number,
-            bytes,
-            from,
-        })
+        let bytes = self.contents(segment, packed, files)?;
+        Ok(Unpacked { number, bytes })
     }
 
     /// What unpacking segment `number` (from 0) takes, in bytes of memory, about.
@@ -97,12 +99,12 @@ impl<'t> Unpacker<'t> {
         let segment = self.0.head.segments.get(number)?;
         let made = segment.made_len(&self.0.head.sizes);
         let beside = match segment.method {
-            Method::Records => made,
+            Method::Records => made + TEXT_MODELS,
             // What is new in it, unpacked: seldom more than a few times as long as packed.
-            Method::Patch => made.min(segment.packed_len.saturating_mul(4)),
-            Method::Text | Method::Binary => 0,
+            Method::Patch => made.min(segment.packed_len.saturating_mul(4)) + PATCH_MODELS,
+            Method::Text | Method::Binary => TEXT_MODELS,
         };
-        Some(segment.packed_len + self.known_len(segment) + made + beside + MODELS)
+        Some(segment.packed_len + self.known_len(segment) + made + beside)
     }
 
     /// How much a segment looks back at, in bytes; what is too much is refused when it is read.
@@ -114,13 +116,13 @@ impl<'t> Unpacker<'t> {
         lens.fold(0, usize::saturating_add).min(REFERENCE_MAX)
     }
 
-    /// What a segment makes, and where in the bytes it begins.
+    /// What a segment makes.
     fn contents(
         &self,
         segment: &Segment,
         packed: &[u8],
         files: &dyn Files,
-    ) -> Result<(Vec<u8>, usize), DeltaError> {
+    ) -> Result<Vec<u8>, DeltaError> {
         let made = segment.made_len(&self.0.head.sizes);
         let mut buffer = Vec::with_capacity(self.known_len(segment) + made);
         for piece in &segment.old {
@@ -139,11 +141,14 @@ impl<'t> Unpacker<'t> {
             Method::Patch => {
                 let mut out = Vec::new();
                 patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
-                return Ok((out, 0));
+                return Ok(out);
             }
         }
         .map_err(damaged)?;
-        Ok((buffer, known))
+        // What was looked back at is not kept until its turn comes.
+        buffer.drain(..known);
+        buffer.shrink_to_fit();
+        Ok(buffer)
     }
 
     /// How long an old piece is; nothing when there is no such file.
