@@ -63,7 +63,8 @@ pub(crate) fn answer(
         let coming = hold::coming(dir)?;
         match (&coming, said) {
             (Some(to), Confirmation::Confirmed) => hold::agree(dir, &to.tree.to_string())?,
-            _ => hold::forget_consent(dir),
+            (None, Confirmation::Confirmed) => {}
+            (_, Confirmation::Denied) => hold::forget_consent(dir),
         }
         wake(dir);
         return Ok(Answered {

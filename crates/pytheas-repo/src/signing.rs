@@ -55,15 +55,13 @@ pub enum SigningError {
         stderr: String,
     },
     /// What it wrote is no signature by the key.
-    #[error(
-        "what the signing command gave ({size_bytes} bytes) is no {scheme} signature by the key `{key}`"
-    )]
+    #[error("what the signing command gave ({size_bytes} bytes) is no {scheme} signature by {key}")]
     Wrong {
         /// How much it wrote.
         size_bytes: usize,
         /// What was wanted.
         scheme: String,
-        /// What the key is called.
+        /// Whose it should be: `the key …`.
         key: String,
     },
 }

@@ -114,7 +114,10 @@ impl CommandKey {
             .ok_or_else(|| SigningError::Wrong {
                 size_bytes: answer.len(),
                 scheme: public::scheme(&self.key).to_owned(),
-                key: crate::client::short_key_id(&public::id(&self.key)),
+                key: format!(
+                    "the key `{}`",
+                    crate::client::short_key_id(&public::id(&self.key))
+                ),
             })
     }
 }

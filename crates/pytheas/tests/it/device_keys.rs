@@ -212,7 +212,7 @@ fn a_token_that_does_not_sign_is_told_why_and_a_wrong_pin_is_tried_once() {
         (uri("token=device;object=dev-rsa?pin-source=pin"), "CKR_"),
         (
             uri("token=device;object=dev-p384?pin-source=pin"),
-            "is no ECDSA_NISTP256_SHA256 signature by the key `of the certificate`",
+            "is no ECDSA_NISTP256_SHA256 signature by the key of the certificate",
         ),
         (
             uri("token=device;object=dev-ec?pin-source=none"),

@@ -223,7 +223,7 @@ impl Kept {
                 KeptError::Signing(SigningError::Wrong {
                     size_bytes: answer.len(),
                     scheme: format!("{:?}", self.scheme),
-                    key: "of the certificate".into(),
+                    key: "the key of the certificate".into(),
                 })
             })
     }
