@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use pytheas_api::{ActionStatus, DeviceId, DeviceState, DeviceView, UpdateState, ddi::MergeMode};
+use pytheas_api::{
+    ActionStatus, DeviceId, DeviceState, DeviceView, Group, UpdateState, ddi::MergeMode,
+};
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{Result, actions, parsed};
@@ -83,6 +85,20 @@ pub(crate) async fn accept(db: &mut SqliteConnection, id: &DeviceId, now_ms: i64
             .bind(id.as_str())
             .execute(db)
             .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Puts a device into a group, or out of any.
+pub(crate) async fn set_group(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+    group: Option<&Group>,
+) -> Result<bool> {
+    let done = sqlx::query("UPDATE devices SET grp = ? WHERE id = ?")
+        .bind(group.map(Group::as_str))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -283,6 +299,10 @@ fn view(row: &SqliteRow) -> Result<DeviceView> {
         id: parsed(row.try_get("id")?)?,
         name: row.try_get("name")?,
         platform: row.try_get("platform")?,
+        group: row
+            .try_get::<Option<String>, _>("grp")?
+            .map(|group| parsed(&group))
+            .transpose()?,
         // Whether it is online the presence knows, not the database.
         state: if accepted {
             DeviceState::Accepted
