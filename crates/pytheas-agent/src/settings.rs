@@ -19,6 +19,9 @@
 //! windows = ["daily 02:00-04:00"]
 //! consent = true                   # each update waits for `pytheas-agent release`
 //!
+//! [config]
+//! apply = "reload"                 # settings from the hub by SIGHUP, instead of a restart
+//!
 //! [proxy]
 //! url = "http://user:password@proxy.example:3128"      # or "none"
 //! no-proxy = ["localhost", "*.lan"]
@@ -77,8 +80,20 @@ pub struct AgentSettings {
     pub install: Install,
     /// Connections.
     pub network: Network,
+    /// How apps come to the hub's settings.
+    pub config: ApplyConfig,
     /// The boards on this device's ports, in the order in which they are updated.
     pub boards: Vec<BoardSettings>,
+}
+
+/// How apps come to settings that the hub has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ApplyConfig {
+    /// They are started anew.
+    #[default]
+    Restart,
+    /// They get SIGHUP, and read the file again that `PYTHEAS_CONFIG` names.
+    Reload,
 }
 
 /// A MicroPython board on one of this device's ports.
@@ -105,6 +120,7 @@ impl Default for AgentSettings {
             download: Download::default(),
             install: Install::default(),
             network: Network::default(),
+            config: ApplyConfig::default(),
             boards: Vec::new(),
         }
     }
