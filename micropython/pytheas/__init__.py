@@ -6,12 +6,20 @@
 #   pytheas.settings            the app's settings
 #   pytheas.update()            asks the hub once; may reset into a new release
 #   pytheas.run_forever()       a task that does so for ever
-from .slots import Refused, Slots, feed  # noqa: F401
+from .slots import Refused, Slots, feed, load  # noqa: F401
 
 settings = {}  # filled by the guard before the app starts, and from then on by the hub
 metrics = {}
 lines = []
 before_reset = []  # called before an update restarts the board
+
+
+def configure(s):
+    # The release's, over them the board's, over them the hub's.
+    settings.clear()
+    for v in (s.running() or {}).get("config"), s.config.get("settings"), load(
+            "settings.json").get("settings"):
+        settings.update(v or {})
 
 
 def confirm():

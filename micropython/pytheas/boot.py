@@ -128,8 +128,7 @@ def start():
                 sys.path[:] = [p for p in sys.path if not p.startswith(m)]
         vfs.mount(vfs.VfsRom(data), "/app")
         sys.path[:0] = "/app", "/app/lib"
-        for v in e.get("config"), c.get("settings"), slots.load("settings.json"):
-            pytheas.settings.update(v or {})
+        pytheas.configure(s)
         data = s = None
         gc.collect()
         m, _, f = e["entry"].partition(":")

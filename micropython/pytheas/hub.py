@@ -131,10 +131,9 @@ class Hub:
                     pause = pause * 60 + int(n)
             except slots.BAD:
                 pause = None
-            f = f.get("settings")
-            if f and f != slots.load("settings.json"):
+            if "settings" in f:
                 slots.store("settings.json", json.dumps(f))
-                pytheas.settings.update(f)
+                pytheas.configure(s)
             links = r.get("_links", {})
         try:
             await self.health("configData" in links)
@@ -225,7 +224,8 @@ class Hub:
         e = s.running()
         i = sys.implementation
         gc.collect()
-        d = {"agent": "board", "platform": "micropython-" + write.ARCH[write.MPY >> 10 & 15],
+        d = {"agent": "board",
+             "config": slots.load("settings.json").get("revision", "0"), "platform": "micropython-" + write.ARCH[write.MPY >> 10 & 15],
              "micropython": i.version, "machine": i._machine, "heap.free": gc.mem_free(),
              "heap.used": gc.mem_alloc(), "uptime": now // 1000, "counter": s.r["counter"],
              "why": s.r.get("why"), "model": self.c.get("model"),
