@@ -5,6 +5,7 @@
 //! while a release proves itself nobody visits: the board says on its line how it ended.
 
 pub(crate) mod fetched;
+pub(crate) mod health;
 
 use std::{
     thread,
@@ -19,6 +20,7 @@ use pytheas_release::{Platform, Sha256, board as image};
 use pytheas_update::{Failure, Reason};
 use serde_json::Value;
 
+use self::health::Health;
 use crate::{
     failure::{self, Trouble},
     settings::BoardSettings,
@@ -85,6 +87,8 @@ pub(crate) struct Seen {
     crash: Option<String>,
     /// Images that were given up there and still lie there.
     given_up: Vec<Sha256>,
+    /// How it is.
+    pub(crate) health: Health,
 }
 
 impl Seen {
@@ -115,6 +119,7 @@ impl Seen {
             why: text(&status["why"]),
             crash: text(crash),
             given_up: slots.iter().filter(is_bad).filter_map(hash).collect(),
+            health: Health::new(),
         })
     }
 }
@@ -180,7 +185,9 @@ fn ask(board: &mut Board, facts: &Facts) -> Result<Seen, DeployError> {
         port: board.port().to_owned(),
         seen: String::from_utf8_lossy(&answer).into_owned(),
     };
-    Ok(Seen::read(facts, &answer).ok_or_else(unexpected)?)
+    let mut seen = Seen::read(facts, &answer).ok_or_else(unexpected)?;
+    seen.health = health::ask(board, seen.crash.as_deref());
+    Ok(seen)
 }
 
 /// Asks the board what it is and what it runs.

@@ -43,6 +43,7 @@
 //! app = "sensor-node"              # releases of this name go to the board
 //! baud = 115200
 //! wait = "10m"                     # for a board that does not answer, until the update fails
+//! telemetry = "6h"                 # else only at updates: each time its app starts anew
 //! ```
 
 mod file;
@@ -109,6 +110,8 @@ pub struct BoardSettings {
     pub baud: u32,
     /// How long an update waits for it before it fails.
     pub wait: Duration,
+    /// How often it is asked how it is, which starts its app anew each time.
+    pub telemetry: Option<Duration>,
 }
 
 impl Default for AgentSettings {

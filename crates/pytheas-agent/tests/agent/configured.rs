@@ -199,9 +199,6 @@ fn an_app_may_be_told_to_read_its_settings_again() {
     assert_eq!((starts(&device).len(), seen(&device)), (2, json!({"n": 2})));
     send(&world, "3-cc", json!({"n": "bad"}));
     let why = told(&world, "pytheas.config-refused", "3-cc");
-    assert!(
-        why[0].1.contains("exit status 8"),
-        "{why:?}"
-    );
+    assert!(why[0].1.contains("exit status 8"), "{why:?}");
     applied(&world, "2-bb");
 }

@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod boards;
+mod config;
 mod ddi;
 mod enrolment;
 mod made_deltas;

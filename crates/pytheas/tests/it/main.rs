@@ -16,6 +16,7 @@ mod dashboard;
 mod demo;
 mod errors;
 mod fleet;
+mod fleet_config;
 mod hooks;
 mod key_drill;
 mod known;
