@@ -87,6 +87,8 @@ pub(crate) struct Seen {
     crash: Option<String>,
     /// Images that were given up there and still lie there.
     given_up: Vec<Sha256>,
+    /// Images that lie whole in either slot and were not.
+    usable: Vec<Sha256>,
     /// How it is.
     pub(crate) health: Health,
 }
@@ -119,6 +121,11 @@ impl Seen {
             why: text(&status["why"]),
             crash: text(crash),
             given_up: slots.iter().filter(is_bad).filter_map(hash).collect(),
+            usable: slots
+                .iter()
+                .filter(|slot| !is_bad(slot))
+                .filter_map(hash)
+                .collect(),
             health: Health::new(),
         })
     }
@@ -205,7 +212,8 @@ pub(crate) fn look(at: &BoardSettings, stop: &Stop) -> Result<Seen, Trouble> {
 pub(crate) fn fill(at: &BoardSettings, image: &Image, stop: &Stop) -> Result<Seen, Trouble> {
     let (seen, _) = visit(at, stop, |board, facts| {
         let seen = ask(board, facts)?;
-        if seen.sha256 != Some(image.sha256) {
+        // What an operator goes back to lies in the other slot; sent anew it would be refused as old.
+        if !seen.usable.contains(&image.sha256) {
             slots::fill(board, facts, &image.bytes, &mut |_, _| {})?;
         }
         Ok(seen)
@@ -243,6 +251,12 @@ pub(crate) fn prove(
         visit(at, stop, |board, facts| {
             let seen = ask(board, facts)?;
             let given_up = seen.given_up.contains(&image.sha256);
+            if seen.sha256 != Some(image.sha256)
+                && seen.usable.contains(&image.sha256)
+                && slots::try_other(board, image.sha256)?
+            {
+                return ask(board, facts);
+            }
             if seen.sha256 != Some(image.sha256) && !given_up {
                 slots::deploy(board, facts, &image.bytes, &mut |_, _| {})?;
                 return ask(board, facts);

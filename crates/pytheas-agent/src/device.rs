@@ -419,7 +419,8 @@ impl Device {
             self.machine.outbox().is_empty() || self.detached || self.hub_backoff.failures() > 0;
         let at_rest = matches!(self.machine.state(), State::Idle) || self.live.held.is_some();
         let nothing_ordered = self.ordered_next.is_none();
-        let configured = !self.config_on_trial() && self.config_offer.is_none();
+        let waits = self.config_offer.is_some() && matches!(self.machine.state(), State::Idle);
+        let configured = !self.config_on_trial() && !waits;
         self.polled && at_rest && told && nothing_ordered && configured
     }
 

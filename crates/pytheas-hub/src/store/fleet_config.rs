@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pytheas_api::{
     ConfigLayer, ConfigRevision, DeviceId, Settings,
-    ddi::{ATTRIBUTE_AGENT, ATTRIBUTE_CONFIG, ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED},
+    ddi::{ATTRIBUTE_AGENT, ATTRIBUTE_CONFIG, ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED, NO_REVISION},
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
@@ -143,6 +143,26 @@ pub(crate) async fn forget(
         put(db, &layer, Settings::new(), author, note, now_ms).await?;
     }
     Ok(())
+}
+
+/// What a device that polls is to be sent, if anything; in one look for a device that takes no
+/// settings, or has none on a hub without any.
+pub(crate) async fn wanted(db: &SqlitePool, id: &DeviceId) -> Result<Option<OfDevice>> {
+    let row = sqlx::query(
+        "SELECT (SELECT value FROM attributes WHERE device = ? AND key = ?),
+                EXISTS (SELECT 1 FROM config_revisions)",
+    )
+    .bind(id.as_str())
+    .bind(ATTRIBUTE_CONFIG)
+    .fetch_one(db)
+    .await?;
+    let applied: Option<String> = row.try_get(0)?;
+    let any: bool = row.try_get(1)?;
+    if applied.is_none_or(|applied| !any && applied == NO_REVISION) {
+        return Ok(None);
+    }
+    let found = for_device(db, id).await?;
+    Ok(found.filter(OfDevice::is_wanted))
 }
 
 /// A device's settings, and what it says of them; nothing when there is no such device.

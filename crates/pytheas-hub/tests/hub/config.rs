@@ -164,7 +164,7 @@ fn each_change_is_a_revision_and_any_can_be_brought_back() {
     let made = change(&world, "PATCH", &json!({"all": {"a": 1}}));
     assert_eq!(
         (&made[0]["revision"], &made[0]["author"]),
-        (&json!(1), &json!("admin"))
+        (&json!(1), &json!("first"))
     );
     change(&world, "PATCH", &json!({"all": {"a": 2, "b": {"c": 3}}}));
     assert_eq!(

@@ -36,8 +36,7 @@ pub(crate) async fn handle(
     if let Some(id) = actions::installed(&app.store.read, &device.id).await? {
         links.installed_base = Some(Link::to(format!("{}/installedBase/{id}", device.root)));
     }
-    let config = fleet_config::for_device(&app.store.read, &device.id).await?;
-    let sent = config.filter(|config| config.is_wanted());
+    let sent = fleet_config::wanted(&app.store.read, &device.id).await?;
     // Who gets settings is asked at once whether it runs with them.
     if device.wants_config || sent.is_some() {
         links.config_data = Some(Link::to(format!("{}/configData", device.root)));
