@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use pytheas_api::{
     ConfigLayer, ConfigRevision, DeviceId, Settings,
-    ddi::{ATTRIBUTE_AGENT, ATTRIBUTE_CONFIG, ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED, NO_REVISION},
+    ddi::{
+        ATTRIBUTE_AGENT, ATTRIBUTE_CONFIG, ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED,
+        NO_REVISION,
+    },
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
