@@ -163,7 +163,7 @@ mod tests {
         assert_eq!(device.state(), ConfigState::Unsupported);
         device.applied = Some(NO_REVISION.into());
         assert!(device.is_wanted());
-        insta::assert_snapshot!(device.tag(), @"7-b46bd9fb");
+        insta::assert_snapshot!(device.tag(), @"7-fe28647c");
         device.refused = Some("6-00000000 another time".into());
         assert!(device.is_wanted());
         device.refused = Some(format!("{} it ended: exit status 3", device.tag()));

@@ -74,7 +74,16 @@ mod tests {
         let crash = "Traceback (most recent call last):\n  File \"a.py\", line 3, in run\nValueError: no sensor\n";
         let health = read(answer, Some(crash));
         let shown: Vec<String> = health.iter().map(|(k, v)| format!("{k} = {v}")).collect();
-        insta::assert_snapshot!(shown.join("\n"), @"");
+        insta::assert_snapshot!(shown.join("\n"), @r#"
+        heap.free = 61232
+        uptime = 7
+        reset = 3
+        crash.0 = Traceback (most recent call last):
+        crash.1 =   File "a.py", line 3, in run
+        crash.2 = ValueError: no sensor
+        metric.t = 21.5
+        log.0 = hello
+        "#);
         assert_eq!(told(&health, 1).len(), 8);
         assert_eq!(told(&health, 30).len(), 2);
         assert_eq!(told(&health, 61).len(), 0);

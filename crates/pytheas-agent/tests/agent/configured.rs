@@ -97,7 +97,10 @@ fn settings_with_which_an_app_does_not_work_are_given_up_and_the_hub_learns_why(
     applied(&world, "1-aa");
     send(&world, "2-bb", json!({"every": "5s", "sensor": "bad"}));
     let why = told(&world, "pytheas.config-refused", "2-bb");
-    insta::assert_snapshot!(why.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n"), @"");
+    insta::assert_snapshot!(why.iter().map(|(key, value)| format!("{key} = {value}")).collect::<Vec<_>>().join("\n"), @"
+    pytheas.config-log.0 = no sensor called bad
+    pytheas.config-refused = 2-bb `app@1.0.0` ended: exit status 3
+    ");
     until("the old settings run", || {
         let starts = starts(&device);
         (starts.len() >= 6).then_some(())

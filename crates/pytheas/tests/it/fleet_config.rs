@@ -46,7 +46,12 @@ fn settings_reach_the_app_and_go_back_by_themselves_when_it_does_not_work() {
     assert_eq!(status["rollout"]["state"], "finished", "{status}");
 
     let run = |args: &[&str]| shown(&hub.pytheas(args).output().unwrap());
-    insta::assert_snapshot!(run(&["config", "set", "mqtt.host=a", "mqtt.port=1883", "interval=30s", "--note", "first"]), @"");
+    insta::assert_snapshot!(run(&["config", "set", "mqtt.host=a", "mqtt.port=1883", "interval=30s", "--note", "first"]), @"
+    exit 0
+    --- stdout
+    revision 1: all
+    --- stderr
+    ");
     ok(&mut hub.pytheas(&["device", "group", "gw", "--to", "north"]));
     ok(&mut hub.pytheas(&["config", "set", "--group", "north", "mqtt.host=b"]));
     let config = of_device(&hub, "applied");
@@ -72,12 +77,56 @@ fn settings_reach_the_app_and_go_back_by_themselves_when_it_does_not_work() {
     assert!(because[0].contains("exit status 3"), "{because:?}");
     assert!(because.contains(&"cannot divide by zero"), "{because:?}");
 
-    insta::assert_snapshot!(run(&["config", "show"]), @"");
-    insta::assert_snapshot!(run(&["config", "get", "mqtt.host", "--device", "gw"]), @"");
-    insta::assert_snapshot!(run(&["config", "get", "nothing", "--group", "north"]), @"");
-    insta::assert_snapshot!(run(&["config", "unset", "--device", "gw", "interval", "more"]), @"");
-    insta::assert_snapshot!(run(&["config", "unset", "--device", "gw", "interval"]), @"");
-    insta::assert_snapshot!(run(&["config", "rollback", "1"]), @"");
+    insta::assert_snapshot!(run(&["config", "show"]), @r#"
+    exit 0
+    --- stdout
+    revision      3
+
+    all
+    interval = "30s"
+    mqtt.host = "a"
+    mqtt.port = 1883
+
+    group:north
+    mqtt.host = "b"
+
+    device:gw
+    interval = "0s"
+    --- stderr
+    "#);
+    insta::assert_snapshot!(run(&["config", "get", "mqtt.host", "--device", "gw"]), @"
+    exit 0
+    --- stdout
+    b
+    --- stderr
+    ");
+    insta::assert_snapshot!(run(&["config", "get", "nothing", "--group", "north"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: no setting `nothing` in `group:north`
+      help: `pytheas config show` shows those there are
+    ");
+    insta::assert_snapshot!(run(&["config", "unset", "--device", "gw", "interval", "more"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: no setting `more` in `device:gw`
+      help: `pytheas config show` shows those there are
+    ");
+    insta::assert_snapshot!(run(&["config", "unset", "--device", "gw", "interval"]), @"
+    exit 0
+    --- stdout
+    revision 4: device:gw
+    --- stderr
+    ");
+    insta::assert_snapshot!(run(&["config", "rollback", "1"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: settings of `all` are as they were at revision 1
+      help: `pytheas config history` shows which revision changed what
+    ");
     of_device(&hub, "applied");
 
     let exported = ok(&mut hub.pytheas(&["config", "export"]));
@@ -85,9 +134,25 @@ fn settings_reach_the_app_and_go_back_by_themselves_when_it_does_not_work() {
     std::fs::write(&file, &exported).unwrap();
     ok(&mut hub.pytheas(&["config", "set", "interval=1s"]));
     let file = file.to_str().unwrap();
-    insta::assert_snapshot!(run(&["config", "import", file]), @"");
-    insta::assert_snapshot!(run(&["config", "import", file]), @"");
-    insta::assert_snapshot!(run(&["config", "import", file, "--device", "nobody"]), @"");
+    insta::assert_snapshot!(run(&["config", "import", file]), @"
+    exit 0
+    --- stdout
+    revision 6: all
+    --- stderr
+    ");
+    insta::assert_snapshot!(run(&["config", "import", file]), @"
+    exit 0
+    --- stdout
+    --- stderr
+    nothing to change: that is how it is
+    ");
+    insta::assert_snapshot!(run(&["config", "import", file, "--device", "nobody"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: no device `nobody`
+      help: `pytheas device list` shows them
+    ");
     assert_eq!(ok(&mut hub.pytheas(&["config", "export"])), exported);
     let history = json(&mut hub.pytheas(&["config", "history", "--all"]));
     assert_eq!(history.as_array().unwrap().len(), 3);
@@ -115,11 +180,61 @@ fn waiting_for_a_device_that_never_comes_ends_in_time_and_names_it() {
         "--timeout",
         "1s",
     ];
-    insta::assert_snapshot!(run(&start), @"");
-    insta::assert_snapshot!(run(&["rollout", "status", "--wait"]), @"");
-    insta::assert_snapshot!(run(&["device", "delete", "gone"]), @"");
-    insta::assert_snapshot!(run(&["device", "delete", "--yes", "gone", "nobody"]), @"");
-    insta::assert_snapshot!(run(&["device", "delete", "--yes", "--json", "gone", "other"]), @"");
-    insta::assert_snapshot!(run(&["device", "delete", "--yes", "gone"]), @"");
+    insta::assert_snapshot!(run(&start), @"
+    exit 3
+    --- stdout
+    ROLLOUT  RELEASE  STATE    DONE  FAILED  OF  GROUPS
+    1        fw@1     running  0     0       1   100% open
+
+    DEVICE  GROUP  STATUS   MESSAGE
+    gone    1      pending
+    --- stderr
+    fw@1: 0 of 1 done, 0 failed
+    error: rollout 1 has not ended after 1 s: it waits for `gone` (pending, never seen)
+      help: it goes on: `pytheas rollout status 1 --wait` waits again, `pytheas rollout abort 1` ends it
+    ");
+    insta::assert_snapshot!(run(&["rollout", "status", "--wait"]), @"
+    exit 2
+    --- stdout
+    --- stderr
+    error: the following required arguments were not provided:
+      <ID>
+
+    Usage: pytheas rollout status --wait --hub <URL> --token <TOKEN> <ID>
+
+    For more information, try '--help'.
+    ");
+    insta::assert_snapshot!(run(&["device", "delete", "gone"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: nobody is there to agree that devices are deleted
+      help: `--yes` agrees
+    ");
+    insta::assert_snapshot!(run(&["device", "delete", "--yes", "gone", "nobody"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: no device `nobody`
+      help: `pytheas device list` shows them
+    ");
+    insta::assert_snapshot!(run(&["device", "delete", "--yes", "--json", "gone", "other"]), @r#"
+    exit 0
+    --- stdout
+    {
+      "deleted": [
+        "gone",
+        "other"
+      ]
+    }
+    --- stderr
+    "#);
+    insta::assert_snapshot!(run(&["device", "delete", "--yes", "gone"]), @"
+    exit 1
+    --- stdout
+    --- stderr
+    error: no device `gone`
+      help: `pytheas device list` shows them
+    ");
     assert_eq!(json(&mut hub.pytheas(&["device", "list"])), value!([]));
 }

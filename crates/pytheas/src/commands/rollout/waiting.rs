@@ -96,10 +96,10 @@ pub(super) fn wait(
     };
     context.show(&Detail(detail))?;
     if !ended {
-        let waited = i64::try_from(begin.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let waited = args.timeout.unwrap_or_default().saturating_mul(1000);
         return Err(TimedOut {
             id,
-            waited: span(waited),
+            waited: span(i64::try_from(waited).unwrap_or(i64::MAX)),
             waits_for,
         }
         .into());
