@@ -21,7 +21,7 @@ while True:
     # Never run: names that are mentioned here get low numbers, which take one byte instead of two.
     (_.r.get.sys.config.ROOT.timer.print.reset.held.name.json.os.save.end.OSError.gc.crc32.sha256.dog.now
      .disk.feed.load.usable.rescue.modules.settings.Refused.Exception.update.put.store.remove.ready.title
-     .keep.asyncio.hub.run.n.lines.confirm.runs.pick.missed.boot.start.str.poll.crash.hasattr.rom.time
+     .keep.asyncio.hub.run.n.lines.confirm.runs.pick.missed.boot.configure.start.str.poll.crash.hasattr.rom.time
      .collect.platform.linux.__path__.metrics.on_reset.log.metric.run_forever.join.deinit.machine.open
      .read.loads.data.sync.new.file.find.dumps.bad.why.keys.repr.sleep.WDT.Timer.getattr.isinstance.min)
 import gc
@@ -205,6 +205,14 @@ def held():
     return r[_PENDING] and usable(1 - r[_ACTIVE])
 
 
+def configure():
+    # The release's settings, over them the board's, over them the hub's.
+    settings.clear()
+    e = r[now or 0]
+    for e in e and e.get("config"), config.get("settings"), load("settings").get("settings"):
+        settings.update(e or {})
+
+
 def title(e):
     return "%s %s" % (e["name"], e["version"])
 
@@ -261,7 +269,7 @@ def pick():
                 if sha256(d).digest().hex() == e["sha256"]:
                     now = i
                     break
-                why = torn = "its image is damaged"
+                why = torn = "image damaged"
             except (OSError, MemoryError) as x:
                 why = why or repr(x)
             d = None
@@ -329,8 +337,7 @@ def start(time):
                     timer = None
         vfs.mount(vfs.VfsRom(data), "/app")
         sys.path[:0] = "/app", "/app/lib"
-        for v in e.get("config"), config.get("settings"), load("settings"):
-            settings.update(v or {})
+        configure()
         data = None
         gc.collect()
         m, _, f = e["entry"].partition(":")

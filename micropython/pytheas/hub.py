@@ -109,7 +109,7 @@ def judge(b, x, e):
     if n < r[_COUNTER] and (n < 0 or not m.get("allow_downgrade")):
         refuse("counter", n, r[_COUNTER])
     x = get("keys")
-    a = "signed by no key of this board"
+    a = "signed by no key here"
     for s in e:
         for i in range(0, len(x), 32):
             k = x[i:i + 32]
@@ -122,7 +122,7 @@ def judge(b, x, e):
                 del sys.modules["pytheas.ed25519"], pytheas.ed25519
                 if n:
                     return m
-                a = "its signature is wrong"
+                a = "wrong signature"
     raise Refused(a)
 
 
@@ -164,7 +164,7 @@ def start(n, x):
     digest = x
     slot = 1 - r[_ACTIVE]
     if held():
-        raise Refused("what runs is not confirmed")
+        raise Refused("not confirmed yet")
     have(None, 0)
     if r[_WRITE] == x:
         try:
@@ -245,7 +245,7 @@ def clear(e):
 def finish(id=None):
     # Reads back what was written, writes the front and makes the image the next to be started.
     if not first or at() < total:
-        raise Refused("cut off at %d of %d" % (at(), total))
+        raise Refused("cut off")
     try:
         step()
         entry(slot, first)
@@ -301,7 +301,7 @@ async def send(verb, path, body=None, more=""):
         head[k.lower()] = v.strip()
     left = int(head.get("content-length", 1 << 29))
     if status >= 400:
-        raise OSError("hub says %d" % status)
+        raise OSError("HTTP %d" % status)
 
 
 def ask(*a):
@@ -329,7 +329,7 @@ async def call(*a):
 async def tell(path, finished, details, execution="closed"):
     try:
         await call("POST", path.split("?")[0] + "/feedback", {"status": {
-            "execution": execution, "result": {"finished": finished}, "details": details, "code": 1}})
+            "execution": execution, "result": {"finished": finished}, "details": details}})
     except OSError:
         # What the hub does not know, has closed or does not take needs no further report.
         if status // 100 != 4 or status in (401, 403, 429):
@@ -356,10 +356,10 @@ async def once():
             pause = pause * 60 + int(p)
     except (ValueError, KeyError):
         pause = None
-    v = v.get("settings")
-    if v and v != load("settings"):
+    if "settings" in v:
+        # Sent while the hub does not know this revision to be used here.
         store("settings", json.dumps(v))
-        settings.update(v)
+        configure()
     x = x.get("_links", {})
     try:
         await configData(root, "configData" in x)
@@ -368,7 +368,7 @@ async def once():
     if "cancelAction" in x:
         k = path(x["cancelAction"])
         if r[_PENDING] and str(r[_ACTION]).endswith(k[k.rfind("/"):]):
-            await tell(k, "none", ["runs already"], "rejected")
+            await tell(k, "none", ["running"], "rejected")
         else:
             save({_WRITE: None})
             await tell(k, "success", [])
@@ -390,12 +390,12 @@ async def download(p, chunks):
             if x["filename"].endswith(".romfs"):
                 a = x
     if not a:
-        raise Refused("no board image")
+        raise Refused("no .romfs")
     x = a["hashes"]["sha256"]
     e = runs()
     if e and e["sha256"] == x:
         if not r[_PENDING]:
-            await tell(p, "success", ["runs already"])
+            await tell(p, "success", ["running"])
         return
     start(a["size"], x)
     await tell(p, "none", [], "proceeding")
@@ -433,6 +433,7 @@ async def configData(path, x):
     d = {"platform": "micropython-" + ARCH[mine], "micropython": me.version,
          "machine": me._machine, "heap.free": gc.mem_free(), "heap.used": gc.mem_alloc(),
          "uptime": now // 1000, "counter": r[_COUNTER], "why": r[_WHY],
+         "config": load("settings").get("revision", "0"),
          "model": config.get("model"), "firmware": config.get("firmware"), "crash": v.get("of"),
          "release": e and title(e).replace(" ", "@")}
     try:
@@ -487,8 +488,8 @@ async def fed():
 
 async def run():
     asyncio.create_task(fed())
+    n = config.get("poll", 300)
     while True:
-        n = pause or config.get("poll", 300)
         try:
             n = await poll()
         except Exception as e:

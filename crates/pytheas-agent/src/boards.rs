@@ -5,6 +5,7 @@
 //! while a release proves itself nobody visits: the board says on its line how it ended.
 
 pub(crate) mod fetched;
+pub(crate) mod health;
 
 use std::{
     thread,
@@ -19,6 +20,7 @@ use pytheas_release::{Platform, Sha256, board as image};
 use pytheas_update::{Failure, Reason};
 use serde_json::Value;
 
+use self::health::Health;
 use crate::{
     failure::{self, Trouble},
     settings::BoardSettings,
@@ -91,6 +93,10 @@ pub(crate) struct Seen {
     crash: Option<String>,
     /// Images that were given up there and still lie there.
     given_up: Vec<Sha256>,
+    /// Images that lie whole in either slot and were not.
+    usable: Vec<Sha256>,
+    /// How it is.
+    pub(crate) health: Health,
 }
 
 impl Seen {
@@ -121,6 +127,12 @@ impl Seen {
             why: text(&status["why"]),
             crash: text(crash),
             given_up: slots.iter().filter(is_bad).filter_map(hash).collect(),
+            usable: slots
+                .iter()
+                .filter(|slot| !is_bad(slot))
+                .filter_map(hash)
+                .collect(),
+            health: Health::new(),
         })
     }
 }
@@ -186,7 +198,9 @@ fn ask(board: &mut Board, facts: &Facts) -> Result<Seen, DeployError> {
         port: board.port().to_owned(),
         seen: String::from_utf8_lossy(&answer).into_owned(),
     };
-    Ok(Seen::read(facts, &answer).ok_or_else(unexpected)?)
+    let mut seen = Seen::read(facts, &answer).ok_or_else(unexpected)?;
+    seen.health = health::ask(board, seen.crash.as_deref());
+    Ok(seen)
 }
 
 /// Asks the board what it is and what it runs.
@@ -204,7 +218,8 @@ pub(crate) fn look(at: &BoardSettings, stop: &Stop) -> Result<Seen, Trouble> {
 pub(crate) fn fill(at: &BoardSettings, image: &Image, stop: &Stop) -> Result<Seen, Trouble> {
     let (seen, _) = visit(at, stop, |board, facts| {
         let seen = ask(board, facts)?;
-        if seen.sha256 != Some(image.sha256) {
+        // What an operator goes back to lies in the other slot; sent anew it would be refused as old.
+        if !seen.usable.contains(&image.sha256) {
             slots::fill(board, facts, &image.bytes, &mut |_, _| {})?;
         }
         Ok(seen)
@@ -242,6 +257,12 @@ pub(crate) fn prove(
         visit(at, stop, |board, facts| {
             let seen = ask(board, facts)?;
             let given_up = seen.given_up.contains(&image.sha256);
+            if seen.sha256 != Some(image.sha256)
+                && seen.usable.contains(&image.sha256)
+                && slots::try_other(board, image.sha256)?
+            {
+                return ask(board, facts);
+            }
             if seen.sha256 != Some(image.sha256) && !given_up {
                 slots::deploy(board, facts, &image.bytes, &mut |_, _| {})?;
                 return ask(board, facts);

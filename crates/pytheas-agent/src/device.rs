@@ -11,6 +11,7 @@
 
 mod apps;
 mod boards;
+mod config;
 mod effects;
 mod gate;
 mod migrate;
@@ -38,6 +39,7 @@ use pytheas_update::{ActionId, Effect, Event, Machine, State, StoredStateError};
 use tracing::{error, warn};
 
 use crate::{
+    app_config::{AppConfig, Revision},
     backoff::Backoff,
     enrol,
     error::AgentError,
@@ -202,6 +204,16 @@ pub struct Device {
     proved: BTreeSet<TreeId>,
     /// The boards on this device's ports.
     boards: boards::Boards,
+    /// The apps' settings.
+    app_config: AppConfig,
+    /// Those the hub wants.
+    config_offer: Option<Revision>,
+    /// Releases that have proved that they work with those on trial.
+    config_proved: BTreeSet<TreeId>,
+    /// Apps are told to read them again, not started anew.
+    config_reloads: bool,
+    /// Nothing is done about them before this moment.
+    config_at: Instant,
     /// When an app is to be started that failed a moment ago.
     next_launch: Option<Instant>,
     /// The update from a file that is under way.
@@ -279,6 +291,11 @@ impl Device {
             others: BTreeMap::new(),
             proved: BTreeSet::new(),
             boards: boards::Boards::load(dir, &settings.agent.boards),
+            app_config: AppConfig::load(dir),
+            config_offer: None,
+            config_proved: BTreeSet::new(),
+            config_reloads: false,
+            config_at: now,
             next_launch: None,
             order: None,
             ordered_next: None,
@@ -314,6 +331,7 @@ impl Device {
         let restarted = device.own_failure().unwrap_or(Event::Restarted);
         device.happen(restarted);
         device.take_up_order();
+        device.take_up_config();
         Ok(device)
     }
 
@@ -356,6 +374,7 @@ impl Device {
             if self.poll_at <= Instant::now() {
                 self.poll();
             }
+            self.mind_config();
             self.tell();
             self.supervise();
             if matches!(self.machine.state(), State::Idle) {
@@ -405,7 +424,9 @@ impl Device {
             self.machine.outbox().is_empty() || self.detached || self.hub_backoff.failures() > 0;
         let at_rest = matches!(self.machine.state(), State::Idle) || self.live.held.is_some();
         let nothing_ordered = self.ordered_next.is_none();
-        self.polled && at_rest && told && nothing_ordered
+        let waits = self.config_offer.is_some() && matches!(self.machine.state(), State::Idle);
+        let configured = !self.config_on_trial() && !waits;
+        self.polled && at_rest && told && nothing_ordered && configured
     }
 
     /// Effects during which no app may be running, or the wrong one: the network can wait.
@@ -543,6 +564,9 @@ impl Device {
             !self.machine.outbox().is_empty() || !self.progress.is_empty() || self.attributes_due;
         if to_tell && self.hub.is_some() {
             until = until.min(self.tell_at);
+        }
+        if self.config_at > Instant::now() {
+            until = until.min(self.config_at);
         }
         if let Some(at) = self.own.at {
             until = until.min(at);

@@ -26,6 +26,7 @@
 //! # Ok::<(), pytheas_agent::AgentError>(())
 //! ```
 
+mod app_config;
 pub mod apply;
 pub mod attributes;
 mod backoff;

@@ -15,6 +15,7 @@
 //! offline.json    the last update from a file, and how it ended
 //! boards.json     what is known of the boards on this device's ports
 //! images/         signed images for them, by their release's tree
+//! config/          settings from the hub: `config.json` for the apps, see `app_config`
 //! git/            clones and ledgers of followed git repositories
 //! identity.copy   the same once more (mode 0600)
 //! tuf/            trusted metadata, kept by pytheas-repo; tuf-copy/ a second copy
@@ -35,6 +36,9 @@
 use std::path::{Path, PathBuf};
 
 use pytheas_release::{Name, Sha256, TreeId};
+
+/// The apps' settings in `config/`.
+pub(crate) const CONFIG_FILE: &str = "config.json";
 
 /// An agent's state directory.
 #[derive(Debug, Clone)]
@@ -197,6 +201,16 @@ impl StateDir {
     /// What is known of the boards on this device's ports.
     pub(crate) fn boards(&self) -> PathBuf {
         self.root.join("boards.json")
+    }
+
+    /// `config/`: the device's, also for a component.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.device().join("config")
+    }
+
+    /// The settings that the apps read.
+    pub(crate) fn config_file(&self) -> PathBuf {
+        self.config().join(CONFIG_FILE)
     }
 
     /// Signed images for boards.

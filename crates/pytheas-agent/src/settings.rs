@@ -19,6 +19,9 @@
 //! windows = ["daily 02:00-04:00"]
 //! consent = true                   # each update waits for `pytheas-agent release`
 //!
+//! [config]
+//! apply = "reload"                 # settings from the hub by SIGHUP, instead of a restart
+//!
 //! [proxy]
 //! url = "http://user:password@proxy.example:3128"      # or "none"
 //! no-proxy = ["localhost", "*.lan"]
@@ -48,6 +51,7 @@
 //! app = "sensor-node"              # releases of this name go to the board
 //! baud = 115200
 //! wait = "10m"                     # for a board that does not answer, until the update fails
+//! telemetry = "6h"                 # else only at updates: each time its app starts anew
 //! ```
 
 mod client_key;
@@ -89,8 +93,20 @@ pub struct AgentSettings {
     pub network: Network,
     /// Devices on the same network.
     pub peers: PeerSettings,
+    /// How apps come to the hub's settings.
+    pub config: ApplyConfig,
     /// The boards on this device's ports, in the order in which they are updated.
     pub boards: Vec<BoardSettings>,
+}
+
+/// How apps come to settings that the hub has changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ApplyConfig {
+    /// They are started anew.
+    #[default]
+    Restart,
+    /// They get SIGHUP, and read the file again that `PYTHEAS_CONFIG` names.
+    Reload,
 }
 
 /// A MicroPython board on one of this device's ports.
@@ -106,6 +122,8 @@ pub struct BoardSettings {
     pub baud: u32,
     /// How long an update waits for it before it fails.
     pub wait: Duration,
+    /// How often it is asked how it is, which starts its app anew each time.
+    pub telemetry: Option<Duration>,
 }
 
 impl Default for AgentSettings {
@@ -118,6 +136,7 @@ impl Default for AgentSettings {
             install: Install::default(),
             network: Network::default(),
             peers: PeerSettings::default(),
+            config: ApplyConfig::default(),
             boards: Vec::new(),
         }
     }

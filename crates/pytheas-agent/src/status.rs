@@ -11,6 +11,7 @@ use pytheas_update::Machine;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    app_config::{AppConfig, ConfigStatus},
     confirm::Confirming,
     error::AgentError,
     identity::{Identity, IdentityError},
@@ -151,6 +152,9 @@ pub struct Status {
     /// Why the settings file is unusable: what was in force before it changed still is.
     #[serde(default)]
     pub settings_error: Option<String>,
+    /// The hub's settings for the apps, once it has sent some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config: Option<ConfigStatus>,
     /// The app; as it was when the agent last wrote about it.
     pub app: AppStatus,
     /// The device's further apps, by name.
@@ -248,6 +252,7 @@ impl Status {
             next_poll_ms: live.next_poll_ms.filter(|_| agent_pid.is_some()),
             last_error: live.last_error,
             last_error_ms: live.last_error_ms,
+            config: AppConfig::look(dir),
             app,
             components,
         })
@@ -358,6 +363,17 @@ impl fmt::Display for Status {
                 f,
                 "           those before it are; the file is read when the agent starts"
             )?;
+        }
+        if let Some(config) = &self.config {
+            write!(f, "config     {}", config.applied)?;
+            if let Some(trying) = &config.trying {
+                write!(f, ", trying {trying}")?;
+            }
+            writeln!(f)?;
+            if let Some(refused) = &config.refused {
+                let why = config.because.first().map_or("", String::as_str);
+                writeln!(f, "           {refused} was given up: {why}")?;
+            }
         }
         write!(f, "update     {}", self.state)?;
         if let Some(to) = &self.updating_to {

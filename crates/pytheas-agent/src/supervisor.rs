@@ -20,6 +20,7 @@ mod probe;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::OwnedFd,
     path::PathBuf,
@@ -32,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pytheas_release::{BuildRecord, Health, RelPath, ReleaseRef, TreeId};
+use pytheas_release::{BuildRecord, ConfigOption, Health, RelPath, ReleaseRef, TreeId};
 use pytheas_update::Failure;
 use rustix::event::{EventfdFlags, eventfd};
 use serde::{Deserialize, Serialize};
@@ -42,7 +43,10 @@ pub use self::confine::{Confinement, Guard};
 pub(crate) use self::hook::{HookRun, Stopped, end_left_over as end_hooks, run as run_hook};
 pub(crate) use self::leftover::end_of as end_left_over;
 use self::worker::Worker;
-use crate::paths::StateDir;
+use crate::{
+    app_config::{self, Revision},
+    paths::StateDir,
+};
 
 /// How long the app may take to end after SIGTERM.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,6 +67,8 @@ pub struct Launch {
     pub health: Health,
     /// Environment variables beside the agent's own.
     pub env: Vec<(String, String)>,
+    /// What operators may set.
+    pub options: BTreeMap<String, ConfigOption>,
     /// Set while the release has to prove itself: `tries_left` of the machine.
     pub trial: Option<u8>,
     /// Instead of the app: the program and arguments of a hook.
@@ -74,9 +80,9 @@ impl Launch {
     pub fn new(tree: TreeId, record: BuildRecord, trial: Option<u8>) -> Self {
         let env = record
             .config
-            .into_values()
+            .values()
             .filter(|option| std::env::var_os(&option.env).is_none())
-            .filter_map(|option| Some((option.env, option.default?)))
+            .filter_map(|option| Some((option.env.clone(), option.default.clone()?)))
             .collect();
         Self {
             tree,
@@ -87,9 +93,34 @@ impl Launch {
             entry: record.entry,
             health: record.health,
             env,
+            options: record.config,
             trial,
             hook: None,
         }
+    }
+
+    /// The same with the hub's settings: what the release declares as variables, everything as the
+    /// file that `PYTHEAS_CONFIG` names. What the agent's own environment says stays.
+    #[must_use]
+    pub(crate) fn with_settings(mut self, config: &Revision, dir: &StateDir) -> Self {
+        if !config.is_any() {
+            return self;
+        }
+        for (name, option) in &self.options {
+            let own = std::env::var_os(&option.env).is_some();
+            let set = app_config::variable(&config.settings, name, option);
+            if let Some((variable, value)) = set.filter(|_| !own) {
+                self.env.retain(|(default, _)| *default != variable);
+                self.env.push((variable, value));
+            }
+        }
+        let file = dir.config_file().into_os_string().into_string();
+        if let Ok(file) = file {
+            self.env.push(("PYTHEAS_CONFIG".to_owned(), file));
+        }
+        self.env
+            .push(("PYTHEAS_CONFIG_REVISION".to_owned(), config.tag.clone()));
+        self
     }
 
     /// What is started.
@@ -170,6 +201,7 @@ pub struct AppStatus {
 #[derive(Debug)]
 enum Order {
     Start(Launch),
+    Reload(Launch),
     Stop(Sender<()>),
     Quit,
 }
@@ -244,6 +276,12 @@ impl Supervisor {
     /// Starts a release; whatever runs is stopped first.
     pub fn launch(&self, launch: Launch) {
         self.order(Order::Start(launch));
+    }
+
+    /// Tells the release that runs, by SIGHUP, to read its settings again, and judges it as `launch`
+    /// says; starts it when it does not run.
+    pub fn reload(&self, launch: Launch) {
+        self.order(Order::Reload(launch));
     }
 
     /// Stops the app and waits until it is gone.

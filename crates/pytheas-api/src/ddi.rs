@@ -54,6 +54,15 @@ pub const ATTRIBUTE_BOARD: &str = "pytheas.board.";
 /// Attributes: the platform of the boards that run an app, by the app:
 /// `pytheas.board-app.sensor-node` = `micropython-armv7m`. Its releases go to the boards.
 pub const ATTRIBUTE_BOARD_APP: &str = "pytheas.board-app.";
+/// Attribute: which settings the device has applied, [`PollConfig::revision`] as the hub sent it;
+/// [`NO_REVISION`] before the first. A device that tells it can take settings, others get none.
+pub const ATTRIBUTE_CONFIG: &str = "pytheas.config";
+/// Attribute: settings the device does not apply: their revision, a blank, and why.
+pub const ATTRIBUTE_CONFIG_REFUSED: &str = "pytheas.config-refused";
+/// Attributes: what the app wrote last before it was given up, `pytheas.config-log.0` to `.7`.
+pub const ATTRIBUTE_CONFIG_LOG: &str = "pytheas.config-log.";
+/// [`ATTRIBUTE_CONFIG`] of a device that has applied no settings of the hub.
+pub const NO_REVISION: &str = "0";
 /// Attribute: the device's platform.
 pub const ATTRIBUTE_PLATFORM: &str = "pytheas.platform";
 
@@ -129,12 +138,18 @@ pub struct PollRoot {
     pub links: PollLinks,
 }
 
-/// See [`Polling`].
+/// See [`Polling`]; and, beyond hawkBit, the app's settings while the device runs with others.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PollConfig {
     /// When to come again.
     #[serde(default)]
     pub polling: Polling,
+    /// The app's settings, whole; only together with `revision`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settings: Option<crate::Settings>,
+    /// What the device tells in [`ATTRIBUTE_CONFIG`] once it has applied them; opaque to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// When to come again.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DeviceId;
+use crate::{DeviceId, Group};
 
 /// Where a device stands with the hub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -142,6 +142,10 @@ pub struct DeviceRequest {
     /// Its platform, when it runs Pytheas releases.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// The group whose settings it gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub group: Option<Group>,
 }
 
 /// The answer to [`DeviceRequest`]: the only time the token is told.
@@ -168,6 +172,10 @@ pub struct DeviceView {
     /// Its platform, where known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform: Option<String>,
+    /// The group whose settings it gets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<String>))]
+    pub group: Option<Group>,
     /// Where it stands with the hub.
     pub state: DeviceState,
     /// Whether it runs what it should.

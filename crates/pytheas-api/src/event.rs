@@ -78,6 +78,11 @@ pub enum EventKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
     },
+    /// Settings of some devices changed.
+    ConfigChanged {
+        /// The newest revision.
+        revision: i64,
+    },
     /// The repository was published to, or an artifact uploaded.
     ReleasesChanged,
     /// The reader was too slow; this many events are lost to it.

@@ -22,6 +22,7 @@ mod device;
 mod enrolment;
 mod error;
 mod event;
+mod fleet_config;
 mod ids;
 mod release;
 mod rollout;
@@ -39,6 +40,10 @@ pub use enrolment::{
 };
 pub use error::{ErrorBody, ErrorDetail};
 pub use event::{Event, EventKind};
+pub use fleet_config::{
+    ConfigChange, ConfigLayer, ConfigLayerError, ConfigRevision, ConfigRollback, ConfigState,
+    ConfigView, DeviceConfig, DeviceGroup, Group, GroupError, Settings,
+};
 pub use ids::{DeviceId, DeviceIdError};
 pub use release::{BoardImageView, ReleaseView};
 pub use rollout::{

@@ -17,7 +17,7 @@ use crate::{
     store::{
         self, Store,
         actions::{self, Action},
-        audit, devices, rollouts,
+        audit, devices, fleet_config, rollouts,
     },
 };
 use change::{Change, Machines};
@@ -347,6 +347,8 @@ impl Engine {
         if !devices::remove(&mut change.tx, device).await? {
             return Ok(false);
         }
+        // Whoever gets its id next does not get its settings.
+        fleet_config::forget(&mut change.tx, device, actor, now_ms).await?;
         audit::note(
             &mut change.tx,
             now_ms,

@@ -28,6 +28,7 @@ mod clock;
 mod config;
 mod delta_orders;
 mod engine;
+mod fleet_config;
 mod jobs;
 mod launch;
 mod limits;

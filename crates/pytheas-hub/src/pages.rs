@@ -15,6 +15,7 @@ use pytheas_api::ErrorDetail;
 use crate::{app::App, routes::events};
 
 pub(crate) mod device;
+mod device_config;
 pub(crate) mod forms;
 pub(crate) mod layout;
 pub(crate) mod login;

@@ -15,6 +15,7 @@ use crate::{app::App, pages, reply::ApiError, traffic};
 
 pub(crate) mod artifacts;
 pub(crate) mod audit;
+pub(crate) mod config;
 pub(crate) mod ddi;
 pub(crate) mod devices;
 pub(crate) mod enrolment;
@@ -48,6 +49,16 @@ pub(crate) fn router(app: App) -> Router {
             get(devices::show::handle).delete(devices::remove::handle),
         )
         .route("/devices/{id}/accept", post(devices::accept::handle))
+        .route("/devices/{id}/config", get(devices::config::handle))
+        .route("/devices/{id}/group", put(devices::group::handle))
+        .route(
+            "/config",
+            get(config::show::handle)
+                .patch(config::change::merge)
+                .put(config::change::replace),
+        )
+        .route("/config/history", get(config::history::handle))
+        .route("/config/rollback", post(config::rollback::handle))
         .route("/releases", get(releases::handle))
         .route("/artifacts", get(artifacts::list::handle))
         .route(

@@ -17,6 +17,7 @@ pub(crate) mod actions;
 pub(crate) mod audit;
 pub(crate) mod devices;
 pub(crate) mod enrolment_keys;
+pub(crate) mod fleet_config;
 pub(crate) mod modules;
 pub(crate) mod rollouts;
 pub(crate) mod tokens;
@@ -32,6 +33,7 @@ pub(crate) type Result<T> = std::result::Result<T, sqlx::Error>;
 const MIGRATIONS: &[&str] = &[
     include_str!("../migrations/0001_first.sql"),
     include_str!("../migrations/0002_together.sql"),
+    include_str!("../migrations/0003_config.sql"),
     include_str!("../migrations/0004_confirmation.sql"),
 ];
 
@@ -202,7 +204,7 @@ mod tests {
         let shown = error
             .to_string()
             .replace(&dir.path().display().to_string(), "[DATA]");
-        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 2");
+        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 3");
     }
 
     #[tokio::test]

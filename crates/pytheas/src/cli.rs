@@ -113,6 +113,9 @@ pub(crate) enum Command {
     /// Bring releases to devices
     #[command(subcommand)]
     Rollout(commands::rollout::RolloutCommand),
+    /// Set what apps on devices are configured with
+    #[command(subcommand)]
+    Config(commands::config::ConfigCommand),
     /// Make and revoke tokens for the hub
     #[command(subcommand)]
     Token(commands::token::TokenCommand),

@@ -10,6 +10,7 @@ pub(crate) mod build_board;
 pub(crate) mod build_forms;
 pub(crate) mod check;
 pub(crate) mod completions;
+pub(crate) mod config;
 pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod device;
@@ -69,6 +70,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Publish(args) => publish::run(&args, context),
         Command::Hub(args) => hub::run(&args, context),
         Command::Device(command) => device::run(&command, context),
+        Command::Config(command) => config::run(&command, context),
         Command::Token(command) => token::run(&command, context),
         Command::EnrolmentKey(command) => enrolment_key::run(&command, context),
         Command::Artifact(command) => artifact::run(&command, context),

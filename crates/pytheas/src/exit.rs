@@ -11,7 +11,7 @@ pub(crate) const REFUSED: u8 = 4;
 /// Words of codes that mean [`REFUSED`].
 const REFUSED_WORDS: [&str; 2] = ["refused", "hash"];
 /// Words of codes that mean [`WORLD`].
-const WORLD_WORDS: [&str; 16] = [
+const WORLD_WORDS: [&str; 17] = [
     "cache",
     "data_dir",
     "database",
@@ -26,6 +26,7 @@ const WORLD_WORDS: [&str; 16] = [
     "read",
     "start",
     "state",
+    "timeout",
     "unreachable",
     "write",
 ];
@@ -56,6 +57,7 @@ mod tests {
             ("pytheas::publish::io::read", WORLD),
             ("pytheas::build::disk_full", WORLD),
             ("pytheas::hub::unreachable", WORLD),
+            ("pytheas::rollout::timeout", WORLD),
             ("pytheas::hub::port_in_use", WORLD),
             ("pytheas::hub::says_no", USER),
             ("pytheas::hub::poll_interval", USER),

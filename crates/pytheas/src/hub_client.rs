@@ -193,6 +193,30 @@ impl HubClient {
         self.call("POST", path, Some(body))
     }
 
+    /// PUT `/api/v1/{path}` with a JSON body.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, HubError> {
+        self.call("PUT", path, Some(body))
+    }
+
+    /// PATCH `/api/v1/{path}` with a JSON body.
+    ///
+    /// # Errors
+    /// [`HubError`].
+    pub(crate) fn patch<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, HubError> {
+        self.call("PATCH", path, Some(body))
+    }
+
     /// DELETE `/api/v1/{path}`.
     ///
     /// # Errors

@@ -140,6 +140,13 @@ impl Device {
         });
     }
 
+    /// Stops every app, to be started with other settings.
+    pub(super) fn stop_for_config(&mut self) {
+        for app in self.apps() {
+            app.stop();
+        }
+    }
+
     /// Stops every app.
     pub(super) fn stop_all(&mut self) {
         for app in self.apps() {
@@ -192,14 +199,14 @@ impl Device {
                 continue;
             }
             if !moved.contains(&installed.release.name) {
-                self.keep_running(installed, None);
+                self.keep_running(installed, self.config_trial(installed.tree));
                 continue;
             }
             if untouched || judged {
                 continue;
             }
             if trial.is_none() || self.proved.contains(&installed.tree) {
-                self.keep_running(installed, None);
+                self.keep_running(installed, self.config_trial(installed.tree));
                 continue;
             }
             self.keep_running(installed, trial);
@@ -209,6 +216,8 @@ impl Device {
 
     fn keep_running(&mut self, installed: &Installed, trial: Option<u8>) {
         let tree = installed.tree;
+        let settings = self.app_config.in_force().clone();
+        let reloads = self.config_reloads && self.config_on_trial();
         let app = match self.app(&installed.release.name) {
             Ok(app) => app,
             Err(source) => {
@@ -237,7 +246,13 @@ impl Device {
         });
         match record {
             Ok(record) => {
-                app.supervisor.launch(Launch::new(tree, record, trial));
+                let launch = Launch::new(tree, record, trial).with_settings(&settings, &app.dir);
+                match app.ordered {
+                    Some((ordered, None)) if reloads && ordered == tree => {
+                        app.supervisor.reload(launch);
+                    }
+                    _ => app.supervisor.launch(launch),
+                }
                 app.ordered = Some((tree, trial));
             }
             Err(error) => self.cannot_launch(installed, trial, slot_failure(&error)),
@@ -246,6 +261,7 @@ impl Device {
 
     fn cannot_launch(&mut self, installed: &Installed, trial: Option<u8>, because: Failure) {
         match trial {
+            Some(_) if self.config_fails(&because, true) => {}
             Some(_) => self.died(installed.tree, trial, because),
             None => {
                 error!("cannot start the current release: {}", because.message());
@@ -291,6 +307,9 @@ impl Device {
                 if let Some(app) = self.app_of(tree) {
                     app.ordered = Some((tree, None));
                 }
+                if self.config_proves(tree) {
+                    return;
+                }
                 let Some(job) = self.on_trial(tree).cloned() else {
                     return;
                 };
@@ -307,11 +326,16 @@ impl Device {
                     // What it needs (a port, a database) may be there a moment later.
                     app.launch_at = Instant::now() + TRY_AGAIN_AFTER;
                 }
-                self.died(tree, Some(tries_left), because);
+                if !self.config_fails(&because, true) {
+                    self.died(tree, Some(tries_left), because);
+                }
             }
             AppEvent::NotReady { tree, because } => {
                 if let Some(app) = self.app_of(tree) {
                     app.ordered = None;
+                }
+                if self.config_fails(&because, false) {
+                    return;
                 }
                 let to = self.on_trial(tree).map_or(tree, |job| job.to.tree);
                 self.happen(Event::NotReady { to, because });

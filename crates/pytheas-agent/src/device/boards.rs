@@ -30,7 +30,10 @@ use tracing::{info, warn};
 
 use super::{Device, MAX_PROGRESS, Wake};
 use crate::{
-    boards::{self, Image, Seen, fetched},
+    boards::{
+        self, Image, Seen, fetched,
+        health::{self, Health},
+    },
     clock,
     failure::Trouble,
     paths::StateDir,
@@ -59,6 +62,12 @@ struct Known {
     /// Why it was not seen when it was looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     away: Option<String>,
+    /// How it was when it was visited last.
+    #[serde(default, skip_serializing_if = "Health::is_empty")]
+    health: Health,
+    /// When that was.
+    #[serde(skip)]
+    visited: Option<Instant>,
 }
 
 /// What a thread at the boards has to say.
@@ -174,6 +183,10 @@ impl Boards {
             }
         }
         for (name, known) in &self.known {
+            for (what, value) in health::told(&known.health, self.known.len()) {
+                let key = crate::attributes::cut(&format!("{ATTRIBUTE_BOARD}{name}.{what}"));
+                told.insert(key, value.clone());
+            }
             let mut text = known.runs.clone().unwrap_or_else(|| "nothing".to_owned());
             if let Some(platform) = &known.platform {
                 text.push_str(&format!(" ({platform})"));
@@ -270,7 +283,12 @@ impl Device {
             .iter()
             .filter_map(|at| {
                 let known = self.boards.known.get(&at.name)?;
-                let due = known.platform.is_none() || known.on_trial.is_some();
+                let asked = at.telemetry.zip(known.visited);
+                let asked = asked.is_some_and(|(every, then)| then.elapsed() >= every);
+                let due = known.platform.is_none()
+                    || known.on_trial.is_some()
+                    || asked
+                    || at.telemetry.is_some() && known.visited.is_none();
                 due.then(|| (at.clone(), known.on_trial))
             })
             .collect();
@@ -341,16 +359,22 @@ impl Device {
         };
         let before = known.clone();
         known.away = None;
+        known.visited = Some(Instant::now());
+        known.health.clone_from(&seen.health);
         known.platform.clone_from(&seen.platform);
         known.runs = seen.runs.clone();
         if known.on_trial.is_some() && known.on_trial != seen.sha256 {
             known.on_trial = None;
         }
-        if *known != before {
-            info!(
-                "board `{name}` runs {}",
-                seen.runs.as_deref().unwrap_or("nothing")
-            );
+        if known.runs != before.runs || known.platform != before.platform {
+            let runs = seen.runs.as_deref().unwrap_or("nothing");
+            info!("board `{name}` runs {runs}");
+        }
+        let same = Known {
+            visited: before.visited,
+            ..known.clone()
+        };
+        if same != before {
             self.keep_boards();
         }
     }

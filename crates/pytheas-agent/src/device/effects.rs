@@ -1,6 +1,12 @@
 //! The effects of the update machine: each may be repeated after a power cut at any point of it.
 
-use std::{fs, rc::Rc, sync::Arc, sync::atomic::Ordering, time::Instant};
+use std::{
+    fs,
+    rc::Rc,
+    sync::Arc,
+    sync::atomic::Ordering,
+    time::{Duration, Instant},
+};
 
 use pytheas_durable::faults;
 use pytheas_release::{
@@ -25,11 +31,21 @@ use crate::{
     supervisor::end_hooks,
 };
 
+/// How soon an update looks whether the trial of settings has ended.
+const AFTER_CONFIG: Duration = Duration::from_millis(500);
+
 impl Device {
     /// Performs the machine's effect once and takes in what comes of it.
     pub(super) fn perform(&mut self) {
         debug!(state = self.machine.state().name(), "performing");
         if self.is_held() {
+            return;
+        }
+        if self.config_on_trial() && self.is_urgent() {
+            self.abandon_config(); // an operator goes back, or what runs is lost
+        } else if self.config_on_trial() {
+            // One thing at a time, so that it is known what broke an app.
+            self.effect_at = Instant::now() + AFTER_CONFIG;
             return;
         }
         faults::point("agent:effect:before");

@@ -56,6 +56,7 @@ impl Device {
             .or_else(|| root.config.polling.interval())
             .unwrap_or(DEFAULT_INTERVAL)
             .min(LONGEST_INTERVAL);
+        self.config_offered(&root.config);
         if root.links.config_data.is_some() {
             self.attributes_due = true;
         }
@@ -287,6 +288,7 @@ impl Device {
             );
             let boards = self.boards.attributes(&self.settings.agent.boards);
             data.data.extend(boards);
+            data.data.extend(self.app_config.attributes());
             match hub.attributes(&data) {
                 Ok(()) => self.attributes_due = false,
                 Err(error) => {

@@ -11,7 +11,10 @@ use toml::{
 
 mod boards;
 
-use super::{AgentSettings, ClientKey, Schedule, SettingsError, Window, parse_proxy, proxy_choice};
+use super::{
+    AgentSettings, ApplyConfig, ClientKey, Schedule, SettingsError, Window, parse_proxy,
+    proxy_choice,
+};
 
 /// Every setting there is.
 const KEYS: &[&str] = &[
@@ -27,6 +30,7 @@ const KEYS: &[&str] = &[
     "download.windows",
     "install.windows",
     "install.consent",
+    "config.apply",
     "proxy.url",
     "proxy.no-proxy",
     "tls.ca",
@@ -85,6 +89,9 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             "download.windows" => download = one(WINDOWS).list(from_str::<Window>)?,
             "install.windows" => install = one(WINDOWS).list(from_str::<Window>)?,
             "install.consent" => settings.install.consent = one(YES_OR_NO).boolean()?,
+            "config.apply" => {
+                settings.config = one("`\"restart\"` or `\"reload\"`").read(parse_apply)?;
+            }
             "proxy.url" => proxy = Some(one("an address").read(parse_proxy)?),
             "proxy.no-proxy" => {
                 no_proxy = Some(one("a list of hosts").list(|text| Ok(text.to_owned()))?);
@@ -302,6 +309,14 @@ fn parse_percent(text: &str) -> Result<u8, String> {
     match number.parse::<u8>() {
         Ok(percent) if percent <= 100 && !number.starts_with('+') => Ok(percent),
         _ => Err(format!("`{text}` is no share; write `10%`, at most `100%`")),
+    }
+}
+
+fn parse_apply(text: &str) -> Result<ApplyConfig, String> {
+    match text {
+        "restart" => Ok(ApplyConfig::Restart),
+        "reload" => Ok(ApplyConfig::Reload),
+        _ => Err(format!("`{text}` is neither `restart` nor `reload`")),
     }
 }
 

@@ -181,7 +181,7 @@ impl App {
     }
 
     /// Sends a signal to the app and its children.
-    fn signal(&self, signal: Signal) {
+    pub(super) fn signal(&self, signal: Signal) {
         if let Some(pid) = as_pid(&self.child) {
             let _gone_already = kill_process_group(pid, signal);
         }

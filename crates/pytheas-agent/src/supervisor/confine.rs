@@ -156,6 +156,8 @@ impl Prepared {
                 return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
             }
             give(CWD, dir.data(), account)?;
+            let _there_may_be_none =
+                std::os::unix::fs::chown(dir.config_file(), Some(account.uid), None);
             let _abstract_sockets_have_no_owner =
                 std::os::unix::fs::chown(dir.notify_socket(), Some(account.uid), None);
         }

@@ -70,6 +70,7 @@ impl Bench {
             entry: "app".parse().unwrap(),
             health,
             env: vec![("FROM_CONFIG".into(), "yes".into())],
+            options: std::collections::BTreeMap::new(),
             trial,
             hook: None,
         });

@@ -9,7 +9,10 @@ use std::{
 
 use pytheas_release::Ready;
 use pytheas_update::{Failure, Reason};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::Signal,
+};
 use tracing::{info, warn};
 
 use super::{
@@ -80,7 +83,8 @@ impl Worker {
             self.wait();
             while let Ok(order) = self.inbox.try_recv() {
                 match order {
-                    Order::Start(launch) => {
+                    Order::Reload(launch) if self.reload(&launch) => {}
+                    Order::Start(launch) | Order::Reload(launch) => {
                         self.end_app();
                         self.backoff.reset();
                         if self.launch.as_ref().map(|l| l.tree) != Some(launch.tree) {
@@ -232,7 +236,9 @@ impl Worker {
             return;
         }
         match &launch.health.ready {
-            Ready::StayUp => running.ready_at = Some(running.started),
+            Ready::StayUp => {
+                running.ready_at.get_or_insert(running.started);
+            }
             Ready::Notify => {}
             Ready::Http { url } => {
                 if running.probe.as_ref().and_then(Probe::result) == Some(true) {
@@ -304,6 +310,23 @@ impl Worker {
                 (self.events)(AppEvent::Crashed { because });
             }
         }
+    }
+
+    /// Tells the running app to read its settings again; whether it runs.
+    fn reload(&mut self, launch: &Launch) -> bool {
+        let (Some(running), Some(now)) = (&mut self.app, &self.launch) else {
+            return false;
+        };
+        if now.tree != launch.tree {
+            return false;
+        }
+        self.log.mark("SIGHUP: new settings");
+        running.app.signal(Signal::HUP);
+        // That it still lives after a while is all that is asked: not every app says so.
+        running.ready_at = Some(Instant::now());
+        running.settled = false;
+        self.launch = Some(launch.clone());
+        true
     }
 
     fn end_app(&mut self) {

@@ -9,6 +9,7 @@
 mod commands;
 mod compat;
 mod components;
+mod configured;
 mod confined;
 mod emulated;
 mod forgery;

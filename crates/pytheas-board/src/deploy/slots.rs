@@ -69,6 +69,23 @@ pub fn go_back(board: &mut Board, why: &str) -> Result<bool, LinkError> {
     Ok(answer.lines().any(|line| line.trim() == "went True"))
 }
 
+/// Lets the image `sha256` be started at the next restart, on probation, when it lies whole in the
+/// other slot and was not given up there. Whether it does. The version counter is not asked, because
+/// only an image that the board has taken is there.
+///
+/// # Errors
+/// [`LinkError`] when the board does not answer.
+pub fn try_other(board: &mut Board, sha256: Sha256) -> Result<bool, LinkError> {
+    let program = format!(
+        "import pytheas\npytheas.ready()\n_pO=1-(pytheas.r[3] or 0)\n_pG=pytheas.usable(_pO)\n\
+         _pG=bool(_pG and _pG['sha256']=='{sha256}')\nif _pG:pytheas.save({{3:_pO,4:True,5:0,7:None,\
+         8:None}})\nprint('went',_pG)"
+    );
+    let answer = board.exec(&program)?;
+    let answer = String::from_utf8_lossy(&answer);
+    Ok(answer.lines().any(|line| line.trim() == "went True"))
+}
+
 fn send_image(
     board: &mut Board,
     facts: &Facts,

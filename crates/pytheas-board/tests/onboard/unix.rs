@@ -83,12 +83,12 @@ fn what_is_not_meant_for_this_device_is_refused_before_anything_is_erased() {
     let mut forged = app(&key, "2.0", 6, "");
     let at = forged.windows(2).position(|two| two == [0x73, 72]).unwrap();
     forged[at + 2 + 8 + 40] ^= 1;
-    refuses(&node, &forged, "its signature is wrong");
+    refuses(&node, &forged, "wrong signature");
     // A manifest that was changed after it was signed.
     let mut forged = app(&key, "2.0", 6, "");
     let at = forged.windows(3).position(|text| text == b"2.0").unwrap();
     forged[at] = b'3';
-    refuses(&node, &forged, "its signature is wrong");
+    refuses(&node, &forged, "wrong signature");
     // Files in the unsigned rest of the front.
     let mut smuggled = app(&key, "2.0", 6, "");
     let at = smuggled

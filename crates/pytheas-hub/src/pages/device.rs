@@ -8,7 +8,7 @@ use axum::{
 use maud::{Markup, html};
 use pytheas_api::{ActionMessage, ActionView, DeviceState, DeviceView, Role};
 
-use super::{layout, parts};
+use super::{device_config, layout, parts};
 use crate::{
     app::App,
     auth::{Session, covers},
@@ -25,6 +25,7 @@ pub(crate) async fn handle(
 ) -> ApiResult<Response> {
     let now_ms = app.now_ms();
     let detail = devices::show::detail(&app, &devices::id(&id)?).await?;
+    let config = devices::config::view(&app, &detail.device.id).await?;
     let traffic = app.traffic.report(Some(&detail.device.id), now_ms);
     let moved: u64 = traffic
         .devices
@@ -34,6 +35,7 @@ pub(crate) async fn handle(
     let content = html! {
         h1 { (detail.device.name) }
         (facts(&detail.device, moved, &session, now_ms))
+        (device_config::section(&config))
         h2 { "What happened" }
         @if detail.history.is_empty() { p.card.soft { "Nothing was ever assigned to it." } }
         @for action in &detail.history { (history(action, now_ms)) }
@@ -69,6 +71,7 @@ fn facts(device: &DeviceView, moved: u64, session: &Session, now_ms: i64) -> Mar
                         (parts::button(&format!("/devices/{}/accept", device.id), "Accept", "main", None, session))
                     }
                 }
+                @if let Some(group) = &device.group { dt { "Group" } dd { (group) } }
                 dt { "Release" } dd { (device.release.as_deref().unwrap_or("–")) }
                 @if !device.also.is_empty() { dt { "Also" } dd { (device.also.join(", ")) } }
                 @if let Some(platform) = &device.platform { dt { "Platform" } dd { (platform) } }

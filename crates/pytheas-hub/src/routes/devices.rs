@@ -9,7 +9,9 @@ use crate::{
 };
 
 pub(crate) mod accept;
+pub(crate) mod config;
 pub(crate) mod create;
+pub(crate) mod group;
 pub(crate) mod list;
 pub(crate) mod remove;
 pub(crate) mod show;

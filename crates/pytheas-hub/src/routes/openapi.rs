@@ -7,8 +7,8 @@ use utoipa::{
 };
 
 use super::{
-    artifacts, audit, devices, enrolment, enrolment_keys, events, health, metrics, releases,
-    rollouts, tokens, traffic_report,
+    artifacts, audit, config, devices, enrolment, enrolment_keys, events, health, metrics,
+    releases, rollouts, tokens, traffic_report,
 };
 
 #[derive(OpenApi)]
@@ -21,8 +21,15 @@ use super::{
         artifacts::list::handle,
         artifacts::upload::handle,
         audit::handle,
+        config::change::merge,
+        config::change::replace,
+        config::history::handle,
+        config::rollback::handle,
+        config::show::handle,
         devices::accept::handle,
+        devices::config::handle,
         devices::create::handle,
+        devices::group::handle,
         devices::list::handle,
         devices::remove::handle,
         devices::show::handle,

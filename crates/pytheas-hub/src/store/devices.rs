@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use pytheas_api::{
-    ActionStatus, DeviceId, DeviceState, DeviceView, UpdateState,
+    ActionStatus, DeviceId, DeviceState, DeviceView, Group, UpdateState,
     ddi::{AutoConfirm, MergeMode},
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
@@ -86,6 +86,20 @@ pub(crate) async fn accept(db: &mut SqliteConnection, id: &DeviceId, now_ms: i64
             .bind(id.as_str())
             .execute(db)
             .await?;
+    Ok(done.rows_affected() > 0)
+}
+
+/// Puts a device into a group, or out of any.
+pub(crate) async fn set_group(
+    db: &mut SqliteConnection,
+    id: &DeviceId,
+    group: Option<&Group>,
+) -> Result<bool> {
+    let done = sqlx::query("UPDATE devices SET grp = ? WHERE id = ?")
+        .bind(group.map(Group::as_str))
+        .bind(id.as_str())
+        .execute(db)
+        .await?;
     Ok(done.rows_affected() > 0)
 }
 
@@ -317,6 +331,10 @@ fn view(row: &SqliteRow) -> Result<DeviceView> {
         id: parsed(row.try_get("id")?)?,
         name: row.try_get("name")?,
         platform: row.try_get("platform")?,
+        group: row
+            .try_get::<Option<String>, _>("grp")?
+            .map(|group| parsed(&group))
+            .transpose()?,
         // Whether it is online the presence knows, not the database.
         state: if accepted {
             DeviceState::Accepted

@@ -7,6 +7,7 @@
 
 mod artifacts;
 mod boards;
+mod config;
 mod confirmation;
 mod ddi;
 mod enrolment;

@@ -2,8 +2,9 @@
 
 mod accept;
 mod add;
+mod delete;
+mod group;
 mod list;
-mod remove;
 mod show;
 
 use clap::Subcommand;
@@ -17,7 +18,9 @@ pub(crate) enum DeviceCommand {
     Show(show::ShowArgs),
     Accept(accept::AcceptArgs),
     Add(add::AddArgs),
-    Remove(remove::RemoveArgs),
+    Group(group::GroupArgs),
+    #[command(visible_alias = "remove")]
+    Delete(delete::DeleteArgs),
 }
 
 /// Runs the verb.
@@ -27,6 +30,7 @@ pub(crate) fn run(command: &DeviceCommand, context: &Context) -> miette::Result<
         DeviceCommand::Show(args) => show::run(args, context),
         DeviceCommand::Accept(args) => accept::run(args, context),
         DeviceCommand::Add(args) => add::run(args, context),
-        DeviceCommand::Remove(args) => remove::run(args, context),
+        DeviceCommand::Group(args) => group::run(args, context),
+        DeviceCommand::Delete(args) => delete::run(args, context),
     }
 }

@@ -3,6 +3,7 @@
 mod change;
 mod start;
 mod status;
+mod waiting;
 
 use std::process::ExitCode;
 

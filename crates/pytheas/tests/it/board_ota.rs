@@ -152,6 +152,49 @@ fn what_pytheas_builds_runs_and_its_tracebacks_lead_to_the_sources() {
 }
 
 #[test]
+fn settings_from_the_hub_reach_a_board_and_are_gone_when_the_hub_takes_them_away() {
+    let Some(world) = World::in_the_clear() else {
+        return;
+    };
+    let mut board = Board::set_up(&world, "node-7", world.address());
+    board.on();
+    let says = "print('node 1.0 ticks', pytheas.settings.get('pin'), pytheas.settings.get('a'))";
+    let app = good("1.0").replace("print('node 1.0 ticks')", says);
+    world.publish("1.0", &app);
+    world.roll_out("1.0", &board);
+    let config = |args: &[&str]| {
+        ok(&mut world.hub.pytheas(&[&["config"], args].concat()));
+    };
+    let applied = |line: &str| {
+        wait_for(line, Duration::from_secs(60), || {
+            let show = ["config", "show", "--device", &board.id];
+            let shown = json(&mut world.hub.pytheas(&show));
+            let runs = board
+                .log()
+                .lines()
+                .rev()
+                .take(4)
+                .any(|said| said.contains(line));
+            (shown["state"] == "applied" && runs).then_some(())
+        });
+    };
+    config(&["set", "pin=5", "a.b=[1,2]"]);
+    applied("ticks 5 {'b': [1, 2]}");
+    config(&["set", "--device", &board.id, "pin=7"]);
+    applied("ticks 7 {'b': [1, 2]}");
+    config(&["unset", "a"]);
+    applied("ticks 7 None");
+    assert!(
+        !json(
+            &mut world
+                .hub
+                .pytheas(&["config", "show", "--device", &board.id])
+        )["applied"]
+            .is_null()
+    );
+}
+
+#[test]
 fn a_board_follows_the_keys_that_its_releases_name() {
     let Some(world) = World::in_the_clear() else {
         return;
@@ -225,11 +268,11 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     forged[0].signature[10] ^= 1;
     let forged = board::assemble(&read.manifest, &forged, read.body).unwrap();
     let rollout = world.offer("1.2", &forged, &board);
-    world.refused(&board, &rollout, &["its signature is wrong"], "1.1");
+    world.refused(&board, &rollout, &["wrong signature"], "1.1");
 
     let unsigned = board::assemble(&read.manifest, &[], read.body).unwrap();
     let rollout = world.offer("1.3", &unsigned, &board);
-    world.refused(&board, &rollout, &["signed by no key of this board"], "1.1");
+    world.refused(&board, &rollout, &["signed by no key here"], "1.1");
 
     let mut changed = next.clone();
     *changed.last_mut().unwrap() ^= 1;
@@ -267,7 +310,7 @@ fn a_board_takes_nothing_that_is_not_signed_newer_and_its_own() {
     let hash = theirs["board"]["sha256"].as_str().unwrap();
     let theirs = std::fs::read(strange.repo.join(format!("blobs/{}/{hash}", &hash[..2]))).unwrap();
     let rollout = world.offer("1.8", &theirs, &board);
-    world.refused(&board, &rollout, &["signed by no key of this board"], "1.1");
+    world.refused(&board, &rollout, &["signed by no key here"], "1.1");
     // All that did it no harm.
     let rollout = world.roll_out("1.2", &board);
     assert_eq!(rollout["rollout"]["state"], "finished", "{}", board.log());

@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 use testkit::board::{Board, Rig};
 
-use crate::common::{Hub, Running, json, ok, wait_for};
+use crate::common::{GOOD, Hub, Running, json, ok, script_tree, wait_for};
 
 /// An app that works: it confirms itself, and goes on.
 const WORKS: &str = "    pytheas.confirm()\n    while True:\n        time.sleep(1)\n";
@@ -295,4 +295,125 @@ fn a_port_without_a_board_ends_the_update_before_anything_is_switched() {
     world.nodes[0].board.restart();
     world.nodes[0].plug();
     assert_eq!(world.asked(0), ("1.0".to_owned(), false));
+}
+
+impl World {
+    /// Publishes the gateway's own app.
+    fn publish_app(&self, version: &str) {
+        let dir = self.hub.home.join(format!("app-{version}"));
+        script_tree(&dir, version, &format!("{GOOD}# {version}\n"));
+        self.hub.publish(&dir);
+    }
+
+    /// Waits until the gateway's update is in this state.
+    fn is_in(&mut self, state: &str) {
+        let file = self.hub.state("gw").join("state.json");
+        self.wait(&format!("the gateway's update to be {state}"), |_| {
+            let machine: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            (machine["update"]["state"] == state).then_some(())
+        });
+    }
+
+    /// Waits until the gateway knows that a board has begun what is to prove itself.
+    fn is_on_trial(&mut self) {
+        let file = self.hub.state("gw").join("boards.json");
+        self.wait("a board to be on trial", |_| {
+            let known: Value = serde_json::from_slice(&fs::read(&file).ok()?).ok()?;
+            let begun = known["left"]["runs"].as_str()?.to_owned();
+            (known["left"]["on_trial"].is_string() && begun.ends_with(".9")).then_some(())
+        });
+    }
+}
+
+#[test]
+fn the_gateways_app_and_its_boards_are_one_update_forth_and_back() {
+    let Some(mut world) = World::start(&["left"], "5m") else {
+        return;
+    };
+    let both = |version: &str| [format!("app@{version}"), format!("node@{version}")];
+    let begin = |world: &mut World, version: &str| {
+        let [app, node] = both(version);
+        let id = world.begin(&[&app, &node]);
+        world.end(&id)
+    };
+    world.publish_app("1.0");
+    world.publish("1.0", WORKS);
+    assert_eq!(begin(&mut world, "1.0"), "finished", "{}", world.said());
+    world.runs("left", "node 1.0");
+
+    // The board's part fails: the gateway's app, which works, goes back with it.
+    world.publish_app("1.1");
+    world.publish(
+        "1.1",
+        &format!("    pytheas.log('looking for it')\n    pytheas.metric('t', 21.5)\n{FAILS}"),
+    );
+    assert_eq!(begin(&mut world, "1.1"), "paused", "{}", world.said());
+    world.runs("left", "node 1.0");
+    assert_eq!(world.device()["device"]["release"], "app@1.0");
+    // How the board is and why it fell is known under its own name.
+    world.wait("the board's health", |world| {
+        let of = |what: &str| world.attribute(&format!("pytheas.board.left.{what}"));
+        let heap: u32 = of("heap.free").parse().ok()?;
+        let crash: Vec<String> = (0..6).map(|n| of(&format!("crash.{n}"))).collect();
+        let crashed = crash
+            .iter()
+            .any(|line| line.contains("ValueError: no sensor"));
+        (heap > 1000 && crashed && !of("uptime").is_empty()).then_some(())
+    });
+
+    world.publish_app("1.2");
+    world.publish("1.2", WORKS);
+    assert_eq!(begin(&mut world, "1.2"), "finished", "{}", world.said());
+    world.runs("left", "node 1.2");
+    // An operator goes back: again both.
+    let mut rollback = crate::common::pytheas(&world.hub.home);
+    rollback.args(["agent", "rollback", "--state"]);
+    ok(rollback.arg(world.hub.state("gw")));
+    world.runs("left", "node 1.0");
+    assert_eq!(world.asked(0), ("1.0".to_owned(), false));
+    world.wait("the gateway's app to be back", |world| {
+        (world.device()["device"]["release"] == "app@1.0").then_some(())
+    });
+}
+
+#[test]
+fn power_cuts_of_gateway_and_board_end_in_one_release_on_both() {
+    let Some(mut world) = World::start(&["left"], "40s") else {
+        return;
+    };
+    let slowly = |then: &str| format!("    time.sleep(4)\n{then}");
+    world.publish("1.0", WORKS);
+    world.succeeds("node@1.0");
+
+    // The gateway while its board proves itself.
+    world.publish("1.9", &slowly(WORKS));
+    let id = world.begin(&["node@1.9"]);
+    world.is_on_trial();
+    world.agent.take().unwrap().kill();
+    world.agent = Some(world.hub.agent("gw", |_| {}));
+    assert_eq!(world.end(&id), "finished", "{}", world.said());
+    world.runs("left", "node 1.9");
+
+    // The board while its slot is filled.
+    world.publish(
+        "2.0",
+        &format!("{WORKS}# {}\n", "0123456789abcdef".repeat(64)),
+    );
+    let id = world.begin(&["node@2.0"]);
+    world.is_in("staging");
+    world.nodes[0].board.kill();
+    assert_eq!(world.end(&id), "finished", "{}", world.said());
+    world.runs("left", "node 2.0");
+
+    // The board is pulled out in its trial and stays away while the rest goes back.
+    world.publish("2.9", &slowly(FAILS));
+    let id = world.begin(&["node@2.9"]);
+    world.is_on_trial();
+    world.nodes[0].unplug();
+    assert_eq!(world.end(&id), "paused", "{}", world.said());
+    world.is_in("idle");
+    world.nodes[0].board.restart();
+    world.nodes[0].plug();
+    world.runs("left", "node 2.0");
+    assert_eq!(world.asked(0), ("2.0".to_owned(), false));
 }

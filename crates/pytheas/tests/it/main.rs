@@ -18,6 +18,7 @@ mod demo;
 mod device_keys;
 mod errors;
 mod fleet;
+mod fleet_config;
 mod hooks;
 mod key_drill;
 mod known;

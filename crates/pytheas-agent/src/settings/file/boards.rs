@@ -10,7 +10,7 @@ use super::{DURATION, File, Value, Wanted, from_str, parse_duration};
 use crate::settings::{BoardSettings, SettingsError};
 
 /// Every setting of a board.
-const KEYS: &[&str] = &["name", "port", "app", "baud", "wait"];
+const KEYS: &[&str] = &["name", "port", "app", "baud", "wait", "telemetry"];
 /// How long an update waits for a board that does not answer.
 const WAIT: Duration = Duration::from_secs(600);
 
@@ -58,6 +58,7 @@ fn one(file: &File<'_>, item: &Value<'_>) -> Result<BoardSettings, SettingsError
     };
     let (mut name, mut port, mut app) = (None, None, None);
     let (mut baud, mut wait) = (Options::default().baud, WAIT);
+    let mut telemetry = None;
     for (key, value) in table {
         let path = format!("board.{}", key.get_ref());
         let one = |what| Wanted {
@@ -72,6 +73,7 @@ fn one(file: &File<'_>, item: &Value<'_>) -> Result<BoardSettings, SettingsError
             "app" => app = Some(one("the name of an app").read(from_str::<Name>)?),
             "baud" => baud = one("a number such as `115200`").number()?,
             "wait" => wait = one(DURATION).read(parse_duration)?,
+            "telemetry" => telemetry = Some(one(DURATION).read(parse_duration)?),
             _ => {
                 return Err(SettingsError::UnknownKey {
                     place: file.place(key.span().start),
@@ -93,5 +95,6 @@ fn one(file: &File<'_>, item: &Value<'_>) -> Result<BoardSettings, SettingsError
         app: app.ok_or_else(|| missing("app"))?,
         baud,
         wait,
+        telemetry,
     })
 }

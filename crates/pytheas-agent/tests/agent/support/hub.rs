@@ -48,6 +48,8 @@ pub(crate) struct Talk {
     pub(crate) sleep: String,
     /// There is no enrolment, as on other DDI servers.
     pub(crate) accepts_nobody: bool,
+    /// The apps' settings and their revision, sent at every poll.
+    pub(crate) settings: Option<(String, Value)>,
     /// Older releases may be offered.
     pub(crate) downgrade: bool,
     /// Closing reports get no answer, so often.
@@ -295,7 +297,12 @@ fn answer(
                 };
                 links.insert(rel.into(), json!({"href": href}));
             }
-            ok(json!({"config": {"polling": {"sleep": talk.sleep}}, "_links": links}))
+            let mut config = json!({"polling": {"sleep": talk.sleep}});
+            if let Some((revision, settings)) = &talk.settings {
+                config["revision"] = json!(revision);
+                config["settings"] = settings.clone();
+            }
+            ok(json!({"config": config, "_links": links}))
         }
         ("PUT", ["configData"]) => {
             talk.attributes.push(body);

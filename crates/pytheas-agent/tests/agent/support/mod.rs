@@ -13,7 +13,9 @@ use std::{
 };
 
 use pytheas_durable::trees;
-use pytheas_release::{BuildRecord, Health, Hook, Platform, Ready, TreeId, UpdateRules};
+use pytheas_release::{
+    BuildRecord, ConfigOption, Health, Hook, Platform, Ready, TreeId, UpdateRules,
+};
 use pytheas_repo::{
     keys::{Init, PublisherKeys},
     publish::{Events, Options, Published, publish},
@@ -50,6 +52,8 @@ pub(crate) struct App {
     /// The app's name.
     pub(crate) name: String,
     pub(crate) update: UpdateRules,
+    /// What operators may set.
+    pub(crate) config: BTreeMap<String, ConfigOption>,
 }
 
 pub(crate) const STAYS: &str = "exec sleep 100000";
@@ -85,6 +89,7 @@ impl App {
             files,
             name: "app".into(),
             update: UpdateRules::default(),
+            config: BTreeMap::new(),
         }
     }
 
@@ -180,7 +185,7 @@ impl App {
             platform: self.platform.clone(),
             entry: "bin/app".parse().unwrap(),
             health: self.health.clone(),
-            config: BTreeMap::new(),
+            config: self.config.clone(),
             interpreter: None,
             update: self.update.clone(),
         };

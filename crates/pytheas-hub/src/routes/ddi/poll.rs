@@ -7,7 +7,12 @@ use pytheas_api::{
 };
 
 use super::answer;
-use crate::{app::App, auth::Device, reply::ApiError, store::actions};
+use crate::{
+    app::App,
+    auth::Device,
+    reply::ApiError,
+    store::{actions, fleet_config},
+};
 
 /// One link for the current action (the oldest open one), and what else the hub wants.
 pub(crate) async fn handle(
@@ -34,14 +39,20 @@ pub(crate) async fn handle(
     if let Some(id) = actions::installed(&app.store.read, &device.id).await? {
         links.installed_base = Some(Link::to(format!("{}/installedBase/{id}", device.root)));
     }
-    if device.wants_config {
+    let sent = fleet_config::wanted(&app.store.read, &device.id).await?;
+    // Who gets settings is asked at once whether it runs with them.
+    if device.wants_config || sent.is_some() {
         links.config_data = Some(Link::to(format!("{}/configData", device.root)));
     }
     let polling = Polling::every(app.config.poll_interval);
     Ok(answer(
         &headers,
         &PollRoot {
-            config: PollConfig { polling },
+            config: PollConfig {
+                polling,
+                revision: sent.as_ref().map(|config| config.tag()),
+                settings: sent.map(|config| config.settings),
+            },
             links,
         },
     ))

@@ -45,6 +45,9 @@ pub(crate) async fn handle(
     let platform = request.platform.as_deref();
     devices::add(&mut tx, id, name, platform, None, Some(now_ms), now_ms).await?;
     devices::set_token(&mut tx, id, Some(secret::hash(&token)), None).await?;
+    if request.group.is_some() {
+        devices::set_group(&mut tx, id, request.group.as_ref()).await?;
+    }
     audit::note(
         &mut tx,
         now_ms,

@@ -25,6 +25,9 @@ pub(crate) struct AddArgs {
     /// Its platform, when it runs Pytheas releases
     #[arg(long)]
     platform: Option<pytheas_release::Platform>,
+    /// The group whose settings it gets
+    #[arg(long)]
+    group: Option<pytheas_api::Group>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -46,6 +49,7 @@ pub(super) fn run(args: &AddArgs, context: &Context) -> miette::Result<()> {
     let request = DeviceRequest {
         device_id: args.id.clone(),
         name: args.name.clone(),
+        group: args.group.clone(),
         platform: args.platform.as_ref().map(ToString::to_string),
     };
     context.show(&Added(

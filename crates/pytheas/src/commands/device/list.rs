@@ -14,6 +14,9 @@ use crate::{
 /// List the devices the hub knows
 #[derive(Debug, clap::Args)]
 pub(crate) struct ListArgs {
+    /// Only those of this group
+    #[arg(long, value_name = "NAME")]
+    group: Option<pytheas_api::Group>,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -52,5 +55,9 @@ impl Show for Devices {
 
 /// Lists them.
 pub(super) fn run(args: &ListArgs, context: &Context) -> miette::Result<()> {
-    context.show(&Devices(HubClient::new(&args.hub)?.devices(None)?))
+    let mut devices = HubClient::new(&args.hub)?.devices(None)?;
+    if args.group.is_some() {
+        devices.retain(|device| device.group == args.group);
+    }
+    context.show(&Devices(devices))
 }

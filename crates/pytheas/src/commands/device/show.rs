@@ -34,6 +34,9 @@ impl Show for Detail {
         } = &self.0;
         out.fact("device", &device.id)?;
         out.fact("name", &device.name)?;
+        if let Some(group) = &device.group {
+            out.fact("group", group)?;
+        }
         let state = out.state(device.state.as_str());
         out.fact("state", state)?;
         out.fact("runs", device.release.as_deref().unwrap_or("-"))?;

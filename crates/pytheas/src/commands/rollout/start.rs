@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use pytheas_api::{DeviceId, GroupSize, RolloutDetail, RolloutRequest};
 use pytheas_release::ReleaseRef;
 
-use super::status::{Detail, wait};
+use super::{
+    status::Detail,
+    waiting::{WaitArgs, wait},
+};
 use crate::{
     context::Context,
     hub_client::{HubArgs, HubClient},
@@ -52,14 +55,13 @@ pub(crate) struct StartArgs {
     /// Let somebody at each device agree first (`pytheas-agent approve`)
     #[arg(long)]
     confirm: bool,
-    /// Wait until the rollout ends or pauses; exit code 1 unless it finished
-    #[arg(long)]
-    wait: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     hub: HubArgs,
 }
 
-fn seconds(text: &str) -> Result<u64, String> {
+pub(super) fn seconds(text: &str) -> Result<u64, String> {
     pytheas_release::parse_duration_ms(text)
         .map(|ms| ms / 1000)
         .filter(|seconds| *seconds > 0)
@@ -82,8 +84,8 @@ pub(super) fn run(args: &StartArgs, context: &Context) -> miette::Result<ExitCod
         silence_deadline_s: args.silence_deadline,
     };
     let begun: RolloutDetail = hub.post("rollouts", &request)?;
-    if args.wait {
-        return wait(&hub, begun.rollout.id, context);
+    if args.wait.wait {
+        return wait(&hub, begun.rollout.id, &args.wait, context);
     }
     context.show(&Detail(begun))?;
     Ok(ExitCode::SUCCESS)

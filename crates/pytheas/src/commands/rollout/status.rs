@@ -1,13 +1,14 @@
 //! `pytheas rollout status`: how far rollouts are, and what went wrong where.
 
-use std::{io, process::ExitCode, time::Duration};
+use std::{io, process::ExitCode};
 
-use pytheas_api::{ActionStatus, RolloutDetail, RolloutState, RolloutView};
+use pytheas_api::{ActionStatus, RolloutDetail, RolloutView};
 use serde::Serialize;
 
+use super::waiting::{WaitArgs, wait};
 use crate::{
     context::Context,
-    hub_client::{HubArgs, HubClient, HubError},
+    hub_client::{HubArgs, HubClient},
     output::{Paint, Show},
 };
 
@@ -15,10 +16,10 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(crate) struct StatusArgs {
     /// One rollout, with its devices [default: all, newest first]
+    #[arg(required_if_eq("wait", "true"))]
     id: Option<i64>,
-    /// Wait until it ends or pauses; exit code 1 unless it finished
-    #[arg(long, requires = "id")]
-    wait: bool,
+    #[command(flatten)]
+    wait: WaitArgs,
     #[command(flatten)]
     hub: HubArgs,
 }
@@ -94,48 +95,10 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> miette::Result<ExitCo
     let hub = HubClient::new(&args.hub)?;
     match args.id {
         None => context.show(&Rollouts(hub.get("rollouts")?))?,
-        Some(id) if args.wait => return wait(&hub, id, context),
+        Some(id) if args.wait.wait => return wait(&hub, id, &args.wait, context),
         Some(id) => context.show(&Detail(hub.get(&format!("rollouts/{id}"))?))?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// Waits for a rollout and shows it; a failure unless it finished.
-pub(super) fn wait(hub: &HubClient, id: i64, context: &Context) -> miette::Result<ExitCode> {
-    let detail = watch(hub, id, context)?;
-    let code = match detail.rollout.state {
-        RolloutState::Finished => ExitCode::SUCCESS,
-        _ => ExitCode::from(crate::exit::USER),
-    };
-    context.show(&Detail(detail))?;
-    Ok(code)
-}
-
-/// Waits until a rollout ends or pauses with nothing under way, showing its progress.
-fn watch(hub: &HubClient, id: i64, context: &Context) -> Result<RolloutDetail, HubError> {
-    let progress = context.progress();
-    let mut told = String::new();
-    loop {
-        let detail: RolloutDetail = hub.get(&format!("rollouts/{id}"))?;
-        let rollout = &detail.rollout;
-        let busy = rollout.sum(|group| group.active) > 0;
-        let now = format!(
-            "{}: {} of {} done, {} failed",
-            rollout.release,
-            rollout.sum(|group| group.succeeded),
-            rollout.sum(|group| group.total),
-            rollout.sum(|group| group.failed),
-        );
-        if now != told {
-            progress.step(now.clone());
-            told = now;
-        }
-        match rollout.state {
-            RolloutState::Finished => return Ok(detail),
-            RolloutState::Paused | RolloutState::Aborted if !busy => return Ok(detail),
-            _ => std::thread::sleep(Duration::from_millis(300)),
-        }
-    }
 }
 
 /// Whether a device of the rollout ended badly.

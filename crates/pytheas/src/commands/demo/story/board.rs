@@ -134,6 +134,7 @@ impl Board {
         let added: DeviceToken = stage.hub.post(
             "devices",
             &DeviceRequest {
+                group: None,
                 device_id: BOARD.parse().into_diagnostic()?,
                 name: None,
                 platform: Some("micropython-x64".to_owned()),
