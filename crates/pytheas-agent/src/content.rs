@@ -140,7 +140,7 @@ struct Fetching<'a> {
 impl Fetching<'_> {
     fn run(&mut self, client: &mut Client<'_>, peers: &mut Peers) -> Result<(), Trouble> {
         let mut tree = self.known_tree();
-        if self.from_peers(peers, &mut tree)? {
+        if self.ask_peers(peers, &mut tree)? {
             return Ok(());
         }
         let mut index = None;
@@ -201,7 +201,7 @@ impl Fetching<'_> {
     }
 
     /// Gets what peers can give; whether nothing is missing after that.
-    fn from_peers(&self, peers: &mut Peers, tree: &mut Option<Tree>) -> Result<bool, Trouble> {
+    fn ask_peers(&self, peers: &mut Peers, tree: &mut Option<Tree>) -> Result<bool, Trouble> {
         let Some((found, have)) = peers.tree(self.job.to.tree) else {
             return Ok(false);
         };
