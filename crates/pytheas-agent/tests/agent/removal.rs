@@ -50,12 +50,12 @@ fn an_app_is_stopped_and_deleted_and_its_data_stays_until_it_is_named() {
     });
 
     // It comes back to its data.
-    fs::write(data.join("kept"), "yes\n").unwrap();
+    fs::File::create(data.join("kept")).unwrap();
     let next = world.publish(&App::good("1.1.0").named("broker"));
     let action = world.hub.offer(&next.target);
     assert_eq!(world.hub.closed(&action), Ok(()));
     broker.runs("1.1.0");
-    assert_eq!(broker.data("kept").as_deref(), Some("yes"));
+    assert!(broker.data("kept").is_some());
 
     let output = device.output("remove", &["broker", "--data", "--json"]);
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
