@@ -253,6 +253,10 @@ impl Device {
                 _ => self.progress.pop_front(),
             };
         }
+        // First what runs here: whoever sees an action closed finds the device as it is.
+        if self.attributes_due && !self.tell_attributes(&hub) {
+            return;
+        }
         while let Some(report) = self.machine.outbox().first().cloned() {
             faults::point("agent:report:before");
             match hub.report(&report) {
@@ -276,24 +280,31 @@ impl Device {
                     .min(Instant::now() + Duration::from_millis(100));
             }
         }
-        if self.attributes_due {
-            let history = history::load(&self.dir).unwrap_or_default();
-            let mut data = attributes::now(
-                &self.identity.platform,
-                self.model.as_deref(),
-                &self.machine,
-                history.last(),
-                self.live.damage.as_deref(),
-                self.live.settings.as_deref(),
-            );
-            let boards = self.boards.attributes(&self.settings.agent.boards);
-            data.data.extend(boards);
-            data.data.extend(self.app_config.attributes());
-            match hub.attributes(&data) {
-                Ok(()) => self.attributes_due = false,
-                Err(error) => {
-                    self.hub_failed(&error);
-                }
+    }
+
+    /// Whether the rest may be told: the hub heard, or refuses for good what it was told.
+    fn tell_attributes(&mut self, hub: &Hub) -> bool {
+        let history = history::load(&self.dir).unwrap_or_default();
+        let mut data = attributes::now(
+            &self.identity.platform,
+            self.model.as_deref(),
+            &self.machine,
+            history.last(),
+            self.live.damage.as_deref(),
+            self.live.settings.as_deref(),
+        );
+        let boards = self.boards.attributes(&self.settings.agent.boards);
+        data.data.extend(boards);
+        data.data.extend(self.app_config.attributes());
+        match hub.attributes(&data) {
+            Ok(()) => {
+                self.attributes_due = false;
+                true
+            }
+            Err(error) => {
+                let settled = hub::is_settled(&error);
+                self.hub_failed(&error);
+                settled
             }
         }
     }
