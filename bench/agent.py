@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 PYTHEAS = os.environ.get("PYTHEAS", "pytheas")
-AGENT = os.environ.get("AGENT", "target/x86_64-unknown-linux-musl/agent/pytheas-agent")
+AGENT = os.environ.get("AGENT", "target/x86_64-unknown-linux-gnu/agent/pytheas-agent")
 RUNS = int(os.environ.get("RUNS", "3"))
 FROM = Path(sys.argv[1]).resolve()
 NAMES = sys.argv[2:] or ["octo", "data", "pf"]

@@ -16,9 +16,10 @@ const MOST_BYTES: u64 = 6_000_000;
 pub(crate) const RUSTFLAGS: &str = "-C target-feature=+crt-static -C force-unwind-tables=no \
      -C link-arg=-Wl,-z,pack-relative-relocs";
 
-/// Equal functions once; only LLD can, which is the default linker on this processor.
-const FOLD: &str = if cfg!(target_arch = "x86_64") {
-    " -C link-arg=-Wl,--icf=safe"
+/// With LLD, the default linker on this processor: equal functions once, and without the tables for
+/// unwinding that the standard library brings along. `rustc` links in the workspace's folder.
+const LLD: &str = if cfg!(target_arch = "x86_64") {
+    " -C link-arg=-Wl,--icf=safe -C link-arg=-Wl,--no-eh-frame-hdr -C link-arg=-Txtask/src/agent.ld"
 } else {
     ""
 };
@@ -37,7 +38,7 @@ pub(crate) fn report() -> ExitCode {
             "--target",
             &target,
         ])
-        .env("RUSTFLAGS", format!("{RUSTFLAGS}{FOLD}"))
+        .env("RUSTFLAGS", format!("{RUSTFLAGS}{LLD}"))
         // The C of aws-lc and zstd needs no tables for unwinding either.
         .env(
             format!("CFLAGS_{}", target.replace('-', "_")),
