@@ -445,6 +445,20 @@ mod tests {
     }
 
     #[test]
+    fn the_deepest_settings_are_read_back_in_the_middle_of_a_trial() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(root.path());
+        let levels = pytheas_api::SETTINGS_DEPTH_MAX;
+        let text = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let deepest: Settings = serde_json::from_str(&text).unwrap();
+        assert!(pytheas_api::within_depth(&deepest));
+        let next = revision("1-a", &Value::Object(deepest));
+        AppConfig::load(&dir).put(next.clone(), true).unwrap();
+        let config = AppConfig::load(&dir);
+        assert_eq!((config.in_force(), config.tries_left()), (&next, Some(2)));
+    }
+
+    #[test]
     fn a_rotten_state_is_set_aside_and_what_the_app_has_stays() {
         let root = tempfile::tempdir().unwrap();
         let dir = StateDir::new(root.path());
