@@ -221,5 +221,8 @@ fn the_pin_of_the_devices_token_is_not_the_apps() {
     let action = world.hub.offer(&world.publish(&app).target);
     assert_eq!(world.hub.closed(&action), Ok(()));
     let env = device.data("env").unwrap();
-    assert!(env.contains("OF_THE_SITE=yes") && !env.contains("1234"), "{env}");
+    assert!(
+        env.contains("OF_THE_SITE=yes") && !env.contains("1234"),
+        "{env}"
+    );
 }
