@@ -212,7 +212,8 @@ impl AppConfig {
     /// # Errors
     /// When it cannot be written; what was in force still is.
     pub(crate) fn put(&mut self, next: Revision, trial: bool) -> io::Result<()> {
-        let mut stored = self.stored.clone();
+        let before = self.stored.clone();
+        let mut stored = before.clone();
         stored.refused = None;
         stored.trial = None;
         if trial {
@@ -223,7 +224,10 @@ impl AppConfig {
         } else {
             stored.current = next;
         }
-        self.save(stored)
+        self.save(stored).inspect_err(|_| {
+            // Noted, perhaps, but not in the app's file: it would be judged with the settings before.
+            self.save_as_far_as_it_goes(before);
+        })
     }
 
     /// The trial is passed.
@@ -421,6 +425,37 @@ mod tests {
         assert!(!config.reconsider(&trees));
         assert!(config.reconsider(&[]), "another release may take it");
         assert!(!config.knows("2-b", &trees));
+    }
+
+    #[test]
+    fn settings_that_the_apps_file_cannot_take_are_not_in_force() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(root.path());
+        let mut config = AppConfig::load(&dir);
+        let first = revision("1-a", &json!({"n": 1}));
+        config.put(first.clone(), false).unwrap();
+        // Nothing can take the place of a folder that holds something.
+        fs::remove_file(dir.config_file()).unwrap();
+        fs::create_dir_all(dir.config_file().join("full")).unwrap();
+        let next = revision("2-b", &json!({"n": 2}));
+        config.put(next, true).unwrap_err();
+        assert_eq!((config.in_force(), config.tries_left()), (&first, None));
+        let config = AppConfig::load(&dir);
+        assert_eq!((config.in_force(), config.tries_left()), (&first, None));
+    }
+
+    #[test]
+    fn the_deepest_settings_are_read_back_in_the_middle_of_a_trial() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(root.path());
+        let levels = pytheas_api::SETTINGS_DEPTH_MAX;
+        let text = format!("{}1{}", "{\"a\":".repeat(levels), "}".repeat(levels));
+        let deepest: Settings = serde_json::from_str(&text).unwrap();
+        assert!(pytheas_api::within_depth(&deepest));
+        let next = revision("1-a", &Value::Object(deepest));
+        AppConfig::load(&dir).put(next.clone(), true).unwrap();
+        let config = AppConfig::load(&dir);
+        assert_eq!((config.in_force(), config.tries_left()), (&next, Some(2)));
     }
 
     #[test]

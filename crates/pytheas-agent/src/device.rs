@@ -425,7 +425,8 @@ impl Device {
         let at_rest = matches!(self.machine.state(), State::Idle) || self.live.held.is_some();
         let nothing_ordered = self.ordered_next.is_none();
         let waits = self.config_offer.is_some() && matches!(self.machine.state(), State::Idle);
-        let configured = !self.config_on_trial() && !waits;
+        // What cannot be written is the next start's.
+        let configured = !self.config_on_trial() && !waits || self.config_at > Instant::now();
         self.polled && at_rest && told && nothing_ordered && configured
     }
 

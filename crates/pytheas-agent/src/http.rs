@@ -31,7 +31,7 @@ use ureq::{
 };
 
 use self::limit::Limited;
-pub(crate) use self::limit::Limiter;
+pub(crate) use self::{limit::Limiter, tls::PIN_VARIABLE};
 use crate::settings::{Network, ProxyChoice, without_password};
 
 /// No answer to a DDI or REST request is longer.
@@ -115,7 +115,7 @@ pub enum HttpError {
 }
 
 /// What somebody else says, as part of a line of ours: it begins no other line and is no essay.
-fn one_line(text: &str) -> String {
+pub(crate) fn one_line(text: &str) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     text.chars().take(MAX_SAID_CHARS).map(plain).collect()
 }
@@ -406,13 +406,20 @@ impl Http {
         })
     }
 
-    /// What a peer has at `path`, to be read as it comes; nothing when it has no such content.
+    /// What a peer that answers within `patience` has at `path`, to be read as it comes; nothing when
+    /// it has no such content.
     ///
     /// # Errors
     /// [`HttpError`]; also when it sends elsewhere.
-    pub(crate) fn peer_content(&self, path: &str) -> Result<Option<impl Read + use<>>, HttpError> {
+    pub(crate) fn peer_content(
+        &self,
+        path: &str,
+        patience: Duration,
+    ) -> Result<Option<impl Read + use<>>, HttpError> {
         let url = format!("{}{path}", self.base);
-        let request = self.agent.get(&url).config().max_redirects(0).build();
+        let request = self.agent.get(&url).config();
+        let request = request.max_redirects(0).max_redirects_will_error(true);
+        let request = request.timeout_recv_response(Some(patience)).build();
         let answer = request.call().map_err(|source| HttpError::Unreachable {
             url: url.clone(),
             source,

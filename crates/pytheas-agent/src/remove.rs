@@ -234,6 +234,9 @@ pub(crate) fn remove(dir: &StateDir, name: &Name, data: Data) -> Result<Removed,
         }
         None => {
             let _lock = FileLock::acquire(&dir.lock()).map_err(AgentError::lock(dir.root()))?;
+            // An agent may have worked since.
+            let machine = load_machine(dir)?.unwrap_or_default();
+            possible(dir, &machine, name)?;
             mark(dir, &machine, name, data)?;
             let name = name.clone();
             let next = machine.step(Event::RemoveWanted { name });

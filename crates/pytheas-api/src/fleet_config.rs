@@ -18,6 +18,21 @@ use crate::DeviceId;
 /// A JSON object.
 pub type Settings = serde_json::Map<String, serde_json::Value>;
 
+/// Deepest settings: readers of JSON give up at 128 levels, and what carries settings has some, too.
+pub const SETTINGS_DEPTH_MAX: usize = 64;
+
+/// Whether settings have at most [`SETTINGS_DEPTH_MAX`] levels of objects and arrays.
+pub fn within_depth(settings: &Settings) -> bool {
+    fn fits(value: &serde_json::Value, left: usize) -> bool {
+        match value {
+            serde_json::Value::Object(of) => left > 0 && of.values().all(|v| fits(v, left - 1)),
+            serde_json::Value::Array(of) => left > 0 && of.iter().all(|v| fits(v, left - 1)),
+            _ => true,
+        }
+    }
+    settings.values().all(|v| fits(v, SETTINGS_DEPTH_MAX - 1))
+}
+
 /// The name of a group of devices: 1 to 64 letters, digits and `-_.`, beginning with a letter or
 /// digit.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -275,6 +290,18 @@ mod tests {
         ] {
             assert!(wrong.parse::<ConfigLayer>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn settings_have_a_depth() {
+        let nested = |levels: usize| {
+            let text = format!("{}{}", "{\"a\":".repeat(levels), "[]");
+            let text = format!("{text}{}", "}".repeat(levels));
+            serde_json::from_str::<Settings>(&text).unwrap()
+        };
+        assert!(within_depth(&Settings::new()));
+        assert!(within_depth(&nested(SETTINGS_DEPTH_MAX - 1)));
+        assert!(!within_depth(&nested(SETTINGS_DEPTH_MAX)));
     }
 
     #[test]

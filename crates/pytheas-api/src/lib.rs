@@ -42,7 +42,8 @@ pub use error::{ErrorBody, ErrorDetail};
 pub use event::{Event, EventKind};
 pub use fleet_config::{
     ConfigChange, ConfigLayer, ConfigLayerError, ConfigRevision, ConfigRollback, ConfigState,
-    ConfigView, DeviceConfig, DeviceGroup, Group, GroupError, Settings,
+    ConfigView, DeviceConfig, DeviceGroup, Group, GroupError, SETTINGS_DEPTH_MAX, Settings,
+    within_depth,
 };
 pub use ids::{DeviceId, DeviceIdError};
 pub use release::{BoardImageView, ReleaseView};

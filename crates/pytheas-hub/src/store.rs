@@ -204,7 +204,7 @@ mod tests {
         let shown = error
             .to_string()
             .replace(&dir.path().display().to_string(), "[DATA]");
-        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 3");
+        insta::assert_snapshot!(shown, @"the database `[DATA]/hub.db` has format 99; this program knows formats up to 4");
     }
 
     #[tokio::test]

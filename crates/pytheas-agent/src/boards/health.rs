@@ -22,8 +22,10 @@ const QUESTION: &str = "import gc,json,time,pytheas\n\
     print(json.dumps(_pT))\ndel _pT";
 /// The last lines of a traceback, which name the exception.
 const CRASH_LINES: usize = 6;
-/// A hub takes 100 attributes of a device: so many are the boards'.
+/// A hub takes 100 attributes of a device: so many are the boards', with [`EACH`] board's own, the
+/// release that it runs and the platform of its app.
 const ATTRIBUTES_MAX: usize = 60;
+const EACH: usize = 2;
 
 /// Name and value, the most telling first.
 pub(crate) type Health = Vec<(String, String)>;
@@ -38,9 +40,13 @@ fn read(answer: &[u8], crash: Option<&str>) -> Health {
     let said: Map<String, Value> = serde_json::from_slice(answer.trim_ascii()).unwrap_or_default();
     let mut health: Health = said
         .into_iter()
-        .map(|(name, value)| match value {
-            Value::String(text) => (name, cut(&text)),
-            other => (name, cut(&other.to_string())),
+        .map(|(name, value)| {
+            // A hub refuses all attributes for one name that it cannot print.
+            let name = name.replace(char::is_control, "?");
+            match value {
+                Value::String(text) => (name, cut(&text)),
+                other => (name, cut(&other.to_string())),
+            }
         })
         .collect();
     let lines: Vec<&str> = crash.unwrap_or_default().trim_end().lines().collect();
@@ -60,7 +66,7 @@ fn read(answer: &[u8], crash: Option<&str>) -> Health {
 
 /// As many of a board's as may be told when the device has so many boards.
 pub(crate) fn told(health: &Health, boards: usize) -> &[(String, String)] {
-    let most = ATTRIBUTES_MAX / boards.max(1);
+    let most = ATTRIBUTES_MAX.saturating_sub(EACH * boards) / boards.max(1);
     &health[..health.len().min(most)]
 }
 
@@ -70,7 +76,7 @@ mod tests {
 
     #[test]
     fn what_a_board_says_is_put_in_order_and_never_too_much() {
-        let answer = br#"{"uptime": 7, "log.0": "hello", "metric.t": "21.5", "heap.free": 61232, "reset": 3}"#;
+        let answer = br#"{"uptime": 7, "log.0": "hello", "metric.t\n": "21.5", "heap.free": 61232, "reset": 3}"#;
         let crash = "Traceback (most recent call last):\n  File \"a.py\", line 3, in run\nValueError: no sensor\n";
         let health = read(answer, Some(crash));
         let shown: Vec<String> = health.iter().map(|(k, v)| format!("{k} = {v}")).collect();
@@ -81,12 +87,12 @@ mod tests {
         crash.0 = Traceback (most recent call last):
         crash.1 =   File "a.py", line 3, in run
         crash.2 = ValueError: no sensor
-        metric.t = 21.5
+        metric.t? = 21.5
         log.0 = hello
         "#);
         assert_eq!(told(&health, 1).len(), 8);
-        assert_eq!(told(&health, 30).len(), 2);
-        assert_eq!(told(&health, 61).len(), 0);
+        assert_eq!(told(&health, 10).len(), 4);
+        assert_eq!(told(&health, 30).len(), 0);
         assert_eq!(read(b"MemoryError", None), []);
     }
 }

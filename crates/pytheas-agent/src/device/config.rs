@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use pytheas_api::ddi::PollConfig;
+use pytheas_api::{SETTINGS_DEPTH_MAX, ddi::PollConfig, within_depth};
 use pytheas_release::TreeId;
 use pytheas_update::{Failure, Installed, Reason, State};
 use tracing::{info, warn};
@@ -49,12 +49,14 @@ impl Device {
 
     /// Begins a trial, or ends one that is passed.
     pub(super) fn mind_config(&mut self) {
-        let idle = matches!(self.machine.state(), State::Idle) && self.pending.is_empty();
-        if !idle || self.is_stopping() || Instant::now() < self.config_at {
+        if self.is_stopping() || Instant::now() < self.config_at {
             return;
         }
-        if self.app_config.tries_left().is_some() {
-            return self.judge_config();
+        if self.config_on_trial() {
+            return self.judge_config(); // also while an update waits for just this
+        }
+        if !matches!(self.machine.state(), State::Idle) || !self.pending.is_empty() {
+            return;
         }
         let trees = self.configured_trees();
         if self.app_config.reconsider(&trees) {
@@ -94,6 +96,10 @@ impl Device {
     }
 
     fn config_misfit(&mut self, next: &Revision) -> Option<String> {
+        if !within_depth(&next.settings) {
+            let most = SETTINGS_DEPTH_MAX;
+            return Some(format!("they are nested deeper than {most} levels"));
+        }
         self.configured().iter().find_map(|installed| {
             let dir = self.dir_of(&installed.release.name);
             let record = slots::record(&dir, installed.tree).ok()?;

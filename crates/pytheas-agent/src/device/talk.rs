@@ -15,7 +15,7 @@ use crate::{
     enrol,
     error::AgentError,
     history,
-    http::HttpError,
+    http::{self, HttpError},
     hub::{self, Hub},
 };
 
@@ -149,7 +149,7 @@ impl Device {
         let base = hub.confirmation(offer)?;
         let names = base.confirmation.chunks.iter();
         let names: Vec<String> = names.map(|c| format!("{}@{}", c.name, c.version)).collect();
-        let release = names.join(", ");
+        let release = http::one_line(&names.join(", "));
         info!("`{release}` waits to be confirmed: `pytheas-agent approve`, or `deny`");
         self.live.confirm = Some(Confirming {
             action: offer.action.clone(),

@@ -8,13 +8,16 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::mpsc::{RecvTimeoutError, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Most of what it says that is kept, in bytes.
 const SAID_MAX: usize = 64 << 10;
+/// How often it is looked whether it has ended: who it leaves behind (SSH's `ControlPersist`) may hold
+/// its standard error open for hours.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
 /// How long it may take to end when it was asked to, before it is killed.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -41,11 +44,18 @@ pub(super) fn run(command: &mut Command, silence: Duration) -> io::Result<(ExitS
         });
     }
     let mut said = Vec::new();
+    let mut heard_at = Instant::now();
     loop {
-        match heard.recv_timeout(silence) {
-            Ok(bytes) if said.len() < SAID_MAX => said.extend(bytes),
-            Ok(_) => {}
+        match heard.recv_timeout(LOOK_AGAIN.min(silence)) {
+            Ok(bytes) => {
+                heard_at = Instant::now();
+                if said.len() < SAID_MAX {
+                    said.extend(bytes);
+                }
+            }
             Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) if child.try_wait()?.is_some() => break,
+            Err(RecvTimeoutError::Timeout) if heard_at.elapsed() < silence => {}
             Err(RecvTimeoutError::Timeout) => {
                 end(&mut child)?;
                 let why = format!("nothing was heard for {} seconds", silence.as_secs());
@@ -96,6 +106,14 @@ mod tests {
             let error = run(&mut shell(script), Duration::from_millis(300)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{script}");
         }
+    }
+
+    #[test]
+    fn one_that_leaves_others_behind_is_not_waited_for_any_longer() {
+        // It would be silent for as long as the silence that is allowed.
+        let script = "echo a >&2; sleep 20 & exit 0";
+        let (status, said) = run(&mut shell(script), Duration::from_secs(10)).unwrap();
+        assert_eq!((status.code(), said.as_str()), (Some(0), "a"));
     }
 
     #[test]

@@ -36,6 +36,7 @@ use ureq::unversioned::transport::{
     TransportAdapter,
 };
 
+pub(crate) use self::kept::PIN_VARIABLE;
 use self::kept::{Keeper, KeptKey};
 use super::CaError;
 use crate::{

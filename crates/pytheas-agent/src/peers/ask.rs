@@ -17,13 +17,15 @@ use crate::{
 
 /// What a peer on the same network takes at most until it answers, and falls silent.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// It reads a content through before it answers, from a disk that gives so much in a second at least.
+const SLOWEST_DISK: u64 = 8 << 20;
 /// How much must come within [`WINDOW`]; who is slower than this is no help.
 const SLOWEST_BYTES: u64 = 64 << 10;
 const WINDOW: Duration = Duration::from_secs(5);
 /// All peers together, for one tree: what is still missing then comes from the hub.
 const ALL_IN_ALL: Duration = Duration::from_secs(20 * 60);
-/// Longest tree document.
-const TREE_MAX: u64 = 256 << 20;
+/// Longest tree document, some 100,000 files: it is held in memory before anything is known of it.
+const TREE_MAX: u64 = 16 << 20;
 
 /// The peers of this device.
 pub(crate) struct Peers {
@@ -85,12 +87,12 @@ impl Peers {
         }
         let mut tree = None;
         let mut have = Vec::new();
+        let deadline = Instant::now() + ALL_IN_ALL;
         for peer in asked {
             if have.contains(&peer) || self.dropped.contains(&peer) {
                 continue;
             }
             let mut bytes = Vec::new();
-            let deadline = Instant::now() + ALL_IN_ALL;
             let mut keep = |piece: &[u8]| {
                 bytes.extend_from_slice(piece);
                 Ok(())
@@ -186,7 +188,10 @@ impl Peers {
         put: &mut dyn FnMut(&[u8]) -> io::Result<()>,
     ) -> Result<bool, Useless> {
         let path = format!("{PREFIX}{wanted}");
-        let Some(mut reader) = self.http(peer)?.peer_content(&path)? else {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let patience = PATIENCE + Duration::from_secs(max_bytes / SLOWEST_DISK);
+        let http = self.http(peer)?;
+        let Some(mut reader) = http.peer_content(&path, patience.min(left))? else {
             return Ok(false);
         };
         let mut hasher = Hasher::new();

@@ -22,6 +22,8 @@ use super::{PORT, serve::thread};
 const GROUP: Ipv4Addr = Ipv4Addr::new(239, 255, 84, 79);
 /// How long answers are waited for.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// Between questions: who asks without end costs this device next to nothing.
+const PAUSE: Duration = Duration::from_millis(5);
 /// More peers are not asked.
 const ENOUGH: usize = 8;
 /// No packet of ours is longer.
@@ -44,10 +46,13 @@ pub(super) fn answer(
                 std::thread::sleep(Duration::from_secs(1));
                 continue;
             };
-            let tree = question(&packet[..len]);
-            if let Some(tree) = tree.filter(|tree| is_here(*tree)) {
+            let Some(tree) = question(&packet[..len]) else {
+                continue;
+            };
+            if is_here(tree) {
                 let _lost = socket.send_to(format!("pytheas 1 has {tree} {port}").as_bytes(), from);
             }
+            std::thread::sleep(PAUSE);
         }
     })
 }

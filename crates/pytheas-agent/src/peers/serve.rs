@@ -1,23 +1,20 @@
 //! Gives others what is installed here.
 //!
-//! Few at a time, each with little time to ask; each content is hashed before the first byte of it
-//! goes out, so that rot on this disk is nobody else's trouble.
+//! Few at a time, and no one of them holds all places: a request has to come, and an answer to be
+//! taken, in little time. Each content is hashed before the first byte of it goes out, so that rot on
+//! this disk is nobody else's trouble.
 
 use std::{
     collections::HashMap,
     fs::{self, File},
-    io::{self, BufRead as _, BufReader, Read as _, Write as _},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    io::{self, BufRead as _, BufReader, Read, Seek as _, Write},
+    net::{IpAddr, TcpListener, TcpStream},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
-use pytheas_durable::trees;
-use pytheas_release::{Entry, RelPath, Sha256, Tree, TreeId};
+use pytheas_release::{Entry, Hasher, RelPath, Sha256, Tree, TreeId};
 use tracing::{debug, info, warn};
 
 use super::{PREFIX, PeerSettings, find};
@@ -25,12 +22,17 @@ use crate::{http::Limiter, paths::StateDir};
 
 /// Others that are served at once.
 const AT_ONCE: usize = 4;
-/// How long they may take to ask, and to take a piece of an answer.
+/// So many of them from one address: one place is always somebody else's.
+const OF_ONE: usize = 3;
+/// How long they may take to ask, from the first moment to the last byte, and beyond what an answer
+/// takes at [`SLOWEST_RATE`].
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who takes fewer bytes in a second is let go.
+const SLOWEST_RATE: u64 = 8 << 10;
 /// Longest head of a request, in bytes.
 const HEAD_MAX: u64 = 4 << 10;
-/// Requests on one connection.
-const REQUESTS_MAX: usize = 100_000;
+/// After so long somebody else may have the place, as soon as an answer is whole.
+const LONGEST: Duration = Duration::from_secs(20 * 60);
 /// How long it is remembered where contents lie: an update asks for many, then nobody for weeks.
 const REMEMBERED: Duration = Duration::from_secs(30);
 
@@ -43,7 +45,8 @@ struct Found {
 struct Shared {
     dir: StateDir,
     limiter: Option<Limiter>,
-    busy: AtomicUsize,
+    /// Whom it serves just now.
+    busy: Mutex<Vec<IpAddr>>,
     /// What was looked up last, and when.
     known: Mutex<Option<(Instant, Vec<Found>)>>,
 }
@@ -58,7 +61,7 @@ pub(crate) fn share(dir: &StateDir, settings: &PeerSettings) -> io::Result<()> {
     let shared = Arc::new(Shared {
         dir: dir.clone(),
         limiter: settings.limit.map(Limiter::new),
-        busy: AtomicUsize::new(0),
+        busy: Mutex::default(),
         known: Mutex::default(),
     });
     if settings.discover {
@@ -77,27 +80,22 @@ pub(crate) fn share(dir: &StateDir, settings: &PeerSettings) -> io::Result<()> {
                 std::thread::sleep(Duration::from_millis(100));
                 continue;
             };
-            let shared = Arc::clone(&shared);
-            if shared.busy.fetch_add(1, Ordering::AcqRel) >= AT_ONCE {
-                shared.busy.fetch_sub(1, Ordering::AcqRel);
+            let Some(place) = Place::take(&shared, &stream) else {
                 let _gone = (&stream).write_all(
                     b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
                 );
                 continue;
-            }
-            let one = Arc::clone(&shared);
+            };
             let begun = thread("share-one", move || {
-                let shared = one;
-                if let Err(error) = shared.serve(&stream) {
+                if let Err(error) = place.shared.serve(&stream) {
                     debug!("a peer went away: {error}");
                 }
-                shared
+                place
+                    .shared
                     .known()
                     .take_if(|(since, _)| since.elapsed() > REMEMBERED);
-                shared.busy.fetch_sub(1, Ordering::AcqRel);
             });
             if let Err(error) = begun {
-                shared.busy.fetch_sub(1, Ordering::AcqRel);
                 warn!("cannot serve a peer: {error}");
             }
         }
@@ -109,13 +107,87 @@ pub(super) fn thread(name: &str, work: impl FnOnce() + Send + 'static) -> io::Re
     builder.stack_size(256 << 10).spawn(work).map(drop)
 }
 
+/// One of those that are served; its end gives the place back.
+struct Place {
+    shared: Arc<Shared>,
+    whose: IpAddr,
+}
+
+impl Place {
+    /// One for the other end of `stream`, if one is free.
+    fn take(shared: &Arc<Shared>, stream: &TcpStream) -> Option<Self> {
+        let whose = stream.peer_addr().ok()?.ip();
+        let mut busy = shared.busy();
+        let same = busy.iter().filter(|other| **other == whose).count();
+        if busy.len() >= AT_ONCE || same >= OF_ONE {
+            return None;
+        }
+        busy.push(whose);
+        Some(Self {
+            shared: Arc::clone(shared),
+            whose,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut busy = self.shared.busy();
+        if let Some(at) = busy.iter().position(|other| *other == self.whose) {
+            busy.swap_remove(at);
+        }
+    }
+}
+
+/// The other end, until a moment: however little comes or goes at a time, it ends then.
+struct Until<'a> {
+    stream: &'a TcpStream,
+    end: Instant,
+}
+
+impl Until<'_> {
+    fn left(&self) -> io::Result<Option<Duration>> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        match left.is_zero() {
+            true => Err(io::ErrorKind::TimedOut.into()),
+            false => Ok(Some(left)),
+        }
+    }
+}
+
+impl Read for Until<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(self.left()?)?;
+        self.stream.read(buffer)
+    }
+}
+
+impl Write for Until<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(self.left()?)?;
+        self.stream.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
 impl Shared {
+    fn busy(&self) -> std::sync::MutexGuard<'_, Vec<IpAddr>> {
+        self.busy.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn serve(&self, stream: &TcpStream) -> io::Result<()> {
-        stream.set_read_timeout(Some(PATIENCE))?;
-        stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
-        let mut reader = BufReader::with_capacity(1 << 10, stream);
-        for _ in 0..REQUESTS_MAX {
+        let begun = Instant::now();
+        let until = |patience| Until {
+            stream,
+            end: Instant::now() + patience,
+        };
+        let mut reader = BufReader::with_capacity(1 << 10, until(PATIENCE));
+        loop {
+            reader.get_mut().end = Instant::now() + PATIENCE;
             let mut head = (&mut reader).take(HEAD_MAX);
             let mut line = String::new();
             if head.read_line(&mut line)? == 0 {
@@ -131,26 +203,28 @@ impl Shared {
                 _ => None,
             };
             let Some(hash) = hash.and_then(|hash| hash.parse::<Sha256>().ok()) else {
-                return answer(stream, "400 Bad Request\r\nConnection: close", 0);
+                return answer(&mut until(PATIENCE), "400 Bad Request", 0, true);
             };
-            match self.open(hash) {
+            let found = self.open(hash);
+            let mut to = until(PATIENCE);
+            let last = begun.elapsed() >= LONGEST;
+            match found {
                 Some((mut file, len)) => {
-                    answer(
-                        stream,
-                        "200 OK\r\nContent-Type: application/octet-stream",
-                        len,
-                    )?;
-                    self.send(&mut file, len, stream)?;
+                    answer(&mut to, "200 OK", len, last)?;
+                    self.send(&mut file, len, &mut to)?;
                 }
-                None => answer(stream, "404 Not Found", 0)?,
+                None => answer(&mut to, "404 Not Found", 0, last)?,
+            }
+            if last {
+                return Ok(());
             }
         }
-        Ok(())
     }
 
-    fn send(&self, file: &mut File, len: u64, mut stream: &TcpStream) -> io::Result<()> {
+    fn send(&self, file: &mut File, len: u64, to: &mut Until<'_>) -> io::Result<()> {
         let piece = self.limiter.as_ref().map_or(32 << 10, Limiter::piece);
         let mut buffer = vec![0; piece.min(32 << 10)];
+        to.end += Duration::from_secs(len / SLOWEST_RATE);
         let mut left = len;
         while left > 0 {
             let most = usize::try_from(left)
@@ -161,9 +235,11 @@ impl Shared {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
             if let Some(limiter) = &self.limiter {
-                std::thread::sleep(limiter.spend(read, Instant::now()));
+                let pause = limiter.spend(read, Instant::now());
+                std::thread::sleep(pause);
+                to.end += pause; // not the other end's
             }
-            stream.write_all(&buffer[..read])?;
+            to.write_all(&buffer[..read])?;
             left -= read as u64;
         }
         Ok(())
@@ -197,11 +273,8 @@ impl Shared {
 
     /// The content with this hash, at its beginning, and its length; read through once before.
     fn open(&self, hash: Sha256) -> Option<(File, u64)> {
-        self.place(hash).into_iter().find_map(|path| {
-            let (size, found) = trees::hash_file(&path).ok()?;
-            let file = File::open(&path).ok().filter(|_| found == hash)?;
-            Some((file, size))
-        })
+        let places = self.place(hash);
+        places.into_iter().find_map(|path| whole(&path, hash).ok())
     }
 
     /// Where it may lie.
@@ -240,7 +313,37 @@ impl Shared {
     }
 }
 
-fn answer(mut stream: &TcpStream, status: &str, len: u64) -> io::Result<()> {
-    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\n\r\n");
-    stream.write_all(head.as_bytes())
+/// The file at `path` when it holds this content, at its beginning, and its length. What was read is
+/// what is given: nothing else that may come to lie there meanwhile.
+fn whole(path: &Path, hash: Sha256) -> io::Result<(File, u64)> {
+    let mut file = File::open(path)?;
+    let mut hasher = Hasher::new();
+    let len = io::copy(&mut file, &mut Hashing(&mut hasher))?;
+    if hasher.finish() != hash {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    file.rewind()?;
+    Ok((file, len))
 }
+
+struct Hashing<'a>(&'a mut Hasher);
+
+impl Write for Hashing<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.update(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn answer(to: &mut Until<'_>, status: &str, len: u64, last: bool) -> io::Result<()> {
+    let close = if last { "Connection: close\r\n" } else { "" };
+    let head = format!("HTTP/1.1 {status}\r\nContent-Length: {len}\r\n{close}\r\n");
+    to.write_all(head.as_bytes())
+}
+
+#[cfg(test)]
+mod tests;

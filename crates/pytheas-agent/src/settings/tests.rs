@@ -77,7 +77,7 @@ fn what_is_not_known_is_refused_with_its_line_and_what_was_meant() {
     ");
     insta::assert_snapshot!(refusal("\n\n  colour = \"red\"\n"), @"
     /etc/agent.toml:3:3: there is no setting `colour`
-    help: there are: time-zone, poll.interval, poll.jitter, download.limit, download.windows, install.windows, install.consent, proxy.url, proxy.no-proxy, tls.ca, tls.pins, tls.certificate, tls.key, timeouts.connect, timeouts.answer, timeouts.silence, board
+    help: there are: time-zone, poll.interval, poll.jitter, peers.share, peers.listen, peers.limit, peers.list, peers.discover, download.limit, download.windows, install.windows, install.consent, config.apply, proxy.url, proxy.no-proxy, tls.ca, tls.pins, tls.certificate, tls.key, tls.key-command, timeouts.connect, timeouts.answer, timeouts.silence, board
     ");
 }
 
@@ -234,7 +234,7 @@ fn a_board_that_cannot_be_used_is_named_with_its_line() {
     /etc/agent.toml:1:1: `board.app`: each board has to have it
     help: docs/guides/updates-network.md has an example of each setting
     /etc/agent.toml:5:1: there is no setting `board.bauds`
-    help: there are: board.name, board.port, board.app, board.baud, board.wait
+    help: there are: board.name, board.port, board.app, board.baud, board.wait, board.telemetry
     /etc/agent.toml:5:8: `board.baud`: a number such as `115200` is wanted
     help: docs/guides/updates-network.md has an example of each setting
     /etc/agent.toml:5:1: `board.port`: `a` is on `/dev/ttyACM0` as well

@@ -29,6 +29,7 @@ use crate::paths::StateDir;
 const NOT_FOR_THE_APP: &[&str] = &[
     "PYTHEAS_FAULT",
     crate::launcher::TREE_ENV,
+    crate::http::PIN_VARIABLE,
     "PYTHEAS_ENROLMENT_KEY",
     "PYTHEAS_TOKEN",
     "PYTHEAS_TARGET_TOKEN",

@@ -24,6 +24,8 @@ fn app(version: &str) -> App {
         help: String::new(),
     };
     app.config.insert("every".into(), option);
+    // Longer than it takes to find `bad` on a machine that does much else.
+    app.health.stay_up_ms = 1_000;
     app
 }
 
@@ -204,4 +206,23 @@ fn an_app_may_be_told_to_read_its_settings_again() {
     let why = told(&world, "pytheas.config-refused", "3-cc");
     assert!(why[0].1.contains("exit status 8"), "{why:?}");
     applied(&world, "2-bb");
+}
+
+#[test]
+fn the_pin_of_the_devices_token_is_not_the_apps() {
+    let world = World::new();
+    let mut device = world.device("device");
+    device.env = [("PYTHEAS_CLIENT_PIN", "1234"), ("OF_THE_SITE", "yes")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+    device.start();
+    let script = "env > \"$PYTHEAS_DATA_DIR/env\"; exec sleep 100000";
+    let app = App::good("1.0.0").script(script);
+    let action = world.hub.offer(&world.publish(&app).target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    let env = device.data("env").unwrap();
+    assert!(
+        env.contains("OF_THE_SITE=yes") && !env.contains("1234"),
+        "{env}"
+    );
 }

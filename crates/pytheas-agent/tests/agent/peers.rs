@@ -85,6 +85,11 @@ fn only_contents_of_what_is_installed_are_given_and_only_by_their_hash() {
         BufReader::new(stream).read_line(&mut line).unwrap();
         line.trim_end().to_owned()
     };
+    // The connections before may not have been found closed yet.
+    let ask = |request: &str| {
+        let not_busy = |said: &String| said != "HTTP/1.1 503 Busy";
+        until("a place is free", || Some(ask(request)).filter(not_busy))
+    };
     let tree = device.current().unwrap();
     let secret =
         pytheas_release::Sha256::of(&fs::read(device.state.join("identity.json")).unwrap());

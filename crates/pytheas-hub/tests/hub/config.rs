@@ -31,6 +31,20 @@ fn group(world: &World, id: &str, group: &Value) {
 }
 
 #[test]
+fn settings_that_devices_could_not_read_back_are_refused() {
+    let world = World::new();
+    let put = |levels: usize| {
+        let (begin, end) = ("{\"a\":".repeat(levels), "}".repeat(levels));
+        let settings: Value = serde_json::from_str(&format!("{begin}1{end}")).unwrap();
+        let call = world.call("PUT", "/api/v1/config").bearer(&world.admin);
+        call.json(&json!({"layers": {"all": settings}})).send()
+    };
+    put(64).expect(200);
+    let refused = put(65).expect(422).json();
+    assert_eq!(refused["error"]["code"], "too-deep");
+}
+
+#[test]
 fn a_device_gets_its_layers_merged_once_and_nothing_more_while_it_runs_with_them() {
     let world = World::new();
     let device = world.device("gw-1");

@@ -31,7 +31,7 @@ use rustls::{
 use crate::settings::TokenKey;
 
 /// Where the PIN is when no file is named.
-const PIN_VARIABLE: &str = "PYTHEAS_CLIENT_PIN";
+pub(crate) const PIN_VARIABLE: &str = "PYTHEAS_CLIENT_PIN";
 /// What `pkcs11-tool` finds the PIN by: other processes of the machine read arguments.
 const PIN_FOR_TOOL: &str = "PYTHEAS_TOKEN_PIN";
 /// No PIN is longer.

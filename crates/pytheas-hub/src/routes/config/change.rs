@@ -1,7 +1,10 @@
 //! `PATCH` and `PUT /api/v1/config`.
 
 use axum::{Json, extract::State, http::StatusCode};
-use pytheas_api::{ConfigChange, ConfigLayer, ConfigRevision, ErrorBody, EventKind, Settings};
+use pytheas_api::{
+    ConfigChange, ConfigLayer, ConfigRevision, ErrorBody, EventKind, SETTINGS_DEPTH_MAX, Settings,
+    within_depth,
+};
 
 use crate::{
     app::{App, Shared},
@@ -81,6 +84,14 @@ pub(super) async fn put(
         return Err(
             ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too-long", message)
                 .help("files belong into a release"),
+        );
+    }
+    if !within_depth(&settings) {
+        let message =
+            format!("settings of `{layer}` are nested deeper than {SETTINGS_DEPTH_MAX} levels");
+        return Err(
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "too-deep", message)
+                .help("devices could not read them back"),
         );
     }
     if fleet_config::layer_at(&mut **tx, layer, i64::MAX).await? == settings {
