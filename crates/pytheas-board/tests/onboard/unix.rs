@@ -59,7 +59,7 @@ fn what_is_not_meant_for_this_device_is_refused_before_anything_is_erased() {
     refuses(
         &node,
         &app(&Key::new(2), "2.0", 6, ""),
-        "no key of this board",
+        "signed by no key here",
     );
     refuses(
         &node,
@@ -261,14 +261,14 @@ fn a_release_brings_the_keys_of_the_next_ones_once_it_is_confirmed() {
     // Not confirmed: the keys stay as they were.
     assert!(node.update(&change("1.5", "1/0")).contains("WRITTEN"));
     assert!(node.settle().ran("1.0"));
-    refuses(&node, &app(&new, "3.0", 7, ""), "no key of this board");
+    refuses(&node, &app(&new, "3.0", 7, ""), "signed by no key here");
     assert!(
         node.update(&change("2.0", "pytheas.confirm()"))
             .contains("WRITTEN")
     );
     assert!(node.settle().ran("2.0"));
     let text = node.update(&app(&old, "3.0", 7, ""));
-    assert!(text.contains("no key of this board"), "{text}");
+    assert!(text.contains("signed by no key here"), "{text}");
     assert!(node.update(&app(&new, "3.0", 7, "")).contains("WRITTEN"));
     assert!(node.settle().ran("3.0"));
 }
