@@ -11,11 +11,11 @@ while True:
     (_.get.m.r.len.config.asyncio.split.slot.net.total.disk.Refused.status.digest.at.path.read.tell.sha256
      .first.pause.close.OSError.me.mine.refuse.only.have.write.call.front.size.Exception.buf.room.save
      .pytheas.update.on_reset.rec.parse.judge.clear.download.poll.b.bytes.counter.firmware.int.feed.sleep.time
-     .ARCH.mpy.told.head.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
+     .ARCH.mpy.told.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
      .finish.send.once.body.ValueError.value.x.platform.micropython.version.min.remove.host.load.why
      .success.GET.sys.find.run.loads.keys.key.own.isinstance.e.verify.ed25519.hex.n.held.erase.data
      .memoryview.id.kind.collect.strip.dumps.readline.wait_for.finished.details.execution.hub.lines
-     .failure)
+     .failure._links.chunks.create_task.log.machine)
 import asyncio
 import time
 
@@ -43,7 +43,6 @@ me = sys.implementation
 mpy = getattr(me, "_mpy", 0)
 mine = mpy >> 10 & 15
 first = net = told = pause = total = digest = None
-head = {}
 
 
 def rec(b, p):
@@ -270,10 +269,9 @@ def close():
 
 
 async def send(verb, path, body=None, more=""):
-    # The answer is in `status` and `head`, its body comes from `read`.
-    global net, head, left, status
+    # The answer is in `status`, its body comes from `read`.
+    global net, left, status
     close()
-    head = {}
     status = 0
     name, _, port = host.rpartition(":")
     ctx = None
@@ -294,13 +292,14 @@ async def send(verb, path, body=None, more=""):
                  % (verb, path, host, config.get("token"), more, len(body), body))
     await net.drain()
     status = int((await net.readline()).split()[1])
+    left = 1 << 29
     while True:
         k, _, v = (await net.readline()).decode().partition(":")
         if not v:
             break
-        head[k.lower()] = v.strip()
-    left = int(head.get("content-length", 1 << 29))
-    if status >= 400:
+        if k.lower() == "content-length":
+            left = int(v)
+    if status > 299:
         raise OSError("HTTP %d" % status)
 
 
@@ -311,7 +310,7 @@ def ask(*a):
 async def read():
     # Some of the body; nothing at its end, or when it is cut off.
     global left
-    b = await asyncio.wait_for(net.read(min(1024, left)), _TIMEOUT)
+    b = await asyncio.wait_for(net.read(min(1024, left)), _TIMEOUT) if left else b""
     left -= len(b)
     return b
 
@@ -354,7 +353,7 @@ async def once():
         pause = 0
         for p in v["polling"]["sleep"].split(":"):
             pause = pause * 60 + int(p)
-    except (ValueError, KeyError):
+    except Exception:
         pause = None
     if "settings" in v:
         # Sent while the hub does not know this revision to be used here.
@@ -363,7 +362,7 @@ async def once():
     x = x.get("_links", {})
     try:
         await configData(root, "configData" in x)
-    except OSError as e:
+    except Exception as e:
         log("hub", e)
     if "cancelAction" in x:
         k = path(x["cancelAction"])
@@ -451,7 +450,7 @@ async def configData(path, x):
             d[k + str(n)] = x
             n += 1
     for k in metrics:
-        d["metric." + k] = metrics[k]
+        d["metric." + k] = str(metrics[k])
     v = {}
     for k in d:
         if d[k]:

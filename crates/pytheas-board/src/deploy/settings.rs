@@ -69,7 +69,10 @@ fn wanted(platform: &str, name: &str, value: &Value) -> Option<(bool, String)> {
             let numbers = value.as_array().is_some_and(|numbers| {
                 (1..=2).contains(&numbers.len()) && numbers.iter().all(|n| n.as_u64().is_some())
             });
-            (numbers, "one or two numbers of partitions, such as `[0, 1]`".into())
+            (
+                numbers,
+                "one or two numbers of partitions, such as `[0, 1]`".into(),
+            )
         }
         "settings" => (value.is_object(), "a JSON object".into()),
         _ => return None,

@@ -138,6 +138,19 @@ fn an_interrupted_write_goes_on_where_it_was() {
 }
 
 #[test]
+fn of_an_image_that_was_not_finished_some_is_always_left_to_ask_for() {
+    let Some(node) = Node::new(&Key::new(1)) else {
+        return;
+    };
+    let code = "from pytheas import file; print('DONE', file.done(0, 8192), file.done(0, 9000))";
+    for (size, done) in [(0, "0 0"), (8191, "4096 4096"), (8192, "4096 8192")] {
+        node.put("a.romfs", vec![1; size]);
+        let text = node.package_in_its_folder(code).text;
+        assert!(text.contains(&format!("DONE {done}\n")), "{size}: {text}");
+    }
+}
+
+#[test]
 fn a_release_that_fails_goes_back_by_itself_and_says_why() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };
