@@ -149,7 +149,7 @@ pub enum FirmwareError {
     #[diagnostic(
         code(pytheas::board::firmware_overlap),
         help(
-            "this firmware has no ROMFS partition there: check the address, or make the image smaller"
+            "only an earlier image is replaced: check address or partition, or make the image smaller"
         )
     )]
     Overlap {
@@ -417,6 +417,34 @@ mod tests {
         insta::assert_snapshot!(
             inject(&uf2(&content), &image, &at(0x100f_f000)).unwrap_err(),
             @"the image would lie at 0x100ff000 to 0x10100396, where the board's file system lies (0x10100000 to 0x10200000)"
+        );
+    }
+
+    #[test]
+    fn a_partition_with_other_content_and_a_label_that_is_no_text_are_refused() {
+        let image = crate::romfs::plain(&[("a".parse().unwrap(), vec![1; 600])].into()).unwrap();
+        let mut file = esp32();
+        file.resize(0x2_0100, 0xff);
+        assert!(inject(&file, &image, &Placement::default()).is_ok());
+        file[0x2_0000..0x2_0003].copy_from_slice(b"x\xcd\x31");
+        insta::assert_snapshot!(
+            inject(&file, &image, &Placement::default()).unwrap_err(),
+            @"the image would lie at 0x20000 to 0x20266, where other content of the partition `romfs` lies (0x20000 to 0x30000)"
+        );
+        file[0x2_0000] = 0xd2;
+        assert!(
+            inject(&file, &image, &Placement::default())
+                .unwrap()
+                .replaced
+        );
+        let mut file = esp32();
+        file[0x800c] = 0xff;
+        // As if it had been written so.
+        let sum: [u8; 16] = <md5::Md5 as md5::Digest>::digest(&file[0x8000..0x8040]).into();
+        file[0x8050..0x8060].copy_from_slice(&sum);
+        insta::assert_snapshot!(
+            inject(&file, &image, &Placement::default()).unwrap_err(),
+            @"damaged firmware: a label of the partition table is not UTF-8, at byte 0x8000"
         );
     }
 

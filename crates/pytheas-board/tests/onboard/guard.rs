@@ -100,6 +100,24 @@ fn a_flash_that_stays_full_keeps_no_good_release_from_its_start() {
 }
 
 #[test]
+fn what_runs_is_not_written_to_when_nothing_can_be_noted_of_the_other_slot() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    bring(&node, &key, "pytheas.confirm()", json!({}));
+    let active = node.status()["active"].as_u64().unwrap();
+    let slot = ["a.romfs", "b.romfs"][usize::try_from(active).unwrap()];
+    let mut image = fs::read(node.path(slot)).unwrap();
+    *image.last_mut().unwrap() ^= 1;
+    node.put(slot, image);
+    let code = "import pytheas\ndef save(w):\n raise OSError(28)\npytheas.ready()\n\
+                pytheas.save = save\npytheas.pick()\nfrom pytheas import hub\n\
+                hub.start(9999, 'x')\nprint('RUNS', pytheas.now, 'WRITES', hub.slot)";
+    let text = node.package_in_its_folder(code).text;
+    let wanted = format!("RUNS {} WRITES {active}\n", 1 - active);
+    assert!(text.contains(&wanted), "{text}");
+}
+
+#[test]
 fn keys_come_once_whatever_is_cut_and_those_set_over_the_cable_stay() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };
