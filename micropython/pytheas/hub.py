@@ -355,12 +355,13 @@ async def once():
             pause = pause * 60 + int(p)
     except Exception:
         pause = None
-    if "settings" in v:
-        # Sent while the hub does not know this revision to be used here.
-        store("settings", json.dumps(v))
-        configure()
     x = x.get("_links", {})
+    # Neither settings nor telling keeps a board from its update.
     try:
+        if "settings" in v:
+            # Sent while the hub does not know this revision to be used here.
+            store("settings", json.dumps(v))
+            configure()
         await configData(root, "configData" in x)
     except Exception as e:
         log("hub", e)

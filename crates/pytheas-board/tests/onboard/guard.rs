@@ -333,6 +333,23 @@ fn settings_of_a_hub_come_go_and_keep_no_app_from_its_start() {
 }
 
 #[test]
+fn settings_that_cannot_be_kept_keep_no_board_from_its_update() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    fs::create_dir(node.path("settings")).unwrap();
+    let hub = Hub::start(
+        r#"root {"config": {"settings": {"a": 1}},
+            "_links": {"deploymentBase": {"href": "http://h/default/controller/v1/node/deploymentBase/7"}}}"#,
+        app(&key, "3.0", 7, ""),
+    );
+    node.put("config.json", hub.config());
+    let code = "pytheas.confirm()\n pytheas.update()";
+    let ended = bring(&node, &key, code, json!({}));
+    assert!(ended.text.contains("hub [Errno"), "{ended:?}");
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
 fn a_board_with_nothing_to_run_takes_settings_and_a_release() {
     let key = Key::new(1);
     let Some(node) = Node::new(&key) else { return };

@@ -79,8 +79,6 @@ fn answer(
         (status, b"<html>a page</html>".to_vec())
     } else if let (Some(status), true) = (lie.strip_prefix("image "), first.contains("/image ")) {
         (status, b"<html>a page</html>".to_vec())
-    } else if let Some(root) = lie.strip_prefix("root ") {
-        ("200 OK", root.as_bytes().to_vec())
     } else if first.contains("/image ") {
         ("200 OK", image.to_vec())
     } else if first.contains("/deploymentBase/7") {
@@ -91,6 +89,8 @@ fn answer(
         });
         let body = json!({"id": "7", "deployment": {"chunks": [{"artifacts": [artifact]}]}});
         ("200 OK", body.to_string().into_bytes())
+    } else if let Some(root) = lie.strip_prefix("root ") {
+        ("200 OK", root.as_bytes().to_vec())
     } else {
         let mut body = json!({"config": {"polling": {"sleep": sleep}}, "_links": {}});
         if !image.is_empty() {
