@@ -84,16 +84,11 @@ def metric(name, value):
 
 def update():
     # Seconds until the hub wants to be asked again.
-    try:
-        import asyncio
+    import asyncio
 
-        from .hub import poll
+    from .hub import poll
 
-        return asyncio.run(poll())
-    except Exception as e:
-        # No app ends for the hub's sake.
-        log("hub", e)
-        return config.get("poll", 300)
+    return asyncio.run(poll())
 
 
 def run_forever():
@@ -416,7 +411,12 @@ def rescue(time, n):
     # nothing to start, for ever. Ctrl-C leads to the REPL.
     h = config.get("hub")
     while n or h or dog:
-        p = update() if h else config.get("poll", 300)
+        p = config.get("poll", 300)
+        try:
+            if h:
+                p = update()
+        except Exception as e:
+            print("pytheas:", repr(e))
         gc.collect()
         for _ in range(min(1 << n, p) if n else p):
             feed()

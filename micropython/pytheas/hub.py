@@ -120,13 +120,13 @@ def judge(b, x, e):
                 feed()
                 del sys.modules["pytheas.ed25519"], pytheas.ed25519
                 if n:
-                    return m
+                    return
                 a = "wrong signature"
     raise Refused(a)
 
 
 def entry(i, b):
-    # What the rec says of an image, whose body is read back: its manifest.
+    # The manifest becomes what the boot record says of an image, whose body is read back.
     x = sha256(b)
     y = sha256()
     for d in disk.iter(i, len(b), m["size"]):
@@ -136,7 +136,6 @@ def entry(i, b):
     m["sha256"] = x = x.digest().hex()
     if y.digest().hex() != m["body"]["sha256"] or digest not in (None, x):
         raise Refused("its content was not signed")
-    return m
 
 
 def find():
@@ -465,17 +464,25 @@ async def configData(path, x):
 
 async def poll():
     # Seconds until the hub wants to be asked again. One asks at a time: while one does, `close` is in
-    # on_reset, which the guard empties when an app has failed.
-    while close in on_reset:
+    # on_reset, which the guard empties when an app has failed. An app that ended may have thrown its
+    # task away: nobody is waited for longer than a minute.
+    n = 60
+    while n and close in on_reset:
+        n -= 1
+        feed()
         await asyncio.sleep(1)
     on_reset.append(close)
     t = asyncio.create_task(fed())
     try:
         await once()
+    except Exception as e:
+        # The next poll may succeed; an app is not stopped for the hub's sake.
+        log("hub", e)
     finally:
         t.cancel()
         close()
-        on_reset.remove(close)
+        if close in on_reset:
+            on_reset.remove(close)
     # Whatever the hub says: at least once a day, at most once a second.
     return min(max(pause or config.get("poll", 300), 1), 86400)
 
@@ -488,13 +495,8 @@ async def fed():
 
 async def run():
     asyncio.create_task(fed())
-    n = config.get("poll", 300)
     while True:
-        try:
-            n = await poll()
-        except Exception as e:
-            # The next poll may succeed; an app is not stopped for the hub's sake.
-            log("hub", e)
+        n = await poll()
         await asyncio.sleep(n * (90 + time.ticks_ms() % 21) // 100 + 1)
 
 
