@@ -210,7 +210,9 @@ def configure():
     settings.clear()
     e = r[now or 0]
     for e in e and e.get("config"), config.get("settings"), load("settings").get("settings"):
-        settings.update(e or {})
+        # Whatever a hub sends, the app starts.
+        if isinstance(e, dict):
+            settings.update(e)
 
 
 def title(e):
@@ -226,7 +228,8 @@ def end(good, why):
         w[_COUNTER] = max(r[_COUNTER], e["counter"])
         w[_KEYS] = e.get("keys")
     else:
-        w[_ACTIVE] = 1 - i
+        # At once: also when it cannot be saved, the next image does not go where the other one runs.
+        r[_ACTIVE] = 1 - i
         e["bad"] = 1
     why = title(e) + ": " + why
     if r[_ACTION]:
@@ -344,9 +347,9 @@ def start(time):
         # Memory for what follows an app that takes all of it.
         spare = bytearray(500)
         x = __import__(m, None, None, (1,))
-        for n in f.split(".") if f else ():
-            x = getattr(x, n)
         if f:
+            for n in f.split("."):
+                x = getattr(x, n)
             x = x()
             if hasattr(x, "send"):
                 import asyncio
@@ -413,7 +416,7 @@ def rescue(time, n):
             if h:
                 p = update()
         except Exception as e:
-            print("pytheas:", e)
+            print("pytheas:", repr(e))
         gc.collect()
         for _ in range(min(1 << n, p) if n else p):
             feed()

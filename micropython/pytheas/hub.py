@@ -11,11 +11,11 @@ while True:
     (_.get.m.r.len.config.asyncio.split.slot.net.total.disk.Refused.status.digest.at.path.read.tell.sha256
      .first.pause.close.OSError.me.mine.refuse.only.have.write.call.front.size.Exception.buf.room.save
      .pytheas.update.on_reset.rec.parse.judge.clear.download.poll.b.bytes.counter.firmware.int.feed.sleep.time
-     .ARCH.mpy.told.head.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
+     .ARCH.mpy.told.entry.step.ask.configData.fed.json.model.done.crash.gc.left.settings.str.start
      .finish.send.once.body.ValueError.value.x.platform.micropython.version.min.remove.host.load.why
      .success.GET.sys.find.run.loads.keys.key.own.isinstance.e.verify.ed25519.hex.n.held.erase.data
      .memoryview.id.kind.collect.strip.dumps.readline.wait_for.finished.details.execution.hub.lines
-     .failure)
+     .failure._links.chunks.create_task.log.machine)
 import asyncio
 import time
 
@@ -43,7 +43,6 @@ me = sys.implementation
 mpy = getattr(me, "_mpy", 0)
 mine = mpy >> 10 & 15
 first = net = told = pause = total = digest = None
-head = {}
 
 
 def rec(b, p):
@@ -121,13 +120,13 @@ def judge(b, x, e):
                 feed()
                 del sys.modules["pytheas.ed25519"], pytheas.ed25519
                 if n:
-                    return m
+                    return
                 a = "wrong signature"
     raise Refused(a)
 
 
 def entry(i, b):
-    # What the rec says of an image, whose body is read back: its manifest.
+    # The manifest becomes what the boot record says of an image, whose body is read back.
     x = sha256(b)
     y = sha256()
     for d in disk.iter(i, len(b), m["size"]):
@@ -137,7 +136,6 @@ def entry(i, b):
     m["sha256"] = x = x.digest().hex()
     if y.digest().hex() != m["body"]["sha256"] or digest not in (None, x):
         raise Refused("its content was not signed")
-    return m
 
 
 def find():
@@ -270,10 +268,9 @@ def close():
 
 
 async def send(verb, path, body=None, more=""):
-    # The answer is in `status` and `head`, its body comes from `read`.
-    global net, head, left, status
+    # The answer is in `status`, its body comes from `read`.
+    global net, left, status
     close()
-    head = {}
     status = 0
     name, _, port = host.rpartition(":")
     ctx = None
@@ -294,13 +291,14 @@ async def send(verb, path, body=None, more=""):
                  % (verb, path, host, config.get("token"), more, len(body), body))
     await net.drain()
     status = int((await net.readline()).split()[1])
+    left = 1 << 29
     while True:
         k, _, v = (await net.readline()).decode().partition(":")
         if not v:
             break
-        head[k.lower()] = v.strip()
-    left = int(head.get("content-length", 1 << 29))
-    if status >= 400:
+        if k.lower() == "content-length":
+            left = int(v)
+    if status > 299:
         raise OSError("HTTP %d" % status)
 
 
@@ -311,7 +309,7 @@ def ask(*a):
 async def read():
     # Some of the body; nothing at its end, or when it is cut off.
     global left
-    b = await asyncio.wait_for(net.read(min(1024, left)), _TIMEOUT)
+    b = await asyncio.wait_for(net.read(min(1024, left)), _TIMEOUT) if left else b""
     left -= len(b)
     return b
 
@@ -354,16 +352,17 @@ async def once():
         pause = 0
         for p in v["polling"]["sleep"].split(":"):
             pause = pause * 60 + int(p)
-    except (ValueError, KeyError):
+    except Exception:
         pause = None
-    if "settings" in v:
-        # Sent while the hub does not know this revision to be used here.
-        store("settings", json.dumps(v))
-        configure()
     x = x.get("_links", {})
+    # Neither settings nor telling keeps a board from its update.
     try:
+        if "settings" in v:
+            # Sent while the hub does not know this revision to be used here.
+            store("settings", json.dumps(v))
+            configure()
         await configData(root, "configData" in x)
-    except OSError as e:
+    except Exception as e:
         log("hub", e)
     if "cancelAction" in x:
         k = path(x["cancelAction"])
@@ -451,7 +450,7 @@ async def configData(path, x):
             d[k + str(n)] = x
             n += 1
     for k in metrics:
-        d["metric." + k] = metrics[k]
+        d["metric." + k] = str(metrics[k])
     v = {}
     for k in d:
         if d[k]:
@@ -465,17 +464,25 @@ async def configData(path, x):
 
 async def poll():
     # Seconds until the hub wants to be asked again. One asks at a time: while one does, `close` is in
-    # on_reset, which the guard empties when an app has failed.
-    while close in on_reset:
+    # on_reset, which the guard empties when an app has failed. An app that ended may have thrown its
+    # task away: nobody is waited for longer than a minute.
+    n = 60
+    while n and close in on_reset:
+        n -= 1
+        feed()
         await asyncio.sleep(1)
     on_reset.append(close)
     t = asyncio.create_task(fed())
     try:
         await once()
+    except Exception as e:
+        # The next poll may succeed; an app is not stopped for the hub's sake.
+        log("hub", e)
     finally:
         t.cancel()
         close()
-        on_reset.remove(close)
+        if close in on_reset:
+            on_reset.remove(close)
     # Whatever the hub says: at least once a day, at most once a second.
     return min(max(pause or config.get("poll", 300), 1), 86400)
 
@@ -488,13 +495,8 @@ async def fed():
 
 async def run():
     asyncio.create_task(fed())
-    n = config.get("poll", 300)
     while True:
-        try:
-            n = await poll()
-        except Exception as e:
-            # The next poll may succeed; an app is not stopped for the hub's sake.
-            log("hub", e)
+        n = await poll()
         await asyncio.sleep(n * (90 + time.ticks_ms() % 21) // 100 + 1)
 
 

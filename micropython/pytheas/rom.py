@@ -9,7 +9,7 @@ ids = config.get("rom") or [0]
 dev = rom_ioctl(2, ids[0]), rom_ioctl(2, ids[-1])
 block = hasattr(dev[0], "ioctl")
 bs = dev[0].ioctl(5, 0) if block else rom_ioctl(6, ids[0])
-room = len(memoryview(dev[0]))
+room = min(map(len, map(memoryview, dev)))
 # Firmware with one partition (ESP32, RP2) has it under each number.
 one = len(ids) < 2 or dev[0] is dev[1]
 if one:

@@ -6,6 +6,7 @@
 
 mod reuse;
 pub mod rom;
+mod settings;
 pub mod setup;
 pub mod slots;
 pub mod starting;
@@ -158,6 +159,22 @@ pub enum DeployError {
         )
     )]
     MainPy,
+    /// A setting that the guard on the board could not use.
+    #[error("the setting `{name}` cannot be {value}: it is {wanted}")]
+    #[diagnostic(
+        code(pytheas::board::setting),
+        help(
+            "nothing was written; name another value with `pytheas board setup --set {name}=…`, or `--set {name}=null` to remove it"
+        )
+    )]
+    Setting {
+        /// The setting.
+        name: String,
+        /// Its value, as JSON.
+        value: String,
+        /// What it may be.
+        wanted: String,
+    },
     /// The board refused the image.
     #[error("the board refused the image: {why}")]
     #[diagnostic(

@@ -72,7 +72,8 @@ pub fn bring_package(
 /// Prepares the board.
 ///
 /// # Errors
-/// [`DeployError::MainPy`] before anything is written, when there is one that is not ours.
+/// [`DeployError::MainPy`] and [`DeployError::Setting`] before anything is written, when there is a
+/// `main.py` that is not ours, or a setting that the guard could not use.
 pub fn setup(
     board: &mut Board,
     facts: &Facts,
@@ -88,6 +89,7 @@ pub fn setup(
     }
     let before = there(board, CONFIG)?;
     let settings = settings(facts, before.as_deref(), setup);
+    super::settings::check(&facts.platform, &settings)?;
     let lacking = missing(&settings);
     let settings = Value::Object(settings).to_string();
     let package = needed(&setup.package, &settings);
@@ -185,6 +187,7 @@ fn settings(facts: &Facts, before: Option<&[u8]>, setup: &Setup) -> Map<String, 
             value => all.insert(name.clone(), value.clone()),
         };
     }
+    all.retain(|_, value| !value.is_null());
     all
 }
 

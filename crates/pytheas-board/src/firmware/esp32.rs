@@ -299,9 +299,13 @@ pub(super) fn inject(
             });
         }
     }
-    let replaced = flash
-        .content(&partition)
-        .starts_with(&pytheas_release::board::MAGIC);
+    let before = flash.content(&partition);
+    let replaced = before.starts_with(&pytheas_release::board::MAGIC);
+    if !replaced && before.iter().any(|byte| *byte != 0xff) {
+        let what = format!("other content of the partition `{name}`");
+        let (image, there) = (place.start..place.start + size, place);
+        return Err(FirmwareError::Overlap { image, there, what });
+    }
     let mut bytes = firmware.to_vec();
     if added && let Some(table) = flash.table.encode() {
         bytes[at..at + TABLE_SIZE].copy_from_slice(&table);

@@ -93,8 +93,11 @@ impl PartitionTable {
                 .iter()
                 .position(|byte| *byte == 0)
                 .unwrap_or(label.len());
+            // A table that is written anew has to have the same labels.
+            let label = std::str::from_utf8(&label[..end])
+                .map_err(|_| "a label of the partition table is not UTF-8")?;
             table.partitions.push(Partition {
-                label: String::from_utf8_lossy(&label[..end]).into_owned(),
+                label: label.to_owned(),
                 kind: entry[2],
                 subtype: entry[3],
                 offset: word(4),

@@ -5,7 +5,8 @@
 //! 24 blocks in all     28 family, or file size          32 payload, up to 476 bytes   508 magic 0x0ab16f30
 //! ```
 //! A boot loader takes the blocks of its own family and counts those, so only that family's blocks are
-//! numbered anew; blocks of others (RP2350 files begin with one for an erratum) stay as they are.
+//! numbered anew; blocks of others (RP2350 files begin with one for an erratum) stay as they are. In a
+//! file whose blocks are counted together, whatever their family, all are.
 
 use std::{collections::BTreeMap, ops::Range};
 
@@ -73,10 +74,7 @@ pub(super) fn inject(
     image: &[u8],
     placement: &Placement,
 ) -> Result<Injected, FirmwareError> {
-    let mut blocks = parse(firmware)?;
-    let together = blocks
-        .iter()
-        .all(|block| block.word(24) as usize == blocks.len());
+    let (mut blocks, together) = parse(firmware)?;
     let family = family(&blocks, placement.family)?;
     let address = super::address(placement, "a UF2 file")?;
     let ours = |block: &Block| block.is_flash() && block.family() == family;
@@ -93,11 +91,11 @@ pub(super) fn inject(
         return Err(FirmwareError::Misaligned { address, step });
     }
     let place = super::place(image, address, placement.room)?;
+    let replaced = remove_old(&mut blocks, &ours, address);
     let sorted = blocks
         .iter()
         .filter(|block| ours(block))
         .is_sorted_by_key(|block| block.word(12));
-    let replaced = remove_old(&mut blocks, &ours, address);
     // A boot loader writes whole blocks, and RP2's erases whole sectors.
     let taken = place.start..place.end.next_multiple_of(u64::from(step));
     for block in blocks.iter().filter(|block| ours(block)) {
@@ -159,7 +157,8 @@ pub(super) fn inject(
     })
 }
 
-fn parse(firmware: &[u8]) -> Result<Vec<Block>, FirmwareError> {
+/// The blocks, and whether they are counted together rather than each family's by themselves.
+fn parse(firmware: &[u8]) -> Result<(Vec<Block>, bool), FirmwareError> {
     let damaged = |why: &str, at| FirmwareError::Damaged {
         why: why.to_owned(),
         at,
@@ -190,16 +189,25 @@ fn parse(firmware: &[u8]) -> Result<Vec<Block>, FirmwareError> {
     for block in &blocks {
         *counts.entry(block.family()).or_default() += 1;
     }
-    for (at, block) in blocks.iter().enumerate() {
+    // RP2350's block for an erratum says what it likes.
+    let counted = || {
+        let blocks = blocks.iter().zip((0..).step_by(BLOCK));
+        blocks.filter(|(block, _)| block.family() != Some(FAMILY_ABSOLUTE))
+    };
+    let together = counted().all(|(block, _)| block.word(24) as usize == total);
+    for (block, at) in counted() {
         let (number, all) = (block.word(20), block.word(24));
         let own = counts.get(&block.family()).copied().unwrap_or(0);
-        let whole = [total, own].contains(&(all as usize)) && number < all;
-        if !whole && block.family() != Some(FAMILY_ABSOLUTE) {
-            let why = format!("block {number} of {all}, and there are {total}: blocks are missing");
-            return Err(damaged(&why, at * BLOCK));
+        if number >= all || (!together && all as usize != own) {
+            let there = match own {
+                own if own == total => total.to_string(),
+                own => format!("{own} of its family"),
+            };
+            let why = format!("block {number} of {all}, and there are {there}: blocks are missing");
+            return Err(damaged(&why, at));
         }
     }
-    Ok(blocks)
+    Ok((blocks, together))
 }
 
 /// The family the image is for: the only one, or the one that was named.

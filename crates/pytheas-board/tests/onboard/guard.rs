@@ -100,6 +100,24 @@ fn a_flash_that_stays_full_keeps_no_good_release_from_its_start() {
 }
 
 #[test]
+fn what_runs_is_not_written_to_when_nothing_can_be_noted_of_the_other_slot() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    bring(&node, &key, "pytheas.confirm()", json!({}));
+    let active = node.status()["active"].as_u64().unwrap();
+    let slot = ["a.romfs", "b.romfs"][usize::try_from(active).unwrap()];
+    let mut image = fs::read(node.path(slot)).unwrap();
+    *image.last_mut().unwrap() ^= 1;
+    node.put(slot, image);
+    let code = "import pytheas\ndef save(w):\n raise OSError(28)\npytheas.ready()\n\
+                pytheas.save = save\npytheas.pick()\nfrom pytheas import hub\n\
+                hub.start(9999, 'x')\nprint('RUNS', pytheas.now, 'WRITES', hub.slot)";
+    let text = node.package_in_its_folder(code).text;
+    let wanted = format!("RUNS {} WRITES {active}\n", 1 - active);
+    assert!(text.contains(&wanted), "{text}");
+}
+
+#[test]
 fn keys_come_once_whatever_is_cut_and_those_set_over_the_cable_stay() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };
@@ -238,6 +256,134 @@ fn a_report_that_a_hub_does_not_take_stops_no_update() {
 }
 
 #[test]
+fn whatever_a_hub_answers_the_app_goes_on_and_asks_again() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let code = "pytheas.confirm()\n print('NEXT', pytheas.update())";
+    for (lie, said) in [
+        ("status 404 Not Found", "HTTP 404"),
+        ("status 410 Gone", "HTTP 410"),
+        ("status 429 Too Many Requests", "HTTP 429"),
+        ("status 503 Service Unavailable", "HTTP 503"),
+        ("status 302 Found", "HTTP 302"),
+        ("status ", "hub "),
+        ("root {\"config\": {\"pol", "hub "),
+        ("root null", "hub "),
+        ("root []", "hub "),
+        ("root ", "hub "),
+        ("root {\"_links\": {\"deploymentBase\": 7}}", "hub "),
+        // What is no image is no answer for the whole rollout.
+        ("image 302 Found", "HTTP 302"),
+        ("image 404 Not Found", "HTTP 404"),
+    ] {
+        let hub = Hub::start(lie, app(&key, "3.0", 7, ""));
+        let node = node.copy();
+        node.put("config.json", hub.config());
+        let ended = bring(&node, &key, code, json!({}));
+        // What the hub said last, or the settings.
+        let next = if lie.starts_with("image") { 5 } else { 7 };
+        assert!(
+            ended.code == Some(0)
+                && ended.text.contains(said)
+                && ended.text.contains(&format!("NEXT {next}\n")),
+            "{lie}: {ended:?}"
+        );
+        assert!(node.settle().ran("2.0"), "{lie}");
+    }
+    let hub = Hub::start("no end", app(&key, "3.0", 7, ""));
+    node.put("config.json", hub.config());
+    let ended = bring(&node, &key, code, json!({}));
+    assert_eq!(ended.code, Some(75), "{ended:?}");
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
+fn settings_of_a_hub_come_go_and_keep_no_app_from_its_start() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let code = "pytheas.confirm()\n s = pytheas.settings\n print('BEFORE', sorted(s.items()))\n \
+                pytheas.update()\n print('AFTER', sorted(s.items()))";
+    let release = json!({"config": {"a": "r", "b": "r", "c": "r"}});
+    let answer = |settings: &str| -> &'static str {
+        format!(r#"root {{"config": {{"settings": {settings}, "revision": "r"}}, "_links": {{}}}}"#)
+            .leak()
+    };
+    let mut before = "[('a', 'r'), ('b', 2), ('c', 'r')]".to_owned();
+    for (settings, after) in [
+        (
+            r#"{"c": 3, "d": 3}"#,
+            "[('a', 'r'), ('b', 2), ('c', 3), ('d', 3)]",
+        ),
+        (
+            r#"{"d": 3}"#,
+            "[('a', 'r'), ('b', 2), ('c', 'r'), ('d', 3)]",
+        ),
+        ("[1]", "[('a', 'r'), ('b', 2), ('c', 'r')]"),
+        (r#""text""#, "[('a', 'r'), ('b', 2), ('c', 'r')]"),
+        (r#"{"b": null}"#, "[('a', 'r'), ('b', None), ('c', 'r')]"),
+        ("null", "[('a', 'r'), ('b', 2), ('c', 'r')]"),
+    ] {
+        let hub = Hub::start(answer(settings), Vec::new());
+        let config = hub.config().replacen('{', r#"{"settings": {"b": 2},"#, 1);
+        node.put("config.json", config);
+        let ended = bring(&node, &key, code, release.clone());
+        assert!(
+            ended.text.contains(&format!("BEFORE {before}\n"))
+                && ended.text.contains(&format!("AFTER {after}\n")),
+            "{settings}: {ended:?}"
+        );
+        before = after.to_owned();
+    }
+}
+
+#[test]
+fn settings_that_cannot_be_kept_keep_no_board_from_its_update() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    fs::create_dir(node.path("settings")).unwrap();
+    let hub = Hub::start(
+        r#"root {"config": {"settings": {"a": 1}},
+            "_links": {"deploymentBase": {"href": "http://h/default/controller/v1/node/deploymentBase/7"}}}"#,
+        app(&key, "3.0", 7, ""),
+    );
+    node.put("config.json", hub.config());
+    let code = "pytheas.confirm()\n pytheas.update()";
+    let ended = bring(&node, &key, code, json!({}));
+    assert!(ended.text.contains("hub [Errno"), "{ended:?}");
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
+fn a_board_with_nothing_to_run_takes_settings_and_a_release() {
+    let key = Key::new(1);
+    let Some(node) = Node::new(&key) else { return };
+    let hub = Hub::start(
+        r#"root {"config": {"settings": {"a": 1}, "polling": {"sleep": "00:00:01"}}, "_links": {}}"#,
+        Vec::new(),
+    );
+    node.put("config.json", hub.config());
+    let code =
+        "import os, pytheas; pytheas.ready(); print('NEXT', pytheas.update(), pytheas.settings)";
+    let text = node.package_in_its_folder(code).text;
+    assert!(text.contains("NEXT 1 {'a': 1}"), "{text}");
+    let hub = Hub::start("", app(&key, "3.0", 7, ""));
+    node.put("config.json", hub.config());
+    assert!(node.settle().ran("3.0"));
+}
+
+#[test]
+fn a_metric_of_zero_is_told() {
+    let key = Key::new(1);
+    let Some(node) = device(&key) else { return };
+    let hub = Hub::start("", Vec::new());
+    node.put("config.json", hub.config());
+    let code = "pytheas.confirm(); pytheas.metric('t', 0); pytheas.update()";
+    bring(&node, &key, code, json!({}));
+    let told = hub.asked().concat();
+    assert!(told.contains(r#""pytheas.metric.t": "0""#), "{told}");
+}
+
+#[test]
 fn a_token_goes_in_the_clear_only_where_the_settings_say_http() {
     let key = Key::new(1);
     let Some(node) = device(&key) else { return };
@@ -246,10 +392,14 @@ fn a_token_goes_in_the_clear_only_where_the_settings_say_http() {
     let ended = bring(
         &node,
         &key,
-        "pytheas.confirm()\n try: pytheas.update()\n except Exception as e: print('NO', repr(e))",
+        "pytheas.confirm()\n print('NEXT', pytheas.update())",
         json!({}),
     );
-    assert!(ended.text.contains("NO "), "{ended:?}");
+    // Nor does the app end for the hub's sake.
+    assert!(
+        ended.text.contains("hub ") && ended.text.contains("NEXT 7\n"),
+        "{ended:?}"
+    );
     assert!(hub.asked().is_empty(), "{:?}", hub.asked());
 }
 

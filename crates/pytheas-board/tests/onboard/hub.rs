@@ -38,7 +38,7 @@ impl Hub {
         .to_string()
     }
 
-    /// The first lines of the requests.
+    /// What came of requests: their first lines and bodies.
     pub(crate) fn asked(&self) -> Vec<String> {
         self.asked.lock().expect("no test panics with it").clone()
     }
@@ -64,16 +64,21 @@ fn answer(
             break;
         }
     }
-    reader.read_exact(&mut vec![0; length])?;
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent)?;
     seen.lock()
         .expect("no test panics with it")
-        .push(first.clone());
+        .push(first.clone() + &String::from_utf8_lossy(&sent));
     let sleep = lie.strip_prefix("sleep ").unwrap_or("00:00:05");
     let root = "http://elsewhere/default/controller/v1/node";
     let (status, body) = if first.starts_with("POST") && lie == "no feedback" {
         ("413 Too Large", Vec::new())
     } else if !first.starts_with("GET") {
         ("200 OK", Vec::new())
+    } else if let Some(status) = lie.strip_prefix("status ") {
+        (status, b"<html>a page</html>".to_vec())
+    } else if let (Some(status), true) = (lie.strip_prefix("image "), first.contains("/image ")) {
+        (status, b"<html>a page</html>".to_vec())
     } else if first.contains("/image ") {
         ("200 OK", image.to_vec())
     } else if first.contains("/deploymentBase/7") {
@@ -84,6 +89,8 @@ fn answer(
         });
         let body = json!({"id": "7", "deployment": {"chunks": [{"artifacts": [artifact]}]}});
         ("200 OK", body.to_string().into_bytes())
+    } else if let Some(root) = lie.strip_prefix("root ") {
+        ("200 OK", root.as_bytes().to_vec())
     } else {
         let mut body = json!({"config": {"polling": {"sleep": sleep}}, "_links": {}});
         if !image.is_empty() {
@@ -96,5 +103,10 @@ fn answer(
         "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n",
         body.len()
     )?;
-    stream.write_all(&body)
+    stream.write_all(&body)?;
+    // As if it had not seen that HTTP/1.0 ends with the connection: until the other side hangs up.
+    if lie == "no end" {
+        reader.read_to_end(&mut Vec::new())?;
+    }
+    Ok(())
 }

@@ -59,7 +59,7 @@ fn what_is_not_meant_for_this_device_is_refused_before_anything_is_erased() {
     refuses(
         &node,
         &app(&Key::new(2), "2.0", 6, ""),
-        "no key of this board",
+        "signed by no key here",
     );
     refuses(
         &node,
@@ -135,6 +135,19 @@ fn an_interrupted_write_goes_on_where_it_was() {
     assert!(done >= 8192, "{text}");
     assert!(text.contains("WRITTEN"));
     assert!(node.settle().ran("2.0"));
+}
+
+#[test]
+fn of_an_image_that_was_not_finished_some_is_always_left_to_ask_for() {
+    let Some(node) = Node::new(&Key::new(1)) else {
+        return;
+    };
+    let code = "from pytheas import file; print('DONE', file.done(0, 8192), file.done(0, 9000))";
+    for (size, done) in [(0, "0 0"), (8191, "4096 4096"), (8192, "4096 8192")] {
+        node.put("a.romfs", vec![1; size]);
+        let text = node.package_in_its_folder(code).text;
+        assert!(text.contains(&format!("DONE {done}\n")), "{size}: {text}");
+    }
 }
 
 #[test]
@@ -261,14 +274,14 @@ fn a_release_brings_the_keys_of_the_next_ones_once_it_is_confirmed() {
     // Not confirmed: the keys stay as they were.
     assert!(node.update(&change("1.5", "1/0")).contains("WRITTEN"));
     assert!(node.settle().ran("1.0"));
-    refuses(&node, &app(&new, "3.0", 7, ""), "no key of this board");
+    refuses(&node, &app(&new, "3.0", 7, ""), "signed by no key here");
     assert!(
         node.update(&change("2.0", "pytheas.confirm()"))
             .contains("WRITTEN")
     );
     assert!(node.settle().ran("2.0"));
     let text = node.update(&app(&old, "3.0", 7, ""));
-    assert!(text.contains("no key of this board"), "{text}");
+    assert!(text.contains("signed by no key here"), "{text}");
     assert!(node.update(&app(&new, "3.0", 7, "")).contains("WRITTEN"));
     assert!(node.settle().ran("3.0"));
 }

@@ -58,7 +58,7 @@ exit 1
 --- stderr
 error: cannot put the image into `firmware.hex`
   cause: the image would lie at 0x10000000 to 0x10000022, where the firmware itself lies (0x10000000 to 0x10000004)
-  help: this firmware has no ROMFS partition there: check the address, or make the image smaller
+  help: only an earlier image is replaced: check address or partition, or make the image smaller
 "#);
     insta::assert_snapshot!(shown(&inject(&["--address", "0x10100000", "--room", "16"]).output().unwrap()), @r#"
 exit 1
