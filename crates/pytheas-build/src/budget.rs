@@ -26,7 +26,7 @@ impl Budget {
         let (number, unit) = text.split_at(end);
         let factor: u32 = match unit.trim() {
             "B" => 1,
-            "kB" => 1_000,
+            "kB" | "KB" => 1_000,
             "MB" => 1_000_000,
             "GB" => 1_000_000_000,
             "KiB" => 1 << 10,
@@ -116,6 +116,7 @@ mod tests {
         assert_eq!(bytes("40 MB"), Some(40_000_000));
         assert_eq!(bytes("1.5GB"), Some(1_500_000_000));
         assert_eq!(bytes("64 MiB"), Some(64 << 20));
+        assert_eq!(bytes("100 KB"), bytes("100 kB"));
         for wrong in ["", "40", "MB", "4 0 MB", "1..2 MB", "-1 MB", "40 mb"] {
             assert_eq!(bytes(wrong), None, "{wrong}");
         }

@@ -152,6 +152,10 @@ pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, Bu
             .unwrap_or("bundle"),
     )?;
     let budget = target.budget.as_deref().map(Budget::parse).transpose()?;
+    // They are looked at when all is built: nobody shall wait for that to learn of a slip.
+    for text in target.budgets.values() {
+        Budget::parse(text)?;
+    }
     let host = Platform::host();
     let asked = request.platform.as_ref().or(target.platform.as_ref());
     let platform = match (asked, host) {

@@ -90,6 +90,18 @@ pub enum DependencyError {
         /// What uv says.
         source: UvSaid,
     },
+    /// The index does not know who asks.
+    #[error("the package index refuses the locked packages")]
+    #[diagnostic(
+        code(pytheas::dependencies::credentials),
+        help(
+            "check the index's address and your credentials for it: `netrc`, `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD`, or keyring with `UV_KEYRING_PROVIDER=subprocess`"
+        )
+    )]
+    Credentials {
+        /// What uv says.
+        source: UvSaid,
+    },
     /// The network is needed but not to be used.
     #[error("the cache does not have all locked packages, and the network is not to be used")]
     #[diagnostic(
@@ -155,6 +167,7 @@ pub(crate) fn uv_error(uv: &Uv, error: UvCallError) -> DependencyError {
         UvCallError::Failed(failure, source) => match failure {
             UvFailure::Hash => DependencyError::Hash { source },
             UvFailure::Network => DependencyError::Network { source },
+            UvFailure::Credentials => DependencyError::Credentials { source },
             UvFailure::Offline => DependencyError::Offline { source },
             UvFailure::DiskFull => DependencyError::DiskFull { source },
             UvFailure::Build => DependencyError::Build { source },

@@ -56,6 +56,20 @@ pub enum InstallError {
         /// Why.
         source: pytheas_project::http::HttpError,
     },
+    /// The index does not know who asks.
+    #[error("the package index refuses `{file}`")]
+    #[diagnostic(
+        code(pytheas::install::credentials),
+        help(
+            "check your credentials for its server: in the index's address, `netrc`, `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD`, or keyring with `UV_KEYRING_PROVIDER=subprocess`"
+        )
+    )]
+    Credentials {
+        /// The file.
+        file: String,
+        /// What the server says.
+        source: pytheas_project::http::HttpError,
+    },
     /// Not in the cache, and the network is not to be used.
     #[error("`{file}` is not in the cache, and the network is not to be used")]
     #[diagnostic(
@@ -172,7 +186,13 @@ impl Installer<'_> {
         }
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
-        let fetcher = fetch::Fetcher::new(&store, self.environment, self.connectivity, folder);
+        let fetcher = fetch::Fetcher::new(
+            &store,
+            self.environment,
+            self.connectivity,
+            folder,
+            self.uv.indexes(),
+        );
         let contents = self.each(
             &chosen,
             &|file, sha256| fetcher.wheel(file, sha256),
@@ -198,7 +218,13 @@ impl Installer<'_> {
         }
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
-        let fetcher = fetch::Fetcher::new(&store, self.environment, self.connectivity, folder);
+        let fetcher = fetch::Fetcher::new(
+            &store,
+            self.environment,
+            self.connectivity,
+            folder,
+            self.uv.indexes(),
+        );
         let contents = in_parallel(&chosen, |(_, choice)| match choice {
             Chosen::Wheel(file, sha256) => fetcher.wheel(file, *sha256).map(Some),
             Chosen::Source(..) | Chosen::Other(_) => Ok(None),

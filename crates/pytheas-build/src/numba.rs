@@ -230,9 +230,11 @@ fn keep(from: &Path, to: &Path) -> Result<(), BuildError> {
     for entry in WalkDir::new(from).sort_by_file_name() {
         let entry = entry.map_err(|error| io_error("read", from)(error.into()))?;
         let path = entry.path();
-        let is_numbas = path
-            .extension()
-            .is_some_and(|end| end == "nbi" || end == "nbc");
+        // No links: code of packages ran here, apart, and a link would be read outside of that.
+        let is_numbas = entry.file_type().is_file()
+            && path
+                .extension()
+                .is_some_and(|end| end == "nbi" || end == "nbc");
         let Some(inside) = path.strip_prefix(from).ok().filter(|_| is_numbas) else {
             continue;
         };
@@ -354,6 +356,29 @@ mod tests {
         assert!(!is_one(asking, Some(&file)));
         let guarded = format!("{asking}if __name__ == '__main__':\n    f()\n");
         assert!(is_one(&guarded, Some(&file)));
+    }
+
+    #[test]
+    fn only_numbas_own_files_are_kept_and_no_link_is_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (out, to) = (dir.path().join("out"), dir.path().join("to"));
+        for name in [
+            "out/app/f.nbi",
+            "out/app/f.1.nbc",
+            "out/answer.json",
+            "secret",
+        ] {
+            scratch::write(&dir.path().join(name), b"x", Kind::Data).unwrap();
+        }
+        std::os::unix::fs::symlink(dir.path().join("secret"), out.join("app/g.nbi")).unwrap();
+        keep(&out, &to).unwrap();
+        let mut kept: Vec<_> = fs::read_dir(to.join("app"))
+            .unwrap()
+            .map(|child| child.unwrap().file_name())
+            .collect();
+        kept.sort();
+        assert_eq!(kept, ["f.1.nbc", "f.nbi"]);
+        assert!(!to.join("answer.json").exists());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Who we are to a package index, by the ecosystem's conventions: the address's own user and
-//! password; else those of an index on the same server, from uv's and pip's variables, with
-//! `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD`; else `netrc`; else the command `keyring`,
+//! password; else those of an index on the same server, from uv's and pip's variables, the project's
+//! manifest or its requirements, with `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD`; else `netrc`; else the command `keyring`,
 //! where `UV_KEYRING_PROVIDER` or `PIP_KEYRING_PROVIDER` is `subprocess`.
 
 use std::{collections::BTreeMap, path::Path, process::Stdio, sync::Mutex};
@@ -8,7 +8,12 @@ use std::{collections::BTreeMap, path::Path, process::Stdio, sync::Mutex};
 use serde::Deserialize;
 use url::Url;
 
-use crate::environment::Environment;
+use crate::{
+    environment::Environment,
+    project::{Project, RequirementSource},
+    requirements,
+    source::expanded,
+};
 
 /// Variables with one or more index addresses.
 const INDEXES: &[&str] = &[
@@ -63,9 +68,52 @@ struct NamedIndex {
     url: String,
 }
 
+/// Indexes that a project's requirements name, with their names and the credentials in their
+/// addresses.
+#[derive(Clone, Default)]
+pub struct ProjectIndexes(Vec<(Option<String>, String)>);
+
+impl std::fmt::Debug for ProjectIndexes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ProjectIndexes").finish_non_exhaustive()
+    }
+}
+
+impl ProjectIndexes {
+    /// Those of `project`: `--index-url` and `--extra-index-url` of requirements files, the sources
+    /// of a Pipfile and of Poetry. `${VARIABLES}` in them are expanded.
+    pub(crate) fn of(project: &Project, environment: &Environment) -> Self {
+        let named = project.found.indexes.iter();
+        let mut found: Vec<_> = named
+            .map(|index| (Some(index.name.clone()), index.url.clone()))
+            .collect();
+        let options = project.found.pip_options.iter();
+        let mut plain: Vec<String> = options
+            .filter_map(|option| requirements::index_address(option))
+            .collect();
+        if project.source == RequirementSource::RequirementsTxt {
+            // What cannot be read is told when it is locked.
+            let read = requirements::read(&project.dir.join(&project.input));
+            plain.extend(read.unwrap_or_default().indexes);
+        }
+        let variable = |name: &str| environment.get(name).map(str::to_owned);
+        found.extend(
+            plain
+                .iter()
+                .map(|address| (None, expanded(address, &variable))),
+        );
+        Self(found)
+    }
+}
+
 impl IndexCredentials {
     /// Those for a project in `dir`, whose `[[tool.uv.index]]` give names to indexes.
     pub fn of(environment: &Environment, dir: &Path) -> Self {
+        Self::with(environment, dir, &ProjectIndexes::default())
+    }
+
+    /// As [`IndexCredentials::of`], with what the project's requirements say of indexes.
+    pub fn with(environment: &Environment, dir: &Path, indexes: &ProjectIndexes) -> Self {
         let from_variables = INDEXES
             .iter()
             .filter_map(|name| environment.get(name))
@@ -88,6 +136,7 @@ impl IndexCredentials {
             .map(|index| (index.name, index.url));
         let indexes = from_variables
             .chain(from_project)
+            .chain(indexes.0.iter().cloned())
             .filter_map(|(name, url)| {
                 let mut url: Url = url.parse().ok()?;
                 if let Some(name) = name {
@@ -129,7 +178,8 @@ impl IndexCredentials {
                 Some(password) => Some((index.username().to_owned(), password.to_owned())),
                 None => Some((
                     index.username().to_owned(),
-                    self.ask_keyring(index, index.username())
+                    self.of_netrc(index)
+                        .or_else(|| self.ask_keyring(index, index.username()))
                         .unwrap_or_default(),
                 )),
             },
@@ -144,6 +194,12 @@ impl IndexCredentials {
             let _ = url.set_password(Some(&password));
         }
         url
+    }
+
+    /// The password that netrc has for the address's user.
+    fn of_netrc(&self, url: &Url) -> Option<String> {
+        let (user, password) = login(&self.netrc, url.host_str()?)?;
+        (user == url.username()).then_some(password)
     }
 
     /// What `keyring get SERVICE USER` says for the address, else for its host, as uv asks.
@@ -248,6 +304,47 @@ pub fn login(netrc: &str, host: &str) -> Option<(String, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_requirements_say_of_indexes_counts_for_their_servers() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            pytheas_durable::replace(&dir.path().join(name), text.as_bytes()).unwrap();
+        };
+        write(
+            "requirements.txt",
+            "-r more.txt\n--index-url https://me:${WORD}@one.example/simple\nidna\n",
+        );
+        write(
+            "more.txt",
+            "--extra-index-url=https://you@two.example/simple\n",
+        );
+        write("netrc", "machine two.example login you password other");
+        let environment = Environment::default()
+            .with("WORD", "secret")
+            .with("NETRC", dir.path().join("netrc"));
+        let project = Project::load(dir.path()).unwrap();
+        let indexes = ProjectIndexes::of(&project, &environment);
+        assert!(!format!("{indexes:?}").contains("secret"));
+        let credentials = IndexCredentials::with(&environment, dir.path(), &indexes);
+        for (address, expected) in [
+            (
+                "https://one.example/files/a.whl",
+                "https://me:secret@one.example/files/a.whl",
+            ),
+            (
+                "https://two.example/a.whl",
+                "https://you:other@two.example/a.whl",
+            ),
+            ("https://three.example/a.whl", "https://three.example/a.whl"),
+            ("http://one.example/a.whl", "http://one.example/a.whl"),
+        ] {
+            assert_eq!(
+                credentials.add_to(address.parse().unwrap()).as_str(),
+                expected
+            );
+        }
+    }
 
     #[test]
     fn a_server_gets_its_own_credentials_and_no_other_does() {

@@ -63,6 +63,14 @@ impl HttpError {
             Self::TooLarge { .. } => false,
         }
     }
+
+    /// Whether the server does not let us in.
+    pub fn is_refusal(&self) -> bool {
+        let Self::Request { source, .. } = self else {
+            return false;
+        };
+        matches!(**source, ureq::Error::StatusCode(401 | 403))
+    }
 }
 
 impl Http {

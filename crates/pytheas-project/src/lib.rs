@@ -43,7 +43,7 @@ mod uv;
 mod uv_fetch;
 mod version;
 
-pub use credentials::{IndexCredentials, login, netrc};
+pub use credentials::{IndexCredentials, ProjectIndexes, login, netrc};
 pub use entry::{Entry, EntryError, ParseEntryError};
 pub use environment::Environment;
 pub use event::{Event, Observer};

@@ -33,6 +33,25 @@ pub enum Upgrade {
     Everything,
 }
 
+impl Upgrade {
+    /// The packages that are named here and are not in `lock`.
+    fn absent_from(&self, lock: &Pylock) -> Vec<String> {
+        let Self::Packages(packages) = self else {
+            return Vec::new();
+        };
+        let has = |name: &String| {
+            let is_it = |package: &str| crate::normalised_name(package) == *name;
+            lock.packages.iter().any(|package| is_it(&package.name))
+        };
+        packages
+            .iter()
+            .filter_map(|text| Some(crate::requirements::parse(text)?.name.to_string()))
+            .map(|name| crate::normalised_name(&name))
+            .filter(|name| !has(name))
+            .collect()
+    }
+}
+
 /// How to lock.
 #[derive(Debug, Clone, Default)]
 pub struct LockOptions {
@@ -120,6 +139,20 @@ pub enum LockError {
         )
     )]
     Network {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// The index does not know who asks.
+    #[error("the package index refuses access to resolve `{}`", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::credentials),
+        help(
+            "check the index's address and your credentials for it: `netrc`, `UV_INDEX_NAME_USERNAME` and `UV_INDEX_NAME_PASSWORD`, or keyring with `UV_KEYRING_PROVIDER=subprocess`"
+        )
+    )]
+    Credentials {
         /// The file with the requirements.
         file: PathBuf,
         /// What uv says.
@@ -328,6 +361,11 @@ pub fn lock_into(
     )?;
     if let Ok(lock) = toml::from_str::<Pylock>(&text) {
         source::dependencies_of_conda(project, &lock)?;
+        for name in options.upgrade.absent_from(&lock) {
+            observer(Event::Warning {
+                text: format!("`{name}` shall be upgraded, but nothing requires it"),
+            });
+        }
     }
     let packages = text
         .lines()

@@ -20,6 +20,8 @@ pub(crate) struct Requirements {
     pub(crate) constraints: BTreeSet<String>,
     /// Options such as `--extra-index-url`, without credentials.
     pub(crate) options: BTreeSet<String>,
+    /// The addresses of indexes as they are written, with credentials: never stored or shown.
+    pub(crate) indexes: BTreeSet<String>,
     /// Hashes (`sha256:…`) that the files of a package may have, by its name or its address.
     pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
 }
@@ -165,7 +167,8 @@ fn read_into(
                 }
             }
             Line::Option(option) => {
-                result.options.insert(option);
+                result.indexes.extend(index_address(&option));
+                result.options.insert(without_credentials(&option));
             }
             Line::Requirement(requirement, hashes) => {
                 if !hashes.is_empty() {
@@ -188,6 +191,7 @@ fn read_into(
 
 enum Line {
     File(Kind, String),
+    /// An option, perhaps with credentials.
     Option(String),
     /// A requirement, and the hashes its files may have.
     Requirement(String, Vec<String>),
@@ -226,7 +230,7 @@ fn parse_line(text: &str) -> Line {
         return Line::File(Kind::Constraint, name);
     }
     if option_value(text, "-e", "--editable").is_none() && text.starts_with('-') {
-        return Line::Option(without_credentials(&squeezed(text)));
+        return Line::Option(squeezed(text));
     }
     // Options of one requirement (`--hash=…`) say how it is checked, not what is asked for.
     let mut parts = text.split(" --");
@@ -244,6 +248,13 @@ fn option_value(text: &str, short: &str, long: &str) -> Option<String> {
         .or_else(|| text.strip_prefix(short))?;
     let value = rest.trim_start().strip_prefix('=').unwrap_or(rest).trim();
     (!value.is_empty()).then(|| value.to_owned())
+}
+
+/// The index that an option names.
+pub(crate) fn index_address(option: &str) -> Option<String> {
+    ["--index-url", "--extra-index-url"]
+        .iter()
+        .find_map(|name| option_value(option, name, "-i"))
 }
 
 fn squeezed(text: &str) -> String {

@@ -174,6 +174,7 @@ fn compile(
         Err(UvCallError::Failed(failure, source)) => Err(match failure {
             UvFailure::Unresolvable => LockError::Unresolvable { file, source },
             UvFailure::Network => LockError::Network { file, source },
+            UvFailure::Credentials => LockError::Credentials { file, source },
             UvFailure::Offline => LockError::Offline { file, source },
             UvFailure::DiskFull => LockError::DiskFull { source },
             UvFailure::Hash | UvFailure::Build | UvFailure::Other => LockError::Uv { file, source },

@@ -30,6 +30,7 @@ pub(crate) use compile::{prepare, wanted};
 pub(crate) use detect::{choose, load_file};
 pub(crate) use finish::{dependencies_of_conda, scrub_credentials};
 pub(crate) use pins::{as_pylock as pins_as_pylock, of as pins_of};
+pub(crate) use pipfile::expanded;
 pub(crate) use redact::redacted;
 pub use script::ScriptError;
 

@@ -453,6 +453,7 @@ fn install(
 fn help(failure: UvFailure) -> &'static str {
     match failure {
         UvFailure::Network => "check the network, proxy and index settings",
+        UvFailure::Credentials => "check the index's address and your credentials for it",
         UvFailure::Offline => "run once without `--offline`",
         UvFailure::Hash => {
             "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"

@@ -11,6 +11,7 @@ use miette::Diagnostic;
 use pep440_rs::Version;
 
 use crate::{
+    credentials::ProjectIndexes,
     environment::Environment,
     event::Observer,
     index::Index,
@@ -59,6 +60,7 @@ pub struct Uv {
     environment: Environment,
     connectivity: Connectivity,
     isolation: Isolation,
+    indexes: ProjectIndexes,
 }
 
 /// No uv.
@@ -101,6 +103,8 @@ pub enum UvFailure {
     Unresolvable,
     /// The network or the index does not answer.
     Network,
+    /// The index does not know who asks.
+    Credentials,
     /// Something is not in the cache, and the network is not to be used.
     Offline,
     /// A file does not have the locked hash.
@@ -141,6 +145,7 @@ impl Uv {
             environment: environment.clone(),
             connectivity,
             isolation: isolation.clone(),
+            indexes: ProjectIndexes::default(),
         };
         if let Some(path) = environment.path("PYTHEAS_UV") {
             let version = version_of(environment, &path).map_err(|source| UvError::Variable {
@@ -176,7 +181,13 @@ impl Uv {
     pub fn for_project(&self, project: &Project) -> Self {
         let mut uv = self.clone();
         uv.isolation = self.isolation.for_project(project);
+        uv.indexes = ProjectIndexes::of(project, &self.environment);
         uv
+    }
+
+    /// The indexes that the project's requirements name.
+    pub fn indexes(&self) -> &ProjectIndexes {
+        &self.indexes
     }
 
     /// What keeps the code of packages that are built apart.
@@ -319,6 +330,13 @@ fn classify(said: &str) -> UvFailure {
         UvFailure::Hash
     } else if has(&["Failed to build", "Build backend"]) {
         UvFailure::Build
+    // uv then also says that the package does not exist.
+    } else if has(&[
+        "(401 Unauthorized)",
+        "(403 Forbidden)",
+        "a 403 Forbidden error",
+    ]) {
+        UvFailure::Credentials
     } else if has(&["No solution found", "not found in the package registry"]) {
         UvFailure::Unresolvable
     } else if has(&[
@@ -386,6 +404,13 @@ mod tests {
             UvFailure::DiskFull,
         );
         check("error: Hash mismatch for `a==1`", UvFailure::Hash);
+        for said in [
+            "error: No solution found …\n\nhint: An index URL (https://x/) could not be queried due to a lack of valid authentication credentials (401 Unauthorized)",
+            "error: No solution found …\n\nhint: An index (https://x/) returned a 403 Forbidden error. Check …",
+            "error: Failed to download `a`\n  cause: Failed to fetch: https://x/a\n  cause: HTTP status client error (401 Unauthorized) for url (https://x/a)",
+        ] {
+            check(said, UvFailure::Credentials);
+        }
     }
 
     #[test]

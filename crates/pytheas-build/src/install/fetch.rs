@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use pytheas_project::{Connectivity, Environment, IndexCredentials, LockedFile, http::Http};
+use pytheas_project::{
+    Connectivity, Environment, IndexCredentials, LockedFile, ProjectIndexes, http::Http,
+};
 use pytheas_release::Sha256;
 use url::Url;
 
@@ -35,11 +37,12 @@ impl<'a> Fetcher<'a> {
         environment: &Environment,
         connectivity: Connectivity,
         folder: &'a Path,
+        indexes: &ProjectIndexes,
     ) -> Self {
         Self {
             store,
             http: Http::new(environment),
-            credentials: IndexCredentials::of(environment, folder),
+            credentials: IndexCredentials::with(environment, folder, indexes),
             connectivity,
             folder,
         }
@@ -119,6 +122,12 @@ impl<'a> Fetcher<'a> {
                     tracing::debug!(file = name, attempt, %error, "fetching `{name}` again");
                     std::thread::sleep(pause);
                     pause *= 3;
+                }
+                Err(source) if source.is_refusal() => {
+                    return Err(InstallError::Credentials {
+                        file: name.to_owned(),
+                        source,
+                    });
                 }
                 Err(source) => {
                     return Err(InstallError::Network {

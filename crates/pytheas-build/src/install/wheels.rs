@@ -26,7 +26,13 @@ impl Installer<'_> {
         let chosen = choose(lock, self.interpreter, self.platform)?;
         let store = Store::new(self.environment);
         let folder = lock_path.parent().unwrap_or(Path::new("."));
-        let fetcher = Fetcher::new(&store, self.environment, self.connectivity, folder);
+        let fetcher = Fetcher::new(
+            &store,
+            self.environment,
+            self.connectivity,
+            folder,
+            self.uv.indexes(),
+        );
         self.each(
             &chosen,
             &|file, sha256| fetch_wheel(&fetcher, &store, file, sha256),

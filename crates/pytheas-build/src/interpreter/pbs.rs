@@ -71,7 +71,8 @@ impl Provider for PythonBuildStandalone {
                 Ok(None)
             };
         };
-        let key = prepare::key(&[self.name(), &archive.sha256.to_string()]);
+        // The number is raised when more is made of the same archive.
+        let key = prepare::key(&[self.name(), "2", &archive.sha256.to_string()]);
         if let Some(interpreter) = prepare::cached(&wanted.cache(), &key) {
             return Ok(Some(interpreter));
         }
@@ -107,6 +108,7 @@ impl Provider for PythonBuildStandalone {
         if Platform::host().is_ok_and(|host| host == *wanted.platform) {
             return prepare::finish(raw, &program, &key, wanted).map(Some);
         }
+        prepare::link(&program.under(&raw.scratch.path().join("python")))?;
         let known = foreign(archive, program, wanted)?;
         prepare::seal(raw, known, &key, wanted).map(Some)
     }

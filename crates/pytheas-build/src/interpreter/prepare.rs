@@ -188,6 +188,16 @@ fn compile(
     Ok(())
 }
 
+/// Gives the program `python` its usual name `python3` as well.
+pub(super) fn link(python: &Path) -> Result<(), InterpreterError> {
+    let link = python.with_file_name("python3");
+    let name = python.file_name().unwrap_or_default();
+    if link.exists() || link == python {
+        return Ok(());
+    }
+    std::os::unix::fs::symlink(name, &link).map_err(io_error("make", &link))
+}
+
 /// Starts a raw tree's interpreter to learn about it, compiles it and puts it into the cache under
 /// `key`.
 pub(super) fn finish(
@@ -202,10 +212,7 @@ pub(super) fn finish(
         source,
     };
     let python = program.under(&dir);
-    let link = python.with_file_name("python3");
-    if !link.exists() {
-        std::os::unix::fs::symlink(program.file_name(), &link).map_err(io_error("make", &link))?;
-    }
+    link(&python)?;
     // Where it is but on a few distributions. What starts after this starts with byte code.
     let lib = dir.join("lib").join(program.file_name());
     let compiled = lib.join("os.py").is_file().then_some(lib.as_path());

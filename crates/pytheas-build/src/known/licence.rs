@@ -158,8 +158,7 @@ impl LicencePolicy {
         let Some(expression) = Expression::parse(text) else {
             return Some(format!("`{text}` is no SPDX expression"));
         };
-        let is_in =
-            |list: &[String], id: &str| list.iter().any(|entry| entry.eq_ignore_ascii_case(id));
+        let is_in = |list: &[String], id: &str| list.iter().any(|entry| spdx::names(entry, id));
         let is_fine =
             |id: &str| !is_in(&self.deny, id) && (self.allow.is_empty() || is_in(&self.allow, id));
         if expression.is_satisfied(&is_fine) {

@@ -1,6 +1,37 @@
 //! Licences in SPDX's words: expressions (SPDX 2.3, annex D) and whether a policy allows them,
 //! and a small table from what packages wrote before PEP 639 to SPDX identifiers.
 
+/// Whether the identifier `entry` of a policy names the licence `id`, whatever the case. GNU's
+/// identifiers of before SPDX 3 mean what they meant: `GPL-3.0` all of that version, `GPL-3.0+` what
+/// is now `GPL-3.0-or-later`.
+pub(crate) fn names(entry: &str, id: &str) -> bool {
+    let (entry, id) = (current(entry), current(id));
+    let only = |text: &str| format!("{text}-only");
+    entry == id
+        || is_gnus(&entry) && id.strip_prefix(&entry).is_some_and(is_which)
+        || is_gnus(&id) && entry == only(&id)
+}
+
+/// In small letters and without the old `+`.
+fn current(id: &str) -> String {
+    let id = id.to_ascii_lowercase();
+    match id.strip_suffix('+').filter(|base| is_gnus(base)) {
+        Some(base) => format!("{base}-or-later"),
+        None => id,
+    }
+}
+
+fn is_gnus(id: &str) -> bool {
+    ["gpl-", "lgpl-", "agpl-", "gfdl-"]
+        .iter()
+        .any(|start| id.starts_with(start))
+}
+
+/// Whether this is how an identifier of GNU's ends after its version.
+fn is_which(end: &str) -> bool {
+    ["-only", "-or-later"].contains(&end)
+}
+
 /// An SPDX licence expression.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Expression {
@@ -340,6 +371,31 @@ pub(crate) fn from_text(text: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_identifiers_of_gnu_name_what_they_named() {
+        for (entry, id) in [
+            ("GPL-3.0", "GPL-3.0-only"),
+            ("GPL-3.0", "GPL-3.0-or-later"),
+            ("gpl-3.0", "GPL-3.0+"),
+            ("GPL-3.0-only", "GPL-3.0"),
+            ("GPL-3.0-or-later", "GPL-3.0+"),
+            ("AGPL-3.0", "AGPL-3.0-or-later"),
+            ("mit", "MIT"),
+        ] {
+            assert!(names(entry, id), "{entry} {id}");
+        }
+        for (entry, id) in [
+            ("GPL-3.0-only", "GPL-3.0-or-later"),
+            ("GPL-3.0-or-later", "GPL-3.0"),
+            ("GPL-3.0", "LGPL-3.0-only"),
+            ("GPL-3", "GPL-3.0-only"),
+            ("GPL-2.0", "GPL-2.0-only WITH Classpath-exception-2.0"),
+            ("MIT", "MIT-0"),
+        ] {
+            assert!(!names(entry, id), "{entry} {id}");
+        }
+    }
 
     #[track_caller]
     fn check(expression: &str, allowed: &[&str], expected: bool) {

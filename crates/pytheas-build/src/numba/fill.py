@@ -3,6 +3,7 @@
 # `out`, `features`, `modules`, `warm`.
 import faulthandler
 import importlib
+import itertools
 import json
 import os
 import site
@@ -49,6 +50,15 @@ import _pytheas_numba  # noqa: E402
 from numba.core import caching  # noqa: E402
 
 sys.meta_path.insert(0, Finder)
+numbers = itertools.count(1)
+# numba names what it makes of array expressions, parallel loops and stencils by their addresses in
+# memory, and writes these names into what it keeps. The names only have to differ.
+for module, builtin in (("numba.np.ufunc.array_exprs", "hash"), ("numba.parfors.parfor_lowering", "hash"),
+                        ("numba.stencils.stencil", "id")):
+    try:
+        setattr(importlib.import_module(module), builtin, lambda _: next(numbers))
+    except ImportError:
+        pass
 kept = 0
 # Before `extend` they were numba's; the first is this, the last was our place without one.
 caching.CacheImpl._locator_classes = caching.CacheImpl._locator_classes[::-1]

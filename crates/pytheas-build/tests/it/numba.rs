@@ -13,7 +13,7 @@ const PROJECT: &str = "[project]\nname = 'rates'\nversion = '1'\ndependencies = 
 const FAST: &str = r#"
 import math
 import numpy as np
-from numba import njit
+from numba import njit, prange
 
 @njit("f8(f8[:])", cache=True)
 def eager(a):
@@ -25,15 +25,23 @@ def eager(a):
 def lazy(a):
     return a * 2
 
+@njit(parallel=True, cache=True)
+def spread(a):
+    total = 0.0
+    for i in prange(a.size):
+        total += np.sqrt(a[i])
+    return total
+
 def warm():
     lazy(np.ones(3))
+    spread(np.ones(3))
 "#;
 const MAIN: &str = r#"
 import numpy as np
 from kernels import fast
 a = np.arange(9.0)
-print(fast.eager(a), fast.lazy(a)[3])
-for function in (fast.eager, fast.lazy):
+print(fast.eager(a), fast.lazy(a)[3], fast.spread(np.ones(5)))
+for function in (fast.eager, fast.lazy, fast.spread):
     print(sum(function.stats.cache_hits.values()), sum(function.stats.cache_misses.values()))
 "#;
 
@@ -69,14 +77,14 @@ fn functions_that_numba_caches_are_compiled_when_the_bundle_is_built() {
     ]);
     let mut request = workspace.request();
     let first = built(&request);
-    assert_eq!(run(&first), "6.0 6.0\n1 0\n1 0\n");
+    assert_eq!(run(&first), "6.0 6.0 5.0\n1 0\n1 0\n1 0\n");
     let tree = first.tree_id;
     // Elsewhere, and compiled again.
     request.out = Some(workspace.root().join("another/place"));
     request.environment = environment().with("PYTHEAS_COMPILE_ANEW", "1");
     let again = built(&request);
     assert_eq!(again.tree_id, tree);
-    assert_eq!(run(&again), "6.0 6.0\n1 0\n1 0\n");
+    assert_eq!(run(&again), "6.0 6.0 5.0\n1 0\n1 0\n1 0\n");
 
     workspace.write(
         "kernels/fast.py",

@@ -159,7 +159,7 @@ fn indexes(
 }
 
 /// `${NAME}` and `$NAME` in addresses, as pipenv expands them; unknown ones stay.
-fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
+pub(crate) fn expanded(text: &str, environment: &dyn Fn(&str) -> Option<String>) -> String {
     let mut result = String::new();
     let mut rest = text;
     while let Some(at) = rest.find('$') {

@@ -98,10 +98,20 @@ fn locked_versions_stay_until_an_upgrade_is_asked_for() {
         "{text}"
     );
     let all = LockOptions {
-        upgrade: Upgrade::Packages(vec!["idna".to_owned()]),
+        upgrade: Upgrade::Packages(vec!["Idna".to_owned(), "idan".to_owned()]),
         ..options()
     };
-    lock::lock(&workspace.project(), &uv(), &all, &|_| {}).unwrap();
+    let warned = std::cell::RefCell::new(Vec::new());
+    let observer = |event| {
+        if let pytheas_project::Event::Warning { text } = event {
+            warned.borrow_mut().push(text);
+        }
+    };
+    lock::lock(&workspace.project(), &uv(), &all, &observer).unwrap();
+    assert_eq!(
+        warned.into_inner(),
+        ["`idan` shall be upgraded, but nothing requires it"]
+    );
     assert!(!workspace.read("pylock.toml").contains("version = \"3.4\""));
 }
 
