@@ -375,7 +375,7 @@ mod tests {
         for (name, expected) in [
             ("tool-dump", Some("tool_x.dump:main")),
             ("tool_x", None),
-            ("toolctl", Some("toolctl")),
+            ("toolctl", Some("bin/toolctl")),
             ("tool.sh", None),
             ("absent", None),
         ] {
@@ -386,10 +386,10 @@ mod tests {
                 "{name}"
             );
         }
-        let script = "toolctl".parse().unwrap();
+        let script = "bin/toolctl".parse().unwrap();
         let app = dir.path().join("app");
         bring_script(&script, dir.path(), &app).unwrap();
-        let text = fs::read_to_string(app.join("toolctl")).unwrap();
+        let text = fs::read_to_string(app.join("bin/toolctl")).unwrap();
         assert_eq!(text, "#!python\nprint(1)\n");
     }
 
@@ -421,7 +421,7 @@ mod tests {
         check(
             &[("bin/tx", "#!python\n"), ("tool_x/__init__.py", "")],
             "tool-x",
-            "tx",
+            "bin/tx",
         );
         check(
             &[("tool_x/__init__.py", "")],
