@@ -51,7 +51,7 @@ fn a_misspelt_setting_is_told_with_the_right_spelling() {
     ");
     insta::assert_snapshot!(failure("[tool.pytheas]\nzzz = 1\n"), @"
     error: `DIR/pyproject.toml` line 2, column 1: unknown key `zzz`
-      help: known are `app`, `entry`, `python`, `extras`, `groups`, `include`, `exclude`, `python-mirror`, `target`, `config`, `health`, `licences`, `audit`, `version`, `compile`, `build`, `scripts`, `rule`, `test`, `micropython`, `requires`, `conflicts`, `allow-downgrade`, `hooks`
+      help: known are `app`, `entry`, `python`, `extras`, `groups`, `include`, `exclude`, `python-mirror`, `target`, `config`, `health`, `licences`, `audit`, `version`, `compile`, `numba`, `build`, `scripts`, `rule`, `test`, `micropython`, `requires`, `conflicts`, `allow-downgrade`, `hooks`
     ");
     insta::assert_snapshot!(failure("[tool.pytheas.target.x]\nplatfrom = 'linux-armv7'\n"), @"
     error: `DIR/pyproject.toml` line 2, column 1: unknown key `platfrom`

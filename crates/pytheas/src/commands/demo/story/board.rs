@@ -42,7 +42,7 @@ impl Story<'_> {
     /// on as long as what is returned.
     pub(super) fn board(&mut self, stage: &mut Stage) -> miette::Result<Option<(Board, String)>> {
         let Some(program) = at_hand(&Environment::current()) else {
-            self.say("no MicroPython at hand (`PYTHEAS_MICROPYTHON`, or on `PATH`): no microcontroller in this demo");
+            self.say("no MicroPython at hand (on `PATH`, or `unix/micropython` in the folder `PYTHEAS_MICROPYTHON`): no microcontroller in this demo");
             return Ok(None);
         };
         self.chapter(
