@@ -273,8 +273,8 @@ def build(bench: Bench, ways, repeat: int) -> None:
 
 def made(results, name) -> pathlib.Path | None:
     figures = results[f"build {name}"] or {}
-    path = pathlib.Path(figures.get("made", "/nonexistent"))
-    return path if path.exists() else None
+    path = figures.get("made") and pathlib.Path(figures["made"])
+    return path if path and path.exists() else None
 
 
 def start(bench: Bench, runs: int) -> None:
