@@ -58,7 +58,7 @@ fn run(built: &Built) -> String {
     let program = built.dir.join("bin/rates");
     let output = Command::new(program)
         .env_clear()
-        .env("HOME", "/nonexistent")
+        .env("HOME", "/dev/null")
         .output()
         .unwrap();
     stdout(&output)
