@@ -91,7 +91,7 @@ pub(crate) fn possible(dir: &StateDir, machine: &Machine, name: &Name) -> Result
     }
     if machine.installed_as(name).is_none() {
         let have = match names().count() {
-            0 => "nothing is".to_owned(),
+            0 => "no app is installed in this state folder; `--state` names another".to_owned(),
             _ => format!("there are: {}", names().collect::<Vec<_>>().join(", ")),
         };
         let name = name.clone();
