@@ -29,6 +29,8 @@ use pytheas_release::{
 };
 use pytheas_repo::client::{Client, ContentError};
 
+use crate::written::Written;
+
 /// Why the delta was not the way.
 #[derive(Debug)]
 pub(crate) enum Error {
@@ -52,6 +54,8 @@ pub(crate) struct Place<'a> {
     pub(crate) old: &'a Tree,
     /// Its files.
     pub(crate) files: &'a dyn Files,
+    /// Is told what was made.
+    pub(crate) written: &'a Written,
 }
 
 /// What is known before the first segment.
@@ -267,6 +271,7 @@ impl Place<'_> {
         let mut end = log.seek(SeekFrom::End(0)).map_err(self.disk())?;
         let mut sink = Sink {
             objects: &self.objects,
+            written: self.written,
             open: None,
         };
         let mut again = true;
@@ -336,7 +341,7 @@ impl Place<'_> {
                 }
             }
         }
-        applier.finish().map_err(|error| {
+        applier.finish(self.files).map_err(|error| {
             self.forget();
             Error::Unusable(error)
         })
@@ -423,6 +428,7 @@ fn made_path(objects: &Path, number: usize) -> PathBuf {
 /// Contents as files in a folder, named by their hash once they are whole.
 struct Sink<'a> {
     objects: &'a Path,
+    written: &'a Written,
     open: Option<(File, PathBuf)>,
 }
 
@@ -455,6 +461,7 @@ impl MadeSink for Sink<'_> {
     fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
         if let Some((file, path)) = self.open.take() {
             pytheas_durable::begin_writing(&file);
+            self.written.note(&file, sha256);
             fs::rename(path, self.objects.join(sha256.to_string()))?;
         }
         faults::point("agent:fetch:object");

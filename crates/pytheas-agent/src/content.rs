@@ -18,11 +18,12 @@ use std::{
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
+    thread,
 };
 
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
-    BlobRef, Entry, RelPath, Release, Sha256, Tree,
+    BlobRef, Entry, RelPath, Release, Sha256, Tree, TreeId,
     delta::{DeltaError, ObjectSink},
 };
 use pytheas_repo::{client::Client, fetch::Fetch, index::ContentIndex};
@@ -35,6 +36,7 @@ use crate::{
     paths::StateDir,
     peers::Peers,
     slots,
+    written::Written,
 };
 
 /// Room that is left free for everything else.
@@ -63,6 +65,7 @@ pub(crate) fn fetch(
     job: &Job,
     transport: &mut dyn Fetch,
     peers: &mut Peers,
+    written: &Written,
 ) -> Result<(), Trouble> {
     let to = job.to.tree;
     if dir.slot(to).exists() {
@@ -85,11 +88,34 @@ pub(crate) fn fetch(
             .from
             .as_ref()
             .and_then(|from| slots::document(dir, from.tree)),
+        written,
     };
     fetching.run(&mut client, peers)?;
-    // The objects must not be lost once the machine says that they are there.
-    trees::sync(&objects).map_err(|error| device_failure("sync", &objects, &error))?;
+    // The objects must not be lost once the machine says that they are there. While the disk works,
+    // the next step is done ahead, of which nothing counts but in this process.
+    written.take_staged(to);
+    thread::scope(|scope| {
+        let ahead = thread::Builder::new().spawn_scoped(scope, || stage_ahead(dir, job));
+        let synced = trees::sync(&objects);
+        if let Ok(ahead) = ahead
+            && let Ok(Some(tree)) = ahead.join()
+        {
+            written.note_staged(tree);
+        }
+        synced
+    })
+    .map_err(|error| device_failure("sync", &objects, &error))?;
     Ok(())
+}
+
+/// Puts the new tree together; if that fails, the next step says why.
+fn stage_ahead(dir: &StateDir, job: &Job) -> Option<TreeId> {
+    let bytes = fs::read(dir.fetched_tree(job.to.tree)).ok()?;
+    let tree = Tree::parse(&bytes).ok()?;
+    let id = tree.id();
+    let from = job.from.as_ref().map(|from| from.tree);
+    let staged = id == job.to.tree && slots::put_together(dir, &tree, from).is_ok();
+    staged.then_some(id)
 }
 
 /// The release document, from the check or, if that got lost, checked again.
@@ -135,6 +161,8 @@ struct Fetching<'a> {
     release: Release,
     /// The running tree.
     old: Option<Tree>,
+    /// Is told what was made by a delta.
+    written: &'a Written,
 }
 
 impl Fetching<'_> {
@@ -268,6 +296,7 @@ impl Fetching<'_> {
             new: to,
             old,
             files: &trees::Folder(self.dir.slot(from.tree)),
+            written: self.written,
         };
         let new = place.apply(client, blob, |head| -> Result<(), DeltaTrouble> {
             self.is_plausible(head, blob)?;
@@ -299,10 +328,12 @@ impl Fetching<'_> {
                 old_files.entry(*sha256).or_insert(path);
             }
         }
+        let objects = self.dir.objects(self.job.to.tree);
+        let fetched_here = slots::contents(&objects).unwrap_or_default();
         let mut missing = tree.objects();
         missing.retain(|sha256, size| {
-            let fetched = self.dir.object(self.job.to.tree, *sha256);
-            if fetched.exists() {
+            if fetched_here.contains(sha256) {
+                let fetched = objects.join(sha256.to_string());
                 if trusted(made_now, &fetched, *sha256, *size) {
                     return false;
                 }
@@ -310,7 +341,9 @@ impl Fetching<'_> {
                 let _overwritten_anyway = fs::remove_file(&fetched);
             }
             let (Some(path), Some(here)) = (old_files.get(sha256), &here) else { return true };
-            let whole = trusted(true, &path.under(here), *sha256, *size);
+            // After a delta nearly all lie there; one that does not is found when it is linked.
+            let linked = made_now && self.job.attempt == 0;
+            let whole = linked || trusted(true, &path.under(here), *sha256, *size);
             if !whole {
                 warn!(path = %path, "`{path}` of the running release is damaged; it is fetched anew");
             }

@@ -54,6 +54,7 @@ use crate::{
     slots,
     status::Live,
     supervisor::{self, AppEvent, StopHandle, Supervisor},
+    written::Written,
 };
 
 use self::apps::App;
@@ -226,6 +227,8 @@ pub struct Device {
     attributes_due: bool,
     tidy_due: bool,
     removals_due: bool,
+    /// What was written by the update under way.
+    written: Written,
     scrubbed: scrub::Progress,
     scrub_at: Instant,
     /// The current release ended or cannot be started: is it whole?
@@ -304,6 +307,7 @@ impl Device {
             attributes_due: true,
             tidy_due: true,
             removals_due: true,
+            written: Written::default(),
             scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
             scrub_at: now + FIRST_SCRUB.min(settings.scrub),
             suspected: false,

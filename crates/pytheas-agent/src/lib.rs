@@ -67,6 +67,7 @@ mod slots;
 mod status;
 mod steady;
 pub mod supervisor;
+mod written;
 
 pub use error::{AgentError, exit};
 pub use http::{CaError, HttpError};

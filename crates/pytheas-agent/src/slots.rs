@@ -5,8 +5,9 @@
 //! be part of several slots.
 //!
 //! The check reads every byte, but for a hard link to a file of the running slot that nobody has
-//! written to since that slot was checked: it is the same file. What rots by itself is found by the
-//! scrub, in the running slot too; a device that does not scrub reads all.
+//! written to since that slot was checked: it is the same file; and but for what this very process
+//! has hashed as it wrote it (`written`). What rots by itself is found by the scrub, in the running
+//! slot too; a device that does not scrub reads all.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +26,7 @@ use pytheas_release::{
 };
 use pytheas_update::Installed;
 
-use crate::{cores, paths::StateDir};
+use crate::{cores, paths::StateDir, written::Written};
 
 /// Write bits that files in a slot do not have.
 const READ_ONLY: u32 = 0o222;
@@ -109,6 +110,28 @@ pub(crate) fn document(dir: &StateDir, tree: TreeId) -> Option<Tree> {
 /// # Errors
 /// [`SlotError`].
 pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result<(), SlotError> {
+    put_together(dir, tree, from)?;
+    sync_staged(dir, tree.id())
+}
+
+/// The end of [`stage`]: makes what was put together safe.
+///
+/// # Errors
+/// [`SlotError::Io`].
+pub(crate) fn sync_staged(dir: &StateDir, tree: TreeId) -> Result<(), SlotError> {
+    let root = dir.staged(tree);
+    trees::sync(&root).map_err(io_error("sync", &root))
+}
+
+/// As [`stage`], but nothing of it is safe from a power cut.
+///
+/// # Errors
+/// [`SlotError`].
+pub(crate) fn put_together(
+    dir: &StateDir,
+    tree: &Tree,
+    from: Option<TreeId>,
+) -> Result<(), SlotError> {
     let id = tree.id();
     let root = dir.staged(id);
     remove(&root)?;
@@ -120,10 +143,7 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
     let old_files = files_of(&old);
     // Content is by hash, the mode is not: what is executable in one place only cannot be shared.
     let mut modes: BTreeMap<Sha256, bool> = BTreeMap::new();
-    let fetched_here: BTreeSet<Sha256> = names(&dir.objects(id))?
-        .iter()
-        .filter_map(|name| name.parse().ok())
-        .collect();
+    let fetched_here = contents(&dir.objects(id))?;
     let mut folders = BTreeSet::new();
     let mut files = Vec::new();
     for (path, entry) in tree.iter() {
@@ -170,7 +190,13 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
                 });
             }
         };
-        let placed = place(&source_path, &target, *share)?;
+        let placed = match place(&source_path, &target, *share) {
+            // Gone from the running slot: the check finds that, and then it is fetched.
+            Err(_) if matches!(source, Content::OfSlot(_)) && !is_file(&source_path) => {
+                return Ok(());
+            }
+            placed => placed?,
+        };
         // A file of a slot got its mode there.
         if placed == Placed::Copied || matches!(source, Content::Fetched(_)) {
             set_mode(&target, *mode)?;
@@ -178,8 +204,20 @@ pub(crate) fn stage(dir: &StateDir, tree: &Tree, from: Option<TreeId>) -> Result
         faults::point("agent:stage:entry");
         Ok(())
     })?;
-    set_mode(&root, 0o755)?;
-    trees::sync(&root).map_err(io_error("sync", &root))
+    set_mode(&root, 0o755)
+}
+
+/// The contents in a folder of objects, by name.
+///
+/// # Errors
+/// [`SlotError::Io`].
+pub(crate) fn contents(objects: &Path) -> Result<BTreeSet<Sha256>, SlotError> {
+    let names = names(objects)?;
+    Ok(names.iter().filter_map(|name| name.parse().ok()).collect())
+}
+
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file())
 }
 
 /// Where the content of a file is to be found.
@@ -315,9 +353,17 @@ impl Checked {
     }
 
     /// The differences of the staged `tree` in `root`.
-    fn differences(&self, root: &Path, tree: &Tree) -> Result<Vec<Difference>, SlotError> {
+    fn differences(
+        &self,
+        root: &Path,
+        tree: &Tree,
+        written: &Written,
+    ) -> Result<Vec<Difference>, SlotError> {
         let files = files_of(&self.tree);
         let known = |path: &RelPath, facts: &trees::Facts| {
+            if let Some(sha256) = written.hash(facts) {
+                return Some(sha256);
+            }
             let Some(Entry::File {
                 sha256, executable, ..
             }) = tree.get(path)
@@ -382,7 +428,8 @@ pub(crate) fn slot_damage(dir: &StateDir, tree: TreeId) -> Result<Option<String>
 }
 
 /// Checks the staged `tree` and makes it a slot; says what is wrong when it is not whole. Files that
-/// it shares with the slot `checked` are not read again unless they were written to.
+/// it shares with the slot `checked` are not read again unless they were written to, and with such a
+/// slot neither is what was hashed while it was `written`.
 ///
 /// # Errors
 /// [`SlotError`].
@@ -390,11 +437,12 @@ pub(crate) fn accept(
     dir: &StateDir,
     tree: &Tree,
     checked: Option<TreeId>,
+    written: &Written,
 ) -> Result<Option<String>, SlotError> {
     let id = tree.id();
     let (staged, slot) = (dir.staged(id), dir.slot(id));
     let found = match checked.and_then(|checked| Checked::of(dir, checked)) {
-        Some(checked) => checked.differences(&staged, tree)?,
+        Some(checked) => checked.differences(&staged, tree, written)?,
         None => differences(&staged, tree)?,
     };
     if let Some(damage) = said(&found) {

@@ -183,6 +183,7 @@ impl Device {
             parts.push((self.dir_of(&part.to.release.name), part, on_boards));
         }
         let settings = self.settings.agent.peers.clone();
+        let written = std::mem::take(&mut self.written);
         let fetched = self.with_transport(|_, transport| {
             let guard = Rc::clone(&transport.guard);
             let mut peers = match transport.inner.is_file() {
@@ -190,13 +191,14 @@ impl Device {
                 false => Peers::new(&settings, move || guard.check().is_ok()),
             };
             parts.iter().try_for_each(|(dir, part, on_boards)| {
-                content::fetch(dir, part, transport, &mut peers)?;
+                content::fetch(dir, part, transport, &mut peers, &written)?;
                 match on_boards {
                     true => fetched::fetch(dir, part, transport),
                     false => Ok(()),
                 }
             })
         });
+        self.written = written;
         let to = job.to.tree;
         match fetched {
             Ok(()) => Ok(Event::Fetched { to }),
@@ -216,7 +218,12 @@ impl Device {
                 let because = Failure::new(Reason::Device, "the new tree's document got lost");
                 return Ok(Event::StageFailed { to, because });
             };
-            if let Err(error) = slots::stage(&dir, &tree, part.from.map(|from| from.tree)) {
+            let from = part.from.map(|from| from.tree);
+            let staged = match self.written.take_staged(tree.id()) {
+                true => slots::sync_staged(&dir, tree.id()),
+                false => slots::stage(&dir, &tree, from),
+            };
+            if let Err(error) = staged {
                 let because = slot_failure(&error);
                 return Ok(Event::StageFailed { to, because });
             }
@@ -229,6 +236,7 @@ impl Device {
 
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
+        let written = std::mem::take(&mut self.written);
         for part in job.each() {
             let (dir, tree) = (self.dir_of(&part.to.release.name), part.to.tree);
             let found = if dir.slot(tree).exists() {
@@ -237,7 +245,7 @@ impl Device {
                 // What was doubted once is read, and so is all where nobody looks for rot.
                 let trusts = job.attempt == 0 && !self.settings.scrub.is_zero();
                 let from = part.from.map(|from| from.tree).filter(|_| trusts);
-                slots::accept(&dir, &tree, from)
+                slots::accept(&dir, &tree, from, &written)
             } else {
                 Ok(Some("the new tree's document got lost".into()))
             };

@@ -45,7 +45,10 @@ impl Bench {
     fn install(&self, tree: &Tree, from: Option<TreeId>, contents: &[&[u8]]) {
         self.fetched(tree, contents);
         stage(&self.dir, tree, from).unwrap();
-        assert_eq!(accept(&self.dir, tree, None).unwrap(), None);
+        assert_eq!(
+            accept(&self.dir, tree, None, &Written::default()).unwrap(),
+            None
+        );
     }
 
     fn metadata(&self, tree: &Tree, path: &str) -> fs::Metadata {
@@ -138,7 +141,9 @@ fn damage_is_named_and_keeps_a_tree_from_becoming_a_slot() {
     pytheas_durable::replace(&staged.join("c"), b"thrEE").unwrap();
     pytheas_durable::replace(&staged.join("d"), b"").unwrap();
     assert_eq!(
-        accept(&bench.dir, &new, None).unwrap().as_deref(),
+        accept(&bench.dir, &new, None, &Written::default())
+            .unwrap()
+            .as_deref(),
         Some("`b` is missing, `c` has another content or mode, `d` does not belong there")
     );
     assert!(!bench.dir.slot(new.id()).exists());
@@ -171,7 +176,11 @@ fn a_shared_file_is_read_again_when_somebody_wrote_to_it() {
     let checked = |from| {
         let root = bench.dir.staged(new.id());
         let checked = Checked::of(&bench.dir, from).unwrap();
-        said(&checked.differences(&root, &new).unwrap())
+        said(
+            &checked
+                .differences(&root, &new, &Written::default())
+                .unwrap(),
+        )
     };
     assert_eq!(checked(old.id()), None);
     write(modified + std::time::Duration::from_secs(3600));
@@ -180,7 +189,7 @@ fn a_shared_file_is_read_again_when_somebody_wrote_to_it() {
     // Rot leaves no trace: that is the scrub's to find, as it is for what runs.
     write(modified);
     assert_eq!(checked(old.id()), None);
-    let refused = accept(&bench.dir, &new, None).unwrap();
+    let refused = accept(&bench.dir, &new, None, &Written::default()).unwrap();
     assert_eq!(
         refused.as_deref(),
         Some(found),

@@ -305,11 +305,17 @@ impl<'t> Applier<'t> {
         Ok(progress)
     }
 
-    /// The new tree, when all segments are done.
+    /// The new tree, when all segments are done; `files` are those of the old one.
     ///
     /// # Errors
-    /// [`DeltaError::WrongTree`] when what was made is not what the head promises.
-    pub fn finish(self) -> Result<Tree, DeltaError> {
+    /// [`DeltaError::OldContent`] or [`DeltaError::WrongTree`] when what was made is not what the
+    /// head promises.
+    pub fn finish(self, files: &dyn Files) -> Result<Tree, DeltaError> {
+        let unpacker = self.unpacker();
+        self.tree().map_err(|error| unpacker.explain(error, files))
+    }
+
+    fn tree(self) -> Result<Tree, DeltaError> {
         let head = self.unpacker.head();
         let promised = head.new;
         let mut entries = Vec::with_capacity(self.new.entries.len());
@@ -422,6 +428,6 @@ impl<R: Read> Delta<R> {
         if self.rest.read(&mut rest).map_err(DeltaError::Read)? != 0 {
             return Err(DeltaError::Damaged("it goes on after its end".into()));
         }
-        applier.finish()
+        applier.finish(files)
     }
 }

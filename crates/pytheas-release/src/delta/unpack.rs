@@ -90,8 +90,13 @@ impl<'t> Unpacker<'t> {
             let segment = number + 1;
             return Err(DeltaError::DamagedSegment { segment });
         }
-        let bytes = self.contents(segment, packed, files)?;
-        Ok(Unpacked { number, bytes })
+        match self.contents(segment, packed, files) {
+            Ok(bytes) => Ok(Unpacked { number, bytes }),
+            Err(error @ DeltaError::Damaged(_)) => {
+                Err(self.damaged_old(segment, files).unwrap_or(error))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What unpacking segment `number` (from 0) takes, in bytes of memory, about.
@@ -151,6 +156,31 @@ impl<'t> Unpacker<'t> {
         Ok(buffer)
     }
 
+    /// Why what was made is wrong, or `error`: old files are not hashed before they are used, since
+    /// the new tree's id proves everything, but they are when it does not come out.
+    pub(super) fn explain(&self, error: DeltaError, files: &dyn Files) -> DeltaError {
+        if !matches!(error, DeltaError::WrongTree { .. }) {
+            return error;
+        }
+        let mut segments = self.0.head.segments.iter();
+        let damaged = segments.find_map(|segment| self.damaged_old(segment, files));
+        damaged.unwrap_or(error)
+    }
+
+    /// The first of the old files that a segment looks back at whole which is not what its tree says.
+    fn damaged_old(&self, segment: &Segment, files: &dyn Files) -> Option<DeltaError> {
+        let mut whole = segment.old.iter().filter(|piece| piece.part.is_none());
+        whole.find_map(|piece| {
+            let (path, entry) = self.0.old.get(piece.entry)?;
+            let Entry::File { sha256, .. } = entry else {
+                return None;
+            };
+            let bytes = files.read(path, 0, self.old_len(*piece)?).ok()?;
+            let path = (*path).clone();
+            (Sha256::of(&bytes) != *sha256).then_some(DeltaError::OldContent { path })
+        })
+    }
+
     /// How long an old piece is; nothing when there is no such file.
     pub(super) fn old_len(&self, piece: OldPiece) -> Option<usize> {
         match (piece.part, self.0.old.get(piece.entry)?.1) {
@@ -169,10 +199,7 @@ impl<'t> Unpacker<'t> {
     ) -> Result<(), DeltaError> {
         let damaged = || DeltaError::Damaged("a segment looks back at no old file".into());
         let (path, entry) = self.0.old.get(piece.entry).ok_or_else(damaged)?;
-        let Entry::File {
-            size_bytes, sha256, ..
-        } = entry
-        else {
+        let Entry::File { size_bytes, .. } = entry else {
             return Err(damaged());
         };
         let offset = piece.part.map_or(0, |(offset, _)| offset);
@@ -190,10 +217,6 @@ impl<'t> Unpacker<'t> {
                 path: (*path).clone(),
                 source,
             })?;
-        if piece.part.is_none() && Sha256::of(&buffer[from..]) != *sha256 {
-            let path = (*path).clone();
-            return Err(DeltaError::OldContent { path });
-        }
         if method == Method::Records {
             let lookup = |path: &str| self.lookup_old(path);
             if let Some(short) = records::shorten(path, &buffer[from..], &lookup) {
