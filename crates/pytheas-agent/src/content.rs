@@ -91,6 +91,7 @@ pub(crate) fn fetch(
         written,
     };
     fetching.run(&mut client, peers)?;
+    drop(fetching); // its trees are large
     // The objects must not be lost once the machine says that they are there. While the disk works,
     // the next step is done ahead, of which nothing counts but in this process.
     written.take_staged(to);
