@@ -29,6 +29,7 @@ mod form;
 mod gaps;
 mod heavy;
 mod hooks;
+mod imports;
 mod install;
 mod installed_entry;
 mod interpreter;
@@ -65,6 +66,10 @@ pub use form::forms;
 pub use gaps::{Gap, GapKind, PlatformGaps, platform_gaps, target_platforms};
 pub use heavy::{Heavy, heavy_of_lock};
 pub use hooks::HookError;
+pub use imports::{
+    ImportHint, ImportReport, ImportRequest, ImportedModule, ImportedPackage, ImportsError,
+    measure_imports,
+};
 pub use install::InstallError;
 pub use installed_entry::InstalledEntryError;
 pub use interpreter::{DebianPackage, Interpreter, InterpreterChoice, InterpreterError, Loader};

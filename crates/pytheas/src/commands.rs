@@ -9,6 +9,7 @@ pub(crate) mod build;
 pub(crate) mod build_board;
 pub(crate) mod build_forms;
 pub(crate) mod check;
+pub(crate) mod check_imports;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod delta;
