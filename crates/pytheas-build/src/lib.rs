@@ -20,6 +20,7 @@ mod budget;
 mod build;
 mod bundle;
 mod bytecode;
+mod cache;
 mod dependencies;
 mod entry_check;
 mod error;
@@ -57,6 +58,10 @@ mod wheelhouse;
 
 pub use app::AppError;
 pub use build::{BuildRequest, Built, LockMode, build};
+pub use cache::{
+    CacheError, CacheInfo, CacheOwner, CachePart, Collect, Collected, cache_info, collect_cache,
+    parse_size, use_cache,
+};
 pub use dependencies::DependencyError;
 pub use entry_check::EntryCheckError;
 pub use error::BuildError;
@@ -77,7 +82,10 @@ pub use known::{
     Audit, AuditSubject, Database, DatabaseError, Finding, Ignore, OSV_API, ParseSeverityError,
     Part, PartKind, Severity, SubjectError, audit,
 };
-pub use known::{BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance};
+pub use known::{
+    BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance,
+    write_wheel_provenance,
+};
 pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,
