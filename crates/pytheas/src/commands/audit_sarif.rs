@@ -35,8 +35,12 @@ impl Show for Sarif {
 }
 
 impl Sarif {
-    /// The log of an audit of what lies at `subject`.
+    /// The log of an audit of what lies at `subject`; code hosts want its place below the folder in
+    /// which the command runs.
     pub(crate) fn of(audit: &Audit, subject: &Path) -> Self {
+        let here = std::env::current_dir().ok();
+        let inside = here.and_then(|here| subject.strip_prefix(here).ok());
+        let subject = inside.unwrap_or(subject);
         let rules: BTreeMap<&str, Value> = audit
             .findings
             .iter()

@@ -1,4 +1,4 @@
-//! The cache and the start of a built app, by the real command.
+//! The cache, by the real command.
 
 use std::{fs, path::Path, process::Command};
 
@@ -7,7 +7,12 @@ use crate::common::{json, pytheas, shown};
 fn cache(dir: &Path, args: &[&str]) -> Command {
     let mut command = pytheas(dir);
     command.arg("cache").args(args);
-    command.env("PYTHEAS_CACHE_DIR", dir.join("own-cache"));
+    // Apps' parts are looked for in the home folder.
+    command
+        .env("HOME", dir)
+        .env_remove("XDG_CACHE_HOME")
+        .env_remove("PYTHEAS_UNPACK_DIR")
+        .env("PYTHEAS_CACHE_DIR", dir.join("own-cache"));
     command
 }
 
