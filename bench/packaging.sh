@@ -3,8 +3,8 @@
 #
 #   cargo build --release -p pytheas && bench/packaging.sh [OPTIONS] [PART…] > result.md
 #
-# Parts, all by default: build, start, size, apps (published applications, bench/apps.py, long: only
-# when named). Options: --work DIR keeps everything in DIR, so that a run that was cut goes on where
+# Parts: build, start, size by default; apps (published applications, bench/apps.py, long) and one-file
+# (what a one-file bundle's later start costs, bench/one_file.py) when named. Options: --work DIR keeps everything in DIR, so that a run that was cut goes on where
 # it was; --runs N starts each (30); --repeat N builds each, the fastest counts (2); --no-nuitka.
 # What is measured, and how, is told in bench/packaging.py and docs/benchmarks.md.
 set -euo pipefail

@@ -132,6 +132,7 @@ pub struct Built {
 /// See [`BuildError`]; what was in the output's place before is then untouched.
 pub fn build(request: &BuildRequest, observer: Observer<'_>) -> Result<Built, BuildError> {
     let start = Instant::now();
+    let _nothing_vanishes = crate::cache::use_cache(&request.environment);
     let warnings = RefCell::new(Vec::new());
     let observer = &|event: Event| {
         match &event {

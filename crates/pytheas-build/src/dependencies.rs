@@ -124,6 +124,16 @@ pub enum DependencyError {
         /// What uv says.
         source: UvSaid,
     },
+    /// A package that fills disks.
+    #[error("a locked package unpacks to too much")]
+    #[diagnostic(
+        code(pytheas::dependencies::refused::too_large),
+        help("it was not installed; require another version of it, and report it to the index")
+    )]
+    TooLarge {
+        /// Which package, and the limit.
+        source: UvSaid,
+    },
     /// A source distribution cannot be built.
     #[error("a package without a fitting wheel cannot be built from its source")]
     #[diagnostic(
@@ -170,6 +180,7 @@ pub(crate) fn uv_error(uv: &Uv, error: UvCallError) -> DependencyError {
             UvFailure::Credentials => DependencyError::Credentials { source },
             UvFailure::Offline => DependencyError::Offline { source },
             UvFailure::DiskFull => DependencyError::DiskFull { source },
+            UvFailure::TooLarge => DependencyError::TooLarge { source },
             UvFailure::Build => DependencyError::Build { source },
             UvFailure::Unresolvable | UvFailure::Other => DependencyError::Uv { source },
         },

@@ -97,6 +97,12 @@ pub(crate) fn heavy(sizes: &[PartSize], lock: Option<&Pylock>, platform: &Platfo
     heavy
 }
 
+/// What may take the place of a package, and when, if something is known.
+pub(crate) fn lighter(package: &str) -> Option<(&'static [String], &'static str)> {
+    let known = LIGHTER.iter().find(|known| known.name == package)?;
+    Some((&known.instead, &known.note))
+}
+
 /// The heavy packages of a project's lock on a platform, before anything is built.
 pub fn heavy_of_lock(lock: &Pylock, platform: &Platform) -> Vec<Heavy> {
     heavy(&[], Some(lock), platform)

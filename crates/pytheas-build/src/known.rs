@@ -19,7 +19,10 @@ pub(crate) use inventory::entry_points;
 pub use inventory::{Distribution, Inventory, InventoryError};
 pub use licence::{Licence, LicencePolicy, LicenceSource};
 pub use metadata::Metadata;
-pub use provenance::{BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance};
+pub use provenance::{
+    BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance,
+    write_wheel_provenance,
+};
 pub use reproduce::{NotReproducible, check_reproducible};
 pub(crate) use sbom::add as add_sbom;
 pub use sbom::{SBOM_FILE, sbom};

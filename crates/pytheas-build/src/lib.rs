@@ -20,6 +20,7 @@ mod budget;
 mod build;
 mod bundle;
 mod bytecode;
+mod cache;
 mod dependencies;
 mod entry_check;
 mod error;
@@ -29,6 +30,7 @@ mod form;
 mod gaps;
 mod heavy;
 mod hooks;
+mod imports;
 mod install;
 mod installed_entry;
 mod interpreter;
@@ -56,6 +58,10 @@ mod wheelhouse;
 
 pub use app::AppError;
 pub use build::{BuildRequest, Built, LockMode, build};
+pub use cache::{
+    CacheError, CacheInfo, CacheOwner, CachePart, Collect, Collected, cache_info, collect_cache,
+    parse_size, use_cache,
+};
 pub use dependencies::DependencyError;
 pub use entry_check::EntryCheckError;
 pub use error::BuildError;
@@ -65,6 +71,10 @@ pub use form::forms;
 pub use gaps::{Gap, GapKind, PlatformGaps, platform_gaps, target_platforms};
 pub use heavy::{Heavy, heavy_of_lock};
 pub use hooks::HookError;
+pub use imports::{
+    ImportHint, ImportReport, ImportRequest, ImportedModule, ImportedPackage, ImportsError,
+    measure_imports,
+};
 pub use install::InstallError;
 pub use installed_entry::InstalledEntryError;
 pub use interpreter::{DebianPackage, Interpreter, InterpreterChoice, InterpreterError, Loader};
@@ -72,7 +82,10 @@ pub use known::{
     Audit, AuditSubject, Database, DatabaseError, Finding, Ignore, OSV_API, ParseSeverityError,
     Part, PartKind, Severity, SubjectError, audit,
 };
-pub use known::{BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance};
+pub use known::{
+    BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance,
+    write_wheel_provenance,
+};
 pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
     NotReproducible, SBOM_FILE, check_reproducible, sbom,

@@ -100,7 +100,10 @@ class BundledFinder:
         tail = fullname.rpartition(".")[2]
         folders = self.folders
         for folder in sys.path if path is None else path:
-            table = folders.get(folder)
+            try:
+                table = folders.get(folder)
+            except TypeError:
+                continue  # what cannot be hashed is no folder: Python passes over it as well
             if table is None:
                 # Not of the bundle: has it a module of this name, Python finds it again.
                 if PathFinder.find_spec(fullname, [folder]) is not None:

@@ -35,6 +35,8 @@ pub struct Distributions {
     pub wheel: PathBuf,
     /// The source distribution.
     pub sdist: PathBuf,
+    /// The uv that ran the back end.
+    pub uv_version: String,
     /// How long it took.
     pub elapsed: Duration,
 }
@@ -183,6 +185,7 @@ pub fn distributions(
     Ok(Distributions {
         sdist: keep(&sdist, &sdist_bytes)?,
         wheel: keep(&wheel, &wheel_bytes)?,
+        uv_version: uv.version.to_string(),
         elapsed: start.elapsed(),
     })
 }

@@ -52,6 +52,14 @@ impl FileLock {
         Self::take(path, FlockOperation::LockExclusive)
     }
 
+    /// Takes the lock `path` together with others that share it, waiting while one has it alone.
+    ///
+    /// # Errors
+    /// [`LockError::Io`] when the file cannot be opened or locked.
+    pub fn share(path: &Path) -> Result<Self, LockError> {
+        Self::take(path, FlockOperation::LockShared)
+    }
+
     fn take(path: &Path, operation: FlockOperation) -> Result<Self, LockError> {
         let io = |source: io::Error| LockError::Io {
             path: path.to_owned(),
@@ -110,6 +118,19 @@ mod tests {
             "{error}"
         );
         drop(held);
+        FileLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_shared_lock_is_held_by_many_and_keeps_out_who_wants_it_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let shared = [
+            FileLock::share(&path).unwrap(),
+            FileLock::share(&path).unwrap(),
+        ];
+        FileLock::acquire(&path).unwrap_err();
+        drop(shared);
         FileLock::acquire(&path).unwrap();
     }
 

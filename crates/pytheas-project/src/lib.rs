@@ -41,6 +41,7 @@ pub mod sync;
 mod test_requirements;
 mod uv;
 mod uv_fetch;
+mod uv_watch;
 mod version;
 
 pub use credentials::{IndexCredentials, ProjectIndexes, login, netrc};

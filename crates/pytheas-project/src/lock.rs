@@ -179,6 +179,20 @@ pub enum LockError {
         /// What uv says.
         source: UvSaid,
     },
+    /// A package that fills disks.
+    #[error("a requirement in `{}` brings a package that unpacks to too much", file.display())]
+    #[diagnostic(
+        code(pytheas::lock::refused::too_large),
+        help(
+            "it was not built; require another version of it, or one that has a wheel, and report it to the index; if it really is that large, make a wheel of it yourself and require that"
+        )
+    )]
+    TooLarge {
+        /// The file with the requirements.
+        file: PathBuf,
+        /// Which package, and the limit.
+        source: UvSaid,
+    },
     /// uv failed otherwise.
     #[error("uv cannot lock `{}`", file.display())]
     #[diagnostic(code(pytheas::lock::uv), help("what uv says is above"))]

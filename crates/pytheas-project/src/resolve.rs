@@ -177,6 +177,7 @@ fn compile(
             UvFailure::Credentials => LockError::Credentials { file, source },
             UvFailure::Offline => LockError::Offline { file, source },
             UvFailure::DiskFull => LockError::DiskFull { source },
+            UvFailure::TooLarge => LockError::TooLarge { file, source },
             UvFailure::Hash | UvFailure::Build | UvFailure::Other => LockError::Uv { file, source },
         }),
     }

@@ -459,6 +459,9 @@ fn help(failure: UvFailure) -> &'static str {
             "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"
         }
         UvFailure::DiskFull => "free space, or choose another cache with `UV_CACHE_DIR`",
+        UvFailure::TooLarge => {
+            "it was not installed; require another version of it, and report it to the index"
+        }
         UvFailure::Build => "install what its build needs (a C compiler, headers)",
         UvFailure::Unresolvable | UvFailure::Other => "what uv says is above",
     }

@@ -4,7 +4,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
 };
 
 use miette::Diagnostic;
@@ -19,6 +19,7 @@ use crate::{
     project::Project,
     source::redacted,
     uv_fetch::{self, FetchError},
+    uv_watch::{self, Limits, TooLarge},
 };
 
 /// The version that is fetched, and that the tests run with.
@@ -61,6 +62,8 @@ pub struct Uv {
     connectivity: Connectivity,
     isolation: Isolation,
     indexes: ProjectIndexes,
+    /// What it may unpack.
+    pub(crate) limits: Limits,
 }
 
 /// No uv.
@@ -113,6 +116,8 @@ pub enum UvFailure {
     DiskFull,
     /// A source distribution cannot be built.
     Build,
+    /// A package unpacks to more than any should; uv was ended.
+    TooLarge,
     /// Anything else.
     Other,
 }
@@ -146,6 +151,7 @@ impl Uv {
             connectivity,
             isolation: isolation.clone(),
             indexes: ProjectIndexes::default(),
+            limits: Limits::default(),
         };
         if let Some(path) = environment.path("PYTHEAS_UV") {
             let version = version_of(environment, &path).map_err(|source| UvError::Variable {
@@ -253,8 +259,9 @@ impl Uv {
             .get_args()
             .map(|argument| redacted(&argument.to_string_lossy()));
         tracing::debug!(arguments = ?arguments.collect::<Vec<_>>(), "running uv");
-        let output = command.output().map_err(UvCallError::Start)?;
-        Self::outcome(&output)
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(UvCallError::Start)?;
+        self.outcome(child)
     }
 
     /// As [`Uv::run`], with `input` on its standard input.
@@ -272,11 +279,18 @@ impl Uv {
             // A child that has ended early says why in its own words.
             let _ = std::io::Write::write_all(&mut stdin, input.as_bytes());
         }
-        let output = child.wait_with_output().map_err(UvCallError::Start)?;
-        Self::outcome(&output)
+        self.outcome(child)
     }
 
-    fn outcome(output: &std::process::Output) -> Result<(String, String), UvCallError> {
+    /// Waits for a started uv, watching what it unpacks.
+    fn outcome(&self, child: Child) -> Result<(String, String), UvCallError> {
+        let (output, too_large) = uv_watch::wait(child, self.limits).map_err(UvCallError::Start)?;
+        if let Some(TooLarge { package, limit }) = too_large {
+            let said = format!(
+                "`{package}` unpacks to more than {limit}; uv was stopped, and what it had unpacked removed"
+            );
+            return Err(UvCallError::Failed(UvFailure::TooLarge, UvSaid(said)));
+        }
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         if output.status.success() {
             return Ok((text(&output.stdout), redacted(&text(&output.stderr))));

@@ -88,6 +88,9 @@ pub(crate) enum Command {
     /// Look after MicroPython boards
     #[command(subcommand)]
     Board(commands::board::BoardCommand),
+    /// See how large the cache is, and make it smaller
+    #[command(subcommand)]
+    Cache(commands::cache::CacheCommand),
     Sbom(commands::sbom::SbomArgs),
     Licences(commands::licences::LicencesArgs),
     Audit(commands::audit::AuditArgs),

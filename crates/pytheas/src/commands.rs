@@ -3,12 +3,15 @@
 pub(crate) mod agent;
 pub(crate) mod artifact;
 pub(crate) mod audit;
+pub(crate) mod audit_sarif;
 pub(crate) mod bench;
 pub(crate) mod board;
 pub(crate) mod build;
 pub(crate) mod build_board;
 pub(crate) mod build_forms;
+pub(crate) mod cache;
 pub(crate) mod check;
+pub(crate) mod check_imports;
 pub(crate) mod completions;
 pub(crate) mod config;
 pub(crate) mod delta;
@@ -46,6 +49,18 @@ use crate::{cli::Command, context::Context};
 
 /// Runs the verb.
 pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCode> {
+    // Those that end soon; `build` itself holds it, too, whoever calls it.
+    let works_with_the_cache = matches!(
+        command,
+        Command::Lock(_)
+            | Command::Sync(_)
+            | Command::Build(_)
+            | Command::Bench(_)
+            | Command::Test(_)
+            | Command::Check(_)
+    );
+    let _nothing_vanishes = works_with_the_cache
+        .then(|| pytheas_build::use_cache(&pytheas_project::Environment::current()));
     match command {
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),
@@ -59,6 +74,7 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
         Command::Follow(args) => return follow::run(&args, context),
         Command::Bench(args) => bench::run(&args, context),
         Command::Board(command) => board::run(&command, context),
+        Command::Cache(command) => cache::run(&command, context),
         Command::Build(args) => build::run(&args, context),
         Command::Sync(args) => sync::run(&args, context),
         Command::Sbom(args) => sbom::run(&args),

@@ -3,6 +3,9 @@
 
 /// The user's mistake, or a check that found something.
 pub(crate) const USER: u8 = 1;
+/// What was asked for cannot be done as it was asked: a command line that does not parse (clap's own
+/// code), and an audit that did not take place, since 1 says that it found something.
+pub(crate) const USAGE: u8 = 2;
 /// The world's failure: network, disk, a hub that does not answer.
 pub(crate) const WORLD: u8 = 3;
 /// Refused for safety: a signature, hash or version that must not be trusted.

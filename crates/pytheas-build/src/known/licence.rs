@@ -142,6 +142,22 @@ pub struct LicencePolicy {
 }
 
 impl LicencePolicy {
+    /// The entries of the lists that are no identifier we know and that nothing in `licences` has,
+    /// each with the nearest one that is: such an entry has no effect, which a slip should not have.
+    pub fn unknown(&self, licences: &[&Licence]) -> Vec<(String, Option<&'static str>)> {
+        let expressions: Vec<Expression> = licences
+            .iter()
+            .filter_map(|licence| Expression::parse(licence.expression.as_deref()?))
+            .collect();
+        let used: Vec<&str> = expressions.iter().flat_map(Expression::ids).collect();
+        self.allow
+            .iter()
+            .chain(&self.deny)
+            .filter(|entry| !spdx::is_known(entry) && !used.iter().any(|id| spdx::names(entry, id)))
+            .map(|entry| (entry.clone(), spdx::nearest(entry)))
+            .collect()
+    }
+
     /// Why `licence` of `package` is refused; none when it is allowed.
     pub fn refusal(&self, package: &str, licence: &Licence) -> Option<String> {
         let is_excepted = self
@@ -228,6 +244,29 @@ mod tests {
         );
         check("License: Own terms", "Ask us.", "Own terms", S::Unknown);
         check("Name: x", "", "unknown", S::Unknown);
+    }
+
+    #[test]
+    fn an_entry_that_names_no_licence_is_told_with_the_nearest() {
+        let list = |ids: &[&str]| ids.iter().map(ToString::to_string).collect();
+        let policy = LicencePolicy {
+            allow: list(&["MIT", "apache2.0", "LicenseRef-Ours", "Rare-1.0"]),
+            deny: list(&["GPL-3", "GPL-3.0", "AGPL-3.0-or-later", "Quux"]),
+            except: Vec::new(),
+        };
+        let rare = Licence::of(
+            &Metadata::parse("License-Expression: Rare-1.0"),
+            &[],
+            |_| String::new(),
+        );
+        assert_eq!(
+            policy.unknown(&[&rare]),
+            [
+                ("apache2.0".to_owned(), Some("Apache-2.0")),
+                ("GPL-3".to_owned(), Some("GPL-3.0")),
+                ("Quux".to_owned(), None),
+            ]
+        );
     }
 
     #[test]

@@ -17,7 +17,10 @@ use pytheas_release::{Sha256, Tree};
 use serde_json::{Value, json};
 
 use super::SBOM_FILE;
-use crate::build::{BuildRequest, Built};
+use crate::{
+    build::{BuildRequest, Built},
+    wheel_form::Distributions,
+};
 
 /// `buildType` of every build.
 pub const BUILD_TYPE: &str = "urn:pytheas:build:v1";
@@ -115,17 +118,71 @@ pub fn write_provenance(
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         subjects.push(json!({"name": name, "digest": {"sha256": sha256.to_string()}}));
     }
-    let statement = json!({
+    let definition = json!({
+        "buildType": BUILD_TYPE,
+        "externalParameters": external(request, built, packed.is_some()),
+        "internalParameters": {"tree": built.tree_id.0.to_string()},
+        "resolvedDependencies": dependencies(request, built),
+    });
+    let path = provenance_path(packed.unwrap_or(&built.dir));
+    write(&path, &statement(subjects.into(), definition))?;
+    Ok(path)
+}
+
+/// Writes the statement on a wheel and its source distribution beside each of them; gives the places.
+///
+/// # Errors
+/// When something cannot be read or written.
+pub fn write_wheel_provenance(
+    request: &BuildRequest,
+    made: &Distributions,
+) -> Result<Vec<PathBuf>, ProvenanceError> {
+    let mut subjects = Vec::new();
+    for file in [&made.wheel, &made.sdist] {
+        let (_, sha256) = pytheas_durable::trees::hash_file(file).map_err(read_error(file))?;
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        subjects.push(json!({"name": name, "digest": {"sha256": sha256.to_string()}}));
+    }
+    // NAME-VERSION-TAGS.whl (PEP 427)
+    let wheel = made.wheel.file_name().unwrap_or_default().to_string_lossy();
+    let version = wheel.split('-').nth(1).unwrap_or_default();
+    let mut parameters = json!({
+        "name": request.project.name.as_str(),
+        "version": version,
+        "form": "wheel",
+        "input": request.project.input,
+    });
+    if let Some(target) = &request.target {
+        parameters["target"] = target.as_str().into();
+    }
+    if let Some(platform) = &request.platform {
+        parameters["platform"] = platform.as_str().into();
+    }
+    let source = source(&request.project.dir, &request.environment);
+    let uv = json!({"name": "uv", "uri": format!("pkg:pypi/uv@{}", made.uv_version)});
+    let definition = json!({
+        "buildType": BUILD_TYPE,
+        "externalParameters": parameters,
+        "internalParameters": {},
+        "resolvedDependencies": source.into_iter().chain([uv]).collect::<Vec<Value>>(),
+    });
+    let statement = statement(subjects.into(), definition);
+    let paths: Vec<PathBuf> = [&made.wheel, &made.sdist]
+        .map(|file| provenance_path(file))
+        .into();
+    for path in &paths {
+        write(path, &statement)?;
+    }
+    Ok(paths)
+}
+
+fn statement(subjects: Value, definition: Value) -> Value {
+    json!({
         "_type": STATEMENT,
         "subject": subjects,
         "predicateType": PREDICATE,
         "predicate": {
-            "buildDefinition": {
-                "buildType": BUILD_TYPE,
-                "externalParameters": external(request, built, packed.is_some()),
-                "internalParameters": {"tree": built.tree_id.0.to_string()},
-                "resolvedDependencies": dependencies(request, built),
-            },
+            "buildDefinition": definition,
             "runDetails": {
                 "builder": {
                     "id": BUILDER,
@@ -133,15 +190,15 @@ pub fn write_provenance(
                 },
             },
         },
-    });
-    let path = provenance_path(packed.unwrap_or(&built.dir));
-    let mut text = format!("{statement:#}");
-    text.push('\n');
-    pytheas_durable::replace(&path, text.as_bytes()).map_err(|source| ProvenanceError::Write {
-        path: path.clone(),
+    })
+}
+
+fn write(path: &Path, statement: &Value) -> Result<(), ProvenanceError> {
+    let text = format!("{statement:#}\n");
+    pytheas_durable::replace(path, text.as_bytes()).map_err(|source| ProvenanceError::Write {
+        path: path.to_owned(),
         source,
-    })?;
-    Ok(path)
+    })
 }
 
 /// What the user said.

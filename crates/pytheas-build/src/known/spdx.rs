@@ -241,6 +241,34 @@ const KNOWN: &[&str] = &[
     "BUSL-1.1",
 ];
 
+/// Whether it is an identifier of ours or SPDX's, as far as the table goes; a reference (`LicenseRef-…`)
+/// is one.
+pub(crate) fn is_known(id: &str) -> bool {
+    let id = id.trim();
+    let is_reference = ["LicenseRef-", "DocumentRef-"]
+        .iter()
+        .any(|start| id.starts_with(start));
+    is_reference || canonical(id).is_some() || canonical(id.trim_end_matches('+')).is_some()
+}
+
+/// The identifier of the table that is written most like it.
+pub(crate) fn nearest(id: &str) -> Option<&'static str> {
+    let plain = |text: &str| text.to_ascii_lowercase().replace([' ', '_'], "-");
+    let id = plain(id);
+    let longer = || {
+        let mut longer = KNOWN.iter().filter(|known| plain(known).starts_with(&id));
+        longer.next().copied().filter(|_| id.len() > 2)
+    };
+    let lower: Vec<String> = KNOWN.iter().map(|known| plain(known)).collect();
+    let near = pytheas_project::closest(&id, lower.iter().map(String::as_str));
+    longer().or_else(|| {
+        let at = lower
+            .iter()
+            .position(|known| Some(known.as_str()) == near)?;
+        KNOWN.get(at).copied()
+    })
+}
+
 /// SPDX's spelling of an identifier; none for one that is not in the table.
 pub(crate) fn canonical(id: &str) -> Option<&'static str> {
     KNOWN

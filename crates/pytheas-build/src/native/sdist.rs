@@ -14,6 +14,8 @@ use super::{NativeError, error::io_error};
 
 /// No source distribution holds more.
 const TOTAL_MAX: u64 = 2 << 30;
+/// Nor more files and folders.
+const ENTRIES_MAX: usize = 200_000;
 
 /// The table `[build-system]` of `pyproject.toml`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -105,8 +107,13 @@ pub(super) fn unpack(path: &Path, bytes: &[u8], into: &Path) -> Result<PathBuf, 
         let mut archive = tar::Archive::new(GzDecoder::new(bytes).take(TOTAL_MAX));
         archive.set_overwrite(false);
         archive.set_preserve_permissions(false);
-        for entry in archive.entries().map_err(&wrong)? {
+        let mut left = TOTAL_MAX;
+        for (index, entry) in archive.entries().map_err(&wrong)?.enumerate() {
             let mut entry = entry.map_err(&wrong)?;
+            let rest = left.checked_sub(entry.size());
+            left = rest
+                .filter(|_| index < ENTRIES_MAX)
+                .ok_or_else(|| wrong(too_large()))?;
             let kind = entry.header().entry_type();
             if !(kind.is_file() || kind.is_dir() || kind.is_symlink() || kind.is_hard_link()) {
                 continue;
@@ -132,9 +139,18 @@ pub(super) fn unpack(path: &Path, bytes: &[u8], into: &Path) -> Result<PathBuf, 
         .ok_or_else(|| wrong(io::Error::other("it has no `pyproject.toml` or `setup.py`")))
 }
 
+fn too_large() -> io::Error {
+    io::Error::other(format!(
+        "it would unpack to more than 2 GiB or {ENTRIES_MAX} files; require another version of the package"
+    ))
+}
+
 fn unpack_zip(bytes: &[u8], into: &Path) -> io::Result<()> {
     let mut archive = zip::ZipArchive::new(io::Cursor::new(bytes)).map_err(io::Error::other)?;
     let mut left = TOTAL_MAX;
+    if archive.len() > ENTRIES_MAX {
+        return Err(too_large());
+    }
     for index in 0..archive.len() {
         let entry = archive.by_index(index).map_err(io::Error::other)?;
         if entry.is_dir() {
@@ -148,7 +164,7 @@ fn unpack_zip(bytes: &[u8], into: &Path) -> io::Result<()> {
         entry.take(left + 1).read_to_end(&mut content)?;
         left = left
             .checked_sub(content.len() as u64)
-            .ok_or_else(|| io::Error::other("it would unpack to more than 2 GB"))?;
+            .ok_or_else(too_large)?;
         crate::scratch::write(&path.under(into), &content, crate::scratch::Kind::Data)?;
     }
     Ok(())
@@ -170,6 +186,24 @@ mod tests {
             (system.requires, system.build_backend),
             (vec!["hatchling".to_owned()], "hatchling.build".to_owned())
         );
+    }
+
+    #[test]
+    fn an_archive_that_says_it_holds_too_much_is_not_unpacked() {
+        let mut header = tar::Header::new_gnu();
+        header.set_path("x-1/zeros").unwrap();
+        header.set_size(TOTAL_MAX + 1);
+        header.set_mode(0o644);
+        header.set_cksum();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        io::Write::write_all(&mut packed, header.as_bytes()).unwrap();
+        let bytes = packed.finish().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let into = dir.path().join("into");
+        let error = unpack(Path::new("x-1.tar.gz"), &bytes, &into).unwrap_err();
+        let source = std::error::Error::source(&error).unwrap().to_string();
+        assert!(source.contains("more than 2 GiB"), "{source}");
+        assert!(!into.join("x-1").exists());
     }
 
     #[test]

@@ -63,6 +63,10 @@ def main():
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         print("spawn", pool.map(work, [1, 2])[1][0])
     print("reload", importlib.reload(kit.part) is sys.modules["kit.part"])
+    sys.path.insert(0, ["no folder"])
+    import sched
+    del sys.path[0]
+    print("past what is no folder", sched.__name__)
 
     # Later modules: in a new folder, in a folder of the bundle's path, over a bundled one.
     with tempfile.TemporaryDirectory() as folder:

@@ -11,6 +11,7 @@ use pytheas_project::{Environment, Project, http::Http};
 use pytheas_release::Platform;
 use serde::Serialize;
 
+use super::audit_sarif::{Format, Sarif};
 use crate::{
     context::Context,
     exit,
@@ -23,7 +24,8 @@ use crate::{
 /// own service, or, offline, a folder of its documents or the `all.zip` of its
 /// ecosystem PyPI. Of a built folder the interpreter is audited too, and
 /// whether the program reaches the package. Exits with 1 when something is
-/// found that is not passed over.
+/// found that is not passed over, with 2 when the input or a setting cannot
+/// be used, with 3 when the database cannot.
 ///
 /// Examples: `pytheas audit`, `pytheas audit dist/greenhouse --database all.zip`
 #[derive(Debug, clap::Args)]
@@ -50,6 +52,9 @@ pub(crate) struct AuditArgs {
     /// Use no network
     #[arg(long)]
     offline: bool,
+    /// What is printed: `text` (or JSON with `--json`), or `sarif` for tools that show findings
+    #[arg(long, value_enum, default_value_t, conflicts_with = "json")]
+    format: super::audit_sarif::Format,
 }
 
 /// A setting of the project that cannot be used.
@@ -144,8 +149,20 @@ fn row(finding: &Finding) -> [String; 7] {
     ]
 }
 
-/// Audits it; the exit code says whether something was found.
+/// Audits it; the exit code says whether something was found, or why nothing was audited.
 pub(crate) fn run(args: &AuditArgs, context: &Context) -> miette::Result<ExitCode> {
+    let code =
+        |error: &miette::Report| exit::of(error.code().map(|code| code.to_string()).as_deref());
+    match audit(args, context) {
+        Err(error) if code(&error) == exit::USER => {
+            context.report(error.as_ref());
+            Ok(ExitCode::from(exit::USAGE))
+        }
+        other => other,
+    }
+}
+
+fn audit(args: &AuditArgs, context: &Context) -> miette::Result<ExitCode> {
     let load = |path: &PathBuf| Project::load(path);
     let project = match &args.project {
         Some(path) => Some(load(path)?),
@@ -235,12 +252,15 @@ pub(crate) fn run(args: &AuditArgs, context: &Context) -> miette::Result<ExitCod
         context.warn(format!("not audited, since they have no version: `{list}`"));
     }
     let failing = audit.counted(fail_on);
-    context.show(&Shown {
-        subject: subject.path.display().to_string(),
-        database: database.to_string(),
-        failing,
-        audit: &audit,
-    })?;
+    match args.format {
+        Format::Text => context.show(&Shown {
+            subject: subject.path.display().to_string(),
+            database: database.to_string(),
+            failing,
+            audit: &audit,
+        })?,
+        Format::Sarif => context.show(&Sarif::of(&audit, &subject.path))?,
+    }
     Ok(match failing {
         0 => ExitCode::SUCCESS,
         _ => ExitCode::from(exit::USER),

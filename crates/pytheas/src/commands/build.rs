@@ -190,6 +190,7 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         let progress = context.progress();
         let observer = |event: Event| show(&event, &progress, context);
         let made = pytheas_build::distributions(&request, &observer)?;
+        pytheas_build::write_wheel_provenance(&request, &made)?;
         drop(progress);
         return build_forms::show_distributions(&made, context);
     }

@@ -26,11 +26,13 @@ use crate::{
 /// Of the built tree it reads the source of the app and its packages; nothing
 /// is run. Of the lock it tells, for the platform of each target, which
 /// packages have no fitting wheel. Without a built tree only the lock is
-/// checked. Exits with 1 when the app imports what is missing or what only
+/// checked. With `--imports` the entry point's imports are carried out and
+/// timed instead. Exits with 1 when the app imports what is missing or what only
 /// another package's requirements bring in, and when a package cannot be had
 /// for a platform.
 ///
-/// Example: `pytheas build && pytheas check --platform linux-armv7`
+/// Examples: `pytheas build && pytheas check --platform linux-armv7`,
+/// `pytheas check --imports`
 #[derive(Debug, clap::Args)]
 pub(crate) struct CheckArgs {
     /// The built tree [default: dist/APP of the project]
@@ -57,6 +59,8 @@ pub(crate) struct CheckArgs {
     /// Write a page with a map of the sizes, which needs no network
     #[arg(long, value_name = "FILE.html")]
     treemap: Option<PathBuf>,
+    #[command(flatten)]
+    imports: super::check_imports::ImportsArgs,
 }
 
 #[derive(Serialize)]
@@ -235,6 +239,11 @@ pub(crate) fn run(args: &CheckArgs, context: &Context) -> miette::Result<ExitCod
     let project = Project::load(&args.project)?;
     if let Some(code) = board(args, &project, context)? {
         return Ok(code);
+    }
+    if args.imports.imports {
+        return args
+            .imports
+            .run(args.dir.as_deref(), project, args.top, context);
     }
     let default = Path::new(&project.dir)
         .join("dist")

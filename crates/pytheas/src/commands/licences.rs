@@ -90,6 +90,17 @@ pub(crate) fn run(args: &LicencesArgs, context: &Context) -> miette::Result<Exit
     policy.allow.extend(args.allow.iter().cloned());
     policy.deny.extend(args.deny.iter().cloned());
     policy.except.extend(args.except.iter().cloned());
+    let licences: Vec<_> = inventory
+        .distributions
+        .iter()
+        .map(|one| &one.licence)
+        .collect();
+    for (entry, near) in policy.unknown(&licences) {
+        let near = near.map_or(String::new(), |near| format!("; did you mean `{near}`?"));
+        context.warn(format!(
+            "`{entry}` in the lists of licences is no SPDX identifier that is known here, and no package has it{near}"
+        ));
+    }
     let packages: Vec<Row> = inventory
         .distributions
         .iter()

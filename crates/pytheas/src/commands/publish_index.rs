@@ -98,7 +98,11 @@ pub(crate) fn run(
         return Err(Nothing.into());
     }
     // With `dist/*`, attestations are named beside what they are for.
-    paths.retain(|path| path.extension().is_none_or(|end| end != "attestation"));
+    // What lies beside distributions, and `dist/*` names as well.
+    paths.retain(|path| {
+        let name = path.to_string_lossy();
+        !name.ends_with(".attestation") && !name.ends_with(".provenance.json")
+    });
     let mut files = paths
         .iter()
         .map(|path| UploadFile::read(path))

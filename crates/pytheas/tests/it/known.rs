@@ -92,6 +92,18 @@ fn what_a_lock_holds_is_audited_against_a_folder_and_a_zip() {
         (&json!("high"), &json!(["3.1.5"]))
     );
     assert_eq!(found["parts"], 2);
+    let args = ["demo", "--database", "osv", "--format", "sarif"];
+    let sarif = exit(&audit(dir.path(), &args).output().unwrap(), 1);
+    let (result, rule) = (
+        &sarif["runs"][0]["results"][0],
+        &sarif["runs"][0]["tool"]["driver"]["rules"][0],
+    );
+    assert_eq!(
+        (&sarif["version"], &result["level"], &rule["id"]),
+        (&json!("2.1.0"), &json!("error"), &finding["id"])
+    );
+    let place = &result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"];
+    assert_eq!(place, "demo/pylock.toml", "{result}");
     // On Arm Linux there is no pywin32.
     let arm = [
         "demo",
@@ -144,7 +156,8 @@ fn what_a_lock_holds_is_audited_against_a_folder_and_a_zip() {
         "{said}"
     );
     settings("'soon'");
-    exit(&audit(dir.path(), &["demo"]).output().unwrap(), 1);
+    exit(&audit(dir.path(), &["demo"]).output().unwrap(), 2);
+    exit(&audit(dir.path(), &["nowhere"]).output().unwrap(), 2);
     // OSV's own service is not asked where the network is forbidden.
     put(&project.join("pyproject.toml"), "");
     let offline = audit(dir.path(), &["demo", "--offline"]).output().unwrap();

@@ -240,6 +240,16 @@ fn a_wheel_goes_to_a_real_index_once() {
     for kind in ["wheel", "sdist"] {
         let read = |made: &serde_json::Value| fs::read(made[kind].as_str().unwrap()).unwrap();
         assert!(read(&one) == read(&two), "{kind}: same input, same bytes");
+        let place =
+            |made: &serde_json::Value| format!("{}.provenance.json", made[kind].as_str().unwrap());
+        assert!(fs::read(place(&one)).unwrap() == fs::read(place(&two)).unwrap());
+        let mut verify = pytheas(dir.path());
+        let file = one[kind].as_str().unwrap();
+        let output = verify
+            .args(["provenance", "verify", file])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", shown(&output));
     }
     let packages = dir.path().join("packages");
     fs::create_dir(&packages).unwrap();
