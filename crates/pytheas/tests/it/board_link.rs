@@ -266,3 +266,48 @@ fn programs_run_and_files_come_and_go() {
         "{done}"
     );
 }
+
+/// With the pseudo-terminal, the port of a board on USB goes away when the board is reset.
+#[test]
+fn a_program_that_cannot_be_stopped_is_caught_at_a_reset_that_takes_the_port_away() {
+    let Some(mut bench) = Bench::start() else {
+        return;
+    };
+    let port = bench.home.path().join("port");
+    let plug = |bench: &Bench| {
+        let _none_before = std::fs::remove_file(&port);
+        std::os::unix::fs::symlink(bench.board.pty(), &port).unwrap();
+    };
+    plug(&bench);
+    let main = "import micropython, time\ntime.sleep(8)\nmicropython.kbd_intr(-1)\n\
+                while True:\n    time.sleep(1)\n";
+    put(&bench.home.path().join("main.py"), main);
+    ok(&mut bench.board(&["fs", "put", "main.py", "/"]));
+    bench.board.kill();
+    bench.board.restart();
+    bench.held = File::options()
+        .read(true)
+        .write(true)
+        .open(bench.board.pty())
+        .unwrap();
+    plug(&bench);
+    let mut info = bench.board(&["info", "--json", "--catch"]);
+    info.env("PYTHEAS_BOARD", &port);
+    let info = info
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    bench.board.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    bench.board.restart();
+    bench.held = File::options()
+        .read(true)
+        .write(true)
+        .open(bench.board.pty())
+        .unwrap();
+    plug(&bench);
+    let output = info.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", shown(&output));
+}

@@ -467,7 +467,7 @@ fn settings_of_the_hub_reach_boards_behind_a_gateway() {
     assert_eq!(metric(&world, "left", "pin"), "7");
 
     // What is taken away is gone there, too.
-    ok(world
+    ok(&mut world
         .hub
         .pytheas(&["config", "unset", "boards.left.text", "interval"]));
     world.wait("the setting to be gone", |world| {
