@@ -316,7 +316,9 @@ mod tests {
 
     #[track_caller]
     fn check(target: serde_json::Value, patch: serde_json::Value, expected: serde_json::Value) {
-        let (serde_json::Value::Object(mut into), serde_json::Value::Object(patch)) = (target, patch) else {
+        let (serde_json::Value::Object(mut into), serde_json::Value::Object(patch)) =
+            (target, patch)
+        else {
             panic!("objects are wanted");
         };
         merge_patch(&mut into, &patch);
@@ -326,24 +328,56 @@ mod tests {
     /// The examples of RFC 7396, appendix A, whose both sides are objects.
     #[test]
     fn layers_merge_as_rfc_7396_says() {
-        check(serde_json::json!({"a":"b"}), serde_json::json!({"a":"c"}), serde_json::json!({"a":"c"}));
-        check(serde_json::json!({"a":"b"}), serde_json::json!({"b":"c"}), serde_json::json!({"a":"b","b":"c"}));
-        check(serde_json::json!({"a":"b"}), serde_json::json!({"a":null}), serde_json::json!({}));
-        check(serde_json::json!({"a":["b"]}), serde_json::json!({"a":"c"}), serde_json::json!({"a":"c"}));
-        check(serde_json::json!({"a":"c"}), serde_json::json!({"a":["b"]}), serde_json::json!({"a":["b"]}));
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"b":"c"}),
+            serde_json::json!({"a":"b","b":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"a":null}),
+            serde_json::json!({}),
+        );
+        check(
+            serde_json::json!({"a":["b"]}),
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":["b"]}),
+            serde_json::json!({"a":["b"]}),
+        );
         check(
             serde_json::json!({"a":{"b":"c"}}),
             serde_json::json!({"a":{"b":"d","c":null}}),
             serde_json::json!({"a":{"b":"d"}}),
         );
-        check(serde_json::json!({"a":[{"b":"c"}]}), serde_json::json!({"a":[1]}), serde_json::json!({"a":[1]}));
-        check(serde_json::json!({"e":null}), serde_json::json!({"a":1}), serde_json::json!({"e":null,"a":1}));
+        check(
+            serde_json::json!({"a":[{"b":"c"}]}),
+            serde_json::json!({"a":[1]}),
+            serde_json::json!({"a":[1]}),
+        );
+        check(
+            serde_json::json!({"e":null}),
+            serde_json::json!({"a":1}),
+            serde_json::json!({"e":null,"a":1}),
+        );
         check(
             serde_json::json!({}),
             serde_json::json!({"a":{"bb":{"ccc":null}}}),
             serde_json::json!({"a":{"bb":{}}}),
         );
-        check(serde_json::json!({"a":1}), serde_json::json!({"a":{"b":2}}), serde_json::json!({"a":{"b":2}}));
+        check(
+            serde_json::json!({"a":1}),
+            serde_json::json!({"a":{"b":2}}),
+            serde_json::json!({"a":{"b":2}}),
+        );
     }
 
     #[test]

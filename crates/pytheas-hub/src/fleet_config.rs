@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use pytheas_api::{
-    BOARD_SETTINGS_MAX as BOARD_MAX, BoardConfig, ConfigLayer, ConfigState, DeviceConfig, Settings, ddi::NO_REVISION,
+    BOARD_SETTINGS_MAX as BOARD_MAX, BoardConfig, ConfigLayer, ConfigState, DeviceConfig, Settings,
+    ddi::NO_REVISION,
 };
 use serde_json::Value;
 

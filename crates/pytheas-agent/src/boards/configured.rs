@@ -102,7 +102,10 @@ mod tests {
             json!({"n": 1, "m": {"a": 1}, "boards": {"left": {"n": 2, "m": {"b": 2}}, "right": {"n": 3}}}),
             json!({"n": 2, "m": {"a": 1, "b": 2}}),
         );
-        gets(json!({"n": 1, "boards": {"right": {"n": 3}}}), json!({"n": 1}));
+        gets(
+            json!({"n": 1, "boards": {"right": {"n": 3}}}),
+            json!({"n": 1}),
+        );
         gets(json!({"n": 1, "boards": {"left": 7}}), json!({"n": 1}));
         // An app's own of that name.
         gets(json!({"boards": ["left"]}), json!({"boards": ["left"]}));

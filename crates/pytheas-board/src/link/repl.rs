@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     Address, LinkError, Stop, Wire, trouble,
-    wire::{self, read},
+    wire::{self, Closed, read},
 };
 
 const BANNER: &[u8] = b"raw REPL; CTRL-B to exit\r\n>";

@@ -77,4 +77,3 @@ pub(super) fn is_match(patterns: &[Pattern], path: &str) -> bool {
             .any(|pattern| pattern.matches_with(path, options))
     })
 }
-

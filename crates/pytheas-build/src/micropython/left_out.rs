@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    candidates::Candidates, mip::LeftOut, plan::Parts, reach::Reached, report::Dropped,
-};
+use super::{candidates::Candidates, mip::LeftOut, plan::Parts, reach::Reached, report::Dropped};
 
 /// Files that nobody would look for on a board.
 fn is_about_the_project(path: &str) -> bool {
@@ -69,4 +67,3 @@ pub(super) fn dropped(
     dropped.sort_by(|a, b| (&a.from, &a.path).cmp(&(&b.from, &b.path)));
     dropped
 }
-

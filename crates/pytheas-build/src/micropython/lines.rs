@@ -8,12 +8,7 @@ use pytheas_board::{
     mpy::{LineMap, Mpy},
 };
 
-use super::{
-    candidates::Candidates,
-    error::MicroPythonError,
-    mip,
-    reach::Reached,
-};
+use super::{candidates::Candidates, error::MicroPythonError, mip, reach::Reached};
 
 /// The table's file in a built tree.
 pub const LINES_FILE: &str = "lines.json";

@@ -20,8 +20,8 @@ mod resolve;
 
 pub use error::MipError;
 pub use lock::{LOCK_FILE, LockedPackage, MipLock};
-pub use mirror::mirror;
 pub use locking::{MipOptions, MipReport, lock, lock_if_needed, status};
+pub use mirror::mirror;
 
 pub(super) use install::PackageFile;
 pub(crate) use install::{Packages, files};

@@ -4,10 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use glob::Pattern;
-use pytheas_board::{
-    lines::LinesJson,
-    mpy::Arch,
-};
+use pytheas_board::{lines::LinesJson, mpy::Arch};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,

@@ -18,8 +18,7 @@ use crate::{
     LockMode,
     error::{BuildError, io_error},
     micropython::{
-        CompileOptions, Compiler, MicroPythonError, MpyCross, Source,
-        board, included,
+        CompileOptions, Compiler, MicroPythonError, MpyCross, Source, board, included,
         mip::{self, MipOptions},
     },
     scratch::{self, Kind as FileKind},

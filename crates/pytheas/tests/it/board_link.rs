@@ -142,6 +142,27 @@ fn a_board_is_set_up_and_takes_signed_releases_over_the_cable() {
     // It was confirmed, so a cut of the power takes nothing back.
     bench.board.restart();
     assert_eq!(bench.confirmed(), "1.1");
+
+    // A developer's own key: refused until the board trusts it, too.
+    ok(&mut bench.command(&["keys", "new", "desk", "--keys", "desk"]));
+    let desk = ["deploy", "source", "--key", "desk/desk.pem"];
+    let source = bench.home.path().join("source/node.py");
+    let code = std::fs::read_to_string(&source).unwrap();
+    put(&source, &code.replace("node 1.1 runs", "node desk runs"));
+    let strange = bench.board(&desk).output().unwrap();
+    assert_eq!(strange.status.code(), Some(4), "{}", shown(&strange));
+    assert!(
+        shown(&strange).contains("signed by no key"),
+        "{}",
+        shown(&strange)
+    );
+    let own = [
+        "keys", "export", "--board", "--as", "desk", "--keys", "desk",
+    ];
+    let own = ok(&mut bench.command(&own));
+    ok(&mut bench.board(&["setup", "--keys", "keys", "--key", own.trim()]));
+    ok(&mut bench.board(&desk));
+    bench.runs("desk");
 }
 
 #[test]

@@ -433,7 +433,8 @@ fn settings_of_the_hub_reach_boards_behind_a_gateway() {
     let Some(mut world) = World::with(&["left", "right"], "telemetry = \"4s\"") else {
         return;
     };
-    let tells = "    for key, value in pytheas.settings.items():\n        pytheas.metric(key, value)\n";
+    let tells =
+        "    for key, value in pytheas.settings.items():\n        pytheas.metric(key, value)\n";
     world.publish("1.0", &format!("{tells}{WORKS}"));
     world.succeeds("node@1.0");
     let set = |world: &World, args: &[&str]| {
@@ -454,7 +455,11 @@ fn settings_of_the_hub_reach_boards_behind_a_gateway() {
     });
     assert_eq!(metric(&world, "right", "pin"), "");
     let config = json(&mut world.hub.pytheas(&["config", "show", "--device", "gw"]));
-    assert_eq!(config["boards"]["left"]["applied"], tag.as_str(), "{config}");
+    assert_eq!(
+        config["boards"]["left"]["applied"],
+        tag.as_str(),
+        "{config}"
+    );
 
     // Of what is too long for a board it is told, and the ones before stay.
     let long = "x".repeat(12_000);

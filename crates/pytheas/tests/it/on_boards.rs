@@ -560,7 +560,10 @@ fn data_that_include_names_and_ready_made_modules_go_onto_the_machine() {
             .status();
         assert!(status.unwrap().success());
     };
-    compile("ready", "N = 7\ndef other():\n    import deeper\n    return deeper.M\n");
+    compile(
+        "ready",
+        "N = 7\ndef other():\n    import deeper\n    return deeper.M\n",
+    );
     compile("deeper", "M = 8\n");
     let mut command = verb(dir.path(), &rig, &["test", "--target", "node", "-C"]);
     command

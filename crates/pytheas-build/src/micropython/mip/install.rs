@@ -10,9 +10,9 @@ use super::{
     error::io_error,
     fetch::Fetcher,
     lock::From,
+    locking::index_place,
     marker::{self, LeftOut},
     pypi,
-    locking::index_place,
     resolve::check_path,
 };
 use crate::micropython::compile::board_path;

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use pytheas_project::{Connectivity, Environment, Project, lock::Upgrade};
 
-use super::{
-    LOCK_FILE, MipError, MipLock, fetch::Fetcher, index::Index, resolve::Resolver,
-};
+use super::{LOCK_FILE, MipError, MipLock, fetch::Fetcher, index::Index, resolve::Resolver};
 use crate::{LockMode, event::Observer};
 
 /// How to lock.
@@ -56,7 +54,14 @@ pub fn lock(
     let index = Index::place_of(&options.environment, settings.index.as_deref())
         .map(|place| Index::open(at_project(project, place), &fetcher))
         .transpose()?;
-    let resolver = Resolver::new(project, options, &fetcher, index.as_ref(), before.as_ref(), observer);
+    let resolver = Resolver::new(
+        project,
+        options,
+        &fetcher,
+        index.as_ref(),
+        before.as_ref(),
+        observer,
+    );
     let mut packages = resolver.packages()?;
     packages.sort_by(|a, b| a.name.cmp(&b.name));
     let lock = MipLock {

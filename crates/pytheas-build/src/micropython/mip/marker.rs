@@ -27,7 +27,13 @@ impl LeftOut {
 
 /// Computers' `sys_platform`.
 const COMPUTERS: [&str; 7] = [
-    "linux", "darwin", "win32", "cygwin", "aix", "android", "emscripten",
+    "linux",
+    "darwin",
+    "win32",
+    "cygwin",
+    "aix",
+    "android",
+    "emscripten",
 ];
 
 /// Whether a package with this marker may be needed on a board with this port, or on any board; one

@@ -9,15 +9,8 @@ use pytheas_release::Sha256;
 use serde_json::json;
 
 use super::{
-    MipError, MipLock, MipOptions,
-    error::io_error,
-    fetch::Fetcher,
-    index::file_place,
-    install,
-    lock::From,
-    marker,
-    locking::index_place,
-    resolve::check_path,
+    MipError, MipLock, MipOptions, error::io_error, fetch::Fetcher, index::file_place, install,
+    lock::From, locking::index_place, marker, resolve::check_path,
 };
 
 /// Writes the packages of `lock` into `dir`; folders of this machine are left out. Gives their
