@@ -182,6 +182,11 @@ impl AppConfig {
         trial.map_or(&self.stored.current, |trial| &trial.next)
     }
 
+    /// What the apps are known to work with, once the hub has set anything.
+    pub(crate) fn proved(&self) -> Option<&Revision> {
+        Some(&self.stored.current).filter(|revision| revision.is_any())
+    }
+
     /// Starts left of the trial, if there is one.
     pub(crate) fn tries_left(&self) -> Option<u8> {
         self.stored.trial.as_ref().map(|trial| trial.tries_left)

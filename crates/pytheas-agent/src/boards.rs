@@ -4,6 +4,7 @@
 //! Whoever reaches for a board's REPL stops the app on it, so each visit ends with a restart, and
 //! while a release proves itself nobody visits: the board says on its line how it ended.
 
+pub(crate) mod configured;
 pub(crate) mod fetched;
 pub(crate) mod health;
 
@@ -20,17 +21,20 @@ use pytheas_release::{Platform, Sha256, board as image};
 use pytheas_update::{Failure, Reason};
 use serde_json::Value;
 
-use self::health::Health;
+use self::{configured::Wanted, health::Health};
 use crate::{
     failure::{self, Trouble},
     settings::BoardSettings,
 };
 
-/// What a board is asked: its slots, the seconds a release has to confirm itself, the last crash.
+/// What a board is asked: its slots, the seconds a release has to confirm itself, the last crash with
+/// its release, and the hash of the settings that it has of a hub.
 fn question() -> String {
     format!(
         "import gc,json,pytheas\npytheas.ready()\n\
-         print(json.dumps([{},pytheas.config.get('confirm',60),pytheas.load('crash').get('why')]))\n\
+         _pC=pytheas.load('crash').get\n\
+         print(json.dumps([{},pytheas.config.get('confirm',60),_pC('why'),_pC('of'),\
+         pytheas.sha256(pytheas.get('settings')).digest().hex()]))\ndel _pC\n\
          gc.collect()",
         slots::RECORD
     )
@@ -91,6 +95,12 @@ pub(crate) struct Seen {
     why: Option<String>,
     /// The last crash's traceback.
     crash: Option<String>,
+    /// The release that crashed: `sensor-node 1.2.0`.
+    crashed: Option<String>,
+    /// The file of the hub's settings.
+    settings: Option<Sha256>,
+    /// Why it did not take those it was to get.
+    pub(crate) because: Option<String>,
     /// Images that were given up there and still lie there.
     given_up: Vec<Sha256>,
     /// Images that lie whole in either slot and were not.
@@ -102,7 +112,7 @@ pub(crate) struct Seen {
 impl Seen {
     fn read(facts: &Facts, answer: &[u8]) -> Option<Self> {
         let answer: Value = serde_json::from_slice(answer.trim_ascii()).ok()?;
-        let [status, confirm, crash] = answer.as_array()?.as_slice() else {
+        let [status, confirm, crash, crashed, settings] = answer.as_array()?.as_slice() else {
             return None;
         };
         let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -126,6 +136,9 @@ impl Seen {
             confirm: Duration::from_secs(confirm.as_u64().unwrap_or(60).min(CONFIRM_MAX)),
             why: text(&status["why"]),
             crash: text(crash),
+            crashed: text(crashed),
+            settings: settings.as_str().and_then(|hex| hex.parse().ok()),
+            because: None,
             given_up: slots.iter().filter(is_bad).filter_map(hash).collect(),
             usable: slots
                 .iter()
@@ -199,16 +212,38 @@ fn ask(board: &mut Board, facts: &Facts) -> Result<Seen, DeployError> {
         seen: String::from_utf8_lossy(&answer).into_owned(),
     };
     let mut seen = Seen::read(facts, &answer).ok_or_else(unexpected)?;
-    seen.health = health::ask(board, seen.crash.as_deref());
+    seen.health = health::ask(board, seen.crash.as_deref(), seen.crashed.as_deref());
     Ok(seen)
 }
 
-/// Asks the board what it is and what it runs.
+/// Asks the board what it is and what it runs, and gives it the settings `wanted` if it has others.
 ///
 /// # Errors
 /// [`Trouble::Later`] when it does not answer.
-pub(crate) fn look(at: &BoardSettings, stop: &Stop) -> Result<Seen, Trouble> {
-    visit(at, stop, ask).map(|(seen, _)| seen)
+pub(crate) fn look(
+    at: &BoardSettings,
+    wanted: Option<&Wanted>,
+    stop: &Stop,
+) -> Result<Seen, Trouble> {
+    let (seen, _) = visit(at, stop, |board, facts| {
+        let mut seen = ask(board, facts)?;
+        let wanted = wanted.filter(|wanted| seen.settings != Some(wanted.sha256));
+        if let Some(wanted) = wanted {
+            seen.because = configured::put(board, facts, wanted)?;
+            if seen.because.is_none() {
+                seen.settings = Some(wanted.sha256);
+            }
+        }
+        Ok(seen)
+    })?;
+    Ok(seen)
+}
+
+impl Seen {
+    /// Whether the board has these settings.
+    pub(crate) fn has(&self, wanted: &Wanted) -> bool {
+        self.settings == Some(wanted.sha256)
+    }
 }
 
 /// Fills the board's other slot with `image`, which the board checks; what runs goes on running.

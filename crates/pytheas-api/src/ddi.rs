@@ -54,6 +54,11 @@ pub const ATTRIBUTE_BOARD: &str = "pytheas.board.";
 /// Attributes: the platform of the boards that run an app, by the app:
 /// `pytheas.board-app.sensor-node` = `micropython-armv7m`. Its releases go to the boards.
 pub const ATTRIBUTE_BOARD_APP: &str = "pytheas.board-app.";
+/// Attributes: the settings that a board on the device's ports has, by its name, as [`ATTRIBUTE_CONFIG`]:
+/// `pytheas.board-config.node-left` = `3-8b0a5b34`.
+pub const ATTRIBUTE_BOARD_CONFIG: &str = "pytheas.board-config.";
+/// Attributes: settings such a board does not take: their revision, a blank, and why.
+pub const ATTRIBUTE_BOARD_CONFIG_REFUSED: &str = "pytheas.board-config-refused.";
 /// Attribute: which settings the device has applied, [`PollConfig::revision`] as the hub sent it;
 /// [`NO_REVISION`] before the first. A device that tells it can take settings, others get none.
 pub const ATTRIBUTE_CONFIG: &str = "pytheas.config";

@@ -21,6 +21,9 @@ pub type Settings = serde_json::Map<String, serde_json::Value>;
 /// Deepest settings: readers of JSON give up at 128 levels, and what carries settings has some, too.
 pub const SETTINGS_DEPTH_MAX: usize = 64;
 
+/// Longest settings that a board takes, in bytes of JSON: it reads an answer of 16 KiB.
+pub const BOARD_SETTINGS_MAX: usize = 12_000;
+
 /// Whether settings have at most [`SETTINGS_DEPTH_MAX`] levels of objects and arrays.
 pub fn within_depth(settings: &Settings) -> bool {
     fn fits(value: &serde_json::Value, left: usize) -> bool {
@@ -31,6 +34,29 @@ pub fn within_depth(settings: &Settings) -> bool {
         }
     }
     settings.values().all(|v| fits(v, SETTINGS_DEPTH_MAX - 1))
+}
+
+/// Merges `patch` into `into`: members are replaced, objects merged, `null` removes (RFC 7396).
+pub fn merge_patch(into: &mut Settings, patch: &Settings) {
+    for (key, value) in patch {
+        match value {
+            serde_json::Value::Null => {
+                into.remove(key);
+            }
+            serde_json::Value::Object(patch) => {
+                let entry = into.entry(key.clone()).or_insert(serde_json::Value::Null);
+                if !entry.is_object() {
+                    *entry = serde_json::Value::Object(Settings::new());
+                }
+                if let serde_json::Value::Object(into) = entry {
+                    merge_patch(into, patch);
+                }
+            }
+            other => {
+                into.insert(key.clone(), other.clone());
+            }
+        }
+    }
 }
 
 /// The name of a group of devices: 1 to 64 letters, digits and `-_.`, beginning with a letter or
@@ -257,6 +283,21 @@ pub struct DeviceConfig {
     /// Why it does not, first line first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub because: Vec<String>,
+    /// The boards on its ports, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub boards: BTreeMap<String, BoardConfig>,
+}
+
+/// What a device says of the settings of a board on one of its ports.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct BoardConfig {
+    /// What the board has, as [`DeviceConfig::tag`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<String>,
+    /// Why it has not what it should: the revision, and the reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub because: Option<String>,
 }
 
 /// `PUT /api/v1/devices/{id}/group`.
@@ -272,6 +313,72 @@ pub struct DeviceGroup {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[track_caller]
+    fn check(target: serde_json::Value, patch: serde_json::Value, expected: serde_json::Value) {
+        let (serde_json::Value::Object(mut into), serde_json::Value::Object(patch)) =
+            (target, patch)
+        else {
+            panic!("objects are wanted");
+        };
+        merge_patch(&mut into, &patch);
+        assert_eq!(serde_json::Value::Object(into), expected);
+    }
+
+    /// The examples of RFC 7396, appendix A, whose both sides are objects.
+    #[test]
+    fn layers_merge_as_rfc_7396_says() {
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"b":"c"}),
+            serde_json::json!({"a":"b","b":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"b"}),
+            serde_json::json!({"a":null}),
+            serde_json::json!({}),
+        );
+        check(
+            serde_json::json!({"a":["b"]}),
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":"c"}),
+        );
+        check(
+            serde_json::json!({"a":"c"}),
+            serde_json::json!({"a":["b"]}),
+            serde_json::json!({"a":["b"]}),
+        );
+        check(
+            serde_json::json!({"a":{"b":"c"}}),
+            serde_json::json!({"a":{"b":"d","c":null}}),
+            serde_json::json!({"a":{"b":"d"}}),
+        );
+        check(
+            serde_json::json!({"a":[{"b":"c"}]}),
+            serde_json::json!({"a":[1]}),
+            serde_json::json!({"a":[1]}),
+        );
+        check(
+            serde_json::json!({"e":null}),
+            serde_json::json!({"a":1}),
+            serde_json::json!({"e":null,"a":1}),
+        );
+        check(
+            serde_json::json!({}),
+            serde_json::json!({"a":{"bb":{"ccc":null}}}),
+            serde_json::json!({"a":{"bb":{}}}),
+        );
+        check(
+            serde_json::json!({"a":1}),
+            serde_json::json!({"a":{"b":2}}),
+            serde_json::json!({"a":{"b":2}}),
+        );
+    }
 
     #[test]
     fn layers_are_named_by_one_word_each_and_nothing_else_is_one() {

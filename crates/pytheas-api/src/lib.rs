@@ -41,9 +41,9 @@ pub use enrolment::{
 pub use error::{ErrorBody, ErrorDetail};
 pub use event::{Event, EventKind};
 pub use fleet_config::{
-    ConfigChange, ConfigLayer, ConfigLayerError, ConfigRevision, ConfigRollback, ConfigState,
-    ConfigView, DeviceConfig, DeviceGroup, Group, GroupError, SETTINGS_DEPTH_MAX, Settings,
-    within_depth,
+    BOARD_SETTINGS_MAX, BoardConfig, ConfigChange, ConfigLayer, ConfigLayerError, ConfigRevision,
+    ConfigRollback, ConfigState, ConfigView, DeviceConfig, DeviceGroup, Group, GroupError,
+    SETTINGS_DEPTH_MAX, Settings, merge_patch, within_depth,
 };
 pub use ids::{DeviceId, DeviceIdError};
 pub use release::{BoardImageView, ReleaseView};

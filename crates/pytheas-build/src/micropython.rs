@@ -19,6 +19,8 @@ mod error;
 mod firmware;
 mod frozen;
 mod imports;
+mod include;
+mod left_out;
 mod lines;
 mod measure;
 pub mod mip;
@@ -33,6 +35,7 @@ pub use build::{BoardBuilt, BoardCheck, IMAGE_FILE, build_board, check_board, is
 pub use compile::{CompileOptions, Compiler, Source, compile_tree};
 pub use error::MicroPythonError;
 pub use firmware::{Has, Instead};
+pub(crate) use include::included;
 pub use lines::{LINES_FILE, read_lines};
 pub use measure::{Cost, ModuleCost, NotMeasured};
 pub use mpy_cross::{MPY_CROSS_VERSION, MpyCross};

@@ -64,9 +64,30 @@ pub struct OnReport {
     pub restarts: u32,
     /// How long it took.
     pub seconds: f64,
+    /// What should be known of it.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
 }
 
 impl OnReport {
+    /// Of a machine that no test was run on: one error, named `start`, that says why.
+    pub fn not_run(place: &Place, why: String) -> Self {
+        Self {
+            on: place.to_string(),
+            machine: "not run".to_owned(),
+            passed: false,
+            tests: vec![TestCase {
+                name: "start".to_owned(),
+                outcome: TestOutcome::Error,
+                seconds: 0.0,
+                text: why,
+            }],
+            restarts: 0,
+            seconds: 0.0,
+            notes: Vec::new(),
+        }
+    }
+
     /// How many went so.
     pub fn count(&self, outcome: &TestOutcome) -> usize {
         self.tests

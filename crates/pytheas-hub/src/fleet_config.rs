@@ -1,39 +1,18 @@
 //! What a device's settings are: layers merged, marked by a tag, compared with what it says.
 //! Pure; where they are kept is `store::fleet_config`.
 
-use pytheas_api::{ConfigLayer, ConfigState, DeviceConfig, Settings, ddi::NO_REVISION};
+use std::collections::BTreeMap;
+
+use pytheas_api::{
+    BOARD_SETTINGS_MAX as BOARD_MAX, BoardConfig, ConfigLayer, ConfigState, DeviceConfig, Settings,
+    ddi::NO_REVISION,
+};
 use serde_json::Value;
 
 use crate::secret;
 
 /// Longest layer, in bytes of JSON.
 pub(crate) const LAYER_MAX: usize = 64 << 10;
-
-/// Longest settings that are sent to a board, in bytes of JSON: it reads an answer of 16 KiB.
-const BOARD_MAX: usize = 12_000;
-
-/// Merges `patch` into `into`: members are replaced, objects merged, `null` removes (RFC 7396).
-pub(crate) fn merge(into: &mut Settings, patch: &Settings) {
-    for (key, value) in patch {
-        match value {
-            Value::Null => {
-                into.remove(key);
-            }
-            Value::Object(patch) => {
-                let entry = into.entry(key.clone()).or_insert(Value::Null);
-                if !entry.is_object() {
-                    *entry = Value::Object(Settings::new());
-                }
-                if let Value::Object(into) = entry {
-                    merge(into, patch);
-                }
-            }
-            other => {
-                into.insert(key.clone(), other.clone());
-            }
-        }
-    }
-}
 
 /// A device's settings, and what it says of them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -52,6 +31,8 @@ pub(crate) struct OfDevice {
     pub(crate) log: Vec<String>,
     /// Whether it is a board, which takes short answers only.
     pub(crate) is_board: bool,
+    /// What it says of the boards on its ports, by their names.
+    pub(crate) boards: BTreeMap<String, BoardConfig>,
 }
 
 impl OfDevice {
@@ -110,6 +91,7 @@ impl OfDevice {
             revision: self.revision,
             layers: self.layers,
             applied: self.applied,
+            boards: self.boards,
         }
     }
 }
@@ -119,38 +101,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[track_caller]
-    fn check(target: Value, patch: Value, expected: Value) {
-        let (Value::Object(mut into), Value::Object(patch)) = (target, patch) else {
-            panic!("objects are wanted");
-        };
-        merge(&mut into, &patch);
-        assert_eq!(Value::Object(into), expected);
-    }
-
-    /// The examples of RFC 7396, appendix A, whose both sides are objects.
-    #[test]
-    fn layers_merge_as_rfc_7396_says() {
-        check(json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"}));
-        check(json!({"a":"b"}), json!({"b":"c"}), json!({"a":"b","b":"c"}));
-        check(json!({"a":"b"}), json!({"a":null}), json!({}));
-        check(json!({"a":["b"]}), json!({"a":"c"}), json!({"a":"c"}));
-        check(json!({"a":"c"}), json!({"a":["b"]}), json!({"a":["b"]}));
-        check(
-            json!({"a":{"b":"c"}}),
-            json!({"a":{"b":"d","c":null}}),
-            json!({"a":{"b":"d"}}),
-        );
-        check(json!({"a":[{"b":"c"}]}), json!({"a":[1]}), json!({"a":[1]}));
-        check(json!({"e":null}), json!({"a":1}), json!({"e":null,"a":1}));
-        check(
-            json!({}),
-            json!({"a":{"bb":{"ccc":null}}}),
-            json!({"a":{"bb":{}}}),
-        );
-        check(json!({"a":1}), json!({"a":{"b":2}}), json!({"a":{"b":2}}));
-    }
 
     #[test]
     fn settings_are_sent_until_the_device_has_said_what_became_of_them() {

@@ -5,15 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use pytheas_api::{ActionView, DeviceId};
+use pytheas_api::{ActionView, DeviceId, ddi::ATTRIBUTE_BOARD};
 use pytheas_board::lines::LinesJson;
 use pytheas_release::{Release, ReleaseRef, Sha256};
 use pytheas_repo::layout;
 
 use crate::{app::Shared, store, store::actions};
 
-/// The attribute that names the release of the last crash; its lines follow it, numbered.
+/// The attribute that names the release of the last crash; its lines follow it, numbered. That of a
+/// board on a device's port ends so, too.
 const CRASH: &str = "pytheas.crash";
+const BOARDS_CRASH: &str = ".crash";
 /// Longest `lines.json` that is read, in bytes.
 const LINES_MAX: u64 = 16 << 20;
 
@@ -32,30 +34,41 @@ pub(crate) async fn map(
     }
     let targets = actions::board_targets(&app.store.read, device).await?;
     for action in history.iter_mut().filter(|action| with_frames(action)) {
-        let Some(target) = targets.get(&action.id) else {
-            continue;
-        };
-        let Some(lines) = lines(app, target).await else {
-            continue;
-        };
-        for message in &mut action.messages {
-            // As one text: a frame's line can depend on the next frame.
-            let mapped = lines.map_traceback(&message.details.join("\n"));
-            message.details = mapped.split('\n').map(str::to_owned).collect();
+        // Several where a gateway's update has releases for different boards.
+        for target in targets.get(&action.id).into_iter().flatten() {
+            let Some(lines) = lines(app, target).await else {
+                continue;
+            };
+            for message in &mut action.messages {
+                // As one text: a frame's line can depend on the next frame.
+                let mapped = lines.map_traceback(&message.details.join("\n"));
+                message.details = mapped.split('\n').map(str::to_owned).collect();
+            }
         }
     }
     Ok(())
 }
 
 /// Maps the last crash that a board has told as attributes: `pytheas.crash` names the release it is of
-/// (`node 1.2.0`), `pytheas.crash.0` and so on are the lines.
-pub(crate) async fn map_crash(app: &Shared, attributes: &mut BTreeMap<String, String>) {
+/// (`node 1.2.0`), `pytheas.crash.0` and so on are the lines. Those of boards behind a device are
+/// `pytheas.board.NAME.crash`.
+pub(crate) async fn map_crashes(app: &Shared, attributes: &mut BTreeMap<String, String>) {
+    let is_crash = |key: &&String| {
+        *key == CRASH || key.starts_with(ATTRIBUTE_BOARD) && key.ends_with(BOARDS_CRASH)
+    };
+    let crashes: Vec<String> = attributes.keys().filter(is_crash).cloned().collect();
+    for crash in crashes {
+        map_crash(app, attributes, &crash).await;
+    }
+}
+
+async fn map_crash(app: &Shared, attributes: &mut BTreeMap<String, String>, crash: &str) {
     let keys: Vec<String> = (0..)
-        .map(|number| format!("{CRASH}.{number}"))
+        .map(|number| format!("{crash}.{number}"))
         .take_while(|key| attributes.contains_key(key))
         .collect();
     let texts: Vec<&str> = keys.iter().map(|key| attributes[key].as_str()).collect();
-    let Some((name, version)) = attributes.get(CRASH).and_then(|of| of.split_once(' ')) else {
+    let Some((name, version)) = attributes.get(crash).and_then(|of| of.split_once(' ')) else {
         return;
     };
     if !texts.iter().any(|text| text.contains("File \"")) {

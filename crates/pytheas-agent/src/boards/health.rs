@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! pytheas.board.node-left.heap.free = 61232
+//! pytheas.board.node-left.crash     = sensor-node 1.2.0
 //! pytheas.board.node-left.crash.0   = Traceback (most recent call last):
 //! ```
 
@@ -30,13 +31,14 @@ const EACH: usize = 2;
 /// Name and value, the most telling first.
 pub(crate) type Health = Vec<(String, String)>;
 
-/// How the board is; nothing when it does not say, for an update does not depend on it.
-pub(super) fn ask(board: &mut Board, crash: Option<&str>) -> Health {
+/// How the board is; nothing when it does not say, for an update does not depend on it. `crash` is the
+/// last traceback, `of` the release that it is of.
+pub(super) fn ask(board: &mut Board, crash: Option<&str>, of: Option<&str>) -> Health {
     let answer = board.exec(QUESTION).unwrap_or_default();
-    read(&answer, crash)
+    read(&answer, crash, of)
 }
 
-fn read(answer: &[u8], crash: Option<&str>) -> Health {
+fn read(answer: &[u8], crash: Option<&str>, of: Option<&str>) -> Health {
     let said: Map<String, Value> = serde_json::from_slice(answer.trim_ascii()).unwrap_or_default();
     let mut health: Health = said
         .into_iter()
@@ -50,12 +52,15 @@ fn read(answer: &[u8], crash: Option<&str>) -> Health {
         })
         .collect();
     let lines: Vec<&str> = crash.unwrap_or_default().trim_end().lines().collect();
+    if let Some(of) = of.filter(|_| !lines.is_empty()) {
+        health.push(("crash".to_owned(), cut(&of.replace(char::is_control, "?"))));
+    }
     let skip = lines.len().saturating_sub(CRASH_LINES);
     let crash = lines[skip..].iter().enumerate();
     health.extend(crash.map(|(n, line)| (format!("crash.{n}"), cut(line))));
     // Numbers first, then why it fell, then what the app says.
     let rank = |name: &str| {
-        ["heap.", "uptime", "reset", "crash.", "metric."]
+        ["heap.", "uptime", "reset", "crash", "metric."]
             .iter()
             .position(|begin| name.starts_with(begin))
             .unwrap_or(usize::MAX)
@@ -78,21 +83,22 @@ mod tests {
     fn what_a_board_says_is_put_in_order_and_never_too_much() {
         let answer = br#"{"uptime": 7, "log.0": "hello", "metric.t\n": "21.5", "heap.free": 61232, "reset": 3}"#;
         let crash = "Traceback (most recent call last):\n  File \"a.py\", line 3, in run\nValueError: no sensor\n";
-        let health = read(answer, Some(crash));
+        let health = read(answer, Some(crash), Some("node 1.2"));
         let shown: Vec<String> = health.iter().map(|(k, v)| format!("{k} = {v}")).collect();
         insta::assert_snapshot!(shown.join("\n"), @r#"
         heap.free = 61232
         uptime = 7
         reset = 3
+        crash = node 1.2
         crash.0 = Traceback (most recent call last):
         crash.1 =   File "a.py", line 3, in run
         crash.2 = ValueError: no sensor
         metric.t? = 21.5
         log.0 = hello
         "#);
-        assert_eq!(told(&health, 1).len(), 8);
+        assert_eq!(told(&health, 1).len(), 9);
         assert_eq!(told(&health, 10).len(), 4);
         assert_eq!(told(&health, 30).len(), 0);
-        assert_eq!(read(b"MemoryError", None), []);
+        assert_eq!(read(b"MemoryError", None, None), []);
     }
 }

@@ -21,7 +21,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pytheas_api::ddi::{ATTRIBUTE_BOARD, ATTRIBUTE_BOARD_APP, Execution, Feedback, Finished};
+use pytheas_api::ddi::{
+    ATTRIBUTE_BOARD, ATTRIBUTE_BOARD_APP, ATTRIBUTE_BOARD_CONFIG, ATTRIBUTE_BOARD_CONFIG_REFUSED,
+    Execution, Feedback, Finished,
+};
 use pytheas_board::link::Stop;
 use pytheas_release::{Name, Platform, Sha256, TreeId};
 use pytheas_update::{Event, Failure, Installed, Job, Reason, State};
@@ -31,7 +34,9 @@ use tracing::{info, warn};
 use super::{Device, MAX_PROGRESS, Wake};
 use crate::{
     boards::{
-        self, Image, Seen, fetched,
+        self, Image, Seen,
+        configured::Wanted,
+        fetched,
         health::{self, Health},
     },
     clock,
@@ -65,9 +70,27 @@ struct Known {
     /// How it was when it was visited last.
     #[serde(default, skip_serializing_if = "Health::is_empty")]
     health: Health,
-    /// When that was.
+    /// The hub's settings that it was to get last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    config: Option<Given>,
+    /// When it was visited.
     #[serde(skip)]
     visited: Option<Instant>,
+}
+
+/// Settings that a board was given.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Given {
+    /// The newest revision that says so.
+    tag: String,
+    /// Its file.
+    sha256: Sha256,
+    /// Why it did not take them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    because: Option<String>,
+    /// The revision that it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    has: Option<String>,
 }
 
 /// What a thread at the boards has to say.
@@ -77,6 +100,8 @@ pub(crate) enum BoardEvent {
     Seen(Name, Box<Seen>),
     /// A board did not answer, or is none.
     Away(Name, String),
+    /// It was to get settings: why it did not take them.
+    Given(Name, Wanted, Option<String>),
     /// All boards have been looked at, in the work of this number.
     Looked(u64),
     /// How a trial ended.
@@ -201,6 +226,18 @@ impl Boards {
                 crate::attributes::cut(&format!("{ATTRIBUTE_BOARD}{name}")),
                 crate::attributes::cut(&text),
             );
+            let Some(given) = &known.config else { continue };
+            let mut tell = |what: &str, text: &str| {
+                let key = crate::attributes::cut(&format!("{what}{name}"));
+                told.insert(key, crate::attributes::cut(text));
+            };
+            if let Some(has) = &given.has {
+                tell(ATTRIBUTE_BOARD_CONFIG, has);
+            }
+            if let Some(because) = &given.because {
+                let why = format!("{} {because}", given.tag);
+                tell(ATTRIBUTE_BOARD_CONFIG_REFUSED, &why);
+            }
         }
         told
     }
@@ -278,8 +315,9 @@ impl Device {
         if self.boards.work.is_some() {
             return;
         }
+        self.note_settings();
         let all = &self.settings.agent.boards;
-        let open: Vec<(BoardSettings, Option<Sha256>)> = all
+        let open: Vec<(BoardSettings, Option<Sha256>, Option<Wanted>)> = all
             .iter()
             .filter_map(|at| {
                 let known = self.boards.known.get(&at.name)?;
@@ -289,7 +327,11 @@ impl Device {
                     || known.on_trial.is_some()
                     || asked
                     || at.telemetry.is_some() && known.visited.is_none();
-                due.then(|| (at.clone(), known.on_trial))
+                let wanted = self.wanted(at);
+                let given = known.config.as_ref().map(|given| given.sha256);
+                let due = due || wanted.as_ref().is_some_and(|one| Some(one.sha256) != given);
+                let wanted = wanted.filter(|wanted| wanted.misfit().is_none());
+                due.then(|| (at.clone(), known.on_trial, wanted))
             })
             .collect();
         if open.is_empty() {
@@ -301,16 +343,28 @@ impl Device {
         }
         self.boards.look_at = Instant::now() + LOOK_AGAIN;
         self.at_boards(move |number, stop, tell| {
-            for (at, owes) in &open {
+            for (at, owes, wanted) in &open {
                 let seen = match owes {
                     Some(image) => boards::take_back(at, *image, stop),
-                    None => boards::look(at, stop),
+                    None => boards::look(at, wanted.as_ref(), stop),
                 };
                 match seen {
-                    Ok(seen) => tell(BoardEvent::Seen(at.name.clone(), Box::new(seen))),
+                    Ok(seen) => {
+                        let tried = wanted.as_ref().filter(|_| owes.is_none());
+                        if let Some(wanted) = tried {
+                            let because = seen.because.clone().filter(|_| !seen.has(wanted));
+                            let name = at.name.clone();
+                            tell(BoardEvent::Given(name, wanted.clone(), because));
+                        }
+                        tell(BoardEvent::Seen(at.name.clone(), Box::new(seen)));
+                    }
                     Err(Trouble::Later(why)) => tell(BoardEvent::Away(at.name.clone(), why)),
                     Err(Trouble::Failed(failure)) => {
                         let why = failure.message().to_owned();
+                        if let Some(wanted) = wanted.clone() {
+                            let because = why.lines().next().map(str::to_owned);
+                            tell(BoardEvent::Given(at.name.clone(), wanted, because));
+                        }
                         tell(BoardEvent::Away(at.name.clone(), why));
                     }
                 }
@@ -324,6 +378,7 @@ impl Device {
         match event {
             BoardEvent::Seen(name, seen) => self.saw(&name, &seen),
             BoardEvent::Away(name, why) => self.missed(&name, &why),
+            BoardEvent::Given(name, wanted, because) => self.gave(&name, &wanted, because),
             BoardEvent::Looked(work) => {
                 self.boards.ended(work);
             }
@@ -351,6 +406,62 @@ impl Device {
                 }
             }
         }
+    }
+
+    /// The hub's settings for a board, once the apps of this device are known to work with them.
+    fn wanted(&self, at: &BoardSettings) -> Option<Wanted> {
+        let proved = self.app_config.proved()?;
+        Some(Wanted::new(proved, &at.name))
+    }
+
+    /// What needs no visit: a board has what a new revision says as well, or takes none so long.
+    fn note_settings(&mut self) {
+        for at in self.settings.agent.boards.clone() {
+            let Some(wanted) = self.wanted(&at) else {
+                return;
+            };
+            let given = self.boards.known.get(&at.name);
+            let given = given.and_then(|known| known.config.as_ref());
+            match (given, wanted.misfit()) {
+                (Some(given), _) if given.sha256 == wanted.sha256 => {
+                    if given.tag != wanted.tag {
+                        let because = given.because.clone();
+                        self.gave(&at.name, &wanted, because);
+                    }
+                }
+                (_, Some(misfit)) => self.gave(&at.name, &wanted, Some(misfit)),
+                (_, None) => {}
+            }
+        }
+    }
+
+    /// A board was given settings.
+    fn gave(&mut self, name: &Name, wanted: &Wanted, because: Option<String>) {
+        let Some(known) = self.boards.known.get_mut(name) else {
+            return;
+        };
+        let tag = wanted.tag.clone();
+        let has = match &because {
+            None => Some(tag.clone()),
+            Some(_) => known.config.take().and_then(|given| given.has),
+        };
+        match &because {
+            None => info!("board `{name}` has the settings `{tag}`"),
+            Some(why) => warn!("board `{name}` does not take the settings `{tag}`: {why}"),
+        }
+        let sha256 = wanted.sha256;
+        known.config = Some(Given {
+            tag,
+            sha256,
+            because,
+            has,
+        });
+        self.keep_boards();
+    }
+
+    /// Lets boards be visited at once: there is something for them.
+    pub(super) fn boards_have_news(&mut self) {
+        self.boards.look_at = Instant::now();
     }
 
     fn saw(&mut self, name: &Name, seen: &Seen) {

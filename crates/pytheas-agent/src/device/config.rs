@@ -92,6 +92,7 @@ impl Device {
             self.config_reloads = was_any && self.settings.agent.config == ApplyConfig::Reload;
         } else {
             info!("the settings are `{tag}`");
+            self.boards_have_news();
         }
     }
 
@@ -150,6 +151,7 @@ impl Device {
             Ok(()) => {
                 info!("the settings are `{}`", self.app_config.in_force().tag);
                 self.config_proved.clear();
+                self.boards_have_news();
                 self.attributes_due = true;
             }
             Err(error) => {

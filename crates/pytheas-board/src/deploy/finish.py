@@ -1,8 +1,10 @@
 import os
 def _pend(w, b):
     # Does what the list in w says: r(ename) what waits there to its place, d(elete). May be repeated.
+    # A dot for each: with hundreds of files it takes longer than a host waits for a silent board.
     with open(w + "/todo") as f:
         for x in f:
+            print(end=".")
             k, s, p = x[:-1].split(" ", 2)
             s = w + "/" + s
             try:
@@ -30,5 +32,6 @@ def _pend(w, b):
             os.remove(b)
 def _pgone(w):
     for x in os.listdir(w):
+        print(end=".")
         os.remove(w + "/" + x)
     os.rmdir(w)

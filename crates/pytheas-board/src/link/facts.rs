@@ -45,7 +45,8 @@ pub struct Facts {
     pub version: String,
     /// Its firmware's own words: version, commit and date.
     pub build: String,
-    /// The port, such as `rp2` or `esp32`.
+    /// The port, such as `rp2` or `esp32`; in JSON `sys_platform`.
+    #[serde(rename = "sys_platform", alias = "platform")]
     pub platform: String,
     /// Chip and board, such as `Raspberry Pi Pico with RP2040`.
     pub machine: String,

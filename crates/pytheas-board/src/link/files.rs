@@ -126,21 +126,29 @@ pub fn write(
 /// # Errors
 /// [`LinkError::Raised`] with what the board's file system says.
 pub fn remove(board: &mut Board, path: &str, deep: bool) -> Result<(), LinkError> {
+    // What is mounted below `/` is not of its file system.
     let program = "import os
+try:
+    import vfs
+    m = [e[1] for e in vfs.mount()]
+except Exception:
+    m = []
 def r(p,t):
     if not os.stat(p)[0] & 0x4000:
         os.remove(p)
         return
     if t:
         for e in os.ilistdir(p):
-            r(p.rstrip('/') + '/' + e[0], t)
+            n = p.rstrip('/') + '/' + e[0]
+            if n not in m:
+                r(n, t)
     if p != '/':
         os.rmdir(p)
 ";
     let deep = if deep { "1" } else { "0" };
     board
         .exec(&format!(
-            "{}r({},{deep})\ndel r",
+            "{}r({},{deep})\ndel r,m",
             slim(program),
             quote(path)
         ))

@@ -17,7 +17,7 @@ use std::{
 
 use super::{
     Address, LinkError, Stop, Wire, trouble,
-    wire::{self, read},
+    wire::{self, Closed, read},
 };
 
 const BANNER: &[u8] = b"raw REPL; CTRL-B to exit\r\n>";
@@ -161,7 +161,13 @@ impl Board {
         while Instant::now() < until {
             // While a board resets, its port may be gone for a moment: writing fails, and that is fine.
             let _resetting = self.wire.give(b"\x03");
-            self.more(&mut seen, Instant::now() + CATCH_STEP)?;
+            match self.more(&mut seen, Instant::now() + CATCH_STEP) {
+                Err(LinkError::Io { .. } | LinkError::Gone { .. }) => {
+                    seen.clear();
+                    self.open_again(until)?;
+                }
+                other => drop(other?),
+            }
             let text = String::from_utf8_lossy(&seen);
             if text.ends_with(">>> ") || text.contains("KeyboardInterrupt") {
                 return Ok(());
@@ -170,6 +176,29 @@ impl Board {
         Err(LinkError::Silent {
             port: self.port.clone(),
         })
+    }
+
+    /// Opens the line again when its port is back: that of a board on USB goes with the reset.
+    fn open_again(&mut self, until: Instant) -> Result<(), LinkError> {
+        let Ok(address) = self.port.parse::<Address>() else {
+            return Err(self.failed(io::ErrorKind::NotConnected.into()));
+        };
+        // Held open, the old port would keep its name from the new one.
+        let closed = Closed::new().map_err(|error| self.failed(error))?;
+        self.wire = Box::new(closed);
+        loop {
+            match wire::open(&address, self.options.baud) {
+                Ok(wire) => {
+                    self.wire = wire;
+                    return Ok(());
+                }
+                Err(error) if Instant::now() >= until => return Err(error),
+                Err(_) if self.options.stop.wanted() => {
+                    return Err(self.failed(io::ErrorKind::Interrupted.into()));
+                }
+                Err(_) => std::thread::sleep(CATCH_STEP),
+            }
+        }
     }
 
     /// Leaves the raw REPL for the friendly one.

@@ -68,6 +68,37 @@ pub fn open(address: &Address, baud: u32) -> Result<Box<dyn Wire>, LinkError> {
     }
 }
 
+/// In place of a line that was closed.
+pub(super) struct Closed(io::PipeReader);
+
+impl Closed {
+    pub(super) fn new() -> io::Result<Self> {
+        io::pipe().map(|(reader, _)| Self(reader))
+    }
+}
+
+impl Wire for Closed {
+    fn take(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn give(&mut self, _: &[u8]) -> io::Result<()> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn lines(&mut self, _: bool, _: bool) -> io::Result<()> {
+        Err(io::ErrorKind::NotConnected.into())
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn holds_back(&self) -> bool {
+        false
+    }
+}
+
 /// Waits until `fd` is readable; false when it was not within `wait`.
 pub(super) fn readable(fd: impl AsFd, wait: Duration) -> io::Result<bool> {
     let limit = Timespec::try_from(wait).map_err(io::Error::other)?;

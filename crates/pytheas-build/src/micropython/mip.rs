@@ -12,14 +12,17 @@ mod fetch;
 mod index;
 mod install;
 mod lock;
+mod locking;
+mod marker;
 mod mirror;
 pub(super) mod pypi;
 mod resolve;
 
 pub use error::MipError;
 pub use lock::{LOCK_FILE, LockedPackage, MipLock};
+pub use locking::{MipOptions, MipReport, lock, lock_if_needed, status};
 pub use mirror::mirror;
-pub use resolve::{MipOptions, MipReport, lock, lock_if_needed, status};
 
 pub(super) use install::PackageFile;
-pub(crate) use install::files;
+pub(crate) use install::{Packages, files};
+pub(crate) use marker::LeftOut;

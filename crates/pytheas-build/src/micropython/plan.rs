@@ -3,11 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use glob::{MatchOptions, Pattern};
-use pytheas_board::{
-    lines::LinesJson,
-    mpy::{Arch, LineMap, Mpy},
-};
+use glob::Pattern;
+use pytheas_board::{lines::LinesJson, mpy::Arch};
 use pytheas_project::{Entry, Target, graph};
 use pytheas_release::{
     Name, Platform, RelPath, Version,
@@ -20,10 +17,13 @@ use super::{
     compile::{CompileOptions, Compiler, Source, board_path, check_fit},
     error::MicroPythonError,
     firmware::Firmware,
+    include::{is_for_computers, is_match, patterns},
+    left_out::dropped,
+    lines,
     mip::{self, MipOptions},
     mpy_cross::MpyCross,
     reach::{self, Compiled, Reached},
-    report::{Dropped, Kept, Report, Why},
+    report::{Kept, Report, Why},
 };
 use crate::{BuildRequest, Event, error::BuildError, event::Observer};
 
@@ -78,10 +78,12 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
     };
     let lock = mip::lock_if_needed(project, request.lock, &mip_options, observer)
         .map_err(MicroPythonError::from)?;
+    let port = board.as_ref().map(|board| board.port.as_str());
     let packages = match &lock {
-        Some(lock) => mip::files(project, lock, &mip_options).map_err(MicroPythonError::from)?,
-        None => Vec::new(),
+        Some(lock) => mip::files(project, lock, &mip_options, port),
+        None => Ok(mip::Packages::default()),
     };
+    let packages = packages.map_err(MicroPythonError::from)?;
     let mpy_cross = MpyCross::find(&request.environment, request.connectivity, observer)?;
     let mpy = mpy_cross.mpy;
     let compiler = Compiler::new(mpy_cross, &request.environment);
@@ -89,7 +91,7 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         .out
         .clone()
         .unwrap_or_else(|| project.dir.join("dist"));
-    let candidates = Candidates::collect(project, packages, &out)?;
+    let candidates = Candidates::collect(project, packages.files, &out)?;
     let mut warnings = Vec::new();
     let (module, started) = started(&entry, &candidates, &mut warnings)?;
     let firmware = Firmware::of(
@@ -176,11 +178,11 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
         }
     }
     let imported = reached.order(&module);
-    let lines = lines(&candidates, &reached, target.optimize, &lock)?;
+    let lines = lines::table(&candidates, &reached, target.optimize, &lock)?;
     let report = Report {
         format: 1,
         image_bytes: image.len() as u64,
-        dropped: dropped(&candidates, &reached, &parts),
+        dropped: dropped(&candidates, &reached, &parts, &packages.left_out),
         packages: parts.packages(),
         kept: parts.kept,
         firmware: reached.firmware,
@@ -421,12 +423,12 @@ fn with_source(error: MicroPythonError, modules: &[&Candidate]) -> MicroPythonEr
 
 /// The files of the image and what the report says of them.
 #[derive(Default)]
-struct Parts {
+pub(super) struct Parts {
     files: BTreeMap<RelPath, Vec<u8>>,
     sources: BTreeMap<String, Vec<u8>>,
     kept: Vec<Kept>,
     /// Candidates among them.
-    taken: BTreeSet<usize>,
+    pub(super) taken: BTreeSet<usize>,
     /// The architecture of native code inside.
     arch: Option<Arch>,
 }
@@ -521,140 +523,4 @@ impl Parts {
         }
         packages
     }
-}
-
-/// Files of packages that only computers use.
-fn is_for_computers(path: &str) -> bool {
-    let name = path.rsplit('/').next().unwrap_or(path);
-    name == "py.typed"
-        || [".pyi", ".pyc", ".pyx", ".c", ".h"]
-            .iter()
-            .any(|end| name.ends_with(end))
-}
-
-fn patterns(texts: &[String]) -> Result<Vec<Pattern>, MicroPythonError> {
-    let pattern = |text: &String| {
-        let plain = text.trim_start_matches("./").trim_end_matches('/');
-        Pattern::new(plain).map_err(|error| MicroPythonError::Setting {
-            key: "include",
-            value: text.clone(),
-            why: format!("is no file pattern: {}", error.msg),
-            help: "`*` stands for a part of a name, `**` for any folders",
-        })
-    };
-    texts.iter().map(pattern).collect()
-}
-
-/// Whether a pattern names the file or a folder above it.
-fn is_match(patterns: &[Pattern], path: &str) -> bool {
-    let options = MatchOptions {
-        require_literal_separator: true,
-        ..MatchOptions::new()
-    };
-    let ends = path
-        .match_indices('/')
-        .map(|(at, _)| at)
-        .chain([path.len()]);
-    ends.map(|end| &path[..end]).any(|path| {
-        patterns
-            .iter()
-            .any(|pattern| pattern.matches_with(path, options))
-    })
-}
-
-/// Files that nobody would look for on a board.
-fn is_about_the_project(path: &str) -> bool {
-    let is_text = [".md", ".rst", ".lock"]
-        .iter()
-        .any(|end| path.ends_with(end));
-    is_text || path == "pyproject.toml" || path == "LICENSE" || path == pytheas_project::PYLOCK_FILE
-}
-
-/// What is not shipped, and why.
-fn dropped(candidates: &Candidates, reached: &Reached, parts: &Parts) -> Vec<Dropped> {
-    // The same file of the app can be found below two names.
-    let used: BTreeSet<&str> = parts
-        .taken
-        .iter()
-        .map(|at| &candidates.all[*at])
-        .filter(|candidate| candidate.is_app())
-        .map(|candidate| candidate.source.as_str())
-        .collect();
-    let mut seen = BTreeSet::new();
-    let mut dropped: Vec<Dropped> = candidates
-        .all
-        .iter()
-        .enumerate()
-        .filter(|(at, _)| !parts.taken.contains(at))
-        .filter(|(_, one)| !(one.is_app() && used.contains(one.source.as_str())))
-        .filter(|(_, one)| !(one.is_app() && is_about_the_project(&one.source)))
-        .filter(|(_, one)| seen.insert((one.from.clone(), one.source.clone())))
-        .map(|(_, one)| {
-            let module = one.module.as_deref().unwrap_or_default();
-            let hidden = reached.firmware.get(module);
-            let why = if hidden.is_some_and(|used| used.hides.is_some()) {
-                "the firmware has it"
-            } else if reached.kept.contains_key(module) {
-                "another file of this name is taken"
-            } else if one.module.is_some() {
-                "nothing imports it"
-            } else if one.is_app() {
-                "no module of its folder is shipped; `include` of `[tool.pytheas]` takes data along"
-            } else {
-                "only computers use it, or nothing of its folder is shipped"
-            };
-            Dropped {
-                path: one.source.clone(),
-                from: one.from.clone(),
-                bytes: one.bytes.len() as u64,
-                why: why.to_owned(),
-            }
-        })
-        .collect();
-    dropped.sort_by(|a, b| (&a.from, &a.path).cmp(&(&b.from, &b.path)));
-    dropped
-}
-
-/// The table for tracebacks.
-fn lines(
-    candidates: &Candidates,
-    reached: &Reached,
-    optimize: u8,
-    lock: &Option<mip::MipLock>,
-) -> Result<LinesJson, MicroPythonError> {
-    let mut table = LinesJson {
-        format: 1,
-        sources: BTreeMap::new(),
-        maps: BTreeMap::new(),
-    };
-    for (at, compiled) in &reached.compiled {
-        let candidate = &candidates.all[*at];
-        if !candidate.is_source() {
-            continue;
-        }
-        let name = candidate.path.to_string();
-        let source = if candidate.is_app() {
-            candidate.source.clone()
-        } else {
-            let version = lock
-                .as_ref()
-                .and_then(|lock| lock.package(&candidate.from))
-                .map(|package| package.version.clone())
-                .filter(|version| !version.is_empty())
-                .map(|version| format!(" {version}"))
-                .unwrap_or_default();
-            format!("{} of {}{version}", candidate.source, candidate.from)
-        };
-        table.sources.insert(name.clone(), source);
-        if optimize == 3
-            && let (Ok(stripped), Some(Ok(twin))) = (
-                Mpy::parse(&compiled.mpy),
-                compiled.twin.as_deref().map(Mpy::parse),
-            )
-            && let Ok(map) = LineMap::for_stripped(&stripped, &twin)
-        {
-            table.maps.insert(name, map);
-        }
-    }
-    Ok(table)
 }

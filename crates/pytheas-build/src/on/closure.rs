@@ -2,7 +2,7 @@
 //! packages locked for boards, and in the board's own package `pytheas`.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
 };
 
@@ -18,12 +18,12 @@ use crate::{
     LockMode,
     error::{BuildError, io_error},
     micropython::{
-        CompileOptions, Compiler, MicroPythonError, MpyCross, Source,
+        CompileOptions, Compiler, MicroPythonError, MpyCross, Source, board, included,
         mip::{self, MipOptions},
     },
     scratch::{self, Kind as FileKind},
 };
-use pytheas_board::mpy::Arch;
+use pytheas_board::mpy::{Arch, Mpy};
 
 /// What a prepared board has.
 static LIBRARY: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../micropython/pytheas");
@@ -37,6 +37,8 @@ pub(super) struct Closure {
     pub(super) files: BTreeMap<RelPath, Vec<u8>>,
     /// Where in the project a file is from.
     pub(super) origins: BTreeMap<String, String>,
+    /// Modules that are there compiled for MicroPython only.
+    pub(super) ready_made: BTreeSet<String>,
 }
 
 /// Test modules, and where their names are looked up.
@@ -122,6 +124,7 @@ pub(super) fn others(
     environment: &Environment,
     connectivity: Connectivity,
     lock: LockMode,
+    target: &Target,
     dir: &Path,
 ) -> Result<Vec<PathBuf>, OnError> {
     let put = |path: &Path, bytes: &[u8]| {
@@ -136,7 +139,11 @@ pub(super) fn others(
     let wrong = |error: mip::MipError| BuildError::from(MicroPythonError::from(error));
     let lock = mip::lock_if_needed(project, lock, &options, &|_| {}).map_err(wrong)?;
     if let Some(lock) = lock {
-        for file in mip::files(project, &lock, &options).map_err(wrong)? {
+        // As for the board itself, so that what is tested is what is shipped.
+        let board = target.board.as_deref().and_then(|name| board(name).ok());
+        let port = board.as_ref().map(|board| board.port.as_str());
+        let of_packages = mip::files(project, &lock, &options, port).map_err(wrong)?;
+        for file in of_packages.files {
             put(&file.path.under(&packages), &file.bytes)?;
         }
     }
@@ -150,14 +157,16 @@ pub(super) fn others(
     Ok(vec![packages, library])
 }
 
-/// The files that `modules` reach below `roots`; the target's `keep` besides.
+/// The files that `modules` reach below `roots`, with the data in their folders; the target's `keep`
+/// and what the project's `include` names besides.
 pub(super) fn files(
     project: &Project,
     target: &Target,
     roots: &[PathBuf],
     modules: &[String],
 ) -> Result<Closure, OnError> {
-    let graph = Graph::build(&Start {
+    let mut closure = Closure::default();
+    let mut start = Start {
         roots: roots
             .iter()
             .map(|dir| Root {
@@ -169,8 +178,19 @@ pub(super) fn files(
         keep: target.keep.clone(),
         rules: project.settings.rule.clone(),
         ..Start::default()
-    });
-    let mut closure = Closure::default();
+    };
+    let graph = loop {
+        let graph = Graph::build(&start);
+        let imports = closure.ready_made(roots, &graph, &start.modules)?;
+        let before = start.modules.len();
+        start.modules.extend(imports);
+        start.modules.sort();
+        start.modules.dedup();
+        if start.modules.len() == before {
+            break graph;
+        }
+    };
+    let mut folders = BTreeSet::new();
     for name in graph.reached.keys() {
         let Some(module) = graph.modules.get(name) else {
             continue;
@@ -191,12 +211,19 @@ pub(super) fn files(
         closure
             .origins
             .insert(path.as_str().to_owned(), origin.display().to_string());
-        if module.kind == Kind::Package
-            && let (Some(dir), Some((folder, _))) = (file.parent(), path.as_str().rsplit_once('/'))
+        if let (Some(dir), Some((folder, _))) = (file.parent(), path.as_str().rsplit_once('/'))
+            && folders.insert(dir.to_owned())
         {
             closure.data(dir, folder)?;
         }
         closure.files.insert(path, content);
+    }
+    for file in included(project)? {
+        closure
+            .origins
+            .entry(file.path.to_string())
+            .or_insert(file.source);
+        closure.files.entry(file.path).or_insert(file.bytes);
     }
     Ok(closure)
 }
@@ -247,7 +274,58 @@ pub(super) fn compiled(
     Ok(all)
 }
 
+/// Where a module would lie that is there compiled only: its file, or all of its package's.
+fn compiled_below(root: &Path, name: &str) -> Vec<PathBuf> {
+    let mut found = vec![root.join(format!("{name}.mpy"))];
+    let walk = walkdir::WalkDir::new(root.join(name)).sort_by_file_name();
+    let files = walk.into_iter().flatten().map(walkdir::DirEntry::into_path);
+    found.extend(files.filter(|path| path.extension().is_some_and(|end| end == "mpy")));
+    // MicroPython takes the source where there are both.
+    found.retain(|path| path.is_file() && !path.with_extension("py").is_file());
+    found
+}
+
 impl Closure {
+    /// Adds the modules that `graph` leads to and that are there compiled only; what those import.
+    fn ready_made(
+        &mut self,
+        roots: &[PathBuf],
+        graph: &Graph,
+        started: &[String],
+    ) -> Result<Vec<String>, OnError> {
+        let mut imports = Vec::new();
+        let names = graph.imported_by.keys();
+        let missing = graph.missing.iter().map(|one| &one.name);
+        let tops: BTreeSet<&str> = names
+            .chain(missing)
+            .chain(started)
+            .map(|name| name.split('.').next().unwrap_or(name))
+            .filter(|name| !name.is_empty())
+            .collect();
+        for (root, name) in roots
+            .iter()
+            .flat_map(|root| tops.iter().map(move |name| (root, name)))
+        {
+            for file in compiled_below(root, name) {
+                let inside = file.strip_prefix(root).unwrap_or(&file);
+                let Ok(path) = inside.to_string_lossy().parse::<RelPath>() else {
+                    continue;
+                };
+                if self.files.contains_key(&path) {
+                    continue;
+                }
+                let content = std::fs::read(&file).map_err(io_error("read", &file))?;
+                if let Ok(module) = Mpy::parse(&content) {
+                    let found = module.imports().found.into_iter();
+                    imports.extend(found.filter(|one| one.level == 0).map(|one| one.module));
+                }
+                self.ready_made.insert(path.to_string());
+                self.files.insert(path, content);
+            }
+        }
+        Ok(imports)
+    }
+
     /// Adds what a package's folder `dir` has besides modules.
     fn data(&mut self, dir: &Path, folder: &str) -> Result<(), OnError> {
         let is_taken = |entry: &walkdir::DirEntry| {
@@ -259,7 +337,7 @@ impl Closure {
             let inside = entry.path().strip_prefix(dir).unwrap_or(entry.path());
             let is_module = inside
                 .extension()
-                .is_some_and(|end| end == "py" || end == "pyc");
+                .is_some_and(|end| end == "py" || end == "pyc" || end == "mpy");
             if is_module || !entry.file_type().is_file() {
                 continue;
             }

@@ -104,6 +104,7 @@ pub(super) fn test(
         passed: output.status.success(),
         tests,
         restarts: 0,
+        notes: Vec::new(),
         seconds: start.elapsed().as_secs_f64(),
     })
 }

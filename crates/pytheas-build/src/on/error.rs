@@ -7,6 +7,16 @@ use pytheas_project::{EntryError, ProjectError};
 
 use crate::error::BuildError;
 
+impl OnError {
+    /// Whether it is the project's, so that no other machine would do better.
+    pub fn is_of_project(&self) -> bool {
+        matches!(
+            self,
+            Self::Project(_) | Self::Entry(_) | Self::NoTests { .. } | Self::NoModule { .. }
+        )
+    }
+}
+
 /// Tests or an app that were not run.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum OnError {

@@ -114,6 +114,7 @@ mod tests {
                 ),
             ],
             restarts: 0,
+            notes: Vec::new(),
             seconds: 1.0,
         };
         insta::assert_snapshot!(junit(&[report]), @r#"

@@ -66,6 +66,7 @@ pub fn prepare_run(
         environment,
         connectivity,
         lock,
+        &target,
         scratch.path(),
     )?);
     let mut closure = closure::files(project, &target, &roots, std::slice::from_ref(&module))?;

@@ -53,10 +53,14 @@ pub fn test_on(
         &request.environment,
         request.connectivity,
         LockMode::Update,
+        &target,
         scratch.path(),
     )?);
     if *place == Place::CPython {
-        return cpython::test(request, &found, &roots, start);
+        let closure = closure::files(&request.project, &target, &roots, &found.modules)?;
+        let mut report = cpython::test(request, &found, &roots, start)?;
+        report.notes = closure.ready_made.iter().map(only_compiled).collect();
+        return Ok(report);
     }
     let mut closure = closure::files(&request.project, &target, &roots, &found.modules)?;
     closure.add("unittest.py", UNITTEST);
@@ -86,6 +90,7 @@ pub fn test_on(
             tests: Vec::new(),
             restarts: 0,
             seconds: 0.0,
+            notes: Vec::new(),
         },
         skip: Vec::new(),
         began: None,
@@ -119,6 +124,12 @@ pub fn test_on(
             .iter()
             .all(|test| matches!(test.outcome, TestOutcome::Passed | TestOutcome::Skipped));
     Ok(report)
+}
+
+fn only_compiled(path: &String) -> String {
+    format!(
+        "`{path}` is there compiled for MicroPython only: CPython cannot import it, so tests that do fail on `cpython`"
+    )
 }
 
 /// What the machine runs.

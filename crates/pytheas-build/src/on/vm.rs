@@ -126,7 +126,8 @@ impl Machine {
     /// Where its files are for its own eyes.
     pub(super) fn root(&self) -> &'static str {
         match self.place {
-            Place::Unix(_) | Place::CPython => "",
+            // So that names of files have a folder to be taken off, as on a board.
+            Place::Unix(_) | Place::CPython => ".",
             Place::Wasm => "/app",
             Place::Qemu => "/rom",
             Place::Line(_) => line::ROOT,

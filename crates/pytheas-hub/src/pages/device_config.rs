@@ -18,6 +18,13 @@ pub(super) fn section(config: &DeviceConfig) -> Markup {
                 dt { "State" } dd { (config.state.as_str()) span.soft { " " (meaning(config.state)) } }
                 dt { "It runs with" } dd { (config.applied.as_deref().unwrap_or("–")) }
                 @if !layers.is_empty() { dt { "From" } dd { (layers.join(", ")) } }
+                @for (board, has) in &config.boards {
+                    dt { "Board " (board) }
+                    dd {
+                        (has.applied.as_deref().unwrap_or("–"))
+                        @if let Some(because) = &has.because { span.soft { " not " (because) } }
+                    }
+                }
             }
             @if let Some((first, rest)) = config.because.split_first() {
                 p { (first) }

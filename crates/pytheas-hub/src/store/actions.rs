@@ -243,17 +243,21 @@ pub(crate) async fn history(
 pub(crate) async fn board_targets(
     db: &SqlitePool,
     device: &DeviceId,
-) -> Result<BTreeMap<i64, String>> {
-    sqlx::query(
-        "SELECT a.id, m.target FROM actions a JOIN modules m ON m.id = a.module
+) -> Result<BTreeMap<i64, Vec<String>>> {
+    let rows = sqlx::query(
+        "SELECT a.id, m.target FROM actions a JOIN modules m ON m.id = a.module OR m.id IN
+           (SELECT o.also FROM rollout_also o WHERE o.rollout = a.rollout AND o.module = a.module)
          WHERE a.device = ? AND m.platform LIKE 'micropython-%'",
     )
     .bind(device.as_str())
     .fetch_all(db)
-    .await?
-    .iter()
-    .map(|row| Ok((row.try_get("id")?, row.try_get("target")?)))
-    .collect()
+    .await?;
+    let mut targets: BTreeMap<i64, Vec<String>> = BTreeMap::new();
+    for row in &rows {
+        let of: &mut Vec<String> = targets.entry(row.try_get("id")?).or_default();
+        of.push(row.try_get("target")?);
+    }
+    Ok(targets)
 }
 
 /// The newest failures over all devices: device and action, newest first.

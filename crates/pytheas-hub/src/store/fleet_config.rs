@@ -5,14 +5,15 @@ use std::collections::BTreeMap;
 use pytheas_api::{
     ConfigLayer, ConfigRevision, DeviceId, Settings,
     ddi::{
-        ATTRIBUTE_AGENT, ATTRIBUTE_CONFIG, ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED,
-        NO_REVISION,
+        ATTRIBUTE_AGENT, ATTRIBUTE_BOARD_CONFIG, ATTRIBUTE_BOARD_CONFIG_REFUSED, ATTRIBUTE_CONFIG,
+        ATTRIBUTE_CONFIG_LOG, ATTRIBUTE_CONFIG_REFUSED, NO_REVISION,
     },
+    merge_patch,
 };
 use sqlx::{Row, SqliteConnection, SqliteExecutor, SqlitePool, sqlite::SqliteRow};
 
 use super::{Result, audit, json, parsed};
-use crate::fleet_config::{OfDevice, merge};
+use crate::fleet_config::OfDevice;
 
 /// `pytheas.agent` of a board.
 const BOARD: &str = "board";
@@ -179,13 +180,16 @@ pub(crate) async fn for_device(db: &SqlitePool, id: &DeviceId) -> Result<Option<
     let mut found = OfDevice::default();
     let rows = sqlx::query(
         "SELECT key, value FROM attributes WHERE device = ? AND
-           (key IN (?, ?, ?) OR key GLOB ? || '*') ORDER BY key",
+           (key IN (?, ?, ?) OR key GLOB ? || '*' OR key GLOB ? || '*' OR key GLOB ? || '*')
+         ORDER BY key",
     )
     .bind(id.as_str())
     .bind(ATTRIBUTE_AGENT)
     .bind(ATTRIBUTE_CONFIG)
     .bind(ATTRIBUTE_CONFIG_REFUSED)
     .bind(ATTRIBUTE_CONFIG_LOG)
+    .bind(ATTRIBUTE_BOARD_CONFIG)
+    .bind(ATTRIBUTE_BOARD_CONFIG_REFUSED)
     .fetch_all(db)
     .await?;
     for row in rows {
@@ -194,7 +198,16 @@ pub(crate) async fn for_device(db: &SqlitePool, id: &DeviceId) -> Result<Option<
             ATTRIBUTE_AGENT => found.is_board = value == BOARD,
             ATTRIBUTE_CONFIG => found.applied = Some(value),
             ATTRIBUTE_CONFIG_REFUSED => found.refused = Some(value),
-            _ => found.log.push(value),
+            key => {
+                let of = |begin: &str| key.strip_prefix(begin).map(str::to_owned);
+                if let Some(board) = of(ATTRIBUTE_BOARD_CONFIG) {
+                    found.boards.entry(board).or_default().applied = Some(value);
+                } else if let Some(board) = of(ATTRIBUTE_BOARD_CONFIG_REFUSED) {
+                    found.boards.entry(board).or_default().because = Some(value);
+                } else {
+                    found.log.push(value);
+                }
+            }
         }
     }
     let mut names = vec![ConfigLayer::All];
@@ -214,7 +227,7 @@ pub(crate) async fn for_device(db: &SqlitePool, id: &DeviceId) -> Result<Option<
         let Some(row) = row else { continue };
         let settings: Settings = json(row.try_get(1)?)?;
         found.revision = found.revision.max(row.try_get(0)?);
-        merge(&mut found.settings, &settings);
+        merge_patch(&mut found.settings, &settings);
         if !settings.is_empty() {
             found.layers.push(layer);
         }

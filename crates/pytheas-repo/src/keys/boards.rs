@@ -5,9 +5,11 @@
 
 use std::path::Path;
 
+use aws_lc_rs::signature::KeyPair as _;
+use pytheas_release::board::{self, ImageError, ImageSignature};
 use tough::schema::{RoleType, Root, key::Key};
 
-use super::{KeyError, RootFile, folder, public};
+use super::{KeyError, KeyFile, RootFile, folder, public};
 use crate::sign::role_keys;
 
 /// The public keys that boards of the repository whose keys lie in `dir` shall trust: those of the
@@ -52,6 +54,31 @@ pub(crate) fn raw(key: &Key) -> Option<[u8; 32]> {
         Key::Ed25519 { keyval, .. } => keyval.public.as_ref().try_into().ok(),
         _ => None,
     }
+}
+
+/// `image` signed anew by `key` alone, with this counter: from a developer's desk straight to a
+/// board that trusts the key. It names no keys of its own, and no repository knows it.
+///
+/// # Errors
+/// [`ImageError`] when it is no board image.
+pub fn sign_image(key: &KeyFile, counter: u32, image: &[u8]) -> Result<Vec<u8>, ImageError> {
+    let read = board::read(image)?;
+    let mut manifest = read.manifest;
+    manifest.counter = counter;
+    manifest.keys = Vec::new();
+    let pair = key.key_pair();
+    let public = pair.public_key();
+    let message = board::signed_message(&manifest.encode());
+    let signed = pair.sign(message.as_bytes());
+    let (Ok(public), Ok(signature)) = (public.as_ref().try_into(), signed.as_ref().try_into())
+    else {
+        unreachable!("Ed25519 keys have 32 bytes, signatures 64 (RFC 8032)");
+    };
+    let signature = ImageSignature {
+        key_id: board::key_id(public),
+        signature,
+    };
+    board::assemble(&manifest, &[signature], read.body)
 }
 
 /// One line for people: the key in hex.

@@ -181,7 +181,15 @@ impl Show for ShownCheck<'_> {
             .collect();
         // Of packages it is usual that most is not needed: `--json` and report.json have each file.
         let mut packages: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
-        for one in report.dropped.iter().filter(|one| one.from != "app") {
+        let others = report.dropped.iter().filter(|one| one.from != "app");
+        let (whole, others): (Vec<_>, Vec<_>) =
+            others.partition(|one| one.path.starts_with(&format!("{} ", one.from)));
+        rows.extend(
+            whole
+                .into_iter()
+                .map(|one| [one.path.clone(), bytes(one.bytes), one.why.clone()]),
+        );
+        for one in others {
             let sum = packages.entry(&one.from).or_default();
             *sum = (sum.0 + 1, sum.1 + one.bytes);
         }

@@ -28,6 +28,9 @@ pub(crate) struct Wanted<'a> {
 pub(crate) struct LockedBoards {
     lock: PathBuf,
     packages: Vec<String>,
+    /// No board needs these: their markers say so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    left_out: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     written: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -42,6 +45,9 @@ impl Show for LockedBoards {
             Some(false) => out.line(format!("{lock} stays as it is: {packages}"))?,
             None => out.line(format!("{lock} is up to date: {packages}"))?,
         }
+        for package in &self.left_out {
+            out.line(format!("left out: {package}"))?;
+        }
         match self.mirrored {
             Some(count) => out.line(format!("mirrored {count} packages")),
             None => Ok(()),
@@ -50,15 +56,22 @@ impl Show for LockedBoards {
 }
 
 fn shown(project: &Project, lock: &mip::MipLock) -> LockedBoards {
+    let title = |package: &mip::LockedPackage| {
+        let title = format!("{} {}", package.name, package.version);
+        title.trim_end().to_owned()
+    };
+    let (left_out, packages): (Vec<_>, Vec<_>) = lock
+        .packages
+        .iter()
+        .partition(|package| package.marker.is_some() && package.files.is_empty());
     LockedBoards {
         lock: project.dir.join(LOCK_FILE),
-        packages: lock
-            .packages
-            .iter()
+        packages: packages.into_iter().map(title).collect(),
+        left_out: left_out
+            .into_iter()
             .map(|package| {
-                format!("{} {}", package.name, package.version)
-                    .trim_end()
-                    .to_owned()
+                let marker = package.marker.as_deref().unwrap_or_default();
+                format!("{}, it is for `{marker}` only", title(package))
             })
             .collect(),
         written: None,

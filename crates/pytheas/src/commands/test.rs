@@ -39,10 +39,10 @@ pub(crate) struct TestArgs {
     /// A target of `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     pub(crate) target: Option<String>,
-    /// Run the `unittest` tests there, again for several: `cpython`, `unix` or `unix:PROGRAM`
+    /// Run the `unittest` tests there, again for several or with commas: `cpython`, `unix` or `unix:PROGRAM`
     /// (MicroPython), `wasm`, `qemu`, a serial port, `tcp://HOST:PORT`
     /// [default: inside what is shipped; for a `micropython` target unix]
-    #[arg(long, value_name = "MACHINE", conflicts_with_all = ["built", "platform", "one_file"])]
+    #[arg(long, value_name = "MACHINE", value_delimiter = ',', conflicts_with_all = ["built", "platform", "one_file"])]
     pub(crate) on: Vec<Place>,
     /// Seconds that a test may take there
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]

@@ -98,6 +98,7 @@ pub(crate) fn run(
         environment: Environment::current(),
     };
     let mut reports = Vec::new();
+    let mut broken = None;
     for place in places {
         let progress = context.progress();
         progress.step(format!("testing on {place}"));
@@ -111,12 +112,24 @@ pub(crate) fn run(
                     io::stdout().write_all(text.as_bytes())
                 };
             });
-        })?;
+        });
         drop(progress);
-        reports.push(report);
+        // One machine that is missing keeps the tests from no other.
+        reports.push(match report {
+            Ok(report) => report,
+            Err(error) if error.is_of_project() => return Err(error.into()),
+            Err(error) => {
+                let why = crate::report::render(&error, false);
+                broken = Some(error);
+                OnReport::not_run(place, why)
+            }
+        });
     }
     if let Some(file) = &args.junit {
         pytheas_build::write_junit(&reports, file)?;
+    }
+    if let (Some(error), [_]) = (broken, places) {
+        return Err(error.into());
     }
     let passed = reports.iter().all(|report| report.passed);
     context.show(&Shown {
@@ -132,6 +145,9 @@ pub(crate) fn run(
             })
             .collect(),
     })?;
+    for note in reports.iter().flat_map(|report| &report.notes) {
+        context.warn(note);
+    }
     for report in reports.iter().filter(|report| report.tests.is_empty()) {
         context.warn(format!("no test was run on `{}`", report.on));
     }

@@ -142,6 +142,27 @@ fn a_board_is_set_up_and_takes_signed_releases_over_the_cable() {
     // It was confirmed, so a cut of the power takes nothing back.
     bench.board.restart();
     assert_eq!(bench.confirmed(), "1.1");
+
+    // A developer's own key: refused until the board trusts it, too.
+    ok(&mut bench.command(&["keys", "new", "desk", "--keys", "desk"]));
+    let desk = ["deploy", "source", "--key", "desk/desk.pem"];
+    let source = bench.home.path().join("source/node.py");
+    let code = std::fs::read_to_string(&source).unwrap();
+    put(&source, &code.replace("node 1.1 runs", "node desk runs"));
+    let strange = bench.board(&desk).output().unwrap();
+    assert_eq!(strange.status.code(), Some(4), "{}", shown(&strange));
+    assert!(
+        shown(&strange).contains("signed by no key"),
+        "{}",
+        shown(&strange)
+    );
+    let own = [
+        "keys", "export", "--board", "--as", "desk", "--keys", "desk",
+    ];
+    let own = ok(&mut bench.command(&own));
+    ok(&mut bench.board(&["setup", "--keys", "keys", "--key", own.trim()]));
+    ok(&mut bench.board(&desk));
+    bench.runs("desk");
 }
 
 #[test]
@@ -265,4 +286,49 @@ fn programs_run_and_files_come_and_go() {
         done["why"].as_str().unwrap().contains("by their path"),
         "{done}"
     );
+}
+
+/// With the pseudo-terminal, the port of a board on USB goes away when the board is reset.
+#[test]
+fn a_program_that_cannot_be_stopped_is_caught_at_a_reset_that_takes_the_port_away() {
+    let Some(mut bench) = Bench::start() else {
+        return;
+    };
+    let port = bench.home.path().join("port");
+    let plug = |bench: &Bench| {
+        let _none_before = std::fs::remove_file(&port);
+        std::os::unix::fs::symlink(bench.board.pty(), &port).unwrap();
+    };
+    plug(&bench);
+    let main = "import micropython, time\ntime.sleep(8)\nmicropython.kbd_intr(-1)\n\
+                while True:\n    time.sleep(1)\n";
+    put(&bench.home.path().join("main.py"), main);
+    ok(&mut bench.board(&["fs", "put", "main.py", "/"]));
+    bench.board.kill();
+    bench.board.restart();
+    bench.held = File::options()
+        .read(true)
+        .write(true)
+        .open(bench.board.pty())
+        .unwrap();
+    plug(&bench);
+    let mut info = bench.board(&["info", "--json", "--catch"]);
+    info.env("PYTHEAS_BOARD", &port);
+    let info = info
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    bench.board.kill();
+    std::thread::sleep(Duration::from_millis(500));
+    bench.board.restart();
+    bench.held = File::options()
+        .read(true)
+        .write(true)
+        .open(bench.board.pty())
+        .unwrap();
+    plug(&bench);
+    let output = info.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", shown(&output));
 }

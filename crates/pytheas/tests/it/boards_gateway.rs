@@ -73,8 +73,13 @@ struct World {
 }
 
 impl World {
-    /// A hub, and a gateway with boards of these names that were set up.
+    /// A hub, and a gateway with boards of these names that were set up; updates wait so long for them.
     fn start(names: &[&str], wait: &str) -> Option<Self> {
+        Self::with(names, &format!("wait = \"{wait}\""))
+    }
+
+    /// So with this in the settings of each board.
+    fn with(names: &[&str], more: &str) -> Option<Self> {
         let compiler = Rig::find()?.mpy_cross()?;
         let home = tempfile::tempdir().unwrap();
         let hub = Hub::start(home.path());
@@ -92,7 +97,7 @@ impl World {
             setup.arg(&world.hub.keys).env("PYTHEAS_BOARD", &node.port);
             ok(setup.args(["--set", "confirm=15", "--set", "attempts=2"]));
             settings.push_str(&format!(
-                "[[board]]\nname = \"{name}\"\nport = \"{}\"\napp = \"node\"\nwait = \"{wait}\"\n",
+                "[[board]]\nname = \"{name}\"\nport = \"{}\"\napp = \"node\"\n{more}\n",
                 node.port.display()
             ));
             world.nodes.push(node);
@@ -123,7 +128,7 @@ impl World {
     /// Builds and publishes `node@VERSION` for any board.
     fn publish(&self, version: &str, body: &str) {
         let source = self.hub.home.join("source");
-        fs::create_dir_all(&source).unwrap();
+        fs::create_dir_all(source.join("src")).unwrap();
         let project = format!(
             "[project]\nname = \"node\"\nversion = \"{version}\"\n\
              [tool.pytheas.target.board]\nform = \"micropython\"\n\
@@ -132,7 +137,7 @@ impl World {
         );
         fs::write(source.join("pyproject.toml"), project).unwrap();
         let app = format!("import pytheas, time\ndef run():\n    print('node {version}')\n{body}");
-        fs::write(source.join("node.py"), app).unwrap();
+        fs::write(source.join("src/node.py"), app).unwrap();
         let out = self.hub.home.join("out");
         ok(self
             .pytheas(&["build", "source", "-t", "board", "-o"])
@@ -228,6 +233,8 @@ fn a_gateway_updates_its_board_and_tells_of_one_that_did_not_confirm() {
         "did not confirm",
         "ValueError: no sensor",
         "left",
+        // Led back to the source.
+        "src/node.py",
     ] {
         assert!(said.contains(word), "{word}: {said}");
     }
@@ -358,8 +365,11 @@ fn the_gateways_app_and_its_boards_are_one_update_forth_and_back() {
         let crashed = crash
             .iter()
             .any(|line| line.contains("ValueError: no sensor"));
-        (heap > 1000 && crashed && !of("uptime").is_empty()).then_some(())
+        let led_back = crash.iter().any(|line| line.contains("\"src/node.py\""));
+        let is_of = of("crash") == "node 1.1";
+        (heap > 1000 && crashed && led_back && is_of && !of("uptime").is_empty()).then_some(())
     });
+    assert!(world.said().contains("src/node.py"), "{}", world.said());
 
     world.publish_app("1.2");
     world.publish("1.2", WORKS);
@@ -416,4 +426,57 @@ fn power_cuts_of_gateway_and_board_end_in_one_release_on_both() {
     world.nodes[0].plug();
     world.runs("left", "node 2.0");
     assert_eq!(world.asked(0), ("2.0".to_owned(), false));
+}
+
+#[test]
+fn settings_of_the_hub_reach_boards_behind_a_gateway() {
+    let Some(mut world) = World::with(&["left", "right"], "telemetry = \"4s\"") else {
+        return;
+    };
+    let tells =
+        "    for key, value in pytheas.settings.items():\n        pytheas.metric(key, value)\n";
+    world.publish("1.0", &format!("{tells}{WORKS}"));
+    world.succeeds("node@1.0");
+    let set = |world: &World, args: &[&str]| {
+        ok(world.hub.pytheas(&["config", "set"]).args(args));
+        let config = json(&mut world.hub.pytheas(&["config", "show", "--device", "gw"]));
+        config["tag"].as_str().unwrap().to_owned()
+    };
+    let tag = set(&world, &["interval=5", "boards.left.pin=7"]);
+    let metric = |world: &World, board: &str, name: &str| {
+        world.attribute(&format!("pytheas.board.{board}.metric.{name}"))
+    };
+    world.wait("the boards to have them", |world| {
+        let has = |board| world.attribute(&format!("pytheas.board-config.{board}")) == tag;
+        let told = metric(world, "left", "interval") == "5"
+            && metric(world, "left", "pin") == "7"
+            && metric(world, "right", "interval") == "5";
+        (has("left") && has("right") && told).then_some(())
+    });
+    assert_eq!(metric(&world, "right", "pin"), "");
+    let config = json(&mut world.hub.pytheas(&["config", "show", "--device", "gw"]));
+    assert_eq!(
+        config["boards"]["left"]["applied"],
+        tag.as_str(),
+        "{config}"
+    );
+
+    // Of what is too long for a board it is told, and the ones before stay.
+    let long = "x".repeat(12_000);
+    let tag = set(&world, &[&format!("boards.left.text={long}")]);
+    world.wait("the board to be spared", |world| {
+        let why = world.attribute("pytheas.board-config-refused.left");
+        let has = world.attribute("pytheas.board-config.right") == tag;
+        (has && why.starts_with(&tag) && why.contains("a board takes 12000")).then_some(())
+    });
+    assert_eq!(metric(&world, "left", "pin"), "7");
+
+    // What is taken away is gone there, too.
+    ok(&mut world
+        .hub
+        .pytheas(&["config", "unset", "boards.left.text", "interval"]));
+    world.wait("the setting to be gone", |world| {
+        let gone = |board| metric(world, board, "interval").is_empty();
+        (gone("left") && gone("right") && metric(world, "left", "pin") == "7").then_some(())
+    });
 }

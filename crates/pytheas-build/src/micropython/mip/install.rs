@@ -10,8 +10,10 @@ use super::{
     error::io_error,
     fetch::Fetcher,
     lock::From,
+    locking::index_place,
+    marker::{self, LeftOut},
     pypi,
-    resolve::{check_path, index_place},
+    resolve::check_path,
 };
 use crate::micropython::compile::board_path;
 
@@ -26,23 +28,42 @@ pub(crate) struct PackageFile {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// All files of all packages.
+/// What a board gets of the locked packages.
+#[derive(Debug, Default)]
+pub(crate) struct Packages {
+    /// Their files.
+    pub(crate) files: Vec<PackageFile>,
+    /// Packages that are not for it.
+    pub(crate) left_out: Vec<LeftOut>,
+}
+
+/// The files of all packages that boards with this port need; none: boards of any.
 pub(crate) fn files(
     project: &Project,
     lock: &MipLock,
     options: &MipOptions,
-) -> Result<Vec<PackageFile>, MipError> {
+    port: Option<&str>,
+) -> Result<Packages, MipError> {
     let fetcher = Fetcher::new(&options.environment, options.connectivity, &project.dir);
     let index = index_place(project, &options.environment);
-    let mut all = Vec::new();
+    let mut all = Packages::default();
     for package in &lock.packages {
+        let marker = package.marker.as_ref();
+        if let Some(marker) = marker.filter(|marker| !marker::applies(marker, port)) {
+            all.left_out.push(LeftOut {
+                name: package.name.clone(),
+                version: package.version.clone(),
+                marker: marker.clone(),
+            });
+            continue;
+        }
         for (path, bytes) in of(package, project, index.as_deref(), &fetcher)? {
             let why = |error| MipError::Path {
                 package: package.name.clone(),
                 path: path.clone(),
                 why: crate::error::chain(&error),
             };
-            all.push(PackageFile {
+            all.files.push(PackageFile {
                 package: package.name.clone(),
                 path: board_path(&path).map_err(why)?,
                 bytes,

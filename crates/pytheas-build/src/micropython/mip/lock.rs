@@ -64,6 +64,9 @@ pub struct LockedPackage {
     pub version: String,
     /// Where it comes from.
     pub from: From,
+    /// For which environments only (PEP 508); one that is true of no board has no files here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub marker: Option<String>,
     /// Packages that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<String>,

@@ -9,13 +9,8 @@ use pytheas_release::Sha256;
 use serde_json::json;
 
 use super::{
-    MipError, MipLock, MipOptions,
-    error::io_error,
-    fetch::Fetcher,
-    index::file_place,
-    install,
-    lock::From,
-    resolve::{check_path, index_place},
+    MipError, MipLock, MipOptions, error::io_error, fetch::Fetcher, index::file_place, install,
+    lock::From, locking::index_place, marker, resolve::check_path,
 };
 
 /// Writes the packages of `lock` into `dir`; folders of this machine are left out. Gives their
@@ -44,7 +39,8 @@ pub fn mirror(
     };
     let mut listed: BTreeMap<String, serde_json::Value> = BTreeMap::new();
     for package in &lock.packages {
-        if package.from == From::Folder {
+        let marker = package.marker.as_deref();
+        if package.from == From::Folder || marker.is_some_and(|m| !marker::applies(m, None)) {
             continue;
         }
         // An address is kept by the name of its manifest's folder.

@@ -4,40 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pytheas_project::{
-    Connectivity, Environment, Event, Project, Uv, lock::Upgrade, normalised_name,
-};
+use pytheas_project::{Event, Project, Uv, lock::Upgrade, normalised_name};
 use url::Url;
 
 use super::{
-    LOCK_FILE, LockedPackage, MipError, MipLock,
+    LockedPackage, MipError, MipLock, MipOptions,
     dependency::{self, Dependency, Registry},
     fetch::Fetcher,
     index::{self, Index, Manifest},
     lock::{From, LockedFile},
-    pypi,
+    marker, pypi,
 };
-use crate::{LockMode, event::Observer, micropython::compile::board_path};
-
-/// How to lock.
-#[derive(Debug, Clone)]
-pub struct MipOptions {
-    /// Which versions may change.
-    pub upgrade: Upgrade,
-    /// Whether the network may be used.
-    pub connectivity: Connectivity,
-    /// Cache folder and settings.
-    pub environment: Environment,
-}
-
-/// What locking did.
-#[derive(Debug, Clone)]
-pub struct MipReport {
-    /// The lock.
-    pub lock: MipLock,
-    /// Whether the file's bytes changed.
-    pub written: bool,
-}
+use crate::{event::Observer, micropython::compile::board_path};
 
 /// How often versions are chosen again because a manifest asked for others.
 const ROUNDS: usize = 30;
@@ -45,132 +23,8 @@ const ROUNDS: usize = 30;
 /// Who asks for which versions.
 type Asked = BTreeMap<String, Vec<(String, VersionSpecifiers)>>;
 
-/// Locks the dependencies of `project`; without any, an old lock file is removed. None when there
-/// is nothing to lock.
-///
-/// # Errors
-/// [`MipError`]; the lock file is then as it was.
-pub fn lock(
-    project: &Project,
-    options: &MipOptions,
-    observer: Observer<'_>,
-) -> Result<Option<MipReport>, MipError> {
-    let settings = &project.settings.micropython;
-    let before = MipLock::read(&project.dir);
-    if settings.dependencies.is_empty() {
-        let file = project.dir.join(LOCK_FILE);
-        if file.exists() {
-            std::fs::remove_file(&file).map_err(super::error::io_error("remove", &file))?;
-        }
-        return Ok(None);
-    }
-    let before = match options.upgrade {
-        Upgrade::Everything => None,
-        _ => before?,
-    };
-    let fetcher = Fetcher::new(&options.environment, options.connectivity, &project.dir);
-    let index = Index::place_of(&options.environment, settings.index.as_deref())
-        .map(|place| Index::open(at_project(project, place), &fetcher))
-        .transpose()?;
-    let mut resolver = Resolver {
-        project,
-        options,
-        fetcher: &fetcher,
-        index: index.as_ref(),
-        before: before.as_ref(),
-        asked: Asked::new(),
-        asked_before: Asked::new(),
-        found: BTreeMap::new(),
-        pypi: Vec::new(),
-        observer,
-    };
-    let mut packages = resolver.all()?;
-    packages.sort_by(|a, b| a.name.cmp(&b.name));
-    let lock = MipLock {
-        version: 1,
-        inputs: inputs(project),
-        packages,
-    };
-    let written = lock.write(&project.dir)?;
-    Ok(Some(MipReport { lock, written }))
-}
-
-/// A path in the settings is relative to the project.
-fn at_project(project: &Project, place: String) -> String {
-    if place.contains("://") || place.starts_with('/') {
-        place
-    } else {
-        project.dir.join(place).display().to_string()
-    }
-}
-
-/// Where the project's index is, when it has one.
-pub(super) fn index_place(project: &Project, environment: &Environment) -> Option<String> {
-    let setting = project.settings.micropython.index.as_deref();
-    Index::place_of(environment, setting).map(|place| at_project(project, place))
-}
-
-/// What the lock is made from.
-fn inputs(project: &Project) -> Vec<String> {
-    let settings = &project.settings.micropython;
-    let set: BTreeSet<String> = settings
-        .dependencies
-        .iter()
-        .map(|text| text.trim().to_owned())
-        .chain(settings.index.iter().map(|index| format!("index={index}")))
-        .collect();
-    set.into_iter().collect()
-}
-
-/// What the lock says, and what of the project it does not know; none when both agree.
-///
-/// # Errors
-/// When the lock cannot be read.
-pub fn status(project: &Project) -> Result<(Option<MipLock>, Option<String>), MipError> {
-    let lock = MipLock::read(&project.dir)?;
-    let wanted = inputs(project);
-    let why = match &lock {
-        None if wanted.is_empty() || project.settings.micropython.dependencies.is_empty() => None,
-        None => Some("is missing".to_owned()),
-        Some(lock) if lock.inputs == wanted => None,
-        Some(lock) => {
-            let changed = |from: &[String], to: &[String], sign: &str| -> Vec<String> {
-                from.iter()
-                    .filter(|text| !to.contains(text))
-                    .map(|text| format!("{sign}`{text}`"))
-                    .collect()
-            };
-            let mut changes = changed(&wanted, &lock.inputs, "new is ");
-            changes.extend(changed(&lock.inputs, &wanted, "gone is "));
-            Some(format!("does not hold: {}", changes.join(", ")))
-        }
-    };
-    Ok((lock, why))
-}
-
-/// The lock, as `mode` says made again where it does not hold; none without dependencies.
-///
-/// # Errors
-/// See [`MipError`].
-pub fn lock_if_needed(
-    project: &Project,
-    mode: LockMode,
-    options: &MipOptions,
-    observer: Observer<'_>,
-) -> Result<Option<MipLock>, MipError> {
-    let (found, why) = status(project)?;
-    match (mode, found, why) {
-        (_, _, _) if project.settings.micropython.dependencies.is_empty() => Ok(None),
-        (_, Some(lock), None) | (LockMode::Frozen, Some(lock), _) => Ok(Some(lock)),
-        (LockMode::Locked | LockMode::Frozen, _, why) => Err(MipError::Stale {
-            file: project.dir.join(LOCK_FILE),
-            why: why.unwrap_or_else(|| "is missing".to_owned()),
-        }),
-        (LockMode::Update, _, _) => Ok(lock(project, options, observer)?.map(|report| report.lock)),
-    }
-}
-
-struct Resolver<'a> {
+/// Finds what is to be locked.
+pub(super) struct Resolver<'a> {
     project: &'a Project,
     options: &'a MipOptions,
     fetcher: &'a Fetcher,
@@ -184,8 +38,31 @@ struct Resolver<'a> {
     observer: Observer<'a>,
 }
 
-impl Resolver<'_> {
-    fn all(&mut self) -> Result<Vec<LockedPackage>, MipError> {
+impl<'a> Resolver<'a> {
+    pub(super) fn new(
+        project: &'a Project,
+        options: &'a MipOptions,
+        fetcher: &'a Fetcher,
+        index: Option<&'a Index<'a>>,
+        before: Option<&'a MipLock>,
+        observer: Observer<'a>,
+    ) -> Self {
+        Self {
+            project,
+            options,
+            fetcher,
+            index,
+            before,
+            asked: Asked::new(),
+            asked_before: Asked::new(),
+            found: BTreeMap::new(),
+            pypi: Vec::new(),
+            observer,
+        }
+    }
+
+    /// Every package that the project's dependencies lead to.
+    pub(super) fn packages(mut self) -> Result<Vec<LockedPackage>, MipError> {
         let written = &self.project.settings.micropython.dependencies;
         let dependencies = written
             .iter()
@@ -227,6 +104,7 @@ impl Resolver<'_> {
                     name: folder.clone(),
                     version: String::new(),
                     from: From::Folder,
+                    marker: None,
                     needs: Vec::new(),
                     files: Vec::new(),
                 };
@@ -303,6 +181,7 @@ impl Resolver<'_> {
             name: name.to_owned(),
             version,
             from: From::Mip,
+            marker: None,
             needs: Vec::new(),
             files: Vec::new(),
         };
@@ -319,6 +198,7 @@ impl Resolver<'_> {
             name: url.to_owned(),
             version: String::new(),
             from: From::Url,
+            marker: None,
             needs: Vec::new(),
             files: Vec::new(),
         };
@@ -539,6 +419,20 @@ impl Resolver<'_> {
         let mut packages = Vec::new();
         for package in &lock.packages {
             let version = package.version.clone().unwrap_or_default();
+            let mut locked = LockedPackage {
+                name: package.name.clone(),
+                version: version.clone(),
+                from: From::Pypi,
+                marker: package.marker.clone(),
+                needs: Vec::new(),
+                files: Vec::new(),
+            };
+            // What no board needs may well be compiled for computers.
+            let marker = package.marker.as_deref();
+            if marker.is_some_and(|marker| !marker::applies(marker, None)) {
+                packages.push(locked);
+                continue;
+            }
             let pure = package
                 .wheels
                 .iter()
@@ -564,17 +458,12 @@ impl Resolver<'_> {
                 .url()
                 .or(file.path())
                 .ok_or_else(|| wrong("has no address in the index"))?;
-            packages.push(LockedPackage {
-                name: package.name.clone(),
-                version: version.clone(),
-                from: From::Pypi,
-                needs: Vec::new(),
-                files: vec![LockedFile {
-                    path: file.file_name().to_owned(),
-                    url: url.to_owned(),
-                    sha256,
-                }],
+            locked.files.push(LockedFile {
+                path: file.file_name().to_owned(),
+                url: url.to_owned(),
+                sha256,
             });
+            packages.push(locked);
         }
         Ok(packages)
     }

@@ -3,13 +3,13 @@
 use axum::{Json, extract::State, http::StatusCode};
 use pytheas_api::{
     ConfigChange, ConfigLayer, ConfigRevision, ErrorBody, EventKind, SETTINGS_DEPTH_MAX, Settings,
-    within_depth,
+    merge_patch, within_depth,
 };
 
 use crate::{
     app::{App, Shared},
     auth::Operator,
-    fleet_config::{LAYER_MAX, merge as merge_into},
+    fleet_config::LAYER_MAX,
     reply::{ApiError, ApiResult, Body, printable},
     store::{Tx, devices, fleet_config},
 };
@@ -25,7 +25,7 @@ pub(crate) async fn merge(
     Body(change): Body<ConfigChange>,
 ) -> ApiResult<Json<Vec<ConfigRevision>>> {
     let merged = |mut now: Settings, patch: &Settings| {
-        merge_into(&mut now, patch);
+        merge_patch(&mut now, patch);
         now
     };
     carry_out(&app, &person.name, &change, merged).await

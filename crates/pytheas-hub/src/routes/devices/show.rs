@@ -34,7 +34,7 @@ pub(crate) async fn detail(app: &Shared, id: &DeviceId) -> ApiResult<DeviceDetai
     let mut history = actions::history(&app.store.read, id, HISTORY_MAX).await?;
     tracebacks::map(app, id, &mut history).await?;
     let mut attributes = devices::attributes(&app.store.read, id).await?;
-    tracebacks::map_crash(app, &mut attributes).await;
+    tracebacks::map_crashes(app, &mut attributes).await;
     Ok(DeviceDetail {
         device: super::view(app, id).await?,
         attributes,

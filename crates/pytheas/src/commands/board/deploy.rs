@@ -19,6 +19,7 @@ use pytheas_build::{
 };
 use pytheas_project::{Connectivity, Environment, Project};
 use pytheas_release::ReleaseRef;
+use pytheas_repo::keys::{KeyFile, boards::sign_image};
 use serde::Serialize;
 
 use super::BoardArgs;
@@ -59,6 +60,10 @@ pub(crate) struct DeployArgs {
     /// The project's target `[tool.pytheas.target.NAME]`
     #[arg(long, short, value_name = "NAME")]
     target: Option<String>,
+    /// Sign the image with this private key (Ed25519, `keys new`) for a board that trusts it: a
+    /// developer's own, which `board setup --key` puts there beside the others
+    #[arg(long, value_name = "FILE", conflicts_with = "repo")]
+    key: Option<PathBuf>,
     /// Where it goes [default: images to the slot, else a ROMFS partition; folders of modules to a
     /// ROMFS partition with two places, else they become files]
     #[arg(long, value_enum)]
@@ -169,6 +174,10 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         setup::bring_package(&mut board, &facts, &package)?;
         context.note("put the package `pytheas` on the board: the app imports it");
     }
+    let app = match &args.key {
+        Some(key) => App::Image(signed(key, app, to, &mut board)?),
+        None => app,
+    };
     let mut done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
         Err(error) if out_of_memory(&error) => {
             // The program that was interrupted still has its heap.
@@ -201,6 +210,22 @@ fn out_of_memory(error: &miette::Report) -> bool {
     error
         .downcast_ref::<DeployError>()
         .is_some_and(DeployError::is_out_of_memory)
+}
+
+/// The image signed by the developer's own key, with the counter that the board is at: what is
+/// published later comes after it.
+fn signed(key: &Path, app: App, to: To, board: &mut Board) -> miette::Result<Vec<u8>> {
+    let (App::Image(image), To::Slot) = (app, to) else {
+        return Err(miette::miette!(
+            code = "pytheas::board::no_slot",
+            help = "`pytheas board setup --keys …` prepares a board for signed images; others take a project without `--key`",
+            "`--key` signs an image for the slot of a board that was set up, and this goes elsewhere"
+        ));
+    };
+    let counter = slots::status(board)?["counter"].as_u64().unwrap_or(0);
+    let key = KeyFile::load(key, &crate::commands::keys::ask)?;
+    let counter = u32::try_from(counter).unwrap_or(u32::MAX);
+    Ok(sign_image(&key, counter, &image)?)
 }
 
 /// Where it goes, and why if nobody said so and there was a choice.

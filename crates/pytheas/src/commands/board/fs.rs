@@ -196,6 +196,8 @@ fn about(error: LinkError, path: &str) -> miette::Report {
             "the folder is not empty: `-r` removes it with all that is in it"
         }
         () if says("ENOSPC", "28") => "the file system is full",
+        // What its file systems lack that are read-only: `remove`, `mkdir`, `rename`.
+        () if line.contains("object has no attribute") => "it is in an image, which is only read",
         () if says("EROFS", "30") || says("EPERM", "1") => "it cannot be written",
         () => return error.into(),
     };

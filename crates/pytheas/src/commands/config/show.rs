@@ -93,6 +93,13 @@ impl Show for OfDevice {
         for line in &config.because {
             out.fact("because", line)?;
         }
+        for (board, has) in &config.boards {
+            let mut text = format!("{board} has {}", has.applied.as_deref().unwrap_or("none"));
+            if let Some(because) = &has.because {
+                text.push_str(&format!("; not {because}"));
+            }
+            out.fact("board", text)?;
+        }
         out.line("")?;
         members(out, &config.settings)
     }
