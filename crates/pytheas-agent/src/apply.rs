@@ -267,7 +267,7 @@ pub(crate) fn provision(
     };
     let bytes = std::fs::read(root).map_err(AgentError::io("read", root))?;
     pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
-    pytheas_repo::client::init(dir.root(), &bytes, None)?;
+    pytheas_repo::client::init(dir.root(), &bytes, None).map_err(AgentError::root_file(root))?;
     if known.is_none() {
         let _lock = lock(dir)?;
         let identity = Identity::new(String::new(), id.cloned(), crate::cli::host()?, None)?;
@@ -285,8 +285,12 @@ fn look(
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
 ) -> Result<(String, String), AgentError> {
     let file = OfflineFile::open(path).map_err(ApplyError::from)?;
-    let megabytes = file.size_bytes().div_ceil(1_000_000);
-    progress(format!("checking `{}`: {megabytes} MB", path.display()))?;
+    let megabytes = file.size_bytes() / 1_000_000;
+    let size = match megabytes {
+        0 => format!("{} kB", file.size_bytes().div_ceil(1000)),
+        _ => format!("{megabytes} MB"),
+    };
+    progress(format!("checking `{}`: {size}", path.display()))?;
     let mut told = 0;
     let mut silent = Ok(());
     file.check(&mut |done| {
@@ -409,6 +413,10 @@ pub(crate) fn carry_out(
             state: machine.state().name().to_owned(),
         });
     }
+    // On a full disk nothing is begun, and this is who can say so.
+    order
+        .save(dir)
+        .map_err(AgentError::io("write", dir.root()))?;
     let running = crate::cli::run_order(dir, order.clone(), confinement, lock)?;
     let ended = wait(dir, &order, &mut || running.is_finished(), progress);
     running.end();

@@ -226,6 +226,10 @@ pub struct Device {
     attributes_due: bool,
     tidy_due: bool,
     removals_due: bool,
+    /// How often one after the other the hub was too busy to be told something.
+    refused_as_busy: u8,
+    /// The action whose progress the hub does not want to hear any more.
+    heard_enough: Option<ActionId>,
     scrubbed: scrub::Progress,
     scrub_at: Instant,
     /// The current release ended or cannot be started: is it whole?
@@ -304,6 +308,8 @@ impl Device {
             attributes_due: true,
             tidy_due: true,
             removals_due: true,
+            refused_as_busy: 0,
+            heard_enough: None,
             scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
             scrub_at: now + FIRST_SCRUB.min(settings.scrub),
             suspected: false,
