@@ -67,6 +67,20 @@ pub enum AgentError {
         /// What is wrong with it.
         source: MetadataError,
     },
+    /// The history is damaged.
+    #[error("the history in `{}` does not parse", path.display())]
+    #[diagnostic(
+        code(pytheas::agent::history),
+        help(
+            "updates go on; the next one begins a new history and keeps this one as `history.json.damaged`"
+        )
+    )]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// An update from a file did not succeed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -190,6 +204,18 @@ impl From<ApplyError> for AgentError {
 }
 
 impl AgentError {
+    /// That the history in the file `path` cannot be shown.
+    pub(crate) fn history(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.get_ref() {
+            // Not the system's, but ours: it is there and says nothing that we understand.
+            Some(_) => Self::History {
+                path: path.to_owned(),
+                source,
+            },
+            None => Self::io("read", path)(source),
+        }
+    }
+
     /// That the root of trust in the file `path` is not taken: because of the file, or because of
     /// what the device trusts already.
     pub(crate) fn root_file(path: &Path) -> impl FnOnce(MetadataError) -> Self {

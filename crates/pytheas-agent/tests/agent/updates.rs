@@ -111,7 +111,7 @@ fn thousands_of_missing_contents_come_in_a_handful_of_requests() {
     // Each version changes a third of the files, another third each time, and some more.
     let release = |version: u64| {
         let mut app = App::good(&format!("1.{version}.0"));
-        for n in 0..3000_u64 {
+        for n in 0..2300_u64 {
             let since = (0..=version)
                 .rev()
                 .find(|v| (v + n) % 3 == 0 || n % (v + 7) == 0);
@@ -127,7 +127,7 @@ fn thousands_of_missing_contents_come_in_a_handful_of_requests() {
         level: 1,
         ..Options::at(jiff::Timestamp::now())
     };
-    let all: Vec<_> = (0..4)
+    let all: Vec<_> = (0..3)
         .map(|version| world.publish_with(&release(version), &options))
         .collect();
     let device = world.device_with("device", &all[0]);
@@ -143,9 +143,9 @@ fn thousands_of_missing_contents_come_in_a_handful_of_requests() {
         println!("{} files, {} requests", to.files, of_repo.clone().count());
         (blobs.count(), of_repo.count())
     };
-    // Three versions at once: contents out of three packs, the tree's document and the index.
-    let (blobs, all_requests) = update(&all[3]);
-    assert!(all[3].files > 3000, "{}", all[3].files);
+    // Two versions at once: contents out of two packs, the tree's document and the index.
+    let (blobs, all_requests) = update(&all[2]);
+    assert!(all[1].new_objects + all[2].new_objects > 1500);
     assert!(blobs <= 2 + 8, "{blobs} requests for contents");
     // Metadata, the release document, and whether the hub has made a delta.
     assert!(all_requests <= 2 + 8 + 6, "{all_requests} requests");

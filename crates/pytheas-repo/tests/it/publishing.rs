@@ -170,6 +170,7 @@ fn deltas_are_made_from_what_devices_run_the_most_used_first() {
         let made = made.map(|delta| format!("{} {:?}", delta.from.version, delta.reason));
         made.collect::<Vec<_>>()
     };
+    let clock = std::cell::Cell::new(now());
     let quick = |deltas, in_use: &[(&str, u64)]| Options {
         deltas,
         level: 1,
@@ -180,7 +181,7 @@ fn deltas_are_made_from_what_devices_run_the_most_used_first() {
                 devices: *devices,
             })
             .collect(),
-        ..Options::at(now())
+        ..Options::at(clock.replace(clock.get() + SignedDuration::from_secs(1)))
     };
     for number in 0..6 {
         publish(&format!("1.{number}"), &quick(Some(0), &[]));
@@ -189,31 +190,32 @@ fn deltas_are_made_from_what_devices_run_the_most_used_first() {
     let used = [("1.2", 2), ("0.1", 50), ("1.0", 7), ("1.1", 7), ("1.4", 0)];
     let all = publish("2.0", &quick(None, &used));
     insta::assert_snapshot!(all.join("\n"), @"
-    1.0 InUse { devices: 7 }
     1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
     1.2 InUse { devices: 2 }
+    1.5 Newest
     ");
     let two = publish("2.1", &quick(Some(2), &used));
     insta::assert_snapshot!(two.join("\n"), @"
-    1.0 InUse { devices: 7 }
     1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
     ");
     // Nobody runs anything that is here: as if nobody knew.
     let newest = publish("2.2", &quick(None, &[("0.1", 50)]));
     insta::assert_snapshot!(newest.join("\n"), @"
-    1.0 Newest
-    1.1 Newest
-    1.2 Newest
+    2.1 Newest
+    2.0 Newest
+    1.5 Newest
     ");
     let named = Options {
         delta_from: vec!["1.3".parse().unwrap(), "1.2".parse().unwrap()],
         ..quick(Some(2), &used)
     };
     insta::assert_snapshot!(publish("2.3", &named).join("\n"), @"
-    1.2 Asked
     1.3 Asked
-    1.0 InUse { devices: 7 }
+    1.2 Asked
     1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
     ");
 }
 
@@ -295,6 +297,21 @@ fn publishing_the_same_again_keeps_the_releases_from_expiring() {
         4,
         "targets were signed four times"
     );
+}
+
+#[test]
+fn a_repository_inside_the_folder_to_publish_is_refused() {
+    let world = World::new();
+    let dir = world.tree("1.0.0", PLATFORM, &[]);
+    for place in [dir.clone(), dir.join("lib/repo")] {
+        let store = Store::folder(&place).unwrap();
+        let error = world.publish_dir(&store, &dir, &Options::at(now()));
+        assert!(
+            matches!(error, Err(PublishError::Inside { .. })),
+            "{error:?}"
+        );
+        assert!(!place.join(".publish.lock").exists());
+    }
 }
 
 #[test]
