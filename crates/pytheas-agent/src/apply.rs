@@ -135,6 +135,16 @@ pub enum ApplyError {
         /// The whole explanation.
         message: String,
     },
+    /// Nothing was begun.
+    #[error("nothing was begun: the order cannot be noted in `{}`", dir.display())]
+    #[diagnostic(
+        code(pytheas::apply::not_noted),
+        help("is the disk full? Free some room there and apply the file again")
+    )]
+    NotNoted {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// The agent is gone.
     #[error("the agent ended before the update did")]
     #[diagnostic(
@@ -181,6 +191,7 @@ impl ApplyError {
         match self {
             Self::File(OfflineError::Open { .. } | OfflineError::Read { .. })
             | Self::AgentEnded
+            | Self::NotNoted { .. }
             | Self::Waits { .. }
             | Self::Silent { .. } => exit::WORLD,
             Self::Several { .. } => exit::USER,
@@ -413,10 +424,6 @@ pub(crate) fn carry_out(
             state: machine.state().name().to_owned(),
         });
     }
-    // On a full disk nothing is begun, and this is who can say so.
-    order
-        .save(dir)
-        .map_err(AgentError::io("write", dir.root()))?;
     let running = crate::cli::run_order(dir, order.clone(), confinement, lock)?;
     let ended = wait(dir, &order, &mut || running.is_finished(), progress);
     running.end();
@@ -440,6 +447,7 @@ fn wait(
         // Looked at first: who is gone after that has written down all there is.
         let nobody = gone();
         let known = Order::load(dir).filter(|known| known.id == order.id);
+        let was_noted = known.is_some();
         if let Some(outcome) = known.and_then(|known| known.outcome) {
             let release: Vec<&str> = order.target.split('/').take(2).collect();
             return match outcome {
@@ -456,6 +464,10 @@ fn wait(
             && let Some(why) = waits(dir)
         {
             return Err(ApplyError::Waits { why }.into());
+        }
+        if nobody && !was_noted {
+            let dir = dir.root().to_owned();
+            return Err(ApplyError::NotNoted { dir }.into());
         }
         if nobody {
             return Err(ApplyError::AgentEnded.into());

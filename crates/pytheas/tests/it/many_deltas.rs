@@ -108,7 +108,7 @@ fn memory_kib(hub: &Hub, field: &str) -> u64 {
 fn fifty_devices_that_lack_one_delta_make_the_hub_make_it_once() {
     let home = tempfile::tempdir().unwrap();
     let hub = Hub::start_with(home.path(), &["--trusted-proxies", "127.0.0.1"], None);
-    let trees = trees(&hub, 2, 60_000);
+    let trees = trees(&hub, 2, 20_000);
     let devices = devices(&hub);
     let pointer = format!("deltas/{}-{}.json", trees[0], trees[1]);
     let asked = together(&devices, |number| {
