@@ -170,5 +170,8 @@ fn a_web_server_that_only_serves_files_is_told_from_a_hub() {
     let store = Store::open(&url, None).unwrap();
     let error = world.publish_dir(&store, &dir, &Options::at(now()));
     let text = shown(error.unwrap_err()).replace(&url, "URL");
-    insta::assert_snapshot!(text, @r"");
+    insta::assert_snapshot!(text, @"
+    error: `URL` serves a repository and takes nothing
+      help: publish to the folder that this server serves, to its bucket, or to a hub's `/repo`; a plain web server's folder may be filled with `rsync` afterwards, `metadata/timestamp.json` last
+    ");
 }
