@@ -135,6 +135,16 @@ pub enum ApplyError {
         /// The whole explanation.
         message: String,
     },
+    /// Nothing was begun.
+    #[error("nothing was begun: the order cannot be noted in `{}`", dir.display())]
+    #[diagnostic(
+        code(pytheas::apply::not_noted),
+        help("is the disk full? Free some room there and apply the file again")
+    )]
+    NotNoted {
+        /// The state directory.
+        dir: PathBuf,
+    },
     /// The agent is gone.
     #[error("the agent ended before the update did")]
     #[diagnostic(
@@ -181,6 +191,7 @@ impl ApplyError {
         match self {
             Self::File(OfflineError::Open { .. } | OfflineError::Read { .. })
             | Self::AgentEnded
+            | Self::NotNoted { .. }
             | Self::Waits { .. }
             | Self::Silent { .. } => exit::WORLD,
             Self::Several { .. } => exit::USER,
@@ -267,7 +278,7 @@ pub(crate) fn provision(
     };
     let bytes = std::fs::read(root).map_err(AgentError::io("read", root))?;
     pytheas_durable::create_dir_all(dir.root()).map_err(AgentError::io("create", dir.root()))?;
-    pytheas_repo::client::init(dir.root(), &bytes, None)?;
+    pytheas_repo::client::init(dir.root(), &bytes, None).map_err(AgentError::root_file(root))?;
     if known.is_none() {
         let _lock = lock(dir)?;
         let identity = Identity::new(String::new(), id.cloned(), crate::cli::host()?, None)?;
@@ -285,8 +296,12 @@ fn look(
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
 ) -> Result<(String, String), AgentError> {
     let file = OfflineFile::open(path).map_err(ApplyError::from)?;
-    let megabytes = file.size_bytes().div_ceil(1_000_000);
-    progress(format!("checking `{}`: {megabytes} MB", path.display()))?;
+    let megabytes = file.size_bytes() / 1_000_000;
+    let size = match megabytes {
+        0 => format!("{} kB", file.size_bytes().div_ceil(1000)),
+        _ => format!("{megabytes} MB"),
+    };
+    progress(format!("checking `{}`: {size}", path.display()))?;
     let mut told = 0;
     let mut silent = Ok(());
     file.check(&mut |done| {
@@ -432,6 +447,7 @@ fn wait(
         // Looked at first: who is gone after that has written down all there is.
         let nobody = gone();
         let known = Order::load(dir).filter(|known| known.id == order.id);
+        let was_noted = known.is_some();
         if let Some(outcome) = known.and_then(|known| known.outcome) {
             let release: Vec<&str> = order.target.split('/').take(2).collect();
             return match outcome {
@@ -448,6 +464,10 @@ fn wait(
             && let Some(why) = waits(dir)
         {
             return Err(ApplyError::Waits { why }.into());
+        }
+        if nobody && !was_noted {
+            let dir = dir.root().to_owned();
+            return Err(ApplyError::NotNoted { dir }.into());
         }
         if nobody {
             return Err(ApplyError::AgentEnded.into());

@@ -229,6 +229,10 @@ pub struct Device {
     removals_due: bool,
     /// What was written by the update under way.
     written: Written,
+    /// How often one after the other the hub was too busy to be told something.
+    refused_as_busy: u8,
+    /// The action whose progress the hub does not want to hear any more.
+    heard_enough: Option<ActionId>,
     scrubbed: scrub::Progress,
     scrub_at: Instant,
     /// The current release ended or cannot be started: is it whole?
@@ -308,6 +312,8 @@ impl Device {
             tidy_due: true,
             removals_due: true,
             written: Written::default(),
+            refused_as_busy: 0,
+            heard_enough: None,
             scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
             scrub_at: now + FIRST_SCRUB.min(settings.scrub),
             suspected: false,

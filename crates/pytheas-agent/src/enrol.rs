@@ -129,11 +129,12 @@ fn pin_root(dir: &StateDir, enrolment: &Enrolment, identity: &Identity) -> Resul
         (None, None) if pytheas_repo::client::is_initialised(dir.root()) => return Ok(()),
         (None, None) => return Err(AgentError::NoRoot),
     };
-    Ok(pytheas_repo::client::init(
-        dir.root(),
-        &bytes,
-        enrolment.root_sha256.as_ref(),
-    )?)
+    let told = enrolment.root_sha256.as_ref();
+    let done = pytheas_repo::client::init(dir.root(), &bytes, told);
+    match &enrolment.root {
+        Some(path) => done.map_err(AgentError::root_file(path)),
+        None => Ok(done?),
+    }
 }
 
 /// The connection of this device to its hub. The authorities it was enrolled with count when the

@@ -55,6 +55,32 @@ pub enum AgentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     Metadata(#[from] MetadataError),
+    /// The file that should be the root of trust is something else.
+    #[error("`{}` is no root metadata that a device can trust", path.display())]
+    #[diagnostic(
+        code(pytheas::agent::root_file),
+        help("give it `root.json` of your keys, or `metadata/1.root.json` of the repository")
+    )]
+    RootFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: MetadataError,
+    },
+    /// The history is damaged.
+    #[error("the history in `{}` does not parse", path.display())]
+    #[diagnostic(
+        code(pytheas::agent::history),
+        help(
+            "updates go on; the next one begins a new history and keeps this one as `history.json.damaged`"
+        )
+    )]
+    History {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: io::Error,
+    },
     /// An update from a file did not succeed.
     #[error(transparent)]
     #[diagnostic(transparent)]
@@ -121,7 +147,7 @@ pub enum AgentError {
     #[diagnostic(
         code(pytheas::agent::no_root),
         help(
-            "give it the repository's first root metadata: `--root FILE`, or `--root-sha256 HEX` to fetch and compare it"
+            "give it the repository's first root metadata with `--root FILE`; `run` and `enrol` can fetch it, too, and compare it with `--root-sha256 HEX`"
         )
     )]
     NoRoot,
@@ -131,7 +157,9 @@ pub enum AgentError {
     NoPrevious,
     /// An update is going on.
     #[error("an update is going on (`{state}`)")]
-    #[diagnostic(help("wait until `pytheas agent status` says `idle`"))]
+    #[diagnostic(help(
+        "wait until `pytheas agent status` says `idle`; if it says that no agent runs, start one (`pytheas agent run`): it goes on then"
+    ))]
     Busy {
         /// The machine's state.
         state: String,
@@ -176,6 +204,30 @@ impl From<ApplyError> for AgentError {
 }
 
 impl AgentError {
+    /// That the history in the file `path` cannot be shown.
+    pub(crate) fn history(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| match source.get_ref() {
+            // Not the system's, but ours: it is there and says nothing that we understand.
+            Some(_) => Self::History {
+                path: path.to_owned(),
+                source,
+            },
+            None => Self::io("read", path)(source),
+        }
+    }
+
+    /// That the root of trust in the file `path` is not taken: because of the file, or because of
+    /// what the device trusts already.
+    pub(crate) fn root_file(path: &Path) -> impl FnOnce(MetadataError) -> Self {
+        move |source| match source {
+            MetadataError::Parse { .. } => Self::RootFile {
+                path: path.to_owned(),
+                source,
+            },
+            other => Self::Metadata(other),
+        }
+    }
+
     /// A file operation that failed.
     pub(crate) fn io(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
@@ -208,7 +260,10 @@ impl AgentError {
             | Self::Remove(_)
             | Self::IdTaken { .. }
             | Self::NothingInstalled { .. } => exit::USER,
-            Self::Metadata(_) | Self::State { .. } | Self::Damaged { .. } => exit::REFUSED,
+            Self::Metadata(_)
+            | Self::RootFile { .. }
+            | Self::State { .. }
+            | Self::Damaged { .. } => exit::REFUSED,
             Self::Git(GitError::Ledger { .. }) => exit::REFUSED,
             Self::Apply(error) => error.exit_code(),
             _ => exit::WORLD,

@@ -33,8 +33,12 @@ use pytheas_release::Version;
 pub use error::{GitError, Refusal};
 use ledger::{Fate, Ledger, Seen};
 
-/// A server that is silent for so long is given up; over HTTP git does so after 60 s by itself.
-const SILENCE: Duration = Duration::from_secs(120);
+/// A server that is silent for so long is given up (over HTTP git does so after 60 s by itself), and
+/// one whose answer has not come to an end.
+const PATIENCE: watched::Patience = watched::Patience {
+    silence: Duration::from_secs(120),
+    all: Duration::from_secs(2 * 3600),
+};
 
 /// What is followed, and by whose keys.
 #[derive(Debug, Clone)]
@@ -295,7 +299,7 @@ impl Channel {
             of: self.url.clone(),
             said,
         };
-        match watched::run(&mut git, SILENCE) {
+        match watched::run(&mut git, PATIENCE) {
             Ok((status, _)) if status.success() => Ok(()),
             Ok((_, said)) => Err(failed(said)),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Err(failed(error.to_string())),

@@ -32,6 +32,8 @@ pub enum Outcome {
     Repaired,
     /// Damage was found on the disk and could not be repaired.
     Damaged,
+    /// An app was taken off the device.
+    Removed,
 }
 
 impl Outcome {
@@ -44,6 +46,7 @@ impl Outcome {
             Self::Cancelled => "cancelled",
             Self::Repaired => "repaired",
             Self::Damaged => "damaged",
+            Self::Removed => "removed",
         }
     }
 }
@@ -110,12 +113,11 @@ impl fmt::Display for Entry {
             (None, Some(target)) if !target.is_empty() => write!(f, "  {target}")?,
             _ => {}
         }
-        if let Some(from) = self
-            .from
-            .as_ref()
-            .filter(|from| Some(*from) != self.to.as_ref())
-        {
-            write!(f, " (from {from})")?;
+        let from = self.from.as_ref();
+        match from.filter(|from| Some(*from) != self.to.as_ref()) {
+            Some(gone) if self.outcome == Outcome::Removed => write!(f, "  {gone}")?,
+            Some(from) => write!(f, " (from {from})")?,
+            None => {}
         }
         match (&self.action, self.by) {
             (Some(action), _) => write!(f, ", action {action}")?,
@@ -183,6 +185,25 @@ fn set_aside(path: &Path) -> io::Result<()> {
     pytheas_durable::move_dir(path, &path.with_extension("json.damaged"))
 }
 
+/// That `release` was taken off the device, with its data or without.
+pub(crate) fn removed(release: ReleaseRef, with_data: bool, now: Timestamp) -> Entry {
+    let reason = match with_data {
+        true => "its data, too",
+        false => "its data stays",
+    };
+    Entry {
+        at_ms: now.as_millisecond(),
+        outcome: Outcome::Removed,
+        by: By::Operator,
+        action: None,
+        from: Some(release),
+        to: None,
+        tree: None,
+        target: None,
+        reason: reason.into(),
+    }
+}
+
 /// The update that ends when a machine steps from `before` to `after`, if one does.
 pub(crate) fn ended(before: &Machine, after: &Machine, now: Timestamp) -> Option<Entry> {
     let (was, is) = (before.state(), after.state());
@@ -205,6 +226,10 @@ pub(crate) fn ended(before: &Machine, after: &Machine, now: Timestamp) -> Option
         .last()
         .filter(|last| before.refused().last() != Some(last))
         .map(|refusal| refusal.because.message().to_owned());
+    let runs_already = matches!(was, State::Checking { .. }) && told.is_none() && refused.is_none();
+    if runs_already && action.is_none() {
+        return None; // somebody applied it again: nothing but its damage, if any, is news
+    }
     let (outcome, reason) = match (is, was, told) {
         (State::Committed { .. }, ..) => (Outcome::Committed, String::new()),
         (_, State::RollingBack { because, .. }, _) => {

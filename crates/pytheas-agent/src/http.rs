@@ -153,7 +153,9 @@ impl HttpError {
 pub enum CaError {
     /// Not readable.
     #[error("cannot read `{}`", path.display())]
-    #[diagnostic(help("does it belong to the user that runs the agent?"))]
+    #[diagnostic(help(
+        "is the path right (relative ones begin where the settings file lies), and does it belong to the user that runs the agent?"
+    ))]
     Read {
         /// The file.
         path: PathBuf,

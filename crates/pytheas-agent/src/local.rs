@@ -78,7 +78,7 @@ fn say_json(out: &mut dyn Write, value: &impl Serialize) -> Result<(), AgentErro
 /// [`AgentError`].
 pub(crate) fn history(args: &HistoryArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     let dir = args.state.dir();
-    let entries = history::load(&dir).map_err(AgentError::io("read", &dir.history()))?;
+    let entries = history::load(&dir).map_err(AgentError::history(&dir.history()))?;
     let newest = entries
         .len()
         .saturating_sub(args.lines.unwrap_or(usize::MAX));

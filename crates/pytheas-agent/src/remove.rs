@@ -2,8 +2,8 @@
 //! unless it is to go, too.
 //!
 //! ```text
-//! components/NAME/removing      "data" or "keep": what is to become of the data (the first app: in
-//!                               the state directory itself)
+//! components/NAME/removing      "data app@1.0" or "keep app@1.0": what is to become of the data, and
+//!                               what ran (the first app: in the state directory itself)
 //! ```
 //! The mark is on the disk before the machine forgets the component, and goes last; a mark whose
 //! component the machine still has means that nothing was begun, and is forgotten.
@@ -16,6 +16,7 @@ use pytheas_update::{AGENT, Event, Machine, State};
 
 use crate::{
     error::AgentError,
+    history,
     paths::StateDir,
     request::{self, Wanted},
     slots,
@@ -140,11 +141,13 @@ pub(crate) fn mark(
     data: Data,
 ) -> Result<(), AgentError> {
     let path = dir_of(dir, machine, name).removing();
-    let text: &[u8] = match data {
-        Data::Keep => b"keep\n",
-        Data::Delete => b"data\n",
+    let word = match data {
+        Data::Keep => "keep",
+        Data::Delete => "data",
     };
-    pytheas_durable::replace(&path, text).map_err(AgentError::io("write", &path))
+    let release = machine.installed_as(name).map(|i| i.release.to_string());
+    let text = format!("{word} {}\n", release.unwrap_or_default());
+    pytheas_durable::replace(&path, text.as_bytes()).map_err(AgentError::io("write", &path))
 }
 
 /// Finishes every removal that was begun; the apps in question must not be started meanwhile.
@@ -168,6 +171,7 @@ pub(crate) fn finish(dir: &StateDir, machine: &Machine) -> io::Result<()> {
         };
         if !stays && matches!(machine.state(), State::Idle) {
             take_away(&place, is_first, &mark)?;
+            tell(dir, &mark);
         }
         faults::point("agent:remove:mark");
         fs::remove_file(place.removing())?;
@@ -177,6 +181,20 @@ pub(crate) fn finish(dir: &StateDir, machine: &Machine) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts it into the history; once, however often a power cut makes it be finished.
+fn tell(dir: &StateDir, mark: &[u8]) {
+    let mark = String::from_utf8_lossy(mark);
+    // A mark of an older agent does not say what it was.
+    let Some((word, release)) = mark.trim().split_once(' ') else {
+        return;
+    };
+    let Ok(release) = release.parse() else { return };
+    let entry = history::removed(release, word == "data", crate::clock::now());
+    if let Err(error) = history::add(dir, entry) {
+        tracing::warn!("the removal is not in the history: {error}");
+    }
 }
 
 fn take_away(place: &StateDir, is_first: bool, mark: &[u8]) -> io::Result<()> {

@@ -46,7 +46,7 @@ pub use fleet_config::{
     SETTINGS_DEPTH_MAX, Settings, merge_patch, within_depth,
 };
 pub use ids::{DeviceId, DeviceIdError};
-pub use release::{BoardImageView, ReleaseView};
+pub use release::{BoardImageView, InUseView, ReleaseView};
 pub use rollout::{
     GroupSize, GroupSizeError, GroupState, GroupView, RolloutDetail, RolloutDevice, RolloutRequest,
     RolloutState, RolloutView,

@@ -43,3 +43,16 @@ pub struct BoardImageView {
     /// The counter that never goes down on a board.
     pub counter: u32,
 }
+
+/// How many devices run one release (`GET /api/v1/releases/in-use`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct InUseView {
+    /// What they say they run: `greenhouse@1.1.0`.
+    pub release: String,
+    /// Their platform, where known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform: Option<String>,
+    /// How many accepted devices say so.
+    pub devices: u64,
+}

@@ -15,7 +15,7 @@ pub enum Role {
     Operator,
     /// Read.
     Viewer,
-    /// Write below `/repo/`; nothing else.
+    /// Write below `/repo/`, and ask which releases are in use; nothing else.
     Publisher,
 }
 

@@ -48,6 +48,15 @@ pub(crate) async fn bearer(
     headers: &HeaderMap,
     needed: Role,
 ) -> Result<TokenView, ApiError> {
+    bearer_of(app, headers, &[needed]).await
+}
+
+/// As [`bearer`]; any of these roles will do.
+pub(crate) async fn bearer_of(
+    app: &Shared,
+    headers: &HeaderMap,
+    any_of: &[Role],
+) -> Result<TokenView, ApiError> {
     let help = "send `Authorization: Bearer pyt_…`; the first token was shown when the hub first started, `pytheas token create` makes more";
     let unauthorized =
         |code, message: &str| ApiError::new(StatusCode::UNAUTHORIZED, code, message).help(help);
@@ -60,7 +69,12 @@ pub(crate) async fn bearer(
             "the hub does not know this token",
         ));
     };
-    allow(&token, needed)?;
+    if let (false, Some(needed)) = (
+        any_of.iter().any(|role| covers(token.role, *role)),
+        any_of.first(),
+    ) {
+        allow(&token, *needed)?;
+    }
     let now_ms = app.now_ms();
     if token
         .last_used_ms

@@ -19,6 +19,7 @@ mod device_config;
 pub(crate) mod forms;
 pub(crate) mod layout;
 pub(crate) mod login;
+pub(crate) mod new_rollout;
 pub(crate) mod overview;
 pub(crate) mod parts;
 pub(crate) mod rollout;
@@ -32,6 +33,10 @@ pub(crate) fn router() -> Router<App> {
         .route("/events", get(events::for_session))
         .route("/devices/{id}", get(device::handle))
         .route("/devices/{id}/accept", post(forms::accept))
+        .route(
+            "/rollouts/new",
+            get(new_rollout::show).post(new_rollout::start),
+        )
         .route("/rollouts/{id}", get(rollout::handle))
         .route("/rollouts/{id}/pause", post(forms::pause))
         .route("/rollouts/{id}/resume", post(forms::resume))

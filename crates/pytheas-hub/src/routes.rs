@@ -60,6 +60,7 @@ pub(crate) fn router(app: App) -> Router {
         .route("/config/history", get(config::history::handle))
         .route("/config/rollback", post(config::rollback::handle))
         .route("/releases", get(releases::handle))
+        .route("/releases/in-use", get(releases::in_use::handle))
         .route("/artifacts", get(artifacts::list::handle))
         .route(
             "/artifacts/{name}/{version}/{filename}",

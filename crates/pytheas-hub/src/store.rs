@@ -18,6 +18,7 @@ pub(crate) mod audit;
 pub(crate) mod devices;
 pub(crate) mod enrolment_keys;
 pub(crate) mod fleet_config;
+pub(crate) mod in_use;
 pub(crate) mod modules;
 pub(crate) mod rollouts;
 pub(crate) mod tokens;

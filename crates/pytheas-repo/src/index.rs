@@ -8,7 +8,7 @@
 //! ```
 //! (zstd-compressed; an object: hash, number of its pack, offset and length of its frame.)
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pytheas_release::{BlobRef, Sha256};
 use serde::{Deserialize, Serialize};
@@ -19,8 +19,10 @@ use crate::unpack::{UnpackError, unpack};
 const INDEX_MAX: u64 = 128 << 20;
 /// Two frames that are this near to each other are fetched in one request, with what lies between.
 pub const GAP_MAX: u64 = 64 << 10;
-/// A request is not made longer than this by joining frames.
-pub const RANGE_MAX: u64 = 16 << 20;
+/// Where more requests than this are left, the nearest frames are fetched together, too, …
+pub const FEW: usize = 8;
+/// … as long as what lies between them is at most this part of what is wanted.
+pub const BETWEEN_MAX: u64 = 8;
 
 /// Where an object lies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,31 +135,24 @@ impl ContentIndex {
             .collect::<Result<Vec<_>, _>>()?;
         places.sort_by_key(|Place(_, pack, offset, _)| (*pack, *offset));
         places.dedup();
-        let mut ranges: Vec<(u32, Range)> = Vec::new();
-        for place @ Place(object, pack, offset, len) in places {
+        let joined = joined(&places);
+        let mut ranges: Vec<Range> = Vec::new();
+        for (number, place @ Place(object, pack, offset, len)) in places.into_iter().enumerate() {
             let end = offset + len; // checked while parsing
-            if let Some((last_pack, last)) = ranges.last_mut()
-                && *last_pack == pack
-                && (last.end..=last.end + GAP_MAX).contains(&offset)
-                && end - last.start <= RANGE_MAX
-            {
+            if let Some(last) = ranges.last_mut().filter(|_| joined.contains(&number)) {
                 last.end = end;
                 last.objects.push(place);
-            } else {
-                let blob = *self
-                    .packs
-                    .get(pack as usize)
-                    .ok_or(IndexError::Outside(object))?;
-                let range = Range {
-                    pack: blob,
-                    start: offset,
-                    end,
-                    objects: vec![place],
-                };
-                ranges.push((pack, range));
+                continue;
             }
+            let pack = self.packs.get(pack as usize);
+            ranges.push(Range {
+                pack: *pack.ok_or(IndexError::Outside(object))?,
+                start: offset,
+                end,
+                objects: vec![place],
+            });
         }
-        Ok(ranges.into_iter().map(|(_, range)| range).collect())
+        Ok(ranges)
     }
 
     /// Bytes that fetching `wanted` moves, without headers.
@@ -174,6 +169,33 @@ impl ContentIndex {
             .map(|range| range.end - range.start)
             .sum())
     }
+}
+
+/// Which of `places`, sorted by pack and offset, are fetched together with the one before.
+fn joined(places: &[Place]) -> BTreeSet<usize> {
+    let (mut near, mut far) = (BTreeSet::new(), Vec::new());
+    for (number, pair) in places.windows(2).enumerate() {
+        let [before, Place(_, pack, offset, _)] = pair else {
+            continue;
+        };
+        let gap = offset.checked_sub(before.2 + before.3);
+        match gap.filter(|_| before.1 == *pack) {
+            Some(gap) if gap <= GAP_MAX => _ = near.insert(number + 1),
+            Some(gap) => far.push((gap, number + 1)),
+            None => {}
+        }
+    }
+    far.sort_unstable();
+    let wanted = places.iter().fold(0_u64, |sum, p| sum.saturating_add(p.3));
+    let mut left = wanted / BETWEEN_MAX;
+    for (gap, number) in far {
+        if places.len() - near.len() <= FEW || gap > left {
+            break;
+        }
+        left -= gap;
+        near.insert(number);
+    }
+    near
 }
 
 #[cfg(test)]
@@ -208,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_are_fetched_together_unless_far_apart_or_long() {
+    fn neighbours_are_fetched_together_unless_far_apart() {
         let wanted: Vec<Sha256> = (1..=6).map(object).collect();
         let ranges = index().ranges(&wanted).unwrap();
         let shown: Vec<(u64, u64, usize)> = ranges
@@ -218,18 +240,36 @@ mod tests {
         let gap = GAP_MAX;
         assert_eq!(
             shown,
-            [
-                (0, 160 + gap, 3),
-                (161 + 2 * gap, 10, 1),
-                (0, 12 << 20, 1),
-                (12 << 20, 12 << 20, 1),
-            ]
+            [(0, 160 + gap, 3), (161 + 2 * gap, 10, 1), (0, 24 << 20, 2),]
         );
         assert_eq!(index().cost_bytes(&[object(2)]).unwrap(), 50);
         assert!(matches!(
             index().ranges(&[object(9)]),
             Err(IndexError::Unknown(_))
         ));
+    }
+
+    #[test]
+    fn many_far_apart_are_fetched_together_while_little_lies_between() {
+        let far = |count: u64, len: u64, gap: u64| {
+            let places = (0..count).map(|n| {
+                let name = Sha256::of(&n.to_le_bytes());
+                Place(name, 0, n * (len + gap), len)
+            });
+            let size_bytes = count * (len + gap);
+            let sha256 = object(200);
+            let index = ContentIndex::new(vec![BlobRef { sha256, size_bytes }], places.collect());
+            let wanted: Vec<Sha256> = index.objects.iter().map(|place| place.0).collect();
+            let ranges = index.ranges(&wanted).unwrap();
+            let moved = index.cost_bytes(&wanted).unwrap() - count * len;
+            (ranges.len(), moved)
+        };
+        let gap = GAP_MAX + 1;
+        // 100 MB wanted, 6.5 MB between: 8 requests.
+        assert_eq!(far(100, 1 << 20, gap), (FEW, 92 * gap));
+        // Three bytes of four would be for nothing: so are all but an eighth of what is wanted.
+        assert_eq!(far(100, gap / 3, gap), (100 - 4, 4 * gap));
+        assert_eq!(far(8, 1 << 30, gap), (8, 0));
     }
 
     #[test]

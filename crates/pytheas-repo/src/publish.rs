@@ -43,9 +43,24 @@ use crate::{
 pub use commit::Reached;
 use commit::Target;
 pub(crate) use commit::{Batch, CommitError};
+pub use earlier::Reason;
 pub use error::PublishError;
 pub use event::{Event, Events};
 pub use keys::{Fresh, Refresh, RoleState, delegate, publish_keys, roles};
+
+/// From how many of the newest releases deltas are made when nobody knows what devices run.
+pub const NEWEST: usize = 3;
+/// From how many of the releases that devices run, unless something else is said.
+pub const IN_USE: usize = 8;
+
+/// A version that devices run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InUse {
+    /// The version.
+    pub version: Version,
+    /// How many devices do.
+    pub devices: u64,
+}
 
 /// How to publish.
 #[derive(Debug, Clone)]
@@ -54,10 +69,14 @@ pub struct Options {
     pub now: Timestamp,
     /// How long the signatures are good.
     pub validity: Validity,
-    /// From how many earlier releases deltas are made.
-    pub deltas: usize,
-    /// From which they are made besides, however old they are: those that devices still run.
+    /// From how many earlier releases deltas are made at most; when nothing is said, from
+    /// [`NEWEST`] of the newest, or from [`IN_USE`] of those that devices run.
+    pub deltas: Option<usize>,
+    /// From which they are made besides, however old they are.
     pub delta_from: Vec<Version>,
+    /// What devices run, where it is known: deltas are made from these, the most used first, and
+    /// from the newest, which devices are about to run.
+    pub in_use: Vec<InUse>,
     /// zstd's level for packs.
     pub level: i32,
     /// A pack is closed once it is this long, in bytes.
@@ -81,13 +100,14 @@ pub struct Attached {
 }
 
 impl Options {
-    /// The usual: deltas from three releases, zstd level 12, packs of 64 MiB.
+    /// The usual: deltas from the newest releases, zstd level 12, packs of 64 MiB.
     pub fn at(now: Timestamp) -> Self {
         Self {
             now,
             validity: Validity::default(),
-            deltas: 3,
+            deltas: None,
             delta_from: Vec::new(),
+            in_use: Vec::new(),
             level: 12,
             pack_bytes: 64 << 20,
             attached: Attached::default(),
@@ -101,10 +121,23 @@ impl Options {
 pub struct DeltaMade {
     /// From this release.
     pub from: ReleaseRef,
+    /// Why from this one.
+    pub reason: Reason,
     /// Its tree.
     pub tree: TreeId,
     /// Length of the delta.
     pub size_bytes: u64,
+}
+
+/// A delta that was not made; devices fetch the changed files instead.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotMade {
+    /// From this release.
+    pub from: ReleaseRef,
+    /// Why it would have been.
+    pub reason: Reason,
+    /// Why it was not.
+    pub why: String,
 }
 
 /// What was published.
@@ -130,8 +163,10 @@ pub struct Published {
     pub reused_objects: usize,
     /// Bytes uploaded, metadata included.
     pub uploaded_bytes: u64,
-    /// The deltas.
+    /// The deltas, in the order in which they were made.
     pub deltas: Vec<DeltaMade>,
+    /// Those that were not made after all.
+    pub not_made: Vec<NotMade>,
     /// The signed image, of a release for boards.
     pub board: Option<BoardImage>,
     /// Whether devices see it.
@@ -168,6 +203,10 @@ pub async fn publish(
             now: options.now,
         });
     }
+    if let Some(repo) = store.lies_in(dir) {
+        let dir = dir.to_owned();
+        return Err(PublishError::Inside { repo, dir });
+    }
     let _lock = store.lock()?;
     let (record, tree, unsigned) = blocking({
         let dir = dir.to_owned();
@@ -203,6 +242,7 @@ pub async fn publish(
         reused_objects: tree.objects().len(),
         uploaded_bytes: 0,
         deltas: Vec::new(),
+        not_made: Vec::new(),
         board: None,
         reached: Reached::Devices,
     };
@@ -286,8 +326,17 @@ pub async fn publish(
 
     // Deltas from earlier releases of the same app for the same platform.
     let mut deltas = BTreeMap::new();
-    for old in worth_it {
+    for (old, reason) in worth_it {
         let from = old.release.reference();
+        let not_made = |why: String| {
+            let from = from.clone();
+            let event = Event::NoDelta {
+                from: from.clone(),
+                why: why.clone(),
+            };
+            events.tell(event);
+            NotMade { from, reason, why }
+        };
         let made = delta::make(store, old, &tree, dir, &scratch).await;
         match made {
             Ok((old_tree, bytes)) if (bytes.len() as u64) <= cost(&old_tree) => {
@@ -299,6 +348,7 @@ pub async fn publish(
                 let tree = old.release.tree.id;
                 published.deltas.push(DeltaMade {
                     from,
+                    reason,
                     tree,
                     size_bytes,
                 });
@@ -306,14 +356,11 @@ pub async fn publish(
             }
             Ok(_) => {
                 let why = "fetching the changed files moves less".to_owned();
-                events.tell(Event::NoDelta { from, why });
+                published.not_made.push(not_made(why));
             }
             Err(error) => {
                 tracing::warn!(release = %from, "no delta from `{from}`: {error}");
-                events.tell(Event::NoDelta {
-                    from,
-                    why: error.to_string(),
-                });
+                published.not_made.push(not_made(error.to_string()));
             }
         }
     }

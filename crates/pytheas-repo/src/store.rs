@@ -82,6 +82,18 @@ pub enum StoreError {
         /// What the store says.
         source: Box<object_store::Error>,
     },
+    /// A server that only serves files.
+    #[error("`{store}` serves a repository and takes nothing")]
+    #[diagnostic(
+        code(pytheas::store::read_only),
+        help(
+            "publish to the folder that this server serves, to its bucket, or to a hub's `/repo`; a plain web server's folder may be filled with `rsync` afterwards, `metadata/timestamp.json` last"
+        )
+    )]
+    ReadOnly {
+        /// The store.
+        store: String,
+    },
     /// Another writer was there first.
     #[error("`{path}` in `{store}` was changed by another publisher meanwhile")]
     #[diagnostic(
@@ -499,6 +511,15 @@ impl Store {
         }
     }
 
+    /// Its folder, if that is `dir` or lies in it.
+    pub(crate) fn lies_in(&self, dir: &FsPath) -> Option<PathBuf> {
+        let Kind::Folder(folder) = &self.kind else {
+            return None;
+        };
+        let (folder, dir) = (folder.canonicalize().ok()?, dir.canonicalize().ok()?);
+        folder.starts_with(dir).then_some(folder)
+    }
+
     fn conflict(&self, path: &str) -> StoreError {
         StoreError::Conflict {
             store: self.shown.clone(),
@@ -508,6 +529,9 @@ impl Store {
 
     fn failed(&self, action: &'static str, path: &str, source: object_store::Error) -> StoreError {
         let (store, path, source) = (self.shown.clone(), path.to_owned(), Box::new(source));
+        if self.kind == Kind::Http && action == "write" && knows_no_put(&source) {
+            return StoreError::ReadOnly { store };
+        }
         match *source {
             object_store::Error::Unauthenticated { .. }
             | object_store::Error::PermissionDenied { .. } => StoreError::Forbidden {
@@ -536,4 +560,18 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.shown)
     }
+}
+
+/// Whether this is a web server's word that it takes no files: status 405 or 501, which the client
+/// tells in words only.
+fn knows_no_put(error: &object_store::Error) -> bool {
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if text.contains("status code: 405") || text.contains("status code: 501") {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

@@ -362,6 +362,7 @@ pub(crate) fn http_agent(ca: Option<&std::path::Path>) -> Result<ureq::Agent, Hu
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_recv_body(Some(Duration::from_secs(300)))
         .build()
         .into())
 }

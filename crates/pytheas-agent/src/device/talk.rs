@@ -19,6 +19,9 @@ use crate::{
     hub::{self, Hub},
 };
 
+/// How often something is told to a hub that is too busy to take it and does not say for how long.
+const BUSY_TRIES: u8 = 4;
+
 impl Device {
     /// Asks the hub what there is to do.
     pub(super) fn poll(&mut self) {
@@ -237,7 +240,7 @@ impl Device {
         }
         if let Some(answer) = confirm::pending(&self.dir) {
             match hub.confirm(&answer.action, &answer.said) {
-                Err(error) if !hub::is_settled(&error) => return self.hub_failed(&error),
+                Err(error) if !self.is_over(&error) => return self.hub_failed(&error),
                 Err(error) => warn!(
                     "the hub takes no answer about action {}: {error}",
                     answer.action
@@ -247,11 +250,21 @@ impl Device {
             faults::point("agent:answer:told");
             confirm::told(&self.dir);
         }
-        while let Some((action, feedback)) = self.progress.front() {
-            match hub.progress(action, feedback) {
-                Err(error) if !hub::is_settled(&error) => return self.hub_failed(&error),
-                _ => self.progress.pop_front(),
+        while let Some((action, feedback)) = self.progress.pop_front() {
+            if self.heard_enough.as_ref() == Some(&action) {
+                continue;
+            }
+            let Err(error) = hub.progress(&action, &feedback) else {
+                continue;
             };
+            if !self.is_over(&error) {
+                self.progress.push_front((action, feedback));
+                return self.hub_failed(&error);
+            }
+            if error.status() == Some(429) {
+                debug!("the hub takes no more progress of action {action}: {error}");
+                self.heard_enough = Some(action);
+            }
         }
         // First what runs here: whoever sees an action closed finds the device as it is.
         if self.attributes_due && !self.tell_attributes(&hub) {
@@ -280,6 +293,23 @@ impl Device {
                     .min(Instant::now() + Duration::from_millis(100));
             }
         }
+    }
+
+    /// Whether what the hub does not take is not told again. A 429 that names no time means that
+    /// the hub is busy, or that it has heard enough of this action for good (hawkBit, and ours):
+    /// when it comes [`BUSY_TRIES`] times one after the other, it is taken for the latter, so that
+    /// nothing else waits behind it for ever.
+    fn is_over(&mut self, error: &HttpError) -> bool {
+        let names_no_time = error.status() == Some(429) && error.retry_after().is_none();
+        self.refused_as_busy = match names_no_time {
+            true => self.refused_as_busy + 1,
+            false => 0,
+        };
+        let is_over = hub::is_settled(error) || self.refused_as_busy >= BUSY_TRIES;
+        if is_over {
+            self.refused_as_busy = 0;
+        }
+        is_over
     }
 
     /// Whether the rest may be told: the hub heard, or refuses for good what it was told.

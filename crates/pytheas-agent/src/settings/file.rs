@@ -111,7 +111,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             }
             "peers.share" => settings.peers.share = one(YES_OR_NO).boolean()?,
             "peers.listen" => {
-                settings.peers.listen = one("`\"0.0.0.0:8479\"`").read(from_str)?;
+                settings.peers.listen = one("`\"0.0.0.0:8479\"`").read(listen)?;
             }
             "peers.limit" => settings.peers.limit = Some(one("`\"2 MB/s\"`").read(from_str)?),
             "peers.list" => settings.peers.list = one("a list of addresses").list(parse_peer)?,
@@ -282,6 +282,11 @@ impl Wanted<'_> {
 
 fn from_str<T: FromStr<Err: Display>>(text: &str) -> Result<T, String> {
     text.parse().map_err(|error: T::Err| error.to_string())
+}
+
+fn listen(text: &str) -> Result<std::net::SocketAddr, String> {
+    let wrong = |_| format!("`{text}` is no address; write `0.0.0.0:8479`");
+    text.parse().map_err(wrong)
 }
 
 fn parse_duration(text: &str) -> Result<Duration, String> {

@@ -276,7 +276,7 @@ fn what_cannot_be_started_counts_as_dead() {
         because.message()
     );
     assert!(
-        because.message().contains("No such file or directory"),
+        because.message().contains("that its first line names"),
         "{}",
         because.message()
     );

@@ -187,7 +187,14 @@ impl Worker {
             }
             Err(error) => {
                 let path = self.dir.current().join(launch.entry.as_str());
-                self.ended(format!("cannot start `{}`: {error}", path.display()), now);
+                let missing = error.kind() == io::ErrorKind::NotFound && path.exists();
+                let what = match missing {
+                    true => {
+                        "the program that its first line names, or its loader, is not there".into()
+                    }
+                    false => error.to_string(),
+                };
+                self.ended(format!("cannot start `{}`: {what}", path.display()), now);
             }
         }
         self.publish();

@@ -22,7 +22,7 @@ fn running() -> (World, Device, Published) {
 
 fn without_deltas() -> Options {
     Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     }

@@ -12,6 +12,7 @@ mod components;
 mod configured;
 mod confined;
 mod emulated;
+mod enough;
 mod forgery;
 mod git;
 mod local;

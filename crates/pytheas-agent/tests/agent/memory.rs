@@ -54,7 +54,7 @@ fn updating_a_large_release_takes_little_memory() {
     let (after_delta, sent) = (memory_kib(&device, "VmHWM"), world.hub.talk().sent_bytes);
 
     let options = Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     };

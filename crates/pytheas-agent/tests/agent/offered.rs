@@ -15,7 +15,7 @@ use crate::support::{App, Device, World, noise};
 /// Publishes without deltas.
 fn publish(world: &World, app: &App) -> Published {
     let options = Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     };

@@ -358,6 +358,20 @@ fn a_file_that_waited_too_long_names_its_date_and_the_way_out() {
 }
 
 #[test]
+fn a_root_file_that_is_none_is_named() {
+    let world = World::new();
+    world.publish(&App::good("1.0.0"));
+    let stick = all(&world, "stick");
+    let device = lonely(&world);
+    let said = refused(&device, &[text(&stick), "--root", text(&stick)], 4);
+    assert!(
+        said.contains("is no root metadata that a device can trust"),
+        "{said}"
+    );
+    assert!(said.contains("metadata/1.root.json"), "{said}");
+}
+
+#[test]
 fn a_release_from_a_file_that_does_not_start_is_rolled_back() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));

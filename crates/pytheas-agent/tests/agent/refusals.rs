@@ -153,7 +153,7 @@ fn a_flipped_byte_in_any_published_file_is_refused_by_name() {
     ];
     // Without one: tree document, index and pack.
     let options = Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     };

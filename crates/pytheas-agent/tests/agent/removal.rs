@@ -65,6 +65,22 @@ fn an_app_is_stopped_and_deleted_and_its_data_stays_until_it_is_named() {
         (&true.into(), &().into())
     );
     assert!(!broker.state.exists());
+
+    let history = said(&device.output("history", &[]));
+    let lines: Vec<&str> = history.lines().collect();
+    let removed = lines.iter().enumerate();
+    let removed = removed.filter(|(_, line)| line.contains("  removed"));
+    let told: Vec<String> = removed
+        .map(|(at, line)| format!("{}{}", &line[19..], lines[at + 1]))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "  removed      broker@1.0.0, by an operator    its data stays",
+            "  removed      broker@1.1.0, by an operator    its data, too"
+        ],
+        "{history}"
+    );
 }
 
 #[test]

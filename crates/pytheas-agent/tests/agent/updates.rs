@@ -87,7 +87,7 @@ fn without_a_delta_the_missing_contents_are_fetched() {
     let first = world.publish(&App::good("1.0.0"));
     let device = world.device_with("device", &first);
     let options = Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     };
@@ -107,6 +107,51 @@ fn without_a_delta_the_missing_contents_are_fetched() {
 }
 
 #[test]
+fn thousands_of_missing_contents_come_in_a_handful_of_requests() {
+    // Each version changes a third of the files, another third each time, and some more.
+    let release = |version: u64| {
+        let mut app = App::good(&format!("1.{version}.0"));
+        for n in 0..2300_u64 {
+            let since = (0..=version)
+                .rev()
+                .find(|v| (v + n) % 3 == 0 || n % (v + 7) == 0);
+            let seed = n * 100 + since.unwrap_or(0);
+            let len = 300 + (n as usize * 37) % 4000;
+            app = app.file(&format!("lib/p{}/f{n}.py", n % 60), noise(seed, len));
+        }
+        app
+    };
+    let world = World::new();
+    let options = Options {
+        deltas: Some(0),
+        level: 1,
+        ..Options::at(jiff::Timestamp::now())
+    };
+    let all: Vec<_> = (0..3)
+        .map(|version| world.publish_with(&release(version), &options))
+        .collect();
+    let device = world.device_with("device", &all[0]);
+    let update = |to: &pytheas_repo::publish::Published| {
+        world.hub.talk().requests.clear();
+        let action = world.hub.offer(&to.target);
+        assert_eq!(world.hub.closed(&action), Ok(()));
+        assert_eq!(device.current(), Some(to.tree));
+        device.is_idle();
+        let requests = world.hub.talk().requests.clone();
+        let of_repo = requests.iter().filter(|line| line.contains("/repo/"));
+        let blobs = of_repo.clone().filter(|line| line.contains("/blobs/"));
+        println!("{} files, {} requests", to.files, of_repo.clone().count());
+        (blobs.count(), of_repo.count())
+    };
+    // Two versions at once: contents out of two packs, the tree's document and the index.
+    let (blobs, all_requests) = update(&all[2]);
+    assert!(all[1].new_objects + all[2].new_objects > 1500);
+    assert!(blobs <= 2 + 8, "{blobs} requests for contents");
+    // Metadata, the release document, and whether the hub has made a delta.
+    assert!(all_requests <= 2 + 8 + 6, "{all_requests} requests");
+}
+
+#[test]
 fn a_broken_download_goes_on_where_it_stopped_also_after_a_restart() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));
@@ -116,7 +161,7 @@ fn a_broken_download_goes_on_where_it_stopped_also_after_a_restart() {
         big = big.file(&format!("lib/new-{i}.bin"), noise(100 + i, 60_000));
     }
     let options = Options {
-        deltas: 0,
+        deltas: Some(0),
         level: 3,
         ..Options::at(jiff::Timestamp::now())
     };
@@ -173,7 +218,7 @@ fn bit_rot_in_the_running_slot_is_not_taken_over() {
     for deltas in [3, 0] {
         let version = format!("1.{}.0", 4 - deltas);
         let options = Options {
-            deltas,
+            deltas: Some(deltas),
             level: 3,
             ..Options::at(jiff::Timestamp::now())
         };

@@ -83,7 +83,7 @@ impl Fleet {
         let now = || jiff::Timestamp::now();
         let quick = |deltas| Options {
             level: 3,
-            deltas,
+            deltas: Some(deltas),
             ..Options::at(now())
         };
         let publish = |app: &App, deltas| world.publish_with(app, &quick(deltas));

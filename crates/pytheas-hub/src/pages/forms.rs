@@ -31,6 +31,13 @@ pub(crate) fn same_site(headers: &HeaderMap) -> bool {
 }
 
 impl FormWord {
+    /// The word of a form that says more.
+    pub(crate) fn of(word: &str) -> Self {
+        Self {
+            word: word.to_owned(),
+        }
+    }
+
     /// Refuses a form that another site sent.
     pub(crate) fn check(&self, session: &Session, headers: &HeaderMap) -> ApiResult<()> {
         if self.word == session.form_word && same_site(headers) {

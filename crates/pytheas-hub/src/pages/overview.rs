@@ -42,9 +42,12 @@ pub(crate) async fn handle(
         (figures(total, pending, app.presence.online(now_ms), &rollouts))
         (trouble(&rollouts, &failures, now_ms))
         h2 { "Rollouts" }
+        @if covers(session.token.role, Role::Operator) {
+            p { a href="/rollouts/new" { "Start a rollout" } }
+        }
         @for rollout in &rollouts { (parts::rollout_card(rollout, &session, now_ms)) }
         @if rollouts.is_empty() {
-            p.card.soft { "None yet. Start one with " code { "pytheas rollout start" } "." }
+            p.card.soft { "None yet. " code { "pytheas rollout start" } " starts one, too." }
         }
         h2 { "Devices" }
         (table(&devices, &session, now_ms))

@@ -30,6 +30,7 @@ pub(crate) async fn handle(
             "The next group opens when " (rollout.success_threshold) "% of a group succeeded; it pauses when more than "
             (rollout.error_threshold) "% failed; a device that reports nothing for "
             (parts::span(rollout.silence_deadline_s)) " counts as failed."
+            @if rollout.confirm { " Somebody at each device agrees before anything is fetched there." }
         }
         h2 { "Devices" }
         table {

@@ -5,6 +5,7 @@
   let timer = 0, busy = false, again = false;
   const refresh = async () => {
     if (busy) { again = true; return; }
+    if (live.querySelector(".filling")) return;
     busy = true;
     try {
       const answer = await fetch(location.pathname, { headers: { "X-Fragment": "1" } });

@@ -11,9 +11,17 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post, put},
 };
+use pytheas_api::ActionStatus;
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{app::App, engine::ReportError, reply::ApiError, secret};
+use crate::{
+    app::{App, Shared},
+    auth::Device,
+    engine::ReportError,
+    reply::ApiError,
+    secret,
+    store::actions::{self, Action},
+};
 
 pub(crate) mod artifacts;
 pub(crate) mod cancel;
@@ -89,6 +97,25 @@ pub(crate) fn unknown(what: &str) -> Response {
         "pytheas.unknown",
         format!("no such {what}"),
     )
+}
+
+/// The device's action that a path names, when its status is `wanted`; 404 for all others.
+pub(crate) async fn named(
+    app: &Shared,
+    device: &Device,
+    number: &str,
+    wanted: impl FnOnce(ActionStatus) -> bool,
+) -> Result<Action, Response> {
+    let id = action_id(number)?;
+    let found = actions::of_device(&app.store.read, &device.id, id).await;
+    let found = found.map_err(broken)?;
+    let fits = found.filter(|action| wanted(action.status));
+    fits.ok_or_else(|| unknown("action"))
+}
+
+/// The database does not answer.
+pub(crate) fn broken(error: sqlx::Error) -> Response {
+    ApiError::from(error).into_response()
 }
 
 impl From<ReportError> for Response {

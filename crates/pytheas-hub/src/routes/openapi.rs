@@ -41,6 +41,7 @@ use super::{
         health::handle,
         metrics::handle,
         releases::handle,
+        releases::in_use::handle,
         rollouts::command::abort,
         rollouts::command::pause,
         rollouts::command::resume,

@@ -1,5 +1,7 @@
 //! `GET /api/v1/releases`.
 
+pub(crate) mod in_use;
+
 use axum::{Json, extract::State};
 use pytheas_api::{ErrorBody, ReleaseView};
 

@@ -11,6 +11,7 @@ mod config;
 mod confirmation;
 mod ddi;
 mod enrolment;
+mod in_use;
 mod made_deltas;
 mod pages;
 mod repo;

@@ -307,3 +307,39 @@ fn revoking_a_token_ends_its_sessions() {
         .expect(204);
     assert_eq!(browser.call("GET", "/").send().status, 303);
 }
+
+#[test]
+fn a_rollout_is_started_on_its_page_by_operators() {
+    let world = World::new();
+    world.publish("1.0.0");
+    world.device_of("gw", Some(crate::world::PLATFORM));
+    let browser = log_in(&world, &world.admin).unwrap();
+    let page = browser.get("/rollouts/new");
+    assert!(page.contains("<option value=\"app@1.0.0\">"), "{page}");
+    assert!(page.contains("type=\"checkbox\" name=\"confirm\""));
+    let word = browser.form_word();
+    let start = |browser: &Browser<'_>, word: &str, release: &str, groups: &str| {
+        let body = format!("{word}&release={release}&groups={groups}&confirm=true");
+        browser.press("/rollouts/new", &body)
+    };
+    for (release, groups, status) in [
+        ("app%409.9", "1", 404),
+        ("app", "1", 422),
+        ("app%401.0.0", "many", 422),
+    ] {
+        let reply = start(&browser, &word, release, groups);
+        assert_eq!(reply.status, status, "{release} {groups}");
+    }
+    assert_eq!(start(&browser, "wrong", "app%401.0.0", "1").status, 403);
+    let reply = start(&browser, &word, "app%401.0.0", "1%2C+100%25");
+    assert_eq!(
+        (reply.status, reply.header("location")),
+        (303, Some("/rollouts/1"))
+    );
+    let rollout = world.get("/api/v1/rollouts/1").expect(200).json();
+    assert_eq!(rollout["rollout"]["confirm"], true);
+
+    let viewer = log_in(&world, &world.token("viewer")).unwrap();
+    assert!(!viewer.get("/").contains("/rollouts/new"));
+    assert_eq!(viewer.call("GET", "/rollouts/new").send().status, 403);
+}

@@ -127,8 +127,7 @@ impl RootFile {
     /// As [`Self::load`].
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let path = path.to_owned();
-        let help =
-            "make keys with `pytheas keys init`, or name the folder that has them with `--keys`";
+        let help = "make keys with `pytheas keys init`, or name the folder that has them with `--keys`; where only this file is missing, take the newest `metadata/N.root.json` of your repository";
         let bytes = match read_at_most(&path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeyError::Missing { path, help });

@@ -171,7 +171,7 @@ fn missing_damaged_and_foreign_keys_are_named() {
     let load = || PublisherKeys::load(&dir, &|_| None).unwrap_err();
     insta::assert_snapshot!(shown(&load(), &dir), @r"
     error: there is no `[KEYS]/root.json`
-     help: make keys with `pytheas keys init`, or name the folder that has them with `--keys`
+     help: make keys with `pytheas keys init`, or name the folder that has them with `--keys`; where only this file is missing, take the newest `metadata/N.root.json` of your repository
     ");
     make(&dir, None).unwrap();
     make(&other, None).unwrap();

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt, TryStreamExt, stream};
 use pytheas_release::{BlobRef, Release, ReleaseRef, Sha256, Tree};
 
-use super::{Options, PublishError, Published, pack::Pack};
+use super::{IN_USE, NEWEST, Options, PublishError, Published, pack::Pack};
 use crate::{
     client::ContentError,
     fetch::check,
@@ -98,12 +98,27 @@ pub(super) fn index_of(
     ContentIndex::new(packs, objects)
 }
 
-/// The earlier releases that deltas are made from: the newest ones, and those that are named.
+/// Why a delta is made from a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Somebody named it.
+    Asked,
+    /// So many devices run it.
+    InUse {
+        /// How many.
+        devices: u64,
+    },
+    /// It is one of the newest.
+    Newest,
+}
+
+/// The earlier releases that deltas are made from, in the order in which they are: those that are
+/// named; those that devices run, the most used first; the newest.
 pub(super) fn worth_a_delta<'e>(
     earlier: &'e [Earlier],
     new: &Published,
     options: &Options,
-) -> Result<Vec<&'e Earlier>, PublishError> {
+) -> Result<Vec<(&'e Earlier, Reason)>, PublishError> {
     let mut same: Vec<&Earlier> = earlier
         .iter()
         .filter(|old| {
@@ -133,15 +148,43 @@ pub(super) fn worth_a_delta<'e>(
             });
         }
     }
+    let asked = |old: &Earlier| options.delta_from.contains(&old.release.version);
+    let devices = |old: &Earlier| -> u64 {
+        let of_it = options.in_use.iter();
+        let of_it = of_it.filter(|one| one.version == old.release.version);
+        of_it.fold(0, |sum, one| sum.saturating_add(one.devices))
+    };
+    let mut used: Vec<(&Earlier, u64)> = same
+        .iter()
+        .map(|old| (*old, devices(old)))
+        .filter(|(_, devices)| *devices > 0)
+        .collect();
+    // The newer of two that as many run comes first: the order above is kept.
+    used.sort_by_key(|(_, devices)| std::cmp::Reverse(*devices));
+    // Where it is known what devices run, of the newest only the one that they are about to.
+    let (most, newest) = match used.is_empty() {
+        true => (options.deltas.unwrap_or(NEWEST), usize::MAX),
+        false => (options.deltas.unwrap_or(IN_USE), 1),
+    };
+    let used = used
+        .into_iter()
+        .map(|(old, devices)| (old, Reason::InUse { devices }));
+    let newest = same.iter().take(newest).map(|old| (*old, Reason::Newest));
     let mut seen = BTreeSet::new();
-    let mut left = options.deltas;
-    same.retain(|old| {
-        let named = options.delta_from.contains(&old.release.version);
-        let is_new = left > 0;
-        (named || is_new) && seen.insert(old.release.tree.id) && {
-            left = left.saturating_sub(1);
-            true
+    let mut chosen: Vec<(&Earlier, Reason)> = Vec::new();
+    for old in same.iter().filter(|old| asked(old)) {
+        if seen.insert(old.release.tree.id) {
+            chosen.push((old, Reason::Asked));
         }
-    });
-    Ok(same)
+    }
+    // One that is named besides counts as well.
+    let mut counted = BTreeSet::new();
+    for (old, reason) in used.chain(newest) {
+        let tree = old.release.tree.id;
+        let has_room = counted.len() < most;
+        if has_room && counted.insert(tree) && seen.insert(tree) {
+            chosen.push((old, reason));
+        }
+    }
+    Ok(chosen)
 }

@@ -43,6 +43,18 @@ pub enum PublishError {
         /// What is wrong.
         source: ScanError,
     },
+    /// The repository would be a part of what is published.
+    #[error("the repository `{}` lies in `{}`, the folder to publish", repo.display(), dir.display())]
+    #[diagnostic(
+        code(pytheas::publish::inside),
+        help("name a folder beside it with `--repo`")
+    )]
+    Inside {
+        /// The repository.
+        repo: PathBuf,
+        /// The folder.
+        dir: PathBuf,
+    },
     /// The folder is not a built tree.
     #[error("`{}` was not made by `pytheas build`: it has no `{RECORD_FILE}`", dir.display())]
     #[diagnostic(

@@ -150,3 +150,28 @@ fn a_wrong_token_is_told() {
         assert!(text.contains("the role `publisher`"), "{text}");
     }
 }
+
+#[test]
+fn a_web_server_that_only_serves_files_is_told_from_a_hub() {
+    let (address, announced) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async move {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            address.send(listener.local_addr().unwrap()).unwrap();
+            let only_get = axum::routing::get(|| async { StatusCode::NOT_FOUND });
+            let app = Router::new().route("/{*path}", only_get);
+            axum::serve(listener, app).await.unwrap();
+        });
+    });
+    let url = format!("http://{}/repo", announced.recv().unwrap());
+    let world = World::new();
+    let dir = world.tree("1.0.0", PLATFORM, &[]);
+    let store = Store::open(&url, None).unwrap();
+    let error = world.publish_dir(&store, &dir, &Options::at(now()));
+    let text = shown(error.unwrap_err()).replace(&url, "URL");
+    insta::assert_snapshot!(text, @"
+    error: `URL` serves a repository and takes nothing
+      help: publish to the folder that this server serves, to its bucket, or to a hub's `/repo`; a plain web server's folder may be filled with `rsync` afterwards, `metadata/timestamp.json` last
+    ");
+}

@@ -53,7 +53,7 @@ fn two(world: &World) -> (Release, Release) {
     for (version, library) in [("1.0.0", &library), ("1.1.0", &changed)] {
         let dir = world.tree(version, PLATFORM, &[("lib/library.so", library)]);
         let options = pytheas_repo::publish::Options {
-            deltas: 0,
+            deltas: Some(0),
             ..pytheas_repo::publish::Options::at(now())
         };
         world.publish_dir(&world.store(), &dir, &options).unwrap();

@@ -17,7 +17,7 @@ use pytheas_repo::{
     client::Client,
     fetch::FolderFetch,
     keys::OnlineKeys,
-    publish::{Event, Events, Options, PublishError, Validity, publish},
+    publish::{Event, Events, InUse, Options, PublishError, Validity, publish},
     renew::{RenewError, Renewed, renew},
     repository::{Repository, RepositoryError},
     store::{Store, StoreError},
@@ -132,7 +132,7 @@ fn deltas_are_also_made_from_the_versions_that_are_named() {
     let files: &[(&str, &[u8])] = &[("app/main.py", &main), ("lib/library.so", &library)];
     let dir = world.tree("1.2.0", PLATFORM, files);
     let mut options = Options {
-        deltas: 0,
+        deltas: Some(0),
         delta_from: vec!["0.9.0".parse().unwrap()],
         ..Options::at(now())
     };
@@ -153,6 +153,70 @@ fn deltas_are_also_made_from_the_versions_that_are_named() {
         .map(|delta| delta.from.to_string())
         .collect();
     assert_eq!(from, ["app@1.0.0"], "the named one alone, not the newest");
+}
+
+#[test]
+fn deltas_are_made_from_what_devices_run_the_most_used_first() {
+    let world = World::new();
+    let publish = |version: &str, options: &Options| {
+        let main = format!("print('version {version}')\n").repeat(40);
+        let files: &[(&str, &[u8])] = &[
+            ("app/main.py", main.as_bytes()),
+            ("lib/library.so", &noise(1, 300_000)),
+        ];
+        let dir = world.tree(version, PLATFORM, files);
+        let published = world.publish_dir(&world.store(), &dir, options).unwrap();
+        let made = published.deltas.iter();
+        let made = made.map(|delta| format!("{} {:?}", delta.from.version, delta.reason));
+        made.collect::<Vec<_>>()
+    };
+    let clock = std::cell::Cell::new(now());
+    let quick = |deltas, in_use: &[(&str, u64)]| Options {
+        deltas,
+        level: 1,
+        in_use: in_use
+            .iter()
+            .map(|(version, devices)| InUse {
+                version: version.parse().unwrap(),
+                devices: *devices,
+            })
+            .collect(),
+        ..Options::at(clock.replace(clock.get() + SignedDuration::from_secs(1)))
+    };
+    for number in 0..6 {
+        publish(&format!("1.{number}"), &quick(Some(0), &[]));
+    }
+    // What nobody published is no reason to fail; nobody runs 1.4.
+    let used = [("1.2", 2), ("0.1", 50), ("1.0", 7), ("1.1", 7), ("1.4", 0)];
+    let all = publish("2.0", &quick(None, &used));
+    insta::assert_snapshot!(all.join("\n"), @"
+    1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
+    1.2 InUse { devices: 2 }
+    1.5 Newest
+    ");
+    let two = publish("2.1", &quick(Some(2), &used));
+    insta::assert_snapshot!(two.join("\n"), @"
+    1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
+    ");
+    // Nobody runs anything that is here: as if nobody knew.
+    let newest = publish("2.2", &quick(None, &[("0.1", 50)]));
+    insta::assert_snapshot!(newest.join("\n"), @"
+    2.1 Newest
+    2.0 Newest
+    1.5 Newest
+    ");
+    let named = Options {
+        delta_from: vec!["1.3".parse().unwrap(), "1.2".parse().unwrap()],
+        ..quick(Some(2), &used)
+    };
+    insta::assert_snapshot!(publish("2.3", &named).join("\n"), @"
+    1.3 Asked
+    1.2 Asked
+    1.1 InUse { devices: 7 }
+    1.0 InUse { devices: 7 }
+    ");
 }
 
 #[test]
@@ -233,6 +297,21 @@ fn publishing_the_same_again_keeps_the_releases_from_expiring() {
         4,
         "targets were signed four times"
     );
+}
+
+#[test]
+fn a_repository_inside_the_folder_to_publish_is_refused() {
+    let world = World::new();
+    let dir = world.tree("1.0.0", PLATFORM, &[]);
+    for place in [dir.clone(), dir.join("lib/repo")] {
+        let store = Store::folder(&place).unwrap();
+        let error = world.publish_dir(&store, &dir, &Options::at(now()));
+        assert!(
+            matches!(error, Err(PublishError::Inside { .. })),
+            "{error:?}"
+        );
+        assert!(!place.join(".publish.lock").exists());
+    }
 }
 
 #[test]

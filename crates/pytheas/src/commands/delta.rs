@@ -13,7 +13,7 @@ use miette::{Context as _, IntoDiagnostic as _};
 use pytheas_durable::trees;
 use pytheas_release::{
     Entry, RelPath, Sha256, Tree,
-    delta::{self, Delta, MadeSink},
+    delta::{self, Delta, DeltaError, MadeSink},
 };
 use serde::Serialize;
 
@@ -172,7 +172,10 @@ fn apply(args: &ApplyArgs, context: &Context) -> miette::Result<()> {
     let file = File::open(&args.delta)
         .into_diagnostic()
         .wrap_err_with(|| cannot("read", &args.delta))?;
-    let delta = Delta::open(BufReader::new(file)).into_diagnostic()?;
+    let unusable = || format!("cannot use the delta `{}`", args.delta.display());
+    let delta = Delta::open(BufReader::new(file))
+        .into_diagnostic()
+        .wrap_err_with(unusable)?;
     fs::create_dir(output)
         .into_diagnostic()
         .wrap_err_with(|| format!("{}; it must not be there yet", cannot("create", output)))?;
@@ -185,7 +188,18 @@ fn apply(args: &ApplyArgs, context: &Context) -> miette::Result<()> {
     let mut sink = Objects(objects.clone(), None);
     let result = delta
         .apply(&old, &files, &mut sink)
-        .into_diagnostic()
+        .map_err(|error| match error {
+            DeltaError::OtherTree { .. } => miette::miette!(
+                help = "give the folder that it was made from, as it was then",
+                "`{}` was not made from `{}`: {error}",
+                args.delta.display(),
+                args.old.display()
+            ),
+            error => Err::<(), _>(error)
+                .into_diagnostic()
+                .wrap_err_with(unusable)
+                .unwrap_err(),
+        })
         .and_then(|new| {
             lay_out(&new, &old, &args.old, &objects, output)
                 .into_diagnostic()

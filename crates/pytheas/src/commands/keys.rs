@@ -123,6 +123,15 @@ impl AccessArgs {
         self.token.as_ref()
     }
 
+    /// The same access to a hub's REST API.
+    pub(crate) fn hub(&self, hub: url::Url) -> crate::hub_client::HubArgs {
+        crate::hub_client::HubArgs {
+            hub,
+            token: self.token.clone(),
+            ca: self.ca.clone(),
+        }
+    }
+
     /// The store `repo`.
     pub(crate) fn open(&self, repo: &str) -> miette::Result<Store> {
         let token = match &self.token {

@@ -1,5 +1,7 @@
 //! `pytheas publish`: sign a built folder and make it a release devices can get.
 
+mod in_use;
+
 use std::{
     io,
     path::{Path, PathBuf},
@@ -12,10 +14,11 @@ use pytheas_build::{SBOM_FILE, provenance_path};
 use pytheas_release::{BoardImage, BuildRecord, RECORD_FILE, Version};
 use pytheas_repo::{
     keys::{self, PublisherKeys},
-    publish::{Event, Events, Options, Published, Reached},
+    publish::{Event, Events, Options, Published, Reached, Reason},
     store::Store,
 };
 use serde::Serialize;
+use url::Url;
 
 use crate::{
     commands::{
@@ -29,8 +32,8 @@ use crate::{
 /// Sign a built folder and publish it as a release
 ///
 /// Writes to the repository (a folder, `s3://bucket/prefix`, or a hub's
-/// `http://hub:8470/repo`) and makes deltas from the newest earlier releases.
-/// Devices see the old repository or the new one, never half of it.
+/// `http://hub:8470/repo`) and makes deltas from the earlier releases that
+/// devices run, where a hub tells which, else from the newest. Devices see the old repository or the new one, never half of it.
 #[derive(Debug, clap::Args)]
 pub(crate) struct PublishArgs {
     /// The folder `pytheas build` made; with --index, a file
@@ -56,10 +59,13 @@ pub(crate) struct PublishArgs {
     /// If signatures are missing, write the proposal here instead of failing
     #[arg(long, value_name = "FILE", conflicts_with = "index")]
     propose: Option<PathBuf>,
-    /// From how many earlier releases to make deltas
-    #[arg(long, default_value_t = 3, value_name = "N")]
-    deltas: usize,
-    /// Make a delta from this earlier version too, however old (may be repeated): one that devices still run
+    /// From how many earlier releases to make deltas at most [default: the 3 newest; the 8 that most devices run, where the hub tells]
+    #[arg(long, value_name = "N")]
+    deltas: Option<usize>,
+    /// The hub that knows what devices run [default: the one whose `/repo` is published to]
+    #[arg(long, env = "PYTHEAS_HUB", value_name = "URL")]
+    hub: Option<Url>,
+    /// Make a delta from this earlier version too, however old (may be repeated)
     #[arg(long, value_name = "VERSION", conflicts_with = "index")]
     delta_from: Vec<Version>,
     /// The statement on where the folder came from, to sign and publish with it [default: DIR.provenance.json if it speaks of this folder]
@@ -96,7 +102,13 @@ struct Shown {
     new_objects: usize,
     reused_objects: usize,
     uploaded_bytes: u64,
+    /// What the hub says that devices run, if it was asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    in_use: Option<in_use::Answer>,
     deltas: Vec<ShownDelta>,
+    /// Those that were not made after all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    no_deltas: Vec<ShownNoDelta>,
     /// The signed image, of a release for boards.
     #[serde(skip_serializing_if = "Option::is_none")]
     board: Option<BoardImage>,
@@ -109,11 +121,40 @@ struct Shown {
 #[derive(Serialize)]
 struct ShownDelta {
     from: String,
+    #[serde(flatten)]
+    reason: ShownReason,
     size_bytes: u64,
 }
 
+#[derive(Serialize)]
+struct ShownNoDelta {
+    from: String,
+    #[serde(flatten)]
+    reason: ShownReason,
+    why: String,
+}
+
+/// Why from this release.
+#[derive(Serialize)]
+#[serde(tag = "reason", rename_all = "kebab-case")]
+enum ShownReason {
+    Asked,
+    InUse { devices: u64 },
+    Newest,
+}
+
+impl From<Reason> for ShownReason {
+    fn from(reason: Reason) -> Self {
+        match reason {
+            Reason::Asked => Self::Asked,
+            Reason::InUse { devices } => Self::InUse { devices },
+            Reason::Newest => Self::Newest,
+        }
+    }
+}
+
 impl Shown {
-    fn of(published: &Published) -> Self {
+    fn of(published: &Published, in_use: Option<in_use::Answer>) -> Self {
         Self {
             release: published.reference.to_string(),
             platform: published.platform.to_string(),
@@ -125,12 +166,23 @@ impl Shown {
             new_objects: published.new_objects,
             reused_objects: published.reused_objects,
             uploaded_bytes: published.uploaded_bytes,
+            in_use,
             deltas: published
                 .deltas
                 .iter()
                 .map(|delta| ShownDelta {
                     from: delta.from.to_string(),
+                    reason: delta.reason.into(),
                     size_bytes: delta.size_bytes,
+                })
+                .collect(),
+            no_deltas: published
+                .not_made
+                .iter()
+                .map(|delta| ShownNoDelta {
+                    from: delta.from.to_string(),
+                    reason: delta.reason.into(),
+                    why: delta.why.clone(),
                 })
                 .collect(),
             board: published.board,
@@ -165,9 +217,14 @@ impl Show for Shown {
         out.fact("objects", objects)?;
         out.fact("uploaded", bytes(self.uploaded_bytes))?;
         for delta in &self.deltas {
+            let used = match delta.reason {
+                ShownReason::InUse { devices: 1 } => " (1 device runs it)".to_owned(),
+                ShownReason::InUse { devices } => format!(" ({devices} devices run it)"),
+                ShownReason::Asked | ShownReason::Newest => String::new(),
+            };
             out.fact(
                 "delta",
-                format!("from {}: {}", delta.from, bytes(delta.size_bytes)),
+                format!("from {}: {}{used}", delta.from, bytes(delta.size_bytes)),
             )?;
         }
         Ok(())
@@ -202,9 +259,24 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         (None, Some(_)) => PublisherKeys::load_some(&folder, &ask)?,
         (None, None) => PublisherKeys::load(&folder, &ask)?,
     };
-    let keys = match is_for_boards(dir) {
+    let record = record(dir);
+    let is_for_boards = record.as_ref().is_some_and(|one| one.platform.is_board());
+    let keys = match is_for_boards {
         true => keys.with_board_keys(&ask)?,
         false => keys,
+    };
+    let hub = args.hub.clone().or_else(|| hub_of(repo));
+    let in_use = match (&record, hub) {
+        // Boards take whole images.
+        (Some(record), Some(hub)) if !is_for_boards && args.deltas != Some(0) => {
+            let answer = in_use::ask(&args.access.hub(hub), record);
+            options.in_use = answer.versions();
+            if let Some(note) = answer.note() {
+                context.note(note);
+            }
+            Some(answer)
+        }
+        _ => None,
     };
     let published = publish_with(dir, &store, &keys, &options, context)?;
     match &published.reached {
@@ -215,27 +287,30 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
             file.display()
         )),
     }
-    context.show(&Shown::of(&published))
+    context.show(&Shown::of(&published, in_use))
 }
 
 /// What is left to do after a team without online keys has published.
 pub(crate) const UPLOADED: &str = "devices see it when the online keys have signed it: a hub does that at once, otherwise whoever has them runs `pytheas keys publish`";
 
-/// Whether the built folder is for boards, which follow a rotation of keys by what old ones sign.
-fn is_for_boards(dir: &Path) -> bool {
-    std::fs::read(dir.join(RECORD_FILE))
-        .ok()
-        .and_then(|bytes| BuildRecord::parse(&bytes).ok())
-        .is_some_and(|record| record.platform.is_board())
+/// What the built folder says of itself; where it cannot be read, publishing says why.
+fn record(dir: &Path) -> Option<BuildRecord> {
+    let bytes = std::fs::read(dir.join(RECORD_FILE)).ok()?;
+    BuildRecord::parse(&bytes).ok()
 }
 
-/// The token that `pytheas login` stored for the hub whose repository this is: at `/repo` below
-/// the address one logs in to.
+/// The hub whose repository this is: one logs in to the address above `/repo`.
+fn hub_of(repo: &str) -> Option<Url> {
+    let hub = repo.trim_end_matches('/').strip_suffix("/repo")?;
+    let hub: Url = hub.parse().ok()?;
+    matches!(hub.scheme(), "http" | "https").then_some(hub)
+}
+
+/// The token that `pytheas login` stored for the hub whose repository this is.
 pub(crate) fn stored_token(
     repo: &str,
 ) -> Result<Option<String>, crate::credentials::CredentialsError> {
-    let hub = repo.trim_end_matches('/').strip_suffix("/repo");
-    match hub.and_then(|hub| hub.parse().ok()) {
+    match hub_of(repo) {
         Some(hub) => crate::credentials::token_for(&hub),
         None => Ok(None),
     }

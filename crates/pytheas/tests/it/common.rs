@@ -180,6 +180,11 @@ impl Hub {
         }
     }
 
+    /// Of its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.process.as_ref().unwrap().0.id()
+    }
+
     /// Ends the process.
     pub(crate) fn down(&mut self) {
         self.process = None;

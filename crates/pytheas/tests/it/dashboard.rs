@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Duration};
 
 use serde_json::{Value, json as object};
 
-use crate::common::{Hub, Running, json, ok, pytheas, wait_for};
+use crate::common::{GOOD, Hub, Running, json, ok, pytheas, script_tree, wait_for};
 
 /// A browser, spoken to in the W3C WebDriver protocol.
 struct Browser {
@@ -240,4 +240,35 @@ fn the_dashboard_shows_the_fleet_and_its_changes_without_a_reload() {
     });
     assert_eq!(browser.script("return window.mark"), "still here");
     assert_ne!(browser.script("return document.title"), "owned");
+
+    // A rollout that waits for somebody at each device, one device first.
+    let tree = home.path().join("1.0");
+    script_tree(&tree, "1.0", GOOD);
+    hub.publish(&tree);
+    for id in ["till-1", "till-2"] {
+        let platform = pytheas_release::Platform::host().unwrap();
+        let args = ["device", "add", id, "--platform", platform.as_str()];
+        json(&mut hub.pytheas(&args));
+    }
+    browser.post(
+        "/url",
+        &object!({"url": format!("{}/rollouts/new", hub.url)}),
+    );
+    browser.click("#confirm");
+    std::thread::sleep(Duration::from_millis(500));
+    let checked = "return document.querySelector('#confirm').checked";
+    assert_eq!(browser.script(checked), true, "nothing updates it in place");
+    browser.click("#start");
+    wait_for("the rollout's page", Duration::from_secs(15), || {
+        browser
+            .text()
+            .contains("Somebody at each device agrees")
+            .then_some(())
+    });
+    let rollout = json(&mut hub.pytheas(&["rollout", "status", "1"]));
+    assert_eq!(rollout["rollout"]["confirm"], true, "{rollout}");
+    assert_eq!(rollout["rollout"]["release"], "app@1.0");
+    assert_eq!(rollout["rollout"]["groups"].as_array().unwrap().len(), 2);
+    let console = browser.console().to_string();
+    assert!(!console.contains("SEVERE"), "{console}");
 }

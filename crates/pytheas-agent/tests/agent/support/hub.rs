@@ -60,6 +60,12 @@ pub(crate) struct Talk {
     pub(crate) endless: Option<String>,
     /// Files whose path holds this text come a byte at a time, with a long pause between.
     pub(crate) drip: Option<String>,
+    /// Reports that close nothing, and answers of people, are too many: 429 without a time.
+    pub(crate) heard_enough: bool,
+    /// How many were refused for that.
+    pub(crate) refused: usize,
+    /// What is offered has to be confirmed first.
+    pub(crate) confirm: bool,
     /// Files whose path holds the first text are answered with this instead.
     pub(crate) instead: Vec<(String, Vec<u8>)>,
 }
@@ -289,6 +295,9 @@ fn answer(
             if let Some((action, _, cancel)) = &talk.offer {
                 let (rel, href) = if *cancel {
                     ("cancelAction", format!("{base}/cancelAction/{action}"))
+                } else if talk.confirm {
+                    let href = format!("{base}/confirmationBase/{action}");
+                    ("confirmationBase", href)
                 } else {
                     (
                         "deploymentBase",
@@ -342,6 +351,17 @@ fn answer(
         },
         ("GET", ["cancelAction", action]) => {
             ok(json!({"id": action, "cancelAction": {"stopId": action}}))
+        }
+        ("GET", ["confirmationBase", action]) => ok(json!({"id": action, "confirmation": {
+            "download": "forced", "update": "forced",
+            "chunks": [{"part": "bApp", "name": "app", "version": "9", "artifacts": []}],
+        }})),
+        ("POST", [kind, _, "feedback"])
+            if talk.heard_enough
+                && (*kind == "confirmationBase" || body["status"]["execution"] != "closed") =>
+        {
+            talk.refused += 1;
+            Some((429, String::new(), Value::Null))
         }
         ("POST", [kind, action, "feedback"]) => {
             let execution = body["status"]["execution"]

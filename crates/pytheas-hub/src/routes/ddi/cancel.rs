@@ -10,8 +10,8 @@ use pytheas_api::{
     ddi::{CancelAction, CancelTarget},
 };
 
-use super::{action_id, answer, unknown};
-use crate::{app::App, auth::Device, reply::ApiError, store::actions};
+use super::{answer, named};
+use crate::{app::App, auth::Device};
 
 /// The action to stop; unknown unless it is being, or was, cancelled.
 pub(crate) async fn handle(
@@ -19,23 +19,10 @@ pub(crate) async fn handle(
     device: Device,
     Path((_, _, action)): Path<(String, String, String)>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let id = match action_id(&action) {
-        Ok(id) => id,
-        Err(response) => return Ok(response),
-    };
-    let cancelled = actions::of_device(&app.store.read, &device.id, id)
-        .await?
-        .filter(|action| {
-            matches!(
-                action.status,
-                ActionStatus::Cancelling | ActionStatus::Cancelled
-            )
-        });
-    let Some(action) = cancelled else {
-        return Ok(unknown("action"));
-    };
-    let id = action.id.to_string();
+) -> Result<Response, Response> {
+    use ActionStatus::{Cancelled, Cancelling};
+    let wanted = |status| matches!(status, Cancelling | Cancelled);
+    let id = named(&app, &device, &action, wanted).await?.id.to_string();
     let cancel_action = CancelTarget {
         stop_id: id.clone(),
     };

@@ -14,7 +14,7 @@ use pytheas_api::{
     },
 };
 
-use super::{action_id, answer, deployment, failed, parse, unknown};
+use super::{action_id, answer, broken, deployment, failed, named, parse};
 use crate::{
     app::App,
     auth::Device,
@@ -55,19 +55,11 @@ pub(crate) async fn base(
     Path((_, _, action)): Path<(String, String, String)>,
     Query(query): Query<deployment::HistoryQuery>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let id = match action_id(&action) {
-        Ok(id) => id,
-        Err(response) => return Ok(response),
-    };
-    let waits = actions::of_device(&app.store.read, &device.id, id)
-        .await?
-        .filter(|action| action.status == ActionStatus::Unconfirmed);
-    let Some(action) = waits else {
-        return Ok(unknown("action"));
-    };
-    let wanted = query.action_history.unwrap_or(0);
-    let base = deployment::base(&app, &device.root, &action, wanted).await?;
+) -> Result<Response, Response> {
+    let waits = |status| status == ActionStatus::Unconfirmed;
+    let action = named(&app, &device, &action, waits).await?;
+    let base = deployment::base(&app, &device.root, &action, &query).await;
+    let base = base.map_err(broken)?;
     let base = ConfirmationBase {
         id: base.id,
         confirmation: base.deployment,
@@ -82,15 +74,11 @@ pub(crate) async fn feedback(
     device: Device,
     Path((_, _, action)): Path<(String, String, String)>,
     body: Bytes,
-) -> Result<Response, ApiError> {
-    let (id, said) = match (action_id(&action), parse::<ConfirmationFeedback>(&body)) {
-        (Ok(id), Ok(said)) => (id, said),
-        (Err(response), _) | (_, Err(response)) => return Ok(response),
-    };
-    match app.engine.confirm(&device.id, id, &said).await {
-        Ok(()) => Ok(StatusCode::OK.into_response()),
-        Err(error) => Ok(error.into()),
-    }
+) -> Result<Response, Response> {
+    let id = action_id(&action)?;
+    let said: ConfirmationFeedback = parse(&body)?;
+    app.engine.confirm(&device.id, id, &said).await?;
+    Ok(StatusCode::OK.into_response())
 }
 
 /// The device agrees by itself from now on, also to what waits.

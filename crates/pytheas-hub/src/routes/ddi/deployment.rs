@@ -14,11 +14,10 @@ use pytheas_api::{
 };
 use serde::Deserialize;
 
-use super::{action_id, answer, unknown};
+use super::{answer, broken, named};
 use crate::{
     app::{App, Shared},
     auth::Device,
-    reply::ApiError,
     store::{
         self,
         actions::{self, Action},
@@ -41,29 +40,15 @@ pub(crate) async fn handle(
     Path((_, _, action)): Path<(String, String, String)>,
     Query(query): Query<HistoryQuery>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let id = match action_id(&action) {
-        Ok(id) => id,
-        Err(response) => return Ok(response),
-    };
-    let action = match actions::of_device(&app.store.read, &device.id, id).await? {
-        Some(action) => action,
-        None => return Ok(unknown("action")),
-    };
-    if matches!(
-        action.status,
-        ActionStatus::Unconfirmed | ActionStatus::Cancelling | ActionStatus::Cancelled
-    ) {
-        return Ok(unknown("action"));
-    }
+) -> Result<Response, Response> {
+    use ActionStatus::{Cancelled, Cancelling, Unconfirmed};
+    let wanted = |status| !matches!(status, Unconfirmed | Cancelling | Cancelled);
+    let action = named(&app, &device, &action, wanted).await?;
     if action.status == ActionStatus::Pending {
-        app.engine.retrieved(&action).await?;
+        app.engine.retrieved(&action).await.map_err(broken)?;
     }
-    let wanted = query.action_history.unwrap_or(0);
-    Ok(answer(
-        &headers,
-        &base(&app, &device.root, &action, wanted).await?,
-    ))
+    let base = base(&app, &device.root, &action, &query).await;
+    Ok(answer(&headers, &base.map_err(broken)?))
 }
 
 /// The assignment as DDI writes it, below the device's address `root`.
@@ -71,7 +56,7 @@ pub(crate) async fn base(
     app: &Shared,
     root: &str,
     action: &Action,
-    history: i64,
+    query: &HistoryQuery,
 ) -> store::Result<DeploymentBase> {
     let downgrade = rollouts::allows_downgrade(&app.store.read, action.rollout).await?;
     let mut chunks = Vec::new();
@@ -105,7 +90,7 @@ pub(crate) async fn base(
             maintenance_window: None,
             chunks,
         },
-        action_history: self::history(app, action, history).await?,
+        action_history: history(app, action, query.action_history.unwrap_or(0)).await?,
     })
 }
 

@@ -7,8 +7,8 @@ use axum::{
 };
 use pytheas_api::ActionStatus;
 
-use super::{action_id, answer, deployment, unknown};
-use crate::{app::App, auth::Device, reply::ApiError, store::actions};
+use super::{answer, broken, deployment, named};
+use crate::{app::App, auth::Device};
 
 /// The same shape as a deployment; unknown while the action is open, or when it was cancelled.
 pub(crate) async fn handle(
@@ -17,20 +17,9 @@ pub(crate) async fn handle(
     Path((_, _, action)): Path<(String, String, String)>,
     Query(query): Query<deployment::HistoryQuery>,
     headers: HeaderMap,
-) -> Result<Response, ApiError> {
-    let id = match action_id(&action) {
-        Ok(id) => id,
-        Err(response) => return Ok(response),
-    };
-    let closed = actions::of_device(&app.store.read, &device.id, id)
-        .await?
-        .filter(|action| action.status.is_closed() && action.status != ActionStatus::Cancelled);
-    let Some(action) = closed else {
-        return Ok(unknown("action"));
-    };
-    let wanted = query.action_history.unwrap_or(0);
-    Ok(answer(
-        &headers,
-        &deployment::base(&app, &device.root, &action, wanted).await?,
-    ))
+) -> Result<Response, Response> {
+    let wanted = |status: ActionStatus| status.is_closed() && status != ActionStatus::Cancelled;
+    let action = named(&app, &device, &action, wanted).await?;
+    let base = deployment::base(&app, &device.root, &action, &query).await;
+    Ok(answer(&headers, &base.map_err(broken)?))
 }
