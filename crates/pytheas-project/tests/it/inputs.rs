@@ -333,7 +333,8 @@ fn requirements_in_another_encoding_are_refused_and_a_byte_order_mark_is_not() {
       help: save it as UTF-8; PowerShell's `>` writes UTF-16
     ");
     // PowerShell's `pip freeze > requirements.txt`; pip reads it, too.
-    write(b"\xff\xfei\0d\0n\0a\0=\0=\03\0.\04\0");
+    let text = "\u{feff}idna==3.4\r\n".encode_utf16();
+    write(&text.flat_map(u16::to_le_bytes).collect::<Vec<u8>>());
     assert_eq!(locked(&workspace, &workspace.project()), ["idna==3.4"]);
     write(b"\xff\xfei\0d\0n\0a");
     insta::assert_snapshot!(lock_failure(&workspace).lines().next().unwrap(), @"error: `DIR/requirements.txt` is not UTF-8 but UTF-16");
