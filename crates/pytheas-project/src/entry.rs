@@ -1,6 +1,7 @@
 //! What starts an app: `module:callable`, a module (`python -m`), or a script.
 
 use std::{
+    collections::BTreeSet,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -144,7 +145,7 @@ impl Project {
         self.sources == Sources::None || self.source == RequirementSource::BuildBackend
     }
 
-    /// What starts the app: `wanted` (a flag or a target), else `entry` in `[tool.pytheas]`, else
+    /// What starts the app: `wanted` (a flag or a target; also the name of a script), else `entry` in `[tool.pytheas]`, else
     /// the only entry of `project.scripts` (or the one that has the app's name), else `main.py`,
     /// else the only package with a `__main__.py`.
     ///
@@ -152,7 +153,7 @@ impl Project {
     /// When none of these says it; the error lists candidates.
     pub fn entry(&self, wanted: Option<&Entry>) -> Result<Entry, EntryError> {
         if let Some(entry) = wanted.or(self.settings.entry.as_ref()) {
-            return Ok(entry.clone());
+            return Ok(self.named_script(entry).unwrap_or_else(|| entry.clone()));
         }
         if self.sources == Sources::None {
             return Err(EntryError::None {
@@ -165,8 +166,9 @@ impl Project {
             .scripts
             .get_key_value(self.name.as_str())
             .filter(|_| self.scripts.len() > 1);
+        let different: BTreeSet<&String> = self.scripts.values().collect();
         match named.into_iter().chain(&self.scripts).next() {
-            Some((script, value)) if named.is_some() || self.scripts.len() == 1 => {
+            Some((script, value)) if named.is_some() || different.len() == 1 => {
                 return value.parse().map_err(|_| EntryError::Script {
                     dir: self.dir.clone(),
                     script: script.clone(),
@@ -174,11 +176,7 @@ impl Project {
                 });
             }
             Some(_) => {
-                let candidates = self
-                    .scripts
-                    .values()
-                    .map(|value| format!("`{value}`"))
-                    .collect();
+                let candidates = different.iter().map(|value| format!("`{value}`")).collect();
                 return Err(EntryError::Several {
                     dir: self.dir.clone(),
                     candidates,
@@ -197,6 +195,18 @@ impl Project {
                 help: suggestion(&self.dir, packages),
             }),
         }
+    }
+
+    /// The script that `entry` names, where no module of the project has that name.
+    fn named_script(&self, entry: &Entry) -> Option<Entry> {
+        let Entry::Module(name) = entry else {
+            return None;
+        };
+        let script = self.scripts.get(name)?.parse().ok()?;
+        let is_module = [self.dir.clone(), self.dir.join("src")]
+            .iter()
+            .any(|dir| dir.join(name).is_dir() || dir.join(format!("{name}.py")).is_file());
+        (!is_module).then_some(script)
     }
 }
 

@@ -38,6 +38,10 @@ pub struct LockInputs {
     /// Hashes that requirements files demand, by package.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub hashes: BTreeMap<String, BTreeSet<String>>,
+    /// Hashes of other files that it was made from, by their paths from the lock: those of local
+    /// packages, those that a build back end reads.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 /// One difference between what a lock was made from and what is written now.
@@ -67,6 +71,8 @@ pub enum Change {
     PlatformRemoved(String),
     /// `[tool.uv]` or an option such as `--index-url` changed.
     Options(String),
+    /// A file of a local package, or one that the build back end reads, changed.
+    File(String),
 }
 
 impl std::fmt::Display for Change {
@@ -85,6 +91,7 @@ impl std::fmt::Display for Change {
             Self::PlatformAdded(what) => write!(f, "added platform `{what}`"),
             Self::PlatformRemoved(what) => write!(f, "removed platform `{what}`"),
             Self::Options(what) => write!(f, "changed {what}"),
+            Self::File(path) => write!(f, "changed `{path}`"),
         }
     }
 }
@@ -183,6 +190,12 @@ impl LockInputs {
                 .filter(|name| self.hashes.get(*name) != now.hashes.get(*name))
                 .map(|name| Change::Options(format!("hashes of `{name}`"))),
         );
+        changes.extend(
+            self.files
+                .iter()
+                .filter(|(path, hash)| now.files.get(*path) != Some(hash))
+                .map(|(path, _)| Change::File(path.clone())),
+        );
         if self.uv_settings != now.uv_settings {
             changes.push(Change::Options("`[tool.uv]`".to_owned()));
         }
@@ -229,6 +242,9 @@ mod tests {
         old.platforms.insert("linux-armv7".to_owned());
         let mut new = inputs(&["a", "b>=2", "d"]);
         new.python = Some(">=3.11".to_owned());
+        old.files.insert("lib/setup.py".to_owned(), "00".to_owned());
+        old.files.insert("deps.in".to_owned(), "00".to_owned());
+        new.files.insert("deps.in".to_owned(), "00".to_owned());
         let shown: Vec<String> = old.changes(&new).iter().map(ToString::to_string).collect();
         assert_eq!(
             shown,
@@ -238,6 +254,7 @@ mod tests {
                 "removed `c`",
                 "changed Python from `any` to `>=3.11`",
                 "removed platform `linux-armv7`",
+                "changed `lib/setup.py`",
             ]
         );
         assert!(new.changes(&new).is_empty());

@@ -26,6 +26,7 @@ pub mod http;
 mod index;
 mod inputs;
 pub mod isolate;
+mod local_files;
 pub mod lock;
 mod lock_file;
 mod manifest;

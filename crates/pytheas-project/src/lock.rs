@@ -11,7 +11,7 @@ use miette::Diagnostic;
 use crate::{
     event::{Event, Observer},
     inputs::{Change, LockInputs},
-    lock_file,
+    local_files, lock_file,
     manifest::ManifestError,
     project::Project,
     pylock::{PYLOCK_FILE, Pylock, PylockError},
@@ -273,10 +273,13 @@ pub fn status(project: &Project) -> Result<LockStatus, LockError> {
     let Some(lock) = Pylock::read(&project.lock_path())? else {
         return Ok(LockStatus::Missing);
     };
-    let now = LockInputs::of(project)?;
+    let mut now = LockInputs::of(project)?;
     let changes = match lock.inputs() {
         None => return Ok(LockStatus::Foreign(lock)),
-        Some(before) => before.changes(&now),
+        Some(before) => {
+            now.files = local_files::now(&project.dir, &before.files);
+            before.changes(&now)
+        }
     };
     Ok(if changes.is_empty() {
         LockStatus::Current(lock)

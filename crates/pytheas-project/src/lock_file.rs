@@ -1,13 +1,17 @@
 //! What uv wrote, made into the `pylock.toml` that is stored: only files whose hash is demanded,
 //! no paths of this machine, and what it was made from.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Component, Path, PathBuf},
+};
 
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, Table, TableLike, Value};
 
 use crate::{
-    inputs::LockInputs, lock::LockError, project::Project, requirements::normalise, source,
+    inputs::LockInputs, local_files, lock::LockError, project::Project, requirements::normalise,
+    source,
 };
 
 const HEADER: &str =
@@ -23,18 +27,19 @@ pub(crate) fn finish(
     uv_version: &str,
 ) -> Result<String, LockError> {
     #[derive(Serialize)]
-    struct File<'a> {
-        tool: Tool<'a>,
+    struct File {
+        tool: Tool,
     }
     #[derive(Serialize)]
-    struct Tool<'a> {
-        pytheas: &'a LockInputs,
+    struct Tool {
+        pytheas: LockInputs,
     }
     let mut document: DocumentMut = text.parse().map_err(|source| LockError::Format {
         version: uv_version.to_owned(),
         source: Box::new(source),
     })?;
     document.remove("tool");
+    let mut local = BTreeSet::new();
     if let Some(packages) = document
         .get_mut("packages")
         .and_then(Item::as_array_of_tables_mut)
@@ -45,12 +50,18 @@ pub(crate) fn finish(
             for kind in ["directory", "archive", "vcs"] {
                 if let Some(path) = package.get_mut(kind).and_then(|item| item.get_mut("path")) {
                     relocate(path, scratch, to);
+                    local.extend(path.as_str().map(str::to_owned));
                 }
             }
         }
     }
     let tool = toml::to_string_pretty(&File {
-        tool: Tool { pytheas: inputs },
+        tool: Tool {
+            pytheas: LockInputs {
+                files: local_files::hashes(project, to, &local),
+                ..inputs.clone()
+            },
+        },
     })
     .expect("inputs are strings, numbers and lists of strings");
     let body = document.to_string();

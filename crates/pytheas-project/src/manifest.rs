@@ -48,6 +48,27 @@ pub(crate) struct Tool {
     pub(crate) pytheas: Settings,
     pub(crate) uv: Option<toml::Table>,
     pub(crate) poetry: Option<toml::Table>,
+    pub(crate) setuptools: Option<toml::Table>,
+}
+
+impl Manifest {
+    /// Whether the dynamic dependencies are what `requirements.txt` says: setuptools is told so, or
+    /// there is no back end that could say something else.
+    pub(crate) fn has_requirements_txt(&self) -> bool {
+        let Some(system) = &self.build_system else {
+            return true;
+        };
+        let backend = system.get("build-backend").and_then(toml::Value::as_str);
+        let file = self.tool.setuptools.as_ref().and_then(|table| {
+            let dependencies = table.get("dynamic")?.get("dependencies")?;
+            match dependencies.get("file")? {
+                toml::Value::Array(several) if several.len() == 1 => several[0].as_str(),
+                one => one.as_str(),
+            }
+        });
+        backend.is_none_or(|name| name.starts_with("setuptools"))
+            && file == Some("requirements.txt")
+    }
 }
 
 /// A file of the project that cannot be used.

@@ -90,6 +90,20 @@ pub struct Project {
 /// A folder that is no project, or one that cannot be used.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum ProjectError {
+    /// It cannot be found.
+    #[error("cannot find `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::project::missing),
+        help(
+            "check the path: a project's folder, one of its files, a script, or a zip application"
+        )
+    )]
+    Missing {
+        /// The path.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// Not a folder.
     #[error("`{}` is not a folder", dir.display())]
     #[diagnostic(
@@ -105,7 +119,7 @@ pub enum ProjectError {
     #[diagnostic(
         code(pytheas::project::none),
         help(
-            "looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml` and a package's `__init__.py`; an empty `requirements.txt` beside `main.py` is enough, or name the script"
+            "looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml`, `main.py` and a package's `__init__.py`; a script of another name is given by its path"
         )
     )]
     None {
@@ -227,9 +241,12 @@ impl Project {
         if path.is_file() {
             return source::load_file(path);
         }
-        let dir = path.canonicalize().map_err(|_| ProjectError::NoFolder {
-            dir: path.to_owned(),
-        })?;
+        let dir = path
+            .canonicalize()
+            .map_err(|source| ProjectError::Missing {
+                path: path.to_owned(),
+                source,
+            })?;
         if !dir.is_dir() {
             return Err(ProjectError::NoFolder { dir });
         }

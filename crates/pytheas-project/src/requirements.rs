@@ -24,6 +24,22 @@ pub(crate) struct Requirements {
     pub(crate) indexes: BTreeSet<String>,
     /// Hashes (`sha256:…`) that the files of a package may have, by its name or its address.
     pub(crate) hashes: BTreeMap<String, BTreeSet<String>>,
+    /// The same lines for uv, which reads less than pip: files joined, lines that go on joined,
+    /// variables expanded, UTF-8. With credentials: never stored or shown.
+    pub(crate) plain: PlainText,
+}
+
+/// Requirements and constraints as uv reads them.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(crate) struct PlainText {
+    pub(crate) requirements: String,
+    pub(crate) constraints: String,
+}
+
+impl std::fmt::Debug for PlainText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("PlainText")
+    }
 }
 
 /// A requirements file that cannot be read.
@@ -53,6 +69,22 @@ pub enum RequirementsError {
         path: PathBuf,
         /// Each file on the way back to it, with the line that names the next one.
         through: Vec<(PathBuf, usize)>,
+    },
+    /// A line that asks for nothing.
+    #[error("`{}` line {line}: `{text}` is no requirement{reason}", path.display())]
+    #[diagnostic(code(pytheas::project::requirements::line))]
+    Line {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is written.
+        text: String,
+        /// What is wrong with it, after a colon; nothing where that cannot be told.
+        reason: String,
+        /// What to do.
+        #[help]
+        help: String,
     },
     /// Its text is not UTF-8.
     #[error(transparent)]
@@ -114,12 +146,7 @@ fn read_into(
     result: &mut Requirements,
     walk: &mut Walk,
 ) -> Result<(), RequirementsError> {
-    let text = crate::source::text(path).map_err(|error| match error {
-        crate::source::InputError::File(crate::manifest::ManifestError::Read { path, source }) => {
-            RequirementsError::Read { path, from, source }
-        }
-        other => RequirementsError::Input(Box::new(other)),
-    })?;
+    let text = text(path, from)?;
     let itself = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     if let Some(at) = walk.open.iter().position(|(file, ..)| *file == itself) {
         return Err(RequirementsError::Circular {
@@ -135,7 +162,8 @@ fn read_into(
     }
     walk.open.push((itself, path.to_owned(), 0));
     let dir = path.parent().unwrap_or(Path::new("."));
-    for (line, text) in logical_lines(&text) {
+    for (line, written) in logical_lines(&text) {
+        let text = expanded(&written, &variable);
         match parse_line(&text) {
             Line::File(kind_named, name) => {
                 // A file named by a constraints file holds constraints, whichever option names it.
@@ -145,14 +173,15 @@ fn read_into(
                     kind_named
                 };
                 if name.contains("://") {
-                    result.options.insert(format!(
-                        "{} {name}",
-                        if nested == Kind::Constraint {
-                            "-c"
-                        } else {
-                            "-r"
-                        }
-                    ));
+                    let option = if nested == Kind::Constraint {
+                        "-c"
+                    } else {
+                        "-r"
+                    };
+                    result
+                        .options
+                        .insert(without_credentials(&squeezed(&written)));
+                    result.plain.push(kind, &format!("{option} {name}"));
                 } else {
                     if let Some(open) = walk.open.last_mut() {
                         open.2 = line;
@@ -167,10 +196,18 @@ fn read_into(
                 }
             }
             Line::Option(option) => {
+                result.plain.push(kind, &with_folder(&option, dir));
+                let option = squeezed(&written); // an address may hold a secret by its variable
                 result.indexes.extend(index_address(&option));
                 result.options.insert(without_credentials(&option));
             }
             Line::Requirement(requirement, hashes) => {
+                result.plain.push(kind, &text);
+                let requirement = if written.contains("://") {
+                    requirement_of(&written)
+                } else {
+                    requirement
+                };
                 if !hashes.is_empty() {
                     // An address alone has no name: its hashes go by the address.
                     let key = parse(&requirement)
@@ -187,6 +224,182 @@ fn read_into(
     }
     walk.open.pop();
     Ok(())
+}
+
+/// The file's text. Windows' tools write UTF-16 with its mark, which pip reads, too.
+fn text(path: &Path, from: Option<(PathBuf, usize)>) -> Result<String, RequirementsError> {
+    use crate::{manifest::ManifestError, source::InputError};
+    let error = match crate::source::text(path) {
+        Ok(text) => return Ok(text),
+        Err(error) => error,
+    };
+    match error {
+        InputError::File(ManifestError::Read { path, source }) => {
+            Err(RequirementsError::Read { path, from, source })
+        }
+        other => match std::fs::read(path).ok().and_then(|bytes| utf16(&bytes)) {
+            Some(text) => Ok(text),
+            None => Err(RequirementsError::Input(Box::new(other))),
+        },
+    }
+}
+
+/// UTF-16 with a byte order mark as text.
+fn utf16(bytes: &[u8]) -> Option<String> {
+    let unit: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return None,
+    };
+    let (units, rest) = bytes[2..].as_chunks::<2>();
+    let units: Vec<u16> = units.iter().map(|pair| unit(*pair)).collect();
+    String::from_utf16(&units).ok().filter(|_| rest.is_empty())
+}
+
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// `${NAME}` (capitals, digits, `_`) as the variable's value; one that is not set stays, as in pip.
+fn expanded(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> String {
+    let mut result = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${") {
+        result.push_str(before);
+        match after
+            .split_once('}')
+            .filter(|(name, _)| is_variable(name))
+            .and_then(|(name, after)| Some((variable(name)?, after)))
+        {
+            Some((value, after)) => {
+                result.push_str(&value);
+                rest = after;
+            }
+            None => {
+                result.push_str("${");
+                rest = after;
+            }
+        }
+    }
+    result + rest
+}
+
+fn is_variable(name: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    !name.is_empty() && name.chars().all(allowed)
+}
+
+/// `--find-links FOLDER` is relative to the file that says so.
+fn with_folder(option: &str, dir: &Path) -> String {
+    match option_value(option, "-f", "--find-links") {
+        Some(value) if !value.contains("://") => {
+            format!("--find-links {}", dir.join(value).display())
+        }
+        _ => option.to_owned(),
+    }
+}
+
+impl PlainText {
+    fn push(&mut self, kind: Kind, line: &str) {
+        let to = match kind {
+            Kind::Requirement => &mut self.requirements,
+            Kind::Constraint => &mut self.constraints,
+        };
+        to.push_str(line);
+        to.push('\n');
+    }
+}
+
+/// The first line of `path` and the files it names that asks for nothing: asked when uv did not
+/// understand one, since uv counts characters and not lines.
+pub(crate) fn first_wrong(path: &Path) -> Option<RequirementsError> {
+    fn find(path: &Path, open: &mut Vec<PathBuf>) -> Option<RequirementsError> {
+        if open.iter().any(|other| other == path) {
+            return None;
+        }
+        open.push(path.to_owned());
+        let content = text(path, None).ok()?;
+        for (line, written) in logical_lines(&content) {
+            let text = expanded(&written, &variable);
+            let wrong = match parse_line(&text) {
+                Line::File(_, name) if !name.contains("://") => {
+                    let dir = path.parent().unwrap_or(Path::new("."));
+                    if let Some(found) = find(&dir.join(name), open) {
+                        return Some(found);
+                    }
+                    None
+                }
+                Line::Requirement(requirement, _) if !is_place(&requirement) => {
+                    reason(&requirement)
+                }
+                _ => None,
+            };
+            if let Some((reason, help)) = wrong {
+                return Some(RequirementsError::Line {
+                    path: path.to_owned(),
+                    line,
+                    text: without_credentials(&written.chars().take(120).collect::<String>()),
+                    reason,
+                    help,
+                });
+            }
+        }
+        None
+    }
+    find(path, &mut Vec::new())
+}
+
+/// Whether a line names a file, a folder or an address.
+fn is_place(text: &str) -> bool {
+    let text = text.split([';', '[']).next().unwrap_or(text).trim();
+    text.starts_with('-')
+        || text.contains(" @ ")
+        || text.contains("://")
+        || text.contains(['/', '\\'])
+        || [".whl", ".zip", ".gz", ".bz2", ".xz"]
+            .iter()
+            .any(|end| text.ends_with(end))
+        || text.trim_start_matches('.').is_empty()
+}
+
+/// What is wrong with a text that is no requirement, and what to do.
+fn reason(text: &str) -> Option<(String, String)> {
+    if parse(text).is_some() {
+        return None;
+    }
+    let help = "write a package's name, with versions if you want some: `idna>=3.6,<4`";
+    let open = text
+        .split_once("${")
+        .and_then(|(_, rest)| rest.split_once('}'));
+    if let Some((name, _)) = open.filter(|(name, _)| is_variable(name)) {
+        let help = format!("set `{name}`, or write its value there");
+        return Some((format!(": the variable `{name}` is not set"), help));
+    }
+    if text.contains('\0') {
+        let help = "save it as UTF-8; it seems to be UTF-16 without its mark".to_owned();
+        return Some((" but has bytes that are zero".to_owned(), help));
+    }
+    let name_ends = text
+        .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')))
+        .unwrap_or(text.len());
+    let rest = text[name_ends..].trim_start();
+    let help = match rest.strip_prefix('=') {
+        Some(version) if !version.starts_with('=') && name_ends > 0 => {
+            format!(
+                "one version is written with `==`: `{}=={}`",
+                &text[..name_ends],
+                version.trim()
+            )
+        }
+        _ if name_ends > 0 && rest.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!(
+                "one version is written with `==`: `{}=={rest}`",
+                &text[..name_ends]
+            )
+        }
+        _ => help.to_owned(),
+    };
+    Some((String::new(), help))
 }
 
 enum Line {
@@ -240,6 +453,11 @@ fn parse_line(text: &str) -> Line {
         Some(value.trim().to_ascii_lowercase())
     };
     Line::Requirement(normalise(requirement), parts.filter_map(hash).collect())
+}
+
+/// The requirement of a line, without its options.
+fn requirement_of(line: &str) -> String {
+    normalise(line.split(" --").next().unwrap_or(line).trim())
 }
 
 fn option_value(text: &str, short: &str, long: &str) -> Option<String> {
@@ -380,6 +598,73 @@ mod tests {
         pytheas_durable::replace(&path, text.as_bytes()).unwrap();
         let keys: Vec<String> = read(&path).unwrap().hashes.into_keys().collect();
         assert_eq!(keys, ["b", "https://h.example/six-1.whl"]);
+    }
+
+    #[test]
+    fn uv_gets_what_pip_reads_joined_and_expanded() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8]| {
+            pytheas_durable::replace(&dir.path().join(name), bytes).unwrap()
+        };
+        std::fs::create_dir(dir.path().join("sub")).unwrap();
+        let text = "idna \\\r\n  ==3.7 # why\r\n-r sub/more.txt\r\nb==1 \\\n  --hash=sha256:aa \\\n  --hash=sha256:bb\n";
+        let utf16: Vec<u8> = "\u{feff}"
+            .encode_utf16()
+            .chain(text.encode_utf16())
+            .flat_map(u16::to_le_bytes)
+            .collect();
+        write("requirements.txt", &utf16);
+        write("sub/more.txt", b"-f ./wheels\n-c limits.txt\nc[x]\n");
+        write("sub/limits.txt", b"c<2\n");
+        let found = read(&dir.path().join("requirements.txt")).unwrap();
+        let place = dir.path().display().to_string();
+        insta::assert_snapshot!(found.plain.requirements.replace(&place, "DIR"), @"
+        idna   ==3.7
+        --find-links DIR/sub/./wheels
+        c[x]
+        b==1   --hash=sha256:aa   --hash=sha256:bb
+        ");
+        assert_eq!(found.plain.constraints, "c<2\n");
+        assert!(found.requirements.contains("idna==3.7"));
+        assert_eq!(found.hashes["b"].len(), 2);
+
+        let value = |name: &str| (name == "V").then(|| "1".to_owned());
+        assert_eq!(expanded("a==${V}.${W}${v}${", &value), "a==1.${W}${v}${");
+    }
+
+    #[test]
+    fn a_line_that_asks_for_nothing_is_named_with_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("requirements.txt");
+        let shown = |text: &str| {
+            pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+            let error = first_wrong(&path)?;
+            let help = miette::Diagnostic::help(&error).unwrap().to_string();
+            let error = error
+                .to_string()
+                .replace(&dir.path().display().to_string(), "DIR");
+            Some(format!("{error}\n  {help}"))
+        };
+        insta::assert_snapshot!(shown("a\n\nidna=3.7\n").unwrap(), @"
+        `DIR/requirements.txt` line 3: `idna=3.7` is no requirement
+          one version is written with `==`: `idna==3.7`
+        ");
+        insta::assert_snapshot!(shown("idna 3.7\n").unwrap(), @"
+        `DIR/requirements.txt` line 1: `idna 3.7` is no requirement
+          one version is written with `==`: `idna==3.7`
+        ");
+        insta::assert_snapshot!(shown("# x\nidna${NOT_SET_ANYWHERE}\n").unwrap(), @"
+        `DIR/requirements.txt` line 2: `idna${NOT_SET_ANYWHERE}` is no requirement: the variable `NOT_SET_ANYWHERE` is not set
+          set `NOT_SET_ANYWHERE`, or write its value there
+        ");
+        insta::assert_snapshot!(shown("<html>\n").unwrap(), @"
+        `DIR/requirements.txt` line 1: `<html>` is no requirement
+          write a package's name, with versions if you want some: `idna>=3.6,<4`
+        ");
+        assert_eq!(
+            shown("a\n./b\n.\nc @ ./c\n-e .\nd.whl\ngit+ssh://x/y\n"),
+            None
+        );
     }
 
     #[test]

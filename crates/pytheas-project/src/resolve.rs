@@ -8,9 +8,9 @@ use crate::{
     event::{Event, Observer},
     inputs::LockInputs,
     lock::{LockError, LockOptions, Upgrade},
-    project::Project,
+    project::{Project, RequirementSource},
     pylock::Pylock,
-    setuptools,
+    requirements, setuptools,
     source::{self, InputError},
     uv::{Uv, UvCallError, UvFailure, UvSaid},
 };
@@ -151,6 +151,9 @@ fn compile(
         command.args(["--prerelease", "allow"]);
     }
     command.args(python_arguments(project, options));
+    for name in local_packages(project, output) {
+        command.args(["--refresh-package", &name]);
+    }
     match &options.upgrade {
         Upgrade::Nothing => {}
         Upgrade::Everything => {
@@ -178,9 +181,30 @@ fn compile(
             UvFailure::Offline => LockError::Offline { file, source },
             UvFailure::DiskFull => LockError::DiskFull { source },
             UvFailure::TooLarge => LockError::TooLarge { file, source },
+            UvFailure::Other if project.source == RequirementSource::RequirementsTxt => {
+                match requirements::first_wrong(&file) {
+                    Some(error) => LockError::Requirements(error),
+                    None => LockError::Uv { file, source },
+                }
+            }
             UvFailure::Hash | UvFailure::Build | UvFailure::Other => LockError::Uv { file, source },
         }),
     }
+}
+
+/// Packages whose metadata uv must not take from its cache: for it, a source tree is what it was as
+/// long as `setup.py` and the like are, though they may read other files.
+fn local_packages(project: &Project, lock: &Path) -> BTreeSet<String> {
+    let before = Pylock::read(lock).ok().flatten();
+    let packages = before.iter().flat_map(|lock| &lock.packages);
+    let mut names: BTreeSet<String> = packages
+        .filter(|package| package.directory.is_some())
+        .map(|package| package.name.clone())
+        .collect();
+    if project.source == RequirementSource::BuildBackend {
+        names.insert(crate::normalised_name(project.name.as_str()));
+    }
+    names
 }
 
 /// conda packages that the index does not have are named all at once.

@@ -152,6 +152,18 @@ pub enum InputError {
         /// The file.
         file: PathBuf,
     },
+    /// No zip application.
+    #[error("`{}` is no zip application but {reason}", file.display())]
+    #[diagnostic(
+        code(pytheas::input::zipapp),
+        help("make one with `python -m zipapp FOLDER -m MODULE:CALLABLE`")
+    )]
+    Zipapp {
+        /// The file.
+        file: PathBuf,
+        /// What it is.
+        reason: String,
+    },
     /// Several files, none of which is the obvious one.
     #[error("`{}` has several requirements files: {files}", dir.display())]
     #[diagnostic(code(pytheas::input::several), help("name one: `--project FILE`"))]

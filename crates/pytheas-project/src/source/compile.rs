@@ -8,7 +8,10 @@ use std::{
 
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Table, Value, value};
 
-use crate::project::{Project, RequirementSource, same_name};
+use crate::{
+    project::{Project, RequirementSource, same_name},
+    requirements,
+};
 
 /// The arguments of `uv pip compile` that name the requirements.
 #[derive(Debug, Clone)]
@@ -41,14 +44,37 @@ pub(crate) fn prepare(project: &Project, scratch: &Path) -> io::Result<Prepared>
             own(arguments)
         }
         RequirementSource::RequirementsTxt => {
-            let mut arguments = vec![project.input.clone()];
+            // Read once before: what cannot be read was told then.
+            let plain = requirements::read(&project.dir.join(&project.input))
+                .map_err(io::Error::other)?
+                .plain;
+            let file = scratch.join("requirements.txt");
+            pytheas_durable::replace(&file, plain.requirements.as_bytes())?;
+            let mut arguments = vec![file.display().to_string()];
+            if !plain.constraints.is_empty() {
+                let file = scratch.join("constraints.txt");
+                pytheas_durable::replace(&file, plain.constraints.as_bytes())?;
+                arguments.extend(["--constraints".to_owned(), file.display().to_string()]);
+            }
             arguments.extend(groups);
             own(arguments)
         }
-        RequirementSource::Script => own(vec![project.input.clone()]),
+        RequirementSource::Script => match script_sources(project) {
+            None => own(vec![project.input.clone()]),
+            Some(uv) => {
+                let mut document = made(project);
+                document["tool"]["uv"] = uv;
+                let file = scratch.join("pyproject.toml");
+                pytheas_durable::replace(&file, document.to_string().as_bytes())?;
+                Prepared {
+                    dir: scratch.to_owned(),
+                    arguments: vec!["pyproject.toml".to_owned()],
+                }
+            }
+        },
         _ => {
             let file = scratch.join("pyproject.toml");
-            pytheas_durable::replace(&file, made(project).as_bytes())?;
+            pytheas_durable::replace(&file, made(project).to_string().as_bytes())?;
             let mut arguments = vec!["pyproject.toml".to_owned()];
             if !project.found.pip_options.is_empty() {
                 let options = scratch.join("options.txt");
@@ -110,7 +136,7 @@ pub(crate) fn wanted(project: &Project) -> Vec<String> {
 }
 
 /// A `pyproject.toml` with the requirements, indexes and choices of index.
-fn made(project: &Project) -> String {
+fn made(project: &Project) -> DocumentMut {
     let mut document = DocumentMut::new();
     let mut table = Table::new();
     table.insert("name", value("pytheas-request"));
@@ -125,7 +151,7 @@ fn made(project: &Project) -> String {
     table.insert("dependencies", value(requirements));
     document.insert("project", Item::Table(table));
     if project.found.indexes.is_empty() {
-        return document.to_string();
+        return document;
     }
     let mut uv = Table::new();
     let mut indexes = toml_edit::ArrayOfTables::new();
@@ -153,7 +179,34 @@ fn made(project: &Project) -> String {
     tool.set_implicit(true);
     tool.insert("uv", Item::Table(uv));
     document.insert("tool", Item::Table(tool));
-    document.to_string()
+    document
+}
+
+/// `[tool.uv]` of a script that says where packages come from, which uv respects in projects only;
+/// paths are made absolute.
+fn script_sources(project: &Project) -> Option<Item> {
+    let text = format!("uv = {}", project.uv_settings.as_deref()?);
+    let mut document: DocumentMut = text.parse().ok()?;
+    let mut uv = document.remove("uv")?;
+    let absolute = |item: &mut Value| {
+        if let Some(path) = item
+            .as_inline_table_mut()
+            .and_then(|table| table.get_mut("path"))
+            && let Some(text) = path.as_str()
+        {
+            let whole = crate::lock_file::normalised(&project.dir.join(text));
+            *path = Value::from(whole.display().to_string());
+        }
+    };
+    let sources = uv.get_mut("sources")?.as_table_like_mut()?;
+    for (_, source) in sources.iter_mut() {
+        match source.as_value_mut() {
+            Some(Value::Array(several)) => several.iter_mut().for_each(absolute),
+            Some(one) => absolute(one),
+            None => {}
+        }
+    }
+    Some(uv)
 }
 
 /// uv's names of indexes: letters, digits, `-`, `_`, `.`.

@@ -125,15 +125,25 @@ pub(crate) fn read(file: &Path) -> Result<Found, InputError> {
     let Some(document) = documents.first() else {
         return Ok(found);
     };
+    let not_a_mapping = || InputError::Syntax {
+        file: file.to_owned(),
+        line: 1,
+        column: 1,
+        message: "this is no environment: expected `dependencies:` with a list below".to_owned(),
+    };
+    if !document.is_mapping() && !document.is_null() {
+        return Err(not_a_mapping());
+    }
+    let list = document.as_mapping_get("dependencies");
+    if list.is_some_and(|list| !list.is_sequence() && !list.is_null()) {
+        return Err(not_a_mapping());
+    }
     found.name = document
         .as_mapping_get("name")
         .and_then(Yaml::as_str)
         .map(str::to_owned);
     let mut refused = Vec::new();
-    let list = document
-        .as_mapping_get("dependencies")
-        .and_then(Yaml::as_vec);
-    for item in list.into_iter().flatten() {
+    for item in list.and_then(Yaml::as_vec).into_iter().flatten() {
         if let Some(pip) = item.as_mapping_get("pip").and_then(Yaml::as_vec) {
             for line in pip.iter().filter_map(Yaml::as_str) {
                 pip_line(file, line, &mut found)?;
@@ -150,6 +160,12 @@ pub(crate) fn read(file: &Path) -> Result<Found, InputError> {
                 }
                 Err(reason) => refused.push((spec.to_owned(), reason)),
             }
+        } else {
+            let text = item
+                .as_mapping()
+                .and_then(|map| map.keys().next()?.as_str());
+            let text = text.unwrap_or("an item of another kind").to_owned();
+            refused.push((text, "neither a package nor a `pip:` list".to_owned()));
         }
     }
     if refused.is_empty() {

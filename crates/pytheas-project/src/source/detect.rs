@@ -1,6 +1,9 @@
 //! Which of a folder's files says what the app needs, and what a file named by the user is.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use pytheas_release::Name;
 
@@ -68,7 +71,11 @@ pub(crate) fn choose(
             (_, Some(poetry)) if poetry.contains_key("dependencies") || table.is_none() => {
                 of(RequirementSource::Poetry, "pyproject.toml")
             }
-            (Some(_), _) if is_there("requirements.txt") && picked.is_none() => {
+            (Some(_), _)
+                if picked.is_none()
+                    && is_there("requirements.txt")
+                    && manifest.has_requirements_txt() =>
+            {
                 of(RequirementSource::RequirementsTxt, "requirements.txt")
             }
             (Some(_), _) if manifest.build_system.is_some() || has_setup => {
@@ -118,16 +125,21 @@ pub(crate) fn choose(
         RequirementSource::Pipfile => pipfile::read(&file, &variable)?,
         RequirementSource::PipfileLock => pipfile::read_lock(&file, &variable)?,
         RequirementSource::EnvironmentYml => conda::read(&file)?,
-        _ => Found::default(),
+        _ => std::mem::take(&mut choice.found),
     };
     // setuptools beside a `pyproject.toml` with dynamic dependencies: its scripts may be there, too.
     if choice.source == RequirementSource::BuildBackend && table.is_none() {
         choice.is_distribution = true;
     }
+    let read = match choice.source {
+        RequirementSource::BuildBackend => crate::local_files::named_files(dir),
+        _ => BTreeSet::new(),
+    };
     let unused: Vec<&str> = OTHERS
         .iter()
         .copied()
         .filter(|name| is_there(name) && !belongs(name, &choice))
+        .filter(|name| !read.contains(Path::new(name)))
         .collect();
     if picked.is_none() && !unused.is_empty() && !choice.file.is_empty() {
         let (what, are) = if unused.len() == 1 {
@@ -188,6 +200,15 @@ fn without_distribution(dir: &Path) -> Result<Choice, ProjectError> {
         if dir.join(name).is_file() {
             return Ok(of(RequirementSource::EnvironmentYml, name.to_owned()));
         }
+    }
+    // `main.py` alone is an app; a package's own is not.
+    if dir.join("main.py").is_file() && !dir.join("__init__.py").is_file() {
+        let mut choice = of(RequirementSource::Nothing, String::new());
+        choice.found.notes.push(
+            "nothing says what `main.py` requires: it gets no packages (`requirements.txt` would)"
+                .to_owned(),
+        );
+        return Ok(choice);
     }
     if dir.join("pyproject.toml").is_file() {
         return Err(ProjectError::NoProjectTable {
@@ -263,9 +284,12 @@ fn kind_of(name: &str) -> Option<Kind> {
 
 /// The project that a file named by the user stands for.
 pub(crate) fn load_file(path: &Path) -> Result<Project, ProjectError> {
-    let path = path.canonicalize().map_err(|_| ProjectError::NoFolder {
-        dir: path.to_owned(),
-    })?;
+    let path = path
+        .canonicalize()
+        .map_err(|source| ProjectError::Missing {
+            path: path.to_owned(),
+            source,
+        })?;
     let unknown = || InputError::Unknown { file: path.clone() };
     let (Some(dir), Some(name)) = (
         path.parent(),
@@ -276,6 +300,7 @@ pub(crate) fn load_file(path: &Path) -> Result<Project, ProjectError> {
     match kind_of(name).ok_or_else(unknown)? {
         Kind::Script => load_script(&path, dir, name),
         Kind::Zipapp => {
+            check_zipapp(&path)?;
             let file = name.parse().map_err(|_| unknown())?;
             let mut project = single(dir, name, RequirementSource::Nothing)?;
             project.settings.entry = Some(Entry::Script(name.parse().map_err(|_| unknown())?));
@@ -298,6 +323,23 @@ pub(crate) fn load_file(path: &Path) -> Result<Project, ProjectError> {
             Project::load_picked(above, &file)
         }
         _ => Project::load_picked(dir, name),
+    }
+}
+
+/// A zip application has a `__main__` (PEP 441); what Python cannot start is not built.
+fn check_zipapp(path: &Path) -> Result<(), InputError> {
+    let wrong = |reason: &str| InputError::Zipapp {
+        file: path.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let file = std::fs::File::open(path).map_err(|error| wrong(&format!("unreadable: {error}")))?;
+    let archive =
+        zip::ZipArchive::new(file).map_err(|error| wrong(&format!("no zip archive: {error}")))?;
+    let is_main = |name: &str| matches!(name, "__main__.py" | "__main__.pyc");
+    if archive.file_names().flatten().any(|name| is_main(&name)) {
+        Ok(())
+    } else {
+        Err(wrong("an archive without a `__main__.py` at its top"))
     }
 }
 

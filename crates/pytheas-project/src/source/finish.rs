@@ -1,5 +1,7 @@
 //! What must hold for a resolution before it is stored: no credentials, and conda packages only where they are pure Python.
 
+use std::collections::BTreeMap;
+
 use toml_edit::{Item, Table, Value};
 
 use super::{InputError, redacted};
@@ -42,7 +44,7 @@ fn scrub_value(value: &mut Value) {
 
 /// The conda packages of the project are pure Python on the index, too.
 pub(crate) fn dependencies_of_conda(project: &Project, lock: &Pylock) -> Result<(), InputError> {
-    let refused: Vec<(String, String)> = lock
+    let refused: BTreeMap<String, String> = lock
         .packages
         .iter()
         .filter(|package| project.found.conda.contains(&package.name))
@@ -59,7 +61,7 @@ pub(crate) fn dependencies_of_conda(project: &Project, lock: &Pylock) -> Result<
     } else {
         Err(InputError::conda(
             &project.dir.join(&project.input),
-            refused,
+            refused.into_iter().collect(), // a package may be locked twice, by markers
         ))
     }
 }

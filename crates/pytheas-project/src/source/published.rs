@@ -24,8 +24,9 @@ impl Project {
     ) -> Result<Self, crate::ProjectError> {
         let dir = dir
             .canonicalize()
-            .map_err(|_| crate::ProjectError::NoFolder {
-                dir: dir.to_owned(),
+            .map_err(|source| crate::ProjectError::Missing {
+                path: dir.to_owned(),
+                source,
             })?;
         let requirement = with_name(requirement, &dir)?;
         let parsed = requirements::parse(&requirement).ok_or_else(|| InputError::Requirement {

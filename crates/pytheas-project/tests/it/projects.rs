@@ -6,14 +6,15 @@ use crate::support::{Workspace, shown};
 
 #[test]
 fn a_folder_without_a_project_is_told_what_was_looked_for() {
-    insta::assert_snapshot!(Workspace::new(&[("main.py", "")]).failure(), @"
+    insta::assert_snapshot!(Workspace::new(&[("app.py", "")]).failure(), @"
     error: no Python project in `DIR`
-      help: looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml` and a package's `__init__.py`; an empty `requirements.txt` beside `main.py` is enough, or name the script
+      help: looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml`, `main.py` and a package's `__init__.py`; a script of another name is given by its path
     ");
     let error = pytheas_project::Project::load("/nowhere/at/all".as_ref()).unwrap_err();
     insta::assert_snapshot!(shown(&error), @"
-    error: `/nowhere/at/all` is not a folder
-      help: give the folder of a Python project
+    error: cannot find `/nowhere/at/all`
+      cause: No such file or directory (os error 2)
+      help: check the path: a project's folder, one of its files, a script, or a zip application
     ");
     insta::assert_snapshot!(Workspace::new(&[("pyproject.toml", "[tool.black]\n")]).failure(), @"
     error: `DIR/pyproject.toml` has no `[project]` table
@@ -206,7 +207,7 @@ fn the_entry_point_is_found_in_the_documented_order() {
     let several = named.replace("a = 'a:main'", "c = 'a:main'");
     insta::assert_snapshot!(entry(&[("pyproject.toml", &several)], None), @"
     error: `DIR/pyproject.toml` has several scripts
-      help: choose one with `--entry`, or set `entry` in `[tool.pytheas]`: `b:main`, `a:main`
+      help: choose one with `--entry`, or set `entry` in `[tool.pytheas]`: `a:main`, `b:main`
     ");
     insta::assert_snapshot!(entry(&[("requirements.txt", ""), ("app.py", ""), ("setup.py", "")], None), @"
     error: nothing says what starts `project` in `DIR`

@@ -48,7 +48,7 @@ fn no_project_file() {
     --- stdout
     --- stderr
     error: no Python project in `[DIR]`
-      help: looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml` and a package's `__init__.py`; an empty `requirements.txt` beside `main.py` is enough, or name the script
+      help: looked for `pyproject.toml`, `setup.py`, `setup.cfg`, `Pipfile`, `requirements.txt`, `environment.yml`, `main.py` and a package's `__init__.py`; a script of another name is given by its path
     ");
 }
 

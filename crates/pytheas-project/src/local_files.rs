@@ -1,0 +1,127 @@
+//! Files beside the one with the requirements that a lock was made from: what a build back end
+//! reads, local packages, the workspace above. A lock notes their hashes, so that a change of them
+//! is noticed, offline and without running anything.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
+
+use pytheas_release::{RelPath, Sha256};
+
+use crate::project::{Project, RequirementSource};
+
+/// What says what a distribution needs.
+const OF_DISTRIBUTIONS: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
+/// Ends of names of files that such a file may read requirements from.
+const READ_BY_THEM: [&str; 8] = [
+    ".txt", ".in", ".json", ".yml", ".yaml", ".cfg", ".toml", ".lock",
+];
+/// A larger local archive is known by its size only in uv's lock.
+const LARGEST: u64 = 256 << 20;
+
+/// The hash of each file, by its path from `dir`, where the lock lies. `packages` are the paths of
+/// the lock's local folders and archives.
+pub(crate) fn hashes(
+    project: &Project,
+    dir: &Path,
+    packages: &BTreeSet<String>,
+) -> BTreeMap<String, String> {
+    let mut paths = BTreeSet::new();
+    if project.source == RequirementSource::BuildBackend {
+        paths.extend(named_files(&project.dir));
+    }
+    for package in packages.iter().filter(|package| *package != ".") {
+        let folder = Path::new(package);
+        if !dir.join(folder).is_dir() {
+            paths.insert(folder.to_owned());
+            continue;
+        }
+        paths.extend(OF_DISTRIBUTIONS.map(|name| folder.join(name)));
+        let named = named_files(&dir.join(folder));
+        paths.extend(named.into_iter().map(|name| folder.join(name)));
+    }
+    paths.extend(workspace(&project.dir, dir));
+    paths
+        .iter()
+        .filter_map(|path| Some((path.to_str()?.to_owned(), hash(&dir.join(path))?)))
+        .collect()
+}
+
+/// What the files of an earlier [`hashes`] are now.
+pub(crate) fn now(dir: &Path, before: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+    before
+        .keys()
+        .filter_map(|path| Some((path.clone(), hash(&dir.join(path))?)))
+        .collect()
+}
+
+/// Files of the folder that its `setup.py` and the like name: most often what they read
+/// requirements from.
+pub(crate) fn named_files(dir: &Path) -> BTreeSet<PathBuf> {
+    let apart =
+        |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '(' | ')');
+    let mut found = BTreeSet::new();
+    for name in OF_DISTRIBUTIONS {
+        let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
+        let words = text.split(apart).filter(|word| {
+            READ_BY_THEM.iter().any(|end| word.ends_with(end)) && !OF_DISTRIBUTIONS.contains(word)
+        });
+        found.extend(
+            words
+                .filter_map(|word| word.parse::<RelPath>().ok())
+                .map(|path| PathBuf::from(path.as_str()))
+                .filter(|path| dir.join(path).is_file()),
+        );
+    }
+    found
+}
+
+/// The root of the uv workspace above the project: its sources count for the members.
+fn workspace(project: &Path, dir: &Path) -> Option<PathBuf> {
+    if project != dir {
+        return None; // locked elsewhere: such a lock is made anew each time
+    }
+    let mut way = PathBuf::new();
+    for above in project.ancestors().skip(1).take(8) {
+        way.push("..");
+        let text = std::fs::read_to_string(above.join("pyproject.toml")).unwrap_or_default();
+        if text.contains("[tool.uv.workspace]") {
+            return Some(way.join("pyproject.toml"));
+        }
+    }
+    None
+}
+
+fn hash(path: &Path) -> Option<String> {
+    let is_small = path
+        .metadata()
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() <= LARGEST);
+    let bytes = is_small.then(|| std::fs::read(path).ok())??;
+    Some(Sha256::of(&bytes).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_a_back_end_reads_are_found_by_their_names() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        };
+        write(
+            "setup.py",
+            "setup(install_requires=open('requirements.txt').read(), x=open(\"reqs/extra.in\"), y=open('/etc/hosts.txt'), z='gone.txt')",
+        );
+        write("requirements.txt", "a");
+        write("reqs/extra.in", "b");
+        write("other.txt", "");
+        let found = named_files(dir.path());
+        let found: Vec<_> = found.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(found, ["reqs/extra.in", "requirements.txt"]);
+    }
+}
