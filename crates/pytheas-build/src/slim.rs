@@ -169,6 +169,7 @@ fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
                     .filter(|is_kept| *is_kept || !is_template(inventory, path, &modules))
                     .unwrap_or_else(|| {
                         (is_data(inside)
+                            || is_named(inside, &graph.words)
                             || is_template(inventory, path, &modules)
                             || stubs.contains(path))
                             && (tops.contains(top)
@@ -267,6 +268,23 @@ fn is_data(inside: &str) -> bool {
     let is_module_like =
         matches!(extension, "py" | "pyc") && folder.split('/').all(is_name) && is_name(stem);
     !is_of_tests && !is_of_compilers && !is_module_like
+}
+
+/// Whether a reached module has the name of a file that is of use to compilers otherwise, as
+/// `os.path.join(os.path.dirname(__file__), "filter.c")` reads it.
+fn is_named(inside: &str, words: &BTreeSet<String>) -> bool {
+    let name = inside.rsplit_once('/').map_or(inside, |(_, name)| name);
+    let is_source = name.ends_with(".py") || name.ends_with(".pyc");
+    !is_source && (words.contains(name) || words.iter().any(|word| is_end(inside, word)))
+}
+
+/// Whether the path ends with the path `word`, of more than one part.
+fn is_end(path: &str, word: &str) -> bool {
+    let word = word.trim_start_matches('/');
+    word.contains('/')
+        && path
+            .strip_suffix(word)
+            .is_some_and(|before| before.ends_with('/'))
 }
 
 /// Whether a Python file that nothing reaches is copied out or run by its path rather than
@@ -486,6 +504,18 @@ fn first(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_of_c_that_a_module_names_is_read() {
+        let words = ["filter.c", "native/pump.h", "setup.py"]
+            .map(str::to_owned)
+            .into();
+        assert!(is_named("pkg/nvx/filter.c", &words));
+        assert!(is_named("pkg/native/pump.h", &words));
+        assert!(!is_named("pkg/other.c", &words));
+        assert!(!is_named("pkg/other/pump.h", &words));
+        assert!(!is_named("pkg/setup.py", &words));
+    }
 
     #[test]
     fn data_is_what_a_package_may_read() {

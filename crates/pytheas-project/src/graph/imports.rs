@@ -415,26 +415,28 @@ pub fn is_module_name(text: &str) -> bool {
         })
 }
 
-/// Strings that could name something, and `__all__`.
+/// Strings that could name a module, a group or a file, and `__all__`.
 fn words(line: &Line<'_>, found: &mut Source) {
     let is_all = is_name(line, 0, "__all__");
     if line.tokens.len() == 1 {
         return; // a doc string
     }
     for (token, number) in &line.tokens {
-        let Token::Text {
-            value,
-            is_format: false,
-        } = token
-        else {
+        let Token::Text { value, is_format } = token else {
             continue;
         };
+        // Of `f"{folder}/worker.py"`, the file.
+        let value = match (is_format, value.rsplit_once('}')) {
+            (false, _) => *value,
+            (true, Some((_, rest))) if rest.starts_with('/') => rest,
+            (true, _) => continue,
+        };
         if is_all {
-            found.exported.push((*value).to_owned());
+            found.exported.push(value.to_owned());
         }
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '/');
         if value.len() < 120 && !value.is_empty() && value.chars().all(fits) {
-            found.words.push(((*value).to_owned(), *number));
+            found.words.push((value.to_owned(), *number));
         }
     }
 }

@@ -412,3 +412,35 @@ fn names_in_the_data_of_a_reached_package_reach_modules_of_packages() {
     check(&graph(&files, with("theme")), &["green.styles"], &["wave"]);
     check(&graph(&files, with("green")), &[], &["green"]);
 }
+
+#[test]
+fn a_file_of_python_that_is_named_in_a_string_is_reached() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import pump\nHELPER = 'helpers/own.py'\n"),
+            ("app/helpers/own.py", "import of_own\n"),
+            ("app/of_own.py", ""),
+            (
+                "site/pump/__init__.py",
+                "import os, subprocess, sys\ndef go():\n    here = os.path.dirname(__file__)\n    subprocess.run([sys.executable, os.path.join(here, 'workers', 'valve.py')])\n    open(f'{here}/forms/flow.py')\n",
+            ),
+            ("site/pump/workers/valve.py", "import late\n"),
+            ("site/pump/forms/flow.py", ""),
+            ("site/pump/unused.py", ""),
+            ("site/late.py", ""),
+            ("site/other/valve.py", ""),
+        ],
+        from("main"),
+    );
+    check(
+        &graph,
+        &[
+            "pump.workers.valve",
+            "pump.forms.flow",
+            "late",
+            "helpers.own",
+            "of_own",
+        ],
+        &["pump.unused", "other.valve"],
+    );
+}

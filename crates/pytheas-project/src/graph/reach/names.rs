@@ -92,6 +92,9 @@ impl Walk<'_> {
                 by: module.name.clone(),
                 line: *line,
             };
+            if let Some(path) = word.strip_suffix(".py") {
+                self.file(module, path, &reason);
+            }
             let name = word.split(':').next().unwrap_or(word);
             if name.contains('.') && !name.starts_with('.') && imports::is_module_name(name) {
                 // `package.module.Object` names the module too.
@@ -106,6 +109,29 @@ impl Walk<'_> {
                 self.reach_name(name, &reason);
             }
             self.graph.words.insert(word.clone());
+        }
+    }
+
+    /// A string that ends with `.py` is a file that is run or read by its path: the modules of the
+    /// same package whose paths end so, e.g. `workers/pump.py`, beside `sys.executable`.
+    fn file(&mut self, module: &Module, path: &str, reason: &Reason) {
+        let name = path.trim_start_matches(['.', '/']).replace('/', ".");
+        if name.is_empty() || name.starts_with("__") || !imports::is_module_name(&name) {
+            return;
+        }
+        let top = module.name.split('.').next().unwrap_or_default();
+        let end = format!(".{name}");
+        let names: Vec<String> = self
+            .modules
+            .below(top)
+            .filter(|other| other.name.ends_with(&end) && !is_test(&other.name))
+            .map(|other| other.name.clone())
+            .collect();
+        for name in names {
+            self.reach_name(&name, reason);
+        }
+        if module.origin == Origin::App {
+            self.reach_name(&name, reason);
         }
     }
 
