@@ -69,6 +69,8 @@ pub struct Source {
     pub undecided: Vec<(u32, String)>,
     /// Strings that could be names of modules or of entry-point groups, with their lines.
     pub words: Vec<(String, u32)>,
+    /// Modules after `"-m"`: run by a Python that the program starts.
+    pub run: Vec<(String, u32)>,
     /// The strings of `__all__`.
     pub exported: Vec<String>,
     /// It defines `__getattr__`, or calls a lazy loader: its submodules are named in strings.
@@ -105,6 +107,7 @@ pub fn read(source: &str) -> Source {
         }
         statements(&line, when, &mut found);
         calls(&line, when, &mut found);
+        run(&line, &mut found);
         words(&line, &mut found);
     }
     found
@@ -405,6 +408,19 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
     }
 }
 
+/// `[sys.executable, "-m", "venv"]`.
+fn run(line: &Line<'_>, found: &mut Source) {
+    for at in 0..line.tokens.len() {
+        if text_at(line, at) == Some(("-m", false))
+            && is_op(line, at + 1, ',')
+            && let Some((name, false)) = text_at(line, at + 2)
+            && is_module_name(name)
+        {
+            found.run.push((name.to_owned(), line.tokens[at].1));
+        }
+    }
+}
+
 /// Whether the text is a dotted name.
 pub fn is_module_name(text: &str) -> bool {
     !text.is_empty()
@@ -553,6 +569,19 @@ mod tests {
             &["1 ./* Guarded"],
         );
         check("def import_module(name): pass\n", &[]);
+    }
+
+    #[test]
+    fn modules_that_another_python_runs_are_told() {
+        let read = read(
+            "call([sys.executable, '-m', 'venv', x])\nadd('-m', help='x y')\nc = [py, '-I',\n  '-m', 'pip._internal']\n",
+        );
+        let run: Vec<(&str, u32)> = read
+            .run
+            .iter()
+            .map(|(name, line)| (&**name, *line))
+            .collect();
+        assert_eq!(run, [("venv", 1), ("pip._internal", 4)]);
     }
 
     #[test]

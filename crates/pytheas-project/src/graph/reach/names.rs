@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use super::{
     super::{
         imports::{self, Source},
-        modules::{Module, Origin},
+        modules::{Kind, Module, Origin},
     },
     Reason, is_test,
     walk::{Walk, package_of, read_source},
@@ -86,6 +86,12 @@ impl Walk<'_> {
     /// Strings that name a module: a dotted name that is one, `module:object`, and, in packages
     /// that load lazily, the names of their own parts.
     pub(super) fn words(&mut self, module: &Module, source: &Source) {
+        for (name, line) in &source.run {
+            let by = module.name.clone();
+            let reason = Reason::Named { by, line: *line };
+            self.reach_name(name, &reason);
+            self.reach_name(&format!("{name}.__main__"), &reason);
+        }
         let package = package_of(module).to_owned();
         for (word, line) in &source.words {
             let reason = Reason::Named {
@@ -132,6 +138,19 @@ impl Walk<'_> {
         }
         if module.origin == Origin::App {
             self.reach_name(&name, reason);
+        }
+        // A file beside the folder of a package of its name, which hides it from imports
+        // (`multipart.py` and `multipart/`).
+        let hidden = self.modules.get(&name).filter(|_| !name.contains('.'));
+        if let Some(package) = hidden
+            .filter(|package| package.kind == Kind::Package)
+            .cloned()
+            && let Some(folder) = package.file.as_deref().and_then(Path::parent)
+            && folder.with_extension("py").is_file()
+            && self.hidden.insert(name)
+        {
+            let source = imports::read(&read_source(&folder.with_extension("py")));
+            self.follow(&package, &source);
         }
     }
 
