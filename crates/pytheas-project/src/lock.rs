@@ -434,18 +434,4 @@ mod tests {
             assert_eq!(help, expected);
         }
     }
-
-    #[test]
-    fn a_release_for_another_python_says_which_to_give() {
-        let help = |wanted: &str| {
-            other_python(&UvSaid(format!(
-                "Because the requested Python version (>=3.11) does not satisfy {wanted} and a==6 depends on"
-            )))
-        };
-        insta::assert_snapshot!(help("Python>=3.12"), @"it needs Python>=3.12: give `--python 3.12`, which is fetched where the machine has none");
-        insta::assert_snapshot!(help("Python>=3.8,<3.11"), @"it needs Python>=3.8,<3.11: give `--python 3.8`, which is fetched where the machine has none");
-        insta::assert_snapshot!(help("Python<3.10"), @"it needs Python<3.10: give `--python 3.9`, which is fetched where the machine has none");
-        insta::assert_snapshot!(help("Python"), @"loosen or correct the requirement that is named above");
-        insta::assert_snapshot!(other_python(&UvSaid("there are no versions of a".to_owned())), @"loosen or correct the requirement that is named above");
-    }
 }
