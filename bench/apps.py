@@ -28,9 +28,11 @@ import traceback
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import common
-from app_list import APPS
+from app_list import APPS as FIRST
+from app_list_more import MORE
 from common import Bare, Failed, Results, remove, run, say, size
 
+APPS = FIRST + MORE
 FORMS = ("default", "slim", "pyinstaller")
 
 

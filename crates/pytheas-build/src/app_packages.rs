@@ -58,15 +58,16 @@ pub(crate) fn module_of(line: &str) -> Option<String> {
         Some(stem) => stem,
         None => file.strip_suffix(".so")?.split('.').next()?,
     };
-    let is_test = |part: &str| matches!(part, "tests" | "test" | "testing" | "conftest");
+    // A module may be called so for another reason: `commands/test.py` runs tests.
+    let is_test = |part: &&str| matches!(*part, "tests" | "test" | "testing");
     let mut parts: Vec<&str> = folders.split('/').filter(|part| !part.is_empty()).collect();
+    let is_of_tests = stem == "conftest" || parts.iter().any(is_test);
     if stem != "__init__" {
         parts.push(stem);
     }
     let is_name =
         |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_alphanumeric() || c == '_');
-    (!parts.is_empty() && parts.iter().all(is_name) && !parts.iter().any(|part| is_test(part)))
-        .then(|| parts.join("."))
+    (!parts.is_empty() && parts.iter().all(is_name) && !is_of_tests).then(|| parts.join("."))
 }
 
 #[cfg(test)]
@@ -80,7 +81,7 @@ mod tests {
             (
                 "Tool_X-1.0.dist-info",
                 "tool_x/__init__.py,,\ntool_x/late.py,sha256=x,3\ntool_x/fast.cpython-311-x86_64-linux-gnu.so,,\n\
-                 tool_x/data/a-b.py,,\ntool_x/tests/test_a.py,,\ntool_x/a.txt,,\n../../../bin/tx,,\n",
+                 tool_x/data/a-b.py,,\ntool_x/tests/test_a.py,,\ntool_x/conftest.py,,\ntool_x/commands/test.py,,\ntool_x/a.txt,,\n../../../bin/tx,,\n",
             ),
             ("plugin-2.dist-info", "plugins/green.py,,\n"),
             ("other-1.dist-info", "other.py,,\n"),
@@ -93,7 +94,13 @@ mod tests {
             Project::published("tool-x[fast]==1.0", &["Plugin".to_owned()], dir.path()).unwrap();
         assert_eq!(
             keep(&project, dir.path()),
-            ["plugins.green", "tool_x", "tool_x.fast", "tool_x.late"]
+            [
+                "plugins.green",
+                "tool_x",
+                "tool_x.commands.test",
+                "tool_x.fast",
+                "tool_x.late"
+            ]
         );
     }
 }

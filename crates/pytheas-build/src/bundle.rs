@@ -26,7 +26,7 @@ use crate::{
     launcher::{LAUNCH_FILE, Record, encode, machine_code},
     native,
     scratch::{self, Kind},
-    startup,
+    start, startup,
 };
 
 const START_FILE: &str = "pytheas_start.py";
@@ -277,7 +277,7 @@ impl Bundle {
                 records.extend(["-I", "-B"].map(Record::Argument));
                 records.push(Record::Path(START_FILE));
                 let file = into.join(START_FILE);
-                let text = start_module(job.name.as_str(), module, callable);
+                let text = start::text(job.name.as_str(), module, callable);
                 scratch::write(&file, text.as_bytes(), Kind::Data)
                     .map_err(io_error("write", &file))?;
             }
@@ -285,29 +285,16 @@ impl Bundle {
         let file = into.join(LAUNCH_FILE);
         scratch::write(&file, &encode(&records), Kind::Data).map_err(io_error("write", &file))?;
         let file = into.join("bin").join(job.name.as_str());
-        let code = machine_code(job.platform.arch()).ok_or_else(|| BuildError::Platform {
+        let mut code = machine_code(job.platform.arch()).ok_or_else(|| BuildError::Platform {
             form: "bundle".to_owned(),
             platform: job.platform.clone(),
             host: std::env::consts::ARCH.to_owned(),
         })?;
+        if let Entry::Callable { .. } = job.entry {
+            code = start::with_archive(code, START_FILE).map_err(io_error("make", &file))?;
+        }
         scratch::write(&file, &code, Kind::Program).map_err(io_error("write", &file))
     }
-}
-
-/// The module that imports and calls an entry point. `sys.argv[0]` is what a console script would
-/// have, since programs show it in their help.
-fn start_module(name: &str, module: &str, callable: &str) -> String {
-    format!(
-        "# Written by pytheas: starts `{module}:{callable}`.\n\
-         import os\n\
-         import sys\n\
-         \n\
-         if __name__ == \"__main__\":\n    \
-             root = os.path.dirname(os.path.abspath(__file__))\n    \
-             sys.argv[0] = os.path.join(root, \"bin\", \"{name}\")\n    \
-             from importlib import import_module\n    \
-             sys.exit(import_module(\"{module}\").{callable}())\n"
-    )
 }
 
 /// Puts the app's sources on the path of every Python of the bundle.
@@ -380,24 +367,4 @@ fn parse_version(text: &str) -> Result<Version, BuildError> {
         }
         .into()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_start_module_calls_the_callable() {
-        insta::assert_snapshot!(start_module("greenhouse", "greenhouse.main", "run"), @r#"
-        # Written by pytheas: starts `greenhouse.main:run`.
-        import os
-        import sys
-
-        if __name__ == "__main__":
-            root = os.path.dirname(os.path.abspath(__file__))
-            sys.argv[0] = os.path.join(root, "bin", "greenhouse")
-            from importlib import import_module
-            sys.exit(import_module("greenhouse.main").run())
-        "#);
-    }
 }

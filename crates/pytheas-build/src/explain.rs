@@ -202,22 +202,13 @@ fn start_of_launch(dir: &Path, start: &mut Start) {
             let module = records.get(at + 1).and_then(|next| next.strip_prefix('='));
             start.modules.extend(module.map(str::to_owned));
         } else if let Some(path) = record.strip_prefix('@') {
-            match started_module(&dir.join(path)) {
-                Some(module) => start.modules.push(module),
+            let text = std::fs::read_to_string(dir.join(path)).unwrap_or_default();
+            match crate::start::modules(&text) {
+                Some(modules) => start.modules.extend(modules),
                 None => start.scripts.push(dir.join(path)),
             }
         }
     }
-}
-
-/// The module that the start module of a bundle imports; none for another script.
-fn started_module(path: &Path) -> Option<String> {
-    let text = std::fs::read_to_string(path).ok()?;
-    if !text.starts_with("# Written by pytheas") {
-        return None;
-    }
-    let rest = text.split_once("import_module(\"")?.1;
-    Some(rest.split_once('"')?.0.to_owned())
 }
 
 /// Folders of the standard library, relative to the tree.

@@ -79,8 +79,7 @@ const BIN: &str = "bin";
 
 /// Whether the entry of a published package may be the name of a program of it.
 pub(crate) fn may_be_program(project: &Project, entry: &Entry) -> bool {
-    project.source == RequirementSource::Published
-        && matches!(entry, Entry::Module(name) if !name.contains('.'))
+    project.source == RequirementSource::Published && matches!(entry, Entry::Module(_))
 }
 
 /// `entry` as it lies in the bundle: a script of a published package is one of its programs.
@@ -160,8 +159,9 @@ pub(crate) fn find(
 
 /// The program `name` of the package; none when `python -m` can run a module of this name.
 fn program(site: &Path, package: &str, name: &str) -> Result<Option<Entry>, InstalledEntryError> {
+    let path = name.replace('.', "/");
     let is_module =
-        site.join(name).join("__main__.py").is_file() || site.join(format!("{name}.py")).is_file();
+        site.join(&path).join("__main__.py").is_file() || site.join(format!("{path}.py")).is_file();
     if is_module {
         return Ok(None);
     }
@@ -366,15 +366,19 @@ mod tests {
         let dir = site(&[
             (
                 "tool_x-1.dist-info/entry_points.txt",
-                "[console_scripts]\ntool-dump = tool_x.dump:main\ntool_x = tool_x.cli:main\n",
+                "[console_scripts]\ntool-dump = tool_x.dump:main\ntool_x = tool_x.cli:main\ntool_x.watch = tool_x.watcher:main\ntool_x.late = tool_x.cli:late\n",
             ),
             ("tool_x/__main__.py", ""),
+            ("tool_x/watch/__init__.py", ""),
+            ("tool_x/late.py", ""),
             ("bin/toolctl", "#!/usr/bin/env python\nprint(1)\n"),
             ("bin/tool.sh", "#!/bin/sh\n"),
         ]);
         for (name, expected) in [
             ("tool-dump", Some("tool_x.dump:main")),
             ("tool_x", None),
+            ("tool_x.watch", Some("tool_x.watcher:main")),
+            ("tool_x.late", None),
             ("toolctl", Some("bin/toolctl")),
             ("tool.sh", None),
             ("absent", None),

@@ -45,6 +45,7 @@ mod one_file;
 mod output;
 mod scratch;
 mod slim;
+mod start;
 mod startup;
 mod strip;
 mod testing;

@@ -23,7 +23,7 @@ use crate::{
     form::Job,
     interpreter::needed_libraries,
     known::Inventory,
-    scratch,
+    scratch, trim,
 };
 
 /// How many names one warning has.
@@ -168,10 +168,17 @@ fn kept_files(inventory: &Inventory, graph: &Graph) -> BTreeSet<String> {
                 is_module_kept(&source)
                     .filter(|is_kept| *is_kept || !is_template(inventory, path, &modules))
                     .unwrap_or_else(|| {
+                        let is_named = is_named(inside, &graph.words);
+                        let hides = top
+                            .strip_suffix(".py")
+                            .is_some_and(|module| tops.contains(module));
                         (is_data(inside)
+                            || is_named
+                            || trim::is_data_stub(&inventory.dir.join(path))
                             || is_template(inventory, path, &modules)
                             || stubs.contains(path))
                             && (tops.contains(top)
+                                || is_named && hides
                                 || top.contains('.')
                                     && owners
                                         .get(path.as_str())
@@ -267,6 +274,28 @@ fn is_data(inside: &str) -> bool {
     let is_module_like =
         matches!(extension, "py" | "pyc") && folder.split('/').all(is_name) && is_name(stem);
     !is_of_tests && !is_of_compilers && !is_module_like
+}
+
+/// Whether a reached module has the name of a file that is of use to compilers otherwise, as
+/// `os.path.join(os.path.dirname(__file__), "filter.c")` reads it, or of a Python file that another
+/// module hides.
+fn is_named(inside: &str, words: &BTreeSet<String>) -> bool {
+    let name = inside.rsplit_once('/').map_or(inside, |(_, name)| name);
+    !name.starts_with("__")
+        && !inside
+            .split('/')
+            .skip(1)
+            .any(|part| matches!(part, "tests" | "test" | "_tests"))
+        && (words.contains(name) || words.iter().any(|word| is_end(inside, word)))
+}
+
+/// Whether the path ends with the path `word`, of more than one part.
+fn is_end(path: &str, word: &str) -> bool {
+    let word = word.trim_start_matches('/');
+    word.contains('/')
+        && path
+            .strip_suffix(word)
+            .is_some_and(|before| before.ends_with('/'))
 }
 
 /// Whether a Python file that nothing reaches is copied out or run by its path rather than
@@ -486,6 +515,19 @@ fn first(names: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_source_that_a_module_names_is_read() {
+        let words = ["filter.c", "native/pump.h", "pump.py", "__init__.py"]
+            .map(str::to_owned)
+            .into();
+        assert!(is_named("pkg/nvx/filter.c", &words));
+        assert!(is_named("pkg/native/pump.h", &words));
+        assert!(!is_named("pkg/other.c", &words));
+        assert!(!is_named("pkg/other/pump.h", &words));
+        assert!(is_named("pump.py", &words));
+        assert!(!is_named("pkg/__init__.py", &words));
+    }
 
     #[test]
     fn data_is_what_a_package_may_read() {

@@ -22,6 +22,7 @@ use crate::{
     known::entry_points,
     launcher::{LAUNCH_FILE, Record, encode, machine_code},
     scratch::{self, Kind},
+    start,
 };
 
 /// The folder of the programs' roots.
@@ -99,13 +100,19 @@ pub(crate) fn add_root(
     object: &str,
 ) -> Result<(), BuildError> {
     let root = into.join(TOOLS).join(name);
+    let (module, callable) = object.split_once(':').unwrap_or((object, ""));
     let put = |path: &str, bytes: &[u8], kind| {
         let path = root.join(path);
         scratch::write(&path, bytes, kind).map_err(io_error("write", &path))
     };
-    put(&format!("bin/{name}"), code, Kind::Program)?;
+    let program = start::with_archive(code.to_vec(), START).map_err(io_error("make", &root))?;
+    put(&format!("bin/{name}"), &program, Kind::Program)?;
     put(LAUNCH_FILE, &launch(job), Kind::Data)?;
-    put(START, start(name, object).as_bytes(), Kind::Data)
+    put(
+        START,
+        start::text(name, module.trim(), callable.trim()).as_bytes(),
+        Kind::Data,
+    )
 }
 
 /// What the launcher of a program starts; its root lies two folders below the bundle's.
@@ -131,23 +138,6 @@ fn launch(job: &Job<'_>) -> Vec<u8> {
         Record::Path(START),
     ]);
     encode(&records)
-}
-
-/// The module that does what an installer's console script does.
-fn start(name: &str, object: &str) -> String {
-    let (module, callable) = object.split_once(':').unwrap_or((object, ""));
-    let (module, callable) = (module.trim(), callable.trim());
-    format!(
-        "# Written by pytheas: starts `{module}:{callable}`.\n\
-         import os\n\
-         import sys\n\
-         \n\
-         if __name__ == \"__main__\":\n    \
-             root = os.path.dirname(os.path.abspath(__file__))\n    \
-             sys.argv[0] = os.path.join(root, \"bin\", \"{name}\")\n    \
-             from importlib import import_module\n    \
-             sys.exit(import_module(\"{module}\").{callable}())\n"
-    )
 }
 
 /// The console scripts of the packages in `site`: name and object.

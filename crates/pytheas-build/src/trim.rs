@@ -50,6 +50,8 @@ const COMPILERS: &[&str] = &[
     "platformio",
     "esphome",
 ];
+/// Top-level modules of packages that read type stubs, their own and those of all packages.
+const CHECKERS: &[&str] = &["mypy", "pyright", "basedpyright", "pytype", "pyrefly", "ty"];
 /// Parts of packages that name the old build system without needing it when an app runs.
 const NO_WITNESS: &[&str] = &[
     "setuptools",
@@ -166,9 +168,15 @@ fn holds_word(bytes: &[u8], name: &str) -> bool {
 
 /// What only compilers and type checkers read, of the packages in `site`.
 fn packages(site: &Path) -> Result<(), BuildError> {
-    let compiles = COMPILERS
-        .iter()
-        .any(|name| site.join(name).exists() || site.join(format!("{name}.py")).exists());
+    let has_any = |names: &[&str]| {
+        names
+            .iter()
+            .any(|name| site.join(name).exists() || site.join(format!("{name}.py")).exists())
+    };
+    let uses = Uses {
+        sources: has_any(COMPILERS),
+        stubs: has_any(CHECKERS),
+    };
     let mut has_changed = false;
     for entry in WalkDir::new(site).contents_first(true) {
         let entry = match entry {
@@ -177,7 +185,7 @@ fn packages(site: &Path) -> Result<(), BuildError> {
             Err(error) => return Err(io_error("read", site)(error.into())),
         };
         let path = entry.path();
-        if entry.file_type().is_file() && is_for_compilers(path, compiles) {
+        if entry.file_type().is_file() && is_for_compilers(path, &uses) {
             fs::remove_file(path).map_err(io_error("remove", path))?;
             has_changed = true;
             // Fails for a folder that is not empty, which is what is meant.
@@ -200,15 +208,23 @@ fn packages(site: &Path) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn is_for_compilers(path: &Path, compiles: bool) -> bool {
+/// What some package of the tree uses while it runs.
+struct Uses {
+    /// Sources and headers of C and Cython.
+    sources: bool,
+    /// Type stubs.
+    stubs: bool,
+}
+
+fn is_for_compilers(path: &Path, uses: &Uses) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let Some((stem, ending)) = name.rsplit_once('.') else {
         return false;
     };
     let folder = path.parent().unwrap_or(path);
     match ending {
-        "pyi" => !is_loaded_stub(folder, stem),
-        _ if compiles => false,
+        "pyi" => !uses.stubs && !is_loaded_stub(folder, stem) && !is_data_stub(path),
+        _ if uses.sources => false,
         // Their Python package lies around them: they are no data of a code generator.
         "pxd" | "pxi" | "pyx" => has_compiled(folder, None),
         "c" | "cc" | "cpp" | "cxx" => has_compiled(folder, Some(stem)),
@@ -224,6 +240,22 @@ fn is_for_compilers(path: &Path, compiles: bool) -> bool {
 fn is_loaded_stub(folder: &Path, stem: &str) -> bool {
     let text = fs::read(folder.join(format!("{stem}.py"))).unwrap_or_default();
     text.windows(11).any(|window| window == b"attach_stub")
+}
+
+/// A stub without the code that it is the stub of is data of its package: completions and type
+/// checks come from it (jedi, mypy). Packages of nothing but stubs (`yaml-stubs`) are for checkers.
+pub(crate) fn is_data_stub(path: &Path) -> bool {
+    let (Some(folder), Some(stem)) = (path.parent(), path.file_stem()) else {
+        return false;
+    };
+    let stem = stem.to_string_lossy();
+    path.extension().is_some_and(|ending| ending == "pyi")
+        && !folder.join("__init__.py").exists()
+        && !folder.join(format!("{stem}.py")).exists()
+        && !has_compiled(folder, Some(&stem))
+        && !folder
+            .components()
+            .any(|part| part.as_os_str().to_string_lossy().ends_with("-stubs"))
 }
 
 /// Whether a compiled module lies in the folder: of this name, or any.
@@ -281,6 +313,30 @@ mod tests {
         ("lib/lib-dynload/_decimal.cpython-311.so", ""),
         ("lib/os.py", "import distutils"),
     ];
+
+    #[test]
+    fn stubs_without_code_are_data_and_a_type_checker_has_them_all() {
+        let files = [
+            ("site/plain/__init__.py", ""),
+            ("site/plain/__init__.pyi", ""),
+            ("site/plain/_fast.pyi", ""),
+            ("site/space/x.pyi", ""),
+            ("site/space/x.abi3.so", ""),
+            ("site/yaml-stubs/a.pyi", ""),
+            ("site/jedi/__init__.py", ""),
+            ("site/jedi/typeshed/stdlib/3/abc.pyi", ""),
+            ("site/top.py", ""),
+            ("site/top.pyi", ""),
+        ];
+        let stubs = |files: &[(&str, &str)]| {
+            let (_dir, left) = trimmed(files);
+            let stubs = left.into_iter().filter(|path| path.ends_with(".pyi"));
+            stubs.collect::<Vec<_>>()
+        };
+        assert_eq!(stubs(&files), ["site/jedi/typeshed/stdlib/3/abc.pyi"]);
+        let with_checker = [&files[..], &[("site/mypy/__init__.py", "")]].concat();
+        assert_eq!(stubs(&with_checker).len(), 6);
+    }
 
     #[test]
     fn old_parts_of_the_standard_library_go_unless_something_names_them() {

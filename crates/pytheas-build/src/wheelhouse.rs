@@ -159,8 +159,9 @@ fn launcher(job: &Job<'_>, requirements: &str) -> String {
             "-c 'import os, runpy, sys; sys.path.insert(0, os.path.join(os.environ[\"PYTHEAS_ROOT\"], \"app\")); runpy.run_module(\"{module}\", run_name=\"__main__\", alter_sys=True)'"
         ),
         Entry::Callable { module, callable } => format!(
-            "-c 'import os, sys; from importlib import import_module; root = os.environ[\"PYTHEAS_ROOT\"]; sys.path.insert(0, os.path.join(root, \"app\")); sys.argv[0] = os.path.join(root, \"bin\", \"{}\"); sys.exit(import_module(\"{module}\").{callable}())'",
-            job.name
+            "-c 'import os, sys; root = os.environ[\"PYTHEAS_ROOT\"]; sys.path.insert(0, os.path.join(root, \"app\")); sys.argv[0] = os.path.join(root, \"bin\", \"{}\"); sys.exit({})'",
+            job.name,
+            crate::start::call(module, callable)
         ),
     };
     let key = Sha256::of(format!("{python}\n{requirements}").as_bytes()).to_string();

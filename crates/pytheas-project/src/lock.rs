@@ -87,6 +87,28 @@ pub enum LockStatus {
     Foreign(Pylock),
 }
 
+/// What to do when no versions fit together: another Python, where uv says that this one is why.
+fn other_python(said: &UvSaid) -> String {
+    let wanted = said
+        .0
+        .split_once("does not satisfy Python")
+        .and_then(|(_, rest)| rest.split_whitespace().next())
+        .map(|wanted| wanted.trim_end_matches(','));
+    let bound = |operator: &str| {
+        let (_, rest) = wanted?.split_once(operator)?;
+        let mut parts = rest.split([',', '.']).map(str::parse::<u32>);
+        Some((parts.next()?.ok()?, parts.next()?.ok()?))
+    };
+    let below = bound("<").and_then(|(major, minor)| Some((major, minor.checked_sub(1)?)));
+    let version = below.or_else(|| bound(">="));
+    match (wanted, version) {
+        (Some(wanted), Some((major, minor))) => format!(
+            "it needs Python{wanted}: give `--python {major}.{minor}`, which is fetched where the machine has none"
+        ),
+        _ => "loosen or correct the requirement that is named above".to_owned(),
+    }
+}
+
 /// Locking failed, or a lock does not hold.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum LockError {
@@ -100,10 +122,7 @@ pub enum LockError {
     Pylock(#[from] PylockError),
     /// No versions fit together.
     #[error("the requirements in `{}` cannot be resolved", file.display())]
-    #[diagnostic(
-        code(pytheas::lock::unresolvable),
-        help("loosen or correct the requirement that is named above")
-    )]
+    #[diagnostic(code(pytheas::lock::unresolvable), help("{}", other_python(source)))]
     Unresolvable {
         /// The file with the requirements.
         file: PathBuf,
@@ -403,5 +422,33 @@ pub fn lock_into(
 impl From<ManifestError> for LockError {
     fn from(error: ManifestError) -> Self {
         Self::Pylock(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_for_another_python_says_which_to_give() {
+        for (wanted, version) in [
+            ("Python>=3.12", Some("3.12")),
+            ("Python>=3.8,<3.11", Some("3.10")),
+            ("Python>=3.13,<4.0", Some("3.13")),
+            ("Python<3.10", Some("3.9")),
+            ("Python", None),
+            ("something else", None),
+        ] {
+            let help = other_python(&UvSaid(format!(
+                "Because the requested Python version (>=3.11) does not satisfy {wanted} and a==6 depends on"
+            )));
+            let expected = match version {
+                Some(version) => format!(
+                    "it needs {wanted}: give `--python {version}`, which is fetched where the machine has none"
+                ),
+                None => "loosen or correct the requirement that is named above".to_owned(),
+            };
+            assert_eq!(help, expected);
+        }
     }
 }

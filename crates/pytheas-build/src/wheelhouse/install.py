@@ -21,9 +21,8 @@ import zipfile
 
 SCRIPT = """#!{python}
 import sys
-from importlib import import_module
 sys.argv[0] = sys.argv[0].removesuffix(".exe") if hasattr(str, "removesuffix") else sys.argv[0]
-sys.exit(import_module("{module}").{call}())
+sys.exit(__import__("{module}", fromlist=["{first}"]).{call}())
 """
 
 
@@ -97,7 +96,7 @@ def unpack(name, data, paths, python):
     for group in ("console_scripts", "gui_scripts"):
         for script, value in entries.items(group) if entries.has_section(group) else ():
             module, _, call = value.split("[")[0].strip().partition(":")
-            text = SCRIPT.format(python=python, module=module.strip(), call=call.strip())
+            text = SCRIPT.format(python=python, module=module.strip(), first=call.strip().split(".")[0], call=call.strip())
             put(script, paths["scripts"], text.encode(), True)
     put(info_dir + "/INSTALLER", site, b"pytheas\n", False)
     rows = io.StringIO()

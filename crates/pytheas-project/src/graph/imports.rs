@@ -69,6 +69,8 @@ pub struct Source {
     pub undecided: Vec<(u32, String)>,
     /// Strings that could be names of modules or of entry-point groups, with their lines.
     pub words: Vec<(String, u32)>,
+    /// Modules after `"-m"`: run by a Python that the program starts.
+    pub run: Vec<(String, u32)>,
     /// The strings of `__all__`.
     pub exported: Vec<String>,
     /// It defines `__getattr__`, or calls a lazy loader: its submodules are named in strings.
@@ -105,6 +107,7 @@ pub fn read(source: &str) -> Source {
         }
         statements(&line, when, &mut found);
         calls(&line, when, &mut found);
+        run(&line, &mut found);
         words(&line, &mut found);
     }
     found
@@ -405,6 +408,19 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
     }
 }
 
+/// `[sys.executable, "-m", "venv"]`.
+fn run(line: &Line<'_>, found: &mut Source) {
+    for at in 0..line.tokens.len() {
+        if text_at(line, at) == Some(("-m", false))
+            && is_op(line, at + 1, ',')
+            && let Some((name, false)) = text_at(line, at + 2)
+            && is_module_name(name)
+        {
+            found.run.push((name.to_owned(), line.tokens[at].1));
+        }
+    }
+}
+
 /// Whether the text is a dotted name.
 pub fn is_module_name(text: &str) -> bool {
     !text.is_empty()
@@ -415,26 +431,28 @@ pub fn is_module_name(text: &str) -> bool {
         })
 }
 
-/// Strings that could name something, and `__all__`.
+/// Strings that could name a module, a group or a file, and `__all__`.
 fn words(line: &Line<'_>, found: &mut Source) {
     let is_all = is_name(line, 0, "__all__");
     if line.tokens.len() == 1 {
         return; // a doc string
     }
     for (token, number) in &line.tokens {
-        let Token::Text {
-            value,
-            is_format: false,
-        } = token
-        else {
+        let Token::Text { value, is_format } = token else {
             continue;
         };
+        // Of `f"{folder}/worker.py"`, the file.
+        let value = match (is_format, value.rsplit_once('}')) {
+            (false, _) => *value,
+            (true, Some((_, rest))) if rest.starts_with('/') => rest,
+            (true, _) => continue,
+        };
         if is_all {
-            found.exported.push((*value).to_owned());
+            found.exported.push(value.to_owned());
         }
-        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-');
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '/');
         if value.len() < 120 && !value.is_empty() && value.chars().all(fits) {
-            found.words.push(((*value).to_owned(), *number));
+            found.words.push((value.to_owned(), *number));
         }
     }
 }
@@ -551,6 +569,19 @@ mod tests {
             &["1 ./* Guarded"],
         );
         check("def import_module(name): pass\n", &[]);
+    }
+
+    #[test]
+    fn modules_that_another_python_runs_are_told() {
+        let read = read(
+            "call([sys.executable, '-m', 'venv', x])\nadd('-m', help='x y')\nc = [py, '-I',\n  '-m', 'pip._internal']\n",
+        );
+        let run: Vec<(&str, u32)> = read
+            .run
+            .iter()
+            .map(|(name, line)| (&**name, *line))
+            .collect();
+        assert_eq!(run, [("venv", 1), ("pip._internal", 4)]);
     }
 
     #[test]

@@ -208,6 +208,7 @@ impl Graph {
             graph: Self::default(),
             open: VecDeque::new(),
             sources: HashMap::new(),
+            hidden: BTreeSet::new(),
         };
         for script in &start.scripts {
             walk.script(script);

@@ -412,3 +412,58 @@ fn names_in_the_data_of_a_reached_package_reach_modules_of_packages() {
     check(&graph(&files, with("theme")), &["green.styles"], &["wave"]);
     check(&graph(&files, with("green")), &[], &["green"]);
 }
+
+#[test]
+fn a_file_of_python_that_a_string_names_and_a_module_that_another_python_runs_are_reached() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import pump\nHELPER = 'helpers/own.py'\n"),
+            ("app/helpers/own.py", "import of_own\n"),
+            ("app/of_own.py", ""),
+            (
+                "site/pump/__init__.py",
+                "import os, subprocess, sys\ndef go():\n    here = os.path.dirname(__file__)\n    subprocess.run([sys.executable, os.path.join(here, 'workers', 'valve.py')])\n    subprocess.run([sys.executable, '-m', 'maker', here])\n    open(f'{here}/forms/flow.py')\n",
+            ),
+            ("site/pump/workers/valve.py", "import late\n"),
+            ("site/pump/forms/flow.py", ""),
+            ("site/pump/unused.py", ""),
+            ("site/late.py", ""),
+            ("site/maker/__init__.py", ""),
+            ("site/maker/__main__.py", "import of_maker\n"),
+            ("site/of_maker.py", ""),
+            ("site/other/valve.py", ""),
+        ],
+        from("main"),
+    );
+    check(
+        &graph,
+        &[
+            "pump.workers.valve",
+            "pump.forms.flow",
+            "late",
+            "helpers.own",
+            "of_own",
+        ],
+        &["pump.unused", "other.valve"],
+    );
+}
+
+#[test]
+fn a_file_that_a_package_of_its_name_hides_is_followed_when_a_string_names_it() {
+    let graph = graph(
+        &[
+            ("app/main.py", "import parts\nimport plain\n"),
+            (
+                "site/parts/__init__.py",
+                "import sys\nfor p in sys.path:\n    load(p, 'parts.py')\n",
+            ),
+            ("site/parts.py", "import of_hidden\n"),
+            ("site/of_hidden.py", ""),
+            ("site/plain/__init__.py", ""),
+            ("site/plain.py", "import of_plain\n"),
+            ("site/of_plain.py", ""),
+        ],
+        from("main"),
+    );
+    check(&graph, &["parts", "of_hidden"], &["of_plain"]);
+}

@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, path::Path};
 use super::{
     super::{
         imports::{self, Source},
-        modules::{Module, Origin},
+        modules::{Kind, Module, Origin},
     },
     Reason, is_test,
     walk::{Walk, package_of, read_source},
@@ -86,12 +86,21 @@ impl Walk<'_> {
     /// Strings that name a module: a dotted name that is one, `module:object`, and, in packages
     /// that load lazily, the names of their own parts.
     pub(super) fn words(&mut self, module: &Module, source: &Source) {
+        for (name, line) in &source.run {
+            let by = module.name.clone();
+            let reason = Reason::Named { by, line: *line };
+            self.reach_name(name, &reason);
+            self.reach_name(&format!("{name}.__main__"), &reason);
+        }
         let package = package_of(module).to_owned();
         for (word, line) in &source.words {
             let reason = Reason::Named {
                 by: module.name.clone(),
                 line: *line,
             };
+            if let Some(path) = word.strip_suffix(".py") {
+                self.file(module, path, &reason);
+            }
             let name = word.split(':').next().unwrap_or(word);
             if name.contains('.') && !name.starts_with('.') && imports::is_module_name(name) {
                 // `package.module.Object` names the module too.
@@ -106,6 +115,42 @@ impl Walk<'_> {
                 self.reach_name(name, &reason);
             }
             self.graph.words.insert(word.clone());
+        }
+    }
+
+    /// A string that ends with `.py` is a file that is run or read by its path: the modules of the
+    /// same package whose paths end so, e.g. `workers/pump.py`, beside `sys.executable`.
+    fn file(&mut self, module: &Module, path: &str, reason: &Reason) {
+        let name = path.trim_start_matches(['.', '/']).replace('/', ".");
+        if name.is_empty() || name.starts_with("__") || !imports::is_module_name(&name) {
+            return;
+        }
+        let top = module.name.split('.').next().unwrap_or_default();
+        let end = format!(".{name}");
+        let names: Vec<String> = self
+            .modules
+            .below(top)
+            .filter(|other| other.name.ends_with(&end) && !is_test(&other.name))
+            .map(|other| other.name.clone())
+            .collect();
+        for name in names {
+            self.reach_name(&name, reason);
+        }
+        if module.origin == Origin::App {
+            self.reach_name(&name, reason);
+        }
+        // A file beside the folder of a package of its name, which hides it from imports
+        // (`multipart.py` and `multipart/`).
+        let hidden = self.modules.get(&name).filter(|_| !name.contains('.'));
+        if let Some(package) = hidden
+            .filter(|package| package.kind == Kind::Package)
+            .cloned()
+            && let Some(folder) = package.file.as_deref().and_then(Path::parent)
+            && folder.with_extension("py").is_file()
+            && self.hidden.insert(name)
+        {
+            let source = imports::read(&read_source(&folder.with_extension("py")));
+            self.follow(&package, &source);
         }
     }
 

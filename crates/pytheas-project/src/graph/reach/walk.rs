@@ -36,6 +36,8 @@ pub(super) struct Walk<'a> {
     pub(super) graph: Graph,
     pub(super) open: VecDeque<String>,
     pub(super) sources: HashMap<String, Source>,
+    /// Files that a package of their name hides and that a string names, once read.
+    pub(super) hidden: BTreeSet<String>,
 }
 
 impl Walk<'_> {
