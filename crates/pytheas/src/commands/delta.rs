@@ -195,10 +195,7 @@ fn apply(args: &ApplyArgs, context: &Context) -> miette::Result<()> {
                 args.delta.display(),
                 args.old.display()
             ),
-            error => Err::<(), _>(error)
-                .into_diagnostic()
-                .wrap_err_with(unusable)
-                .unwrap_err(),
+            error => miette::Report::from_err(error).wrap_err(unusable()),
         })
         .and_then(|new| {
             lay_out(&new, &old, &args.old, &objects, output)
