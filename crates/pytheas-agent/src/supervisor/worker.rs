@@ -187,7 +187,9 @@ impl Worker {
             }
             Err(error) => {
                 let path = self.dir.current().join(launch.entry.as_str());
-                let missing = error.kind() == io::ErrorKind::NotFound && path.exists();
+                // The system's own word: an unknown user is not found either, and says so itself.
+                let not_there = error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
+                let missing = not_there && path.exists();
                 let what = match missing {
                     true => {
                         "the program that its first line names, or its loader, is not there".into()

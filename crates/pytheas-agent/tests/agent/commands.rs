@@ -107,7 +107,7 @@ fn wrong_use_is_explained() {
     insta::assert_snapshot!(shown(device.output("enrol", &["--hub", &url])), @r"
     exit 1
     error: this device has no root of trust yet
-      help: give it the repository's first root metadata: `--root FILE`, or `--root-sha256 HEX` to fetch and compare it
+      help: give it the repository's first root metadata with `--root FILE`; `run` and `enrol` can fetch it, too, and compare it with `--root-sha256 HEX`
     ");
     insta::assert_snapshot!(shown(device.output("verify", &[])), @r"
     exit 1

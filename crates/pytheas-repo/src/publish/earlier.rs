@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt, stream};
-use pytheas_release::{BlobRef, Release, ReleaseRef, Sha256, Tree};
+use pytheas_release::{BlobRef, Pep440, Release, ReleaseRef, Sha256, Tree};
 
 use super::{IN_USE, NEWEST, Options, PublishError, Published, pack::Pack};
 use crate::{
@@ -127,7 +127,9 @@ pub(super) fn worth_a_delta<'e>(
                 && old.release.tree.id != new.tree
         })
         .collect();
-    same.sort_by_key(|old| std::cmp::Reverse(old.listed.published));
+    // Times are whole seconds: of two published within one, the higher version is the newer.
+    let version = |old: &Earlier| old.release.version.as_str().parse::<Pep440>().ok();
+    same.sort_by_cached_key(|old| std::cmp::Reverse((old.listed.published, version(old))));
     for version in &options.delta_from {
         if same.iter().all(|old| old.release.version != *version) {
             let there: Vec<&str> = same
