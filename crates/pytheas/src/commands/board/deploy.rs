@@ -222,9 +222,20 @@ fn signed(key: &Path, app: App, to: To, board: &mut Board) -> miette::Result<Vec
             "`--key` signs an image for the slot of a board that was set up, and this goes elsewhere"
         ));
     };
-    let counter = slots::status(board)?["counter"].as_u64().unwrap_or(0);
+    let counter = &slots::status(board)?["counter"];
+    // One that no release could follow is not signed.
+    let counter = match counter.as_u64().map(u32::try_from) {
+        Some(Ok(counter)) if counter < u32::MAX => counter,
+        None if counter.is_null() => 0,
+        _ => {
+            return Err(miette::miette!(
+                code = "pytheas::board::counter",
+                help = "`pytheas board setup` prepares it anew",
+                "the board says that its releases are counted to `{counter}`, which no release can follow"
+            ));
+        }
+    };
     let key = KeyFile::load(key, &crate::commands::keys::ask)?;
-    let counter = u32::try_from(counter).unwrap_or(u32::MAX);
     Ok(sign_image(&key, counter, &image)?)
 }
 
