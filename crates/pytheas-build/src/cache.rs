@@ -468,7 +468,8 @@ fn remove(entry: &Entry) -> Result<bool, CacheError> {
     let mut _launchers = None;
     if entry.owner == CacheOwner::Apps {
         let text = name.to_string_lossy();
-        let id = text.strip_suffix(".tmp").unwrap_or(&text);
+        let id = text.strip_prefix(GONE).unwrap_or(&text);
+        let id = id.strip_suffix(".tmp").unwrap_or(id);
         match FileLock::acquire(&folder.join(format!("{id}.lock"))) {
             Ok(lock) => _launchers = Some(lock),
             Err(_) => return Ok(false),
