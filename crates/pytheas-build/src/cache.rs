@@ -142,7 +142,7 @@ pub enum CacheError {
     /// A folder that holds other things as well: `tools` in it may be anyone's.
     #[error("`{}` is no folder of the cache's own: {reason}", dir.display())]
     #[diagnostic(
-        code(pytheas::cache::shared),
+        code(pytheas::parts::shared),
         help("nothing was removed; let `PYTHEAS_CACHE_DIR` name a folder that holds nothing else")
     )]
     Shared {
