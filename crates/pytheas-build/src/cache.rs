@@ -5,8 +5,10 @@
 //! entry is renamed before it is removed: what a killed collection leaves is no entry any more.
 //!
 //! Beside it lie the folders of *apps* on this machine, which are not the builder's: `run`, trees
-//! that one-file bundles unpacked, and `venvs`, environments that wheelhouses made. Of those only
-//! what no process uses is removed (`/proc`), each under the lock that its launcher takes.
+//! that one-file bundles unpacked, and `venvs`, environments that wheelhouses made. Only what has the
+//! name that launchers give is an entry there (`PYTHEAS_UNPACK_DIR` may be anyone's folder, `/tmp`
+//! say), and of those only what no process uses is removed (`/proc`), each under the lock that its
+//! launcher takes.
 //!
 //! When an entry was used last is the youngest time of its files: read (`atime`, exact to a day on
 //! most file systems, not kept on `noatime`) or changed.
@@ -19,7 +21,7 @@ use std::{
 };
 
 use miette::Diagnostic;
-use pytheas_durable::FileLock;
+use pytheas_durable::{FileLock, LockError};
 use pytheas_project::Environment;
 use serde::Serialize;
 
@@ -29,6 +31,9 @@ use crate::budget::Budget;
 const LOCK: &str = ".lock";
 /// What is being removed.
 const GONE: &str = ".gone-";
+
+/// What only projects hold, not caches.
+const OF_PROJECTS: &[&str] = &[".git", ".hg", "pyproject.toml", "setup.py", "main.py"];
 
 /// A folder of the cache: its name, what it holds, and how deep its entries lie.
 const PARTS: &[(&str, &str, usize)] = &[
@@ -96,7 +101,8 @@ pub enum Collect {
     Unused {
         /// For so long.
         older_than: Duration,
-        /// Size of what may stay, all parts together.
+        /// Size of what may stay, all of the builder's parts together; apps' trees do not count, and
+        /// do not go for it: making them again is the apps' next start.
         max_bytes: Option<u64>,
     },
     /// All of these parts; of all that are the builder's when empty.
@@ -132,6 +138,18 @@ pub enum CacheError {
         dir: PathBuf,
         /// The lock.
         source: pytheas_durable::LockError,
+    },
+    /// A folder that holds other things as well: `tools` in it may be anyone's.
+    #[error("`{}` is no folder of the cache's own: {reason}", dir.display())]
+    #[diagnostic(
+        code(pytheas::parts::shared),
+        help("nothing was removed; let `PYTHEAS_CACHE_DIR` name a folder that holds nothing else")
+    )]
+    Shared {
+        /// The folder.
+        dir: PathBuf,
+        /// What else it is.
+        reason: String,
     },
     /// No such part.
     #[error("the cache has no part `{name}`")]
@@ -203,11 +221,55 @@ fn parts(
             .path("PYTHEAS_UNPACK_DIR")
             .filter(|_| *name == "run");
         let own = base.as_ref().map(|base| base.join("pytheas").join(name));
+        let mut seen: Vec<PathBuf> = Vec::new();
         for dir in chosen.into_iter().chain(own) {
-            parts.push((*name, *what, dir, CacheOwner::Apps, 1));
+            let real = dir.canonicalize().unwrap_or_else(|_| dir.clone());
+            if !seen.contains(&real) {
+                seen.push(real);
+                parts.push((*name, *what, dir, CacheOwner::Apps, 1));
+            }
         }
     }
     parts
+}
+
+/// Refuses a folder that is not only a cache, as `PYTHEAS_CACHE_DIR=$HOME` names one: its `tools`
+/// may be the user's.
+fn check_own(environment: &Environment, cache: &Path) -> Result<(), CacheError> {
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let cache_is = real(cache);
+    let is_above_home = environment
+        .home()
+        .is_some_and(|home| real(&home).starts_with(&cache_is));
+    let of_project = OF_PROJECTS.iter().find(|name| cache.join(name).exists());
+    let reason = match (is_above_home, of_project) {
+        (true, _) => "your home folder lies there".to_owned(),
+        (false, Some(name)) => format!("it holds `{name}`"),
+        (false, None) => return Ok(()),
+    };
+    Err(CacheError::Shared {
+        dir: cache.to_owned(),
+        reason,
+    })
+}
+
+/// Whether a launcher named an entry of `part` so: `run/<tree id>`, `venvs/APP-<key>`; or it is
+/// what a killed start or collection left of one.
+fn is_of_launchers(part: &str, name: &str) -> bool {
+    let name = name.strip_prefix(GONE).unwrap_or(name);
+    let name = name.strip_suffix(".tmp").unwrap_or(name);
+    let is_hex = |text: &str, length| {
+        text.len() == length
+            && text
+                .bytes()
+                .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match part {
+        "run" => is_hex(name, 64),
+        _ => name
+            .rsplit_once('-')
+            .is_some_and(|(app, key)| !app.is_empty() && is_hex(key, 16)),
+    }
 }
 
 /// What is in the cache.
@@ -224,7 +286,7 @@ pub fn cache_info(environment: &Environment) -> Result<CacheInfo, CacheError> {
         if !dir.is_dir() {
             continue;
         }
-        let entries = entries(&dir, owner, depth)?;
+        let entries = entries(name, &dir, owner, depth)?;
         let size_bytes = entries.iter().map(|entry| entry.size).sum();
         info.size_bytes += size_bytes;
         info.parts.push(CachePart {
@@ -242,8 +304,13 @@ pub fn cache_info(environment: &Environment) -> Result<CacheInfo, CacheError> {
     Ok(info)
 }
 
-/// The entries `depth` levels below `dir`.
-fn entries(dir: &Path, owner: CacheOwner, depth: usize) -> Result<Vec<Entry>, CacheError> {
+/// The entries `depth` levels below `dir`, the folder of `part`.
+fn entries(
+    part: &str,
+    dir: &Path,
+    owner: CacheOwner,
+    depth: usize,
+) -> Result<Vec<Entry>, CacheError> {
     let mut found = Vec::new();
     let children = fs::read_dir(dir).map_err(|source| CacheError::Io {
         what: "read",
@@ -258,7 +325,11 @@ fn entries(dir: &Path, owner: CacheOwner, depth: usize) -> Result<Vec<Entry>, Ca
             continue;
         }
         if depth > 1 && is_dir {
-            found.extend(entries(&path, owner, depth - 1)?);
+            found.extend(entries(part, &path, owner, depth - 1)?);
+            continue;
+        }
+        let name = child.file_name();
+        if owner == CacheOwner::Apps && !is_of_launchers(part, &name.to_string_lossy()) {
             continue;
         }
         let (size, used) = measured(&path);
@@ -275,7 +346,8 @@ fn entries(dir: &Path, owner: CacheOwner, depth: usize) -> Result<Vec<Entry>, Ca
 /// The size of what lies at `path`, and when it was used last.
 fn measured(path: &Path) -> (u64, i64) {
     let (mut size, mut used) = (0, 0);
-    for entry in walkdir::WalkDir::new(path).into_iter().flatten() {
+    let walk = walkdir::WalkDir::new(path).follow_root_links(false);
+    for entry in walk.into_iter().flatten() {
         let Ok(meta) = entry.metadata() else { continue };
         if meta.is_dir() {
             // Looking into a folder, as here, is no use of it.
@@ -320,20 +392,30 @@ pub fn collect_cache(
         dry_run,
         ..Collected::default()
     };
+    check_own(environment, &cache)?;
     let _alone = if cache.is_dir() && !dry_run {
         let lock = FileLock::acquire(&cache.join(LOCK));
-        Some(lock.map_err(|source| CacheError::InUse { dir: cache, source })?)
+        Some(lock.map_err(|error| match error {
+            LockError::Io { path, source } => CacheError::Io {
+                what: "lock",
+                path,
+                source,
+            },
+            source => CacheError::InUse { dir: cache, source },
+        })?)
     } else {
         None
     };
     let mut all = Vec::new();
     for (name, _, dir, owner, depth) in &parts {
         if dir.is_dir() && is_wanted(name, *owner) {
-            all.extend(entries(dir, *owner, *depth)?);
+            all.extend(entries(name, dir, *owner, *depth)?);
         }
     }
     all.sort_by(|a, b| (a.used, &a.path).cmp(&(b.used, &b.path)));
     let mut left: u64 = all.iter().map(|entry| entry.size).sum();
+    let is_builders = |entry: &&Entry| entry.owner == CacheOwner::Builds;
+    let mut of_builds: u64 = all.iter().filter(is_builders).map(|entry| entry.size).sum();
     let used = processes_files();
     for entry in all {
         let name = entry.path.file_name().unwrap_or_default().to_string_lossy();
@@ -349,13 +431,14 @@ pub fn collect_cache(
                 let age = u64::try_from(now - entry.used).unwrap_or(0);
                 is_leftover
                     || age > older_than.as_secs()
-                    || max_bytes.is_some_and(|limit| left > limit)
+                    || entry.owner == CacheOwner::Builds
+                        && max_bytes.is_some_and(|limit| of_builds > limit)
             }
         };
         if !goes {
             continue;
         }
-        if used.iter().any(|file| file.starts_with(&entry.path)) {
+        if is_used(&used, &entry.path) {
             collected.in_use.push(entry.path);
             continue;
         }
@@ -364,6 +447,9 @@ pub fn collect_cache(
             continue;
         }
         left -= entry.size;
+        if entry.owner == CacheOwner::Builds {
+            of_builds -= entry.size;
+        }
         collected.removed_bytes += entry.size;
         collected.removed.push(entry.path);
     }
@@ -382,7 +468,8 @@ fn remove(entry: &Entry) -> Result<bool, CacheError> {
     let mut _launchers = None;
     if entry.owner == CacheOwner::Apps {
         let text = name.to_string_lossy();
-        let id = text.strip_suffix(".tmp").unwrap_or(&text);
+        let id = text.strip_prefix(GONE).unwrap_or(&text);
+        let id = id.strip_suffix(".tmp").unwrap_or(id);
         match FileLock::acquire(&folder.join(format!("{id}.lock"))) {
             Ok(lock) => _launchers = Some(lock),
             Err(_) => return Ok(false),
@@ -401,8 +488,7 @@ fn remove(entry: &Entry) -> Result<bool, CacheError> {
         gone
     };
     // An app that was started at that moment runs from there, and has it back.
-    let started = entry.owner == CacheOwner::Apps
-        && processes_files().iter().any(|file| file.starts_with(&gone));
+    let started = entry.owner == CacheOwner::Apps && is_used(&processes_files(), &gone);
     if started {
         rename(&gone, &entry.path).map_err(failed("put back"))?;
         return Ok(false);
@@ -422,6 +508,14 @@ fn remove(entry: &Entry) -> Result<bool, CacheError> {
 )]
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fs::rename(from, to)
+}
+
+/// Whether a process uses what lies at `path`; it may know it by a link above it.
+fn is_used(files: &[PathBuf], path: &Path) -> bool {
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    files
+        .iter()
+        .any(|file| file.starts_with(path) || file.starts_with(&real))
 }
 
 /// What the processes of this machine, as far as we may look, run, map and were started with.

@@ -426,19 +426,24 @@ fn run(
     let mut child = command
         .spawn()
         .map_err(io_error("start", &subject.python))?;
+    let group = rustix::process::Pid::from_raw(child.id().cast_signed());
+    // Processes that a module starts when it is imported would stay, one of each run.
+    let end_group = || {
+        if let Some(group) = group {
+            let _gone = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+    };
     let begun = Instant::now();
     let status = loop {
         if let Some(status) = child
             .try_wait()
             .map_err(io_error("wait for", &subject.python))?
         {
+            end_group();
             break status;
         }
         if begun.elapsed() > request.timeout {
-            if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-                let _gone =
-                    rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
-            }
+            end_group();
             let _ended = child.wait();
             return Err(ImportsError::Timeout {
                 entry: subject.entry.clone(),

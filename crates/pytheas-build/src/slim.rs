@@ -286,16 +286,12 @@ fn is_named(inside: &str, words: &BTreeSet<String>) -> bool {
             .split('/')
             .skip(1)
             .any(|part| matches!(part, "tests" | "test" | "_tests"))
-        && (words.contains(name) || words.iter().any(|word| is_end(inside, word)))
-}
-
-/// Whether the path ends with the path `word`, of more than one part.
-fn is_end(path: &str, word: &str) -> bool {
-    let word = word.trim_start_matches('/');
-    word.contains('/')
-        && path
-            .strip_suffix(word)
-            .is_some_and(|before| before.ends_with('/'))
+        && (words.contains(inside)
+            || words.contains(name)
+            || inside
+                .match_indices('/')
+                // `native/pump.h`, or `/pump.h` of `f"{folder}/pump.h"`
+                .any(|(at, _)| words.contains(&inside[at + 1..]) || words.contains(&inside[at..])))
 }
 
 /// Whether a Python file that nothing reaches is copied out or run by its path rather than
@@ -518,11 +514,18 @@ mod tests {
 
     #[test]
     fn a_source_that_a_module_names_is_read() {
-        let words = ["filter.c", "native/pump.h", "pump.py", "__init__.py"]
-            .map(str::to_owned)
-            .into();
+        let words = [
+            "filter.c",
+            "native/pump.h",
+            "pump.py",
+            "/valve.c",
+            "__init__.py",
+        ]
+        .map(str::to_owned)
+        .into();
         assert!(is_named("pkg/nvx/filter.c", &words));
         assert!(is_named("pkg/native/pump.h", &words));
+        assert!(is_named("pkg/nvx/valve.c", &words));
         assert!(!is_named("pkg/other.c", &words));
         assert!(!is_named("pkg/other/pump.h", &words));
         assert!(is_named("pump.py", &words));

@@ -42,8 +42,11 @@ pub(crate) fn hashes(
         paths.extend(named.into_iter().map(|name| folder.join(name)));
     }
     paths.extend(workspace(&project.dir, dir));
+    // A lock that a setting names (to leave it out of the package, say) is not made from itself.
+    let lock = project.lock_path();
     paths
         .iter()
+        .filter(|path| dir.join(path) != lock)
         .filter_map(|path| Some((path.to_str()?.to_owned(), hash(&dir.join(path))?)))
         .collect()
 }

@@ -203,7 +203,8 @@ fn read_into(
             }
             Line::Requirement(requirement, hashes) => {
                 result.plain.push(kind, &text);
-                let requirement = if written.contains("://") {
+                // What a variable holds may be a secret of the address, or all of the address.
+                let requirement = if text.contains("://") {
                     requirement_of(&written)
                 } else {
                     requirement
@@ -530,7 +531,8 @@ fn without_wildcards(text: &str) -> String {
 
 /// One spelling for each PEP 508 requirement; what is none (a path) stays as it is.
 pub(crate) fn normalise(text: &str) -> String {
-    match parse(text) {
+    // Parsing puts variables' values into addresses: they may be secrets.
+    match parse(text).filter(|_| !text.contains("${")) {
         Some(requirement) => without_credentials(&requirement.to_string()),
         None => without_credentials(&squeezed(text)),
     }
@@ -630,6 +632,22 @@ mod tests {
 
         let value = |name: &str| (name == "V").then(|| "1".to_owned());
         assert_eq!(expanded("a==${V}.${W}${v}${", &value), "a==1.${W}${v}${");
+    }
+
+    #[test]
+    fn the_value_of_a_variable_in_an_address_is_not_stored() {
+        // Whatever is set wherever tests run.
+        let value = std::env::var("PATH").unwrap();
+        let lines = [
+            "a @ https://h.example/${PATH}/a.whl",
+            "b @ ${PATH}://h.example/b.whl",
+        ];
+        check(&lines.join("\n"), &lines);
+        assert!(!normalise(lines[0]).contains(&value));
+        check(
+            "c>1; python_version<'4'",
+            &["c>1 ; python_full_version < '4'"],
+        );
     }
 
     #[test]

@@ -161,6 +161,28 @@ fn an_import_that_fails_is_told_and_one_without_end_is_ended() {
 }
 
 #[test]
+fn a_process_that_a_module_starts_does_not_outlive_the_measurement() {
+    let Some((root, request)) = environment_with("import helper\n") else {
+        return;
+    };
+    let noted = root.path().join("pid");
+    let text = format!(
+        "import subprocess\nopen({:?}, 'w').write(str(subprocess.Popen(['sleep', '1000']).pid))\n",
+        noted.display().to_string()
+    );
+    pytheas_durable::replace(&root.path().join("helper.py"), text.as_bytes()).unwrap();
+    measure_imports(&request, &|_| {}).unwrap();
+    let stat = format!("/proc/{}/stat", fs::read_to_string(&noted).unwrap());
+    // What ended and was not waited for yet has the state `Z`.
+    let runs = || fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+    let begun = Instant::now();
+    while runs() {
+        assert!(begun.elapsed() < Duration::from_secs(60), "it runs");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
 fn a_folder_that_is_neither_bundle_nor_environment_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let link = root.path().join("link");

@@ -47,6 +47,7 @@ pub(super) struct Plan {
 
 /// Decides and compiles what `request` says.
 pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Plan, BuildError> {
+    let _nothing_vanishes = crate::cache::use_cache(&request.environment);
     let project = &request.project;
     let target = project.target(request.target.as_deref())?;
     let name = request.name.as_ref().unwrap_or(&project.name).clone();

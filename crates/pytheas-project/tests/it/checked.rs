@@ -113,7 +113,7 @@ fn a_lock_is_stale_when_a_file_that_setup_py_reads_changed() {
     let workspace = Workspace::new(&[
         (
             "setup.py",
-            "from setuptools import setup\nsetup(name='app', version='1', py_modules=['app'], install_requires=open('requirements.txt').read().split())\n",
+            "from setuptools import setup  # not 'pylock.toml', which is made of it\nsetup(name='app', version='1', py_modules=['app'], install_requires=open('requirements.txt').read().split())\n",
         ),
         ("requirements.txt", "idna==3.4\n"),
         ("app.py", ""),

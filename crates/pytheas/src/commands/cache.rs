@@ -36,7 +36,7 @@ pub(crate) struct PruneArgs {
     /// Remove what was not used for this time
     #[arg(long, default_value = "60d", value_parser = age, value_name = "DURATION")]
     older_than: Duration,
-    /// Then remove the least recently used until the rest is no larger
+    /// Then remove the least recently used of builds' parts until their rest is no larger
     #[arg(long, value_parser = parse_size, value_name = "SIZE")]
     max_size: Option<u64>,
     /// Only say what would be removed

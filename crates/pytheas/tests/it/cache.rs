@@ -39,6 +39,11 @@ fn a_cache_is_shown_pruned_and_cleared() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", shown(&output));
+    let output = cache(dir.path(), &["clear"])
+        .env("PYTHEAS_CACHE_DIR", dir.path())
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
     assert_eq!(json(&mut cache(dir.path(), &["clear"]))["removed_bytes"], 6);
     assert!(!wheel.exists());
 }

@@ -222,10 +222,25 @@ fn signed(key: &Path, app: App, to: To, board: &mut Board) -> miette::Result<Vec
             "`--key` signs an image for the slot of a board that was set up, and this goes elsewhere"
         ));
     };
-    let counter = slots::status(board)?["counter"].as_u64().unwrap_or(0);
+    let noted = &slots::status(board)?["counter"];
+    let counter = counter(noted).ok_or_else(|| {
+        miette::miette!(
+            code = "pytheas::board::counter",
+            help = "nothing was signed: what the board notes of itself is damaged",
+            "the board says that its releases are counted to `{noted}`, which none can follow"
+        )
+    })?;
     let key = KeyFile::load(key, &crate::commands::keys::ask)?;
-    let counter = u32::try_from(counter).unwrap_or(u32::MAX);
     Ok(sign_image(&key, counter, &image)?)
+}
+
+/// The counter that a board notes; none when no release could follow it.
+fn counter(noted: &serde_json::Value) -> Option<u32> {
+    if noted.is_null() {
+        return Some(0);
+    }
+    let counter = u32::try_from(noted.as_u64()?).ok()?;
+    (counter < u32::MAX).then_some(counter)
 }
 
 /// Where it goes, and why if nobody said so and there was a choice.
@@ -564,4 +579,20 @@ fn nothing_in(dir: &Path) -> miette::Report {
         "there is nothing for a board in `{}`",
         dir.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::counter;
+
+    #[test]
+    fn a_counter_that_no_release_could_follow_is_not_signed() {
+        assert_eq!(counter(&json!(7)), Some(7));
+        assert_eq!(counter(&json!(null)), Some(0));
+        for wrong in [json!(u32::MAX), json!(1_u64 << 40), json!(-1), json!("7")] {
+            assert_eq!(counter(&wrong), None, "{wrong}");
+        }
+    }
 }
