@@ -23,7 +23,7 @@ use std::{
 
 use pytheas_durable::{faults, trees};
 use pytheas_release::{
-    BlobRef, Entry, RelPath, Release, Sha256, Tree, TreeId,
+    BlobRef, Entry, RelPath, Release, Sha256, Tree,
     delta::{DeltaError, ObjectSink},
 };
 use pytheas_repo::{client::Client, fetch::Fetch, index::ContentIndex};
@@ -94,14 +94,14 @@ pub(crate) fn fetch(
     drop(fetching); // its trees are large
     // The objects must not be lost once the machine says that they are there. While the disk works,
     // the next step is done ahead, of which nothing counts but in this process.
-    written.take_staged(to);
+    written.take_staged(&dir.staged(to));
     thread::scope(|scope| {
         let ahead = thread::Builder::new().spawn_scoped(scope, || stage_ahead(dir, job));
         let synced = trees::sync(&objects);
         if let Ok(ahead) = ahead
-            && let Ok(Some(tree)) = ahead.join()
+            && let Ok(Some(root)) = ahead.join()
         {
-            written.note_staged(tree);
+            written.note_staged(root);
         }
         synced
     })
@@ -109,14 +109,14 @@ pub(crate) fn fetch(
     Ok(())
 }
 
-/// Puts the new tree together; if that fails, the next step says why.
-fn stage_ahead(dir: &StateDir, job: &Job) -> Option<TreeId> {
+/// Puts the new tree together, in which folder; if that fails, the next step says why.
+fn stage_ahead(dir: &StateDir, job: &Job) -> Option<PathBuf> {
     let bytes = fs::read(dir.fetched_tree(job.to.tree)).ok()?;
     let tree = Tree::parse(&bytes).ok()?;
     let id = tree.id();
     let from = job.from.as_ref().map(|from| from.tree);
     let staged = id == job.to.tree && slots::put_together(dir, &tree, from).is_ok();
-    staged.then_some(id)
+    staged.then(|| dir.staged(id))
 }
 
 /// The release document, from the check or, if that got lost, checked again.
@@ -242,7 +242,9 @@ impl Fetching<'_> {
         self.require_space(missing.values().sum::<u64>(), missing.len())?;
         let mut sink = ObjectFiles::new(self.dir.objects(self.job.to.tree));
         peers.objects(&have, &missing, &mut sink);
-        Ok(self.missing(tree, true)?.is_empty())
+        let objects = self.dir.objects(self.job.to.tree);
+        let came = |sha256: &Sha256, size| has(&objects.join(sha256.to_string()), size);
+        Ok(missing.iter().all(|(sha256, size)| came(sha256, *size)))
     }
 
     /// The new tree's document, if an earlier try has left it here.
@@ -317,7 +319,7 @@ impl Fetching<'_> {
     fn missing(&self, tree: &Tree, made_now: bool) -> Result<BTreeMap<Sha256, u64>, Trouble> {
         let trusted = |first: bool, path: &Path, sha256: Sha256, size: u64| {
             if first && self.job.attempt == 0 {
-                fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == size)
+                has(path, size)
             } else {
                 is(path, sha256, size)
             }
@@ -388,6 +390,11 @@ fn cost(index: &ContentIndex, missing: &BTreeMap<Sha256, u64>) -> Result<u64, Fa
             format!("the content index is of no use: {error}"),
         )
     })
+}
+
+/// Whether `path` is a file of this length.
+fn has(path: &Path, size_bytes: u64) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|found| found.is_file() && found.len() == size_bytes)
 }
 
 /// Whether the file `path` has this content.

@@ -2,16 +2,17 @@
 //! way to the disk need not be read again at once, a tree put together ahead not a second time.
 //!
 //! Kept in memory only. After a restart, and so after every power cut, nothing is known here and
-//! everything is read.
+//! everything is read; neither when the disk failed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 
 use pytheas_durable::trees::Facts;
-use pytheas_release::{Sha256, TreeId};
+use pytheas_release::Sha256;
 
 /// Most files that are remembered, each with some hundred bytes; others are read again.
 const FILES_MAX: usize = 1 << 14;
@@ -21,8 +22,8 @@ const FILES_MAX: usize = 1 << 14;
 pub(crate) struct Written {
     /// The files, by device and inode, with their hashes.
     files: Mutex<BTreeMap<(u64, u64), (Facts, Sha256)>>,
-    /// Trees that lie in `staging/`, complete.
-    staged: Mutex<BTreeSet<TreeId>>,
+    /// Folders in `staging/` that are complete.
+    staged: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Written {
@@ -33,7 +34,8 @@ impl Written {
         };
         let facts = Facts::of(&metadata);
         let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
-        if files.len() < FILES_MAX {
+        // One that is gone may have left its number to this one.
+        if files.len() < FILES_MAX || files.contains_key(&facts.id) {
             files.insert(facts.id, (facts, sha256));
         }
     }
@@ -45,16 +47,16 @@ impl Written {
         (then.len == facts.len && then.modified == facts.modified).then_some(*sha256)
     }
 
-    /// Remembers that `tree` was put together ahead of its step.
-    pub(crate) fn note_staged(&self, tree: TreeId) {
+    /// Remembers that the tree in the folder `root` was put together ahead of its step.
+    pub(crate) fn note_staged(&self, root: PathBuf) {
         let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        staged.insert(tree);
+        staged.insert(root);
     }
 
     /// Whether it was; the next time that is forgotten.
-    pub(crate) fn take_staged(&self, tree: TreeId) -> bool {
+    pub(crate) fn take_staged(&self, root: &Path) -> bool {
         let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
-        staged.remove(&tree)
+        staged.remove(root)
     }
 }
 
@@ -82,5 +84,24 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
             .unwrap();
         assert_eq!(written.hash(&facts(&link)), None);
+    }
+
+    #[test]
+    fn a_full_memory_forgets_nothing_false() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a");
+        let file = File::create(&path).unwrap();
+        let facts = Facts::of(&file.metadata().unwrap());
+        let written = Written::default();
+        written.note(&file, Sha256::of(b"what was there before"));
+        for n in 1..FILES_MAX as u64 {
+            let mut other = facts;
+            other.id = (u64::MAX, n);
+            let mut files = written.files.lock().unwrap();
+            files.insert(other.id, (other, Sha256::of(b"")));
+        }
+        written.note(&file, Sha256::of(b""));
+        assert_eq!(written.hash(&facts), Some(Sha256::of(b"")));
+        assert_eq!(written.files.lock().unwrap().len(), FILES_MAX);
     }
 }

@@ -48,14 +48,15 @@ pub(crate) async fn bearer(
     headers: &HeaderMap,
     needed: Role,
 ) -> Result<TokenView, ApiError> {
-    bearer_of(app, headers, &[needed]).await
+    bearer_of(app, headers, needed, &[]).await
 }
 
-/// As [`bearer`]; any of these roles will do.
+/// As [`bearer`]; any of the roles `or` will do as well.
 pub(crate) async fn bearer_of(
     app: &Shared,
     headers: &HeaderMap,
-    any_of: &[Role],
+    needed: Role,
+    or: &[Role],
 ) -> Result<TokenView, ApiError> {
     let help = "send `Authorization: Bearer pyt_…`; the first token was shown when the hub first started, `pytheas token create` makes more";
     let unauthorized =
@@ -69,11 +70,8 @@ pub(crate) async fn bearer_of(
             "the hub does not know this token",
         ));
     };
-    if let (false, Some(needed)) = (
-        any_of.iter().any(|role| covers(token.role, *role)),
-        any_of.first(),
-    ) {
-        allow(&token, *needed)?;
+    if !or.iter().any(|role| covers(token.role, *role)) {
+        allow(&token, needed)?;
     }
     let now_ms = app.now_ms();
     if token

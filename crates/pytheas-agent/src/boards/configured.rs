@@ -76,7 +76,7 @@ pub(super) fn put(
         Ok(()) => Ok(None),
         Err(error @ LinkError::Raised { .. }) => {
             let said = error.last_line().unwrap_or("it did not say why");
-            Ok(Some(said.to_owned()))
+            Ok(Some(crate::http::one_line(said)))
         }
         Err(error) => Err(error.into()),
     }

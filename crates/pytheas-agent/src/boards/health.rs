@@ -23,10 +23,9 @@ const QUESTION: &str = "import gc,json,time,pytheas\n\
     print(json.dumps(_pT))\ndel _pT";
 /// The last lines of a traceback, which name the exception.
 const CRASH_LINES: usize = 6;
-/// A hub takes 100 attributes of a device: so many are the boards', with [`EACH`] board's own, the
-/// release that it runs and the platform of its app.
-const ATTRIBUTES_MAX: usize = 60;
-const EACH: usize = 2;
+/// A hub takes 100 attributes of a device, or none at all: so many are the boards', with their own,
+/// which are the platforms of their apps, what they run and the settings that they have.
+pub(crate) const ATTRIBUTES_MAX: usize = 60;
 
 /// Name and value, the most telling first.
 pub(crate) type Health = Vec<(String, String)>;
@@ -69,9 +68,9 @@ fn read(answer: &[u8], crash: Option<&str>, of: Option<&str>) -> Health {
     health
 }
 
-/// As many of a board's as may be told when the device has so many boards.
-pub(crate) fn told(health: &Health, boards: usize) -> &[(String, String)] {
-    let most = ATTRIBUTES_MAX.saturating_sub(EACH * boards) / boards.max(1);
+/// As many of a board's as may be told when the device has so many boards, with so many of their own.
+pub(crate) fn told(health: &Health, boards: usize, own: usize) -> &[(String, String)] {
+    let most = ATTRIBUTES_MAX.saturating_sub(own) / boards.max(1);
     &health[..health.len().min(most)]
 }
 
@@ -96,9 +95,9 @@ mod tests {
         metric.t? = 21.5
         log.0 = hello
         "#);
-        assert_eq!(told(&health, 1).len(), 9);
-        assert_eq!(told(&health, 10).len(), 4);
-        assert_eq!(told(&health, 30).len(), 0);
+        assert_eq!(told(&health, 1, 3).len(), 9);
+        assert_eq!(told(&health, 10, 30).len(), 3);
+        assert_eq!(told(&health, 30, 70).len(), 0);
         assert_eq!(read(b"MemoryError", None, None), []);
     }
 }

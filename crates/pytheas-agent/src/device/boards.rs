@@ -199,19 +199,16 @@ impl Boards {
         apps
     }
 
-    /// What the hub is told of them.
+    /// What the hub is told of them, at most [`health::ATTRIBUTES_MAX`]: first what rollouts go by,
+    /// then what each board runs, then the settings that it has, then how it is.
     pub(super) fn attributes(&self, settings: &[BoardSettings]) -> BTreeMap<String, String> {
-        let mut told = BTreeMap::new();
+        let mut told = Vec::new();
         for (app, platform) in self.apps(settings) {
             if let Some(platform) = platform {
-                told.insert(format!("{ATTRIBUTE_BOARD_APP}{app}"), platform.to_string());
+                told.push((format!("{ATTRIBUTE_BOARD_APP}{app}"), platform.to_string()));
             }
         }
         for (name, known) in &self.known {
-            for (what, value) in health::told(&known.health, self.known.len()) {
-                let key = crate::attributes::cut(&format!("{ATTRIBUTE_BOARD}{name}.{what}"));
-                told.insert(key, value.clone());
-            }
             let mut text = known.runs.clone().unwrap_or_else(|| "nothing".to_owned());
             if let Some(platform) = &known.platform {
                 text.push_str(&format!(" ({platform})"));
@@ -222,24 +219,29 @@ impl Boards {
             } else if known.on_trial.is_some() {
                 text.push_str(", on trial");
             }
-            told.insert(
-                crate::attributes::cut(&format!("{ATTRIBUTE_BOARD}{name}")),
-                crate::attributes::cut(&text),
-            );
+            told.push((format!("{ATTRIBUTE_BOARD}{name}"), text));
+        }
+        for (name, known) in &self.known {
             let Some(given) = &known.config else { continue };
-            let mut tell = |what: &str, text: &str| {
-                let key = crate::attributes::cut(&format!("{what}{name}"));
-                told.insert(key, crate::attributes::cut(text));
-            };
             if let Some(has) = &given.has {
-                tell(ATTRIBUTE_BOARD_CONFIG, has);
+                told.push((format!("{ATTRIBUTE_BOARD_CONFIG}{name}"), has.clone()));
             }
             if let Some(because) = &given.because {
-                let why = format!("{} {because}", given.tag);
-                tell(ATTRIBUTE_BOARD_CONFIG_REFUSED, &why);
+                let key = format!("{ATTRIBUTE_BOARD_CONFIG_REFUSED}{name}");
+                told.push((key, format!("{} {because}", given.tag)));
             }
         }
-        told
+        let own = told.len();
+        for (name, known) in &self.known {
+            for (what, value) in health::told(&known.health, self.known.len(), own) {
+                told.push((format!("{ATTRIBUTE_BOARD}{name}.{what}"), value.clone()));
+            }
+        }
+        told.truncate(health::ATTRIBUTES_MAX);
+        let cut = crate::attributes::cut;
+        told.iter()
+            .map(|(key, text)| (cut(key), cut(text)))
+            .collect()
     }
 }
 
@@ -684,3 +686,6 @@ fn try_each(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

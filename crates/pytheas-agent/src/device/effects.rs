@@ -29,6 +29,7 @@ use crate::{
     peers::Peers,
     slots,
     supervisor::end_hooks,
+    written::Written,
 };
 
 /// How soon an update looks whether the trial of settings has ended.
@@ -198,7 +199,10 @@ impl Device {
                 }
             })
         });
-        self.written = written;
+        // After an error of the disk, what is in memory may not be what is on it.
+        if !matches!(fetched, Err(Trouble::Failed(_))) {
+            self.written = written;
+        }
         let to = job.to.tree;
         match fetched {
             Ok(()) => Ok(Event::Fetched { to }),
@@ -219,11 +223,12 @@ impl Device {
                 return Ok(Event::StageFailed { to, because });
             };
             let from = part.from.map(|from| from.tree);
-            let staged = match self.written.take_staged(tree.id()) {
+            let staged = match self.written.take_staged(&dir.staged(tree.id())) {
                 true => slots::sync_staged(&dir, tree.id()),
                 false => slots::stage(&dir, &tree, from),
             };
             if let Err(error) = staged {
+                self.written = Written::default();
                 let because = slot_failure(&error);
                 return Ok(Event::StageFailed { to, because });
             }

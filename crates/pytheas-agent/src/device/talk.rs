@@ -245,7 +245,10 @@ impl Device {
                     "the hub takes no answer about action {}: {error}",
                     answer.action
                 ),
-                Ok(()) => self.poll_at = Instant::now(),
+                Ok(()) => {
+                    self.refused_as_busy = 0;
+                    self.poll_at = Instant::now();
+                }
             }
             faults::point("agent:answer:told");
             confirm::told(&self.dir);
@@ -255,6 +258,7 @@ impl Device {
                 continue;
             }
             let Err(error) = hub.progress(&action, &feedback) else {
+                self.refused_as_busy = 0;
                 continue;
             };
             if !self.is_over(&error) {
@@ -328,13 +332,15 @@ impl Device {
         data.data.extend(self.app_config.attributes());
         match hub.attributes(&data) {
             Ok(()) => {
+                self.refused_as_busy = 0;
                 self.attributes_due = false;
                 true
             }
             Err(error) => {
-                let settled = hub::is_settled(&error);
+                // A hub that finds them too many says 429 as well.
+                let is_over = self.is_over(&error);
                 self.hub_failed(&error);
-                settled
+                is_over
             }
         }
     }

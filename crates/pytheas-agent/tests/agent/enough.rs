@@ -21,6 +21,20 @@ fn a_hub_that_has_heard_enough_of_an_action_is_told_how_it_ended_all_the_same() 
 }
 
 #[test]
+fn a_hub_that_takes_no_attributes_is_told_how_an_update_ended_all_the_same() {
+    let world = World::new();
+    let first = world.publish(&App::good("1.0.0"));
+    let device = world.device_with("device", &first);
+    world.hub.talk().too_many_attributes = true;
+    let second = world.publish(&App::good("1.1.0"));
+    let action = world.hub.offer(&second.target);
+    assert_eq!(world.hub.closed(&action), Ok(()));
+    device.runs("1.1.0");
+    let refused = world.hub.talk().refused;
+    assert!(refused >= 4, "{refused}");
+}
+
+#[test]
 fn an_answer_that_the_hub_does_not_take_is_given_up() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));

@@ -269,6 +269,61 @@ fn an_old_file_that_has_rotted_is_named() {
     );
 }
 
+/// Files that tell how many bytes were asked for at once.
+struct Asked(Memory, std::sync::atomic::AtomicUsize);
+
+impl Files for Asked {
+    fn read(&self, path: &RelPath, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.1.fetch_max(len, std::sync::atomic::Ordering::Relaxed);
+        self.0.read(path, offset, len)
+    }
+}
+
+#[test]
+fn a_head_that_looks_back_at_more_than_is_allowed_has_no_file_read_whole() {
+    let (old, new) = pair();
+    let delta = make(&old.tree(), &new.tree(), &old, &new).unwrap();
+    // As the head has it, this file is much longer than any segment may look back at.
+    let mut tree = Tree::default();
+    for (path, entry) in old.tree().iter() {
+        let mut entry = entry.clone();
+        if let Entry::File { size_bytes, .. } = &mut entry
+            && path.as_str() == "app/main.py"
+        {
+            *size_bytes = 1 << 40;
+        }
+        tree.insert(path.clone(), entry).unwrap();
+    }
+    let head = Delta::open(&delta[..]).unwrap().head().clone();
+    let entries: Vec<_> = tree.iter().collect();
+    let main = entries
+        .iter()
+        .position(|(path, _)| path.as_str() == "app/main.py");
+    let number = head.segments.iter().position(|segment| {
+        let mut old = segment.old.iter();
+        old.any(|piece| Some(piece.entry) == main && piece.part.is_none())
+    });
+    let number = number.expect("its changed lines are made from it");
+    let place: usize = head.segments[..number]
+        .iter()
+        .map(|one| one.packed_len)
+        .sum();
+    let len = head.segments[number].packed_len;
+    let body = delta.len()
+        - head
+            .segments
+            .iter()
+            .map(|one| one.packed_len)
+            .sum::<usize>();
+    let files = Asked(old.clone(), 0.into());
+    let unpacker = unpack::Unpacker::new(head, entries);
+    let packed = &delta[body + place..][..len];
+    let error = unpacker.unpack(number, packed, &files).unwrap_err();
+    assert!(matches!(error, DeltaError::Damaged(_)), "{error}");
+    let most = files.1.into_inner();
+    assert!(most <= 256 << 10, "{most} bytes were asked for at once");
+}
+
 #[test]
 fn a_delta_for_another_tree_is_refused() {
     let (old, new) = pair();

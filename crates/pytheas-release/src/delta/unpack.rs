@@ -1,6 +1,6 @@
 //! Unpacks segments, each by itself: any number of them at a time, beside who takes what they make.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use pytheas_codec::{
     Damaged, patch,
@@ -12,11 +12,13 @@ use super::{
     plan::{self, Head, Method, OldPiece, Segment},
     records,
 };
-use crate::{Entry, RelPath, Sha256};
+use crate::{Entry, Hasher, RelPath, Sha256};
 
 /// What the models of a patch and those of anything else take, in bytes.
 const PATCH_MODELS: usize = 2 << 20;
 const TEXT_MODELS: usize = 64 << 10;
+/// As much of an old file is in memory while it is hashed, in bytes.
+const HASHED_AT_ONCE: u64 = 256 << 10;
 
 /// What a segment makes.
 #[derive(Debug)]
@@ -93,7 +95,7 @@ impl<'t> Unpacker<'t> {
         match self.contents(segment, packed, files) {
             Ok(bytes) => Ok(Unpacked { number, bytes }),
             Err(error @ DeltaError::Damaged(_)) => {
-                Err(self.damaged_old(segment, files).unwrap_or(error))
+                Err(self.damaged_old(segment.old.iter(), files).unwrap_or(error))
             }
             Err(error) => Err(error),
         }
@@ -162,22 +164,34 @@ impl<'t> Unpacker<'t> {
         if !matches!(error, DeltaError::WrongTree { .. }) {
             return error;
         }
-        let mut segments = self.0.head.segments.iter();
-        let damaged = segments.find_map(|segment| self.damaged_old(segment, files));
+        let segments = self.0.head.segments.iter();
+        let damaged = self.damaged_old(segments.flat_map(|segment| &segment.old), files);
         damaged.unwrap_or(error)
     }
 
-    /// The first of the old files that a segment looks back at whole which is not what its tree says.
-    fn damaged_old(&self, segment: &Segment, files: &dyn Files) -> Option<DeltaError> {
-        let mut whole = segment.old.iter().filter(|piece| piece.part.is_none());
-        whole.find_map(|piece| {
-            let (path, entry) = self.0.old.get(piece.entry)?;
-            let Entry::File { sha256, .. } = entry else {
+    /// The first of the old files that are looked back at whole which is not what its tree says. Each
+    /// is read once, piece by piece: a head that was not checked may name any of them, any number of
+    /// times.
+    fn damaged_old<'p>(
+        &self,
+        pieces: impl Iterator<Item = &'p OldPiece>,
+        files: &dyn Files,
+    ) -> Option<DeltaError> {
+        let whole: BTreeSet<usize> = pieces
+            .filter(|piece| piece.part.is_none())
+            .map(|piece| piece.entry)
+            .collect();
+        whole.into_iter().find_map(|entry| {
+            let (path, entry) = self.0.old.get(entry)?;
+            let Entry::File {
+                size_bytes, sha256, ..
+            } = entry
+            else {
                 return None;
             };
-            let bytes = files.read(path, 0, self.old_len(*piece)?).ok()?;
+            let found = hash(path, *size_bytes, files).ok()?;
             let path = (*path).clone();
-            (Sha256::of(&bytes) != *sha256).then_some(DeltaError::OldContent { path })
+            (found != *sha256).then_some(DeltaError::OldContent { path })
         })
     }
 
@@ -226,6 +240,19 @@ impl<'t> Unpacker<'t> {
         }
         Ok(())
     }
+}
+
+fn hash(path: &RelPath, size_bytes: u64, files: &dyn Files) -> io::Result<Sha256> {
+    let mut hasher = Hasher::new();
+    let (mut at, mut bytes) = (0, Vec::new());
+    while at < size_bytes {
+        let len = (size_bytes - at).min(HASHED_AT_ONCE);
+        bytes.clear();
+        files.read_into(path, at, len as usize, &mut bytes)?;
+        hasher.update(&bytes);
+        at += len;
+    }
+    Ok(hasher.finish())
 }
 
 fn damaged(error: Damaged) -> DeltaError {

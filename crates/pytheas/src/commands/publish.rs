@@ -26,6 +26,7 @@ use crate::{
         publish_index::{self, IndexArgs},
     },
     context::Context,
+    hub_client::HubArgs,
     output::{Paint, Show, bytes},
 };
 
@@ -265,11 +266,11 @@ pub(crate) fn run(args: &PublishArgs, context: &Context) -> miette::Result<()> {
         true => keys.with_board_keys(&ask)?,
         false => keys,
     };
-    let hub = args.hub.clone().or_else(|| hub_of(repo));
+    let hub = hub_to_ask(repo, args.hub.as_ref(), &args.access);
     let in_use = match (&record, hub) {
         // Boards take whole images.
         (Some(record), Some(hub)) if !is_for_boards && args.deltas != Some(0) => {
-            let answer = in_use::ask(&args.access.hub(hub), record);
+            let answer = in_use::ask(&hub, record);
             options.in_use = answer.versions();
             if let Some(note) = answer.note() {
                 context.note(note);
@@ -297,6 +298,18 @@ pub(crate) const UPLOADED: &str = "devices see it when the online keys have sign
 fn record(dir: &Path) -> Option<BuildRecord> {
     let bytes = std::fs::read(dir.join(RECORD_FILE)).ok()?;
     BuildRecord::parse(&bytes).ok()
+}
+
+/// The hub that knows what devices run. A token that was given for the repository of one hub is not
+/// shown to another, for which there is the one that `pytheas login` stored.
+fn hub_to_ask(repo: &str, hub: Option<&Url>, access: &AccessArgs) -> Option<HubArgs> {
+    let own = hub_of(repo);
+    let mut asked = access.hub(hub.or(own.as_ref())?.clone());
+    let plain = |hub: &Url| hub.as_str().trim_end_matches('/').to_owned();
+    if own.is_some_and(|own| plain(&own) != plain(&asked.hub)) {
+        asked.token = None;
+    }
+    Some(asked)
 }
 
 /// The hub whose repository this is: one logs in to the address above `/repo`.
@@ -413,4 +426,51 @@ pub(crate) fn summary(published: &Published) -> String {
         .collect();
     let uploaded = format!("uploaded {}", bytes(published.uploaded_bytes));
     [&[uploaded][..], &deltas].concat().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Given {
+        #[command(flatten)]
+        access: AccessArgs,
+    }
+
+    #[test]
+    fn a_token_is_shown_to_no_other_hub_than_the_one_that_is_published_to() {
+        let given = Given::parse_from(["publish", "--token", "pyt_secret"]);
+        let asked = |repo, hub: Option<&str>| {
+            let hub: Option<Url> = hub.map(|hub| hub.parse().unwrap());
+            let asked = hub_to_ask(repo, hub.as_ref(), &given.access)?;
+            Some((asked.hub.to_string(), asked.token.is_some()))
+        };
+        let to = |hub: &str, with_token| Some((hub.to_owned(), with_token));
+        assert_eq!(asked("/srv/repo", None), None);
+        assert_eq!(asked("https://a/repo/", None), to("https://a/", true));
+        assert_eq!(
+            asked("https://a/repo", Some("https://a")),
+            to("https://a/", true)
+        );
+        assert_eq!(
+            asked("https://a/x/repo", Some("https://a/x/")),
+            to("https://a/x/", true)
+        );
+        assert_eq!(
+            asked("https://a/repo", Some("https://b")),
+            to("https://b/", false)
+        );
+        assert_eq!(
+            asked("https://a/repo", Some("http://a")),
+            to("http://a/", false)
+        );
+        // There it is for nobody else.
+        assert_eq!(
+            asked("s3://bucket/repo", Some("https://b")),
+            to("https://b/", true)
+        );
+    }
 }

@@ -62,6 +62,8 @@ pub(crate) struct Talk {
     pub(crate) drip: Option<String>,
     /// Reports that close nothing, and answers of people, are too many: 429 without a time.
     pub(crate) heard_enough: bool,
+    /// What a device says of itself is too much: 429 without a time.
+    pub(crate) too_many_attributes: bool,
     /// How many were refused for that.
     pub(crate) refused: usize,
     /// What is offered has to be confirmed first.
@@ -312,6 +314,10 @@ fn answer(
                 config["settings"] = settings.clone();
             }
             ok(json!({"config": config, "_links": links}))
+        }
+        ("PUT", ["configData"]) if talk.too_many_attributes => {
+            talk.refused += 1;
+            Some((429, String::new(), Value::Null))
         }
         ("PUT", ["configData"]) => {
             talk.attributes.push(body);

@@ -30,7 +30,7 @@ pub(crate) async fn handle(
     headers: HeaderMap,
     Query(query): Query<InUseQuery>,
 ) -> ApiResult<Json<Vec<InUseView>>> {
-    auth::bearer_of(&app, &headers, &[Role::Viewer, Role::Publisher]).await?;
+    auth::bearer_of(&app, &headers, Role::Viewer, &[Role::Publisher]).await?;
     let (name, platform) = (query.name.as_deref(), query.platform.as_deref());
     Ok(Json(
         in_use::releases(&app.store.read, name, platform).await?,
