@@ -188,7 +188,8 @@ impl Worker {
             Err(error) => {
                 let path = self.dir.current().join(launch.entry.as_str());
                 // The system's own word: an unknown user is not found either, and says so itself.
-                let not_there = error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
+                let not_there =
+                    error.raw_os_error() == Some(rustix::io::Errno::NOENT.raw_os_error());
                 let missing = not_there && path.exists();
                 let what = match missing {
                     true => {
