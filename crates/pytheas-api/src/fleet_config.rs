@@ -292,7 +292,7 @@ pub struct DeviceConfig {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BoardConfig {
-    /// What the board has, as [`DeviceConfig::tag`].
+    /// What the board has, as the tag of the settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied: Option<String>,
     /// Why it has not what it should: the revision, and the reason.

@@ -142,7 +142,7 @@ fn deltas_are_also_made_from_the_versions_that_are_named() {
         (error.to_string(), error.help().unwrap().to_string()),
         (
             format!("there is no `app@0.9.0` for `{PLATFORM}` to make a delta from"),
-            "there are: 1.0.0, 1.1.0".to_owned()
+            "there are: 1.1.0, 1.0.0".to_owned()
         )
     );
     options.delta_from = vec!["1.0.0".parse().unwrap()];
@@ -455,8 +455,8 @@ fn progress_is_told_in_order() {
     scanned 3 files
     packing 1/2
     packing 2/2
-    delta from app@1.0.0
     delta from app@1.1.0
+    delta from app@1.0.0
     uploaded blobs/…
     uploaded blobs/…
     uploaded blobs/…
