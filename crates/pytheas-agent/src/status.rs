@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt as _, path::
 
 use jiff::Timestamp;
 use pytheas_release::{ReleaseRef, TreeId};
-use pytheas_update::Machine;
+use pytheas_update::{Machine, StoredStateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -100,7 +100,7 @@ impl Live {
     }
 
     pub(crate) fn load(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_default();
+        let bytes = crate::paths::read(path).unwrap_or_default();
         serde_json::from_slice(&bytes)
             .ok()
             .filter(|live: &Self| live.format == 1)
@@ -265,13 +265,24 @@ impl Status {
 /// [`AgentError::State`] when it does not parse.
 pub(crate) fn load_machine(dir: &StateDir) -> Result<Option<Machine>, AgentError> {
     let path = dir.state();
-    match fs::read(&path) {
+    match crate::paths::read(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if is_damage(&error) => Err(AgentError::State {
+            path,
+            source: StoredStateError::Unreadable(error),
+        }),
         Err(error) => Err(AgentError::io("read", &path)(error)),
         Ok(bytes) => Machine::parse(&bytes)
             .map(Some)
             .map_err(|source| AgentError::State { path, source }),
     }
+}
+
+/// Whether a file cannot be read because of what became of it, and not of who reads it.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || matches!(error.kind(), Kind::FileTooLarge | Kind::IsADirectory)
 }
 
 /// The process that holds the agent's lock, from `/proc/locks` (proc(5)): looking must not take

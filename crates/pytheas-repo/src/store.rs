@@ -3,6 +3,8 @@
 //! What publishing relies on: a put is whole or nothing, a folder's puts survive a power cut, and
 //! two writers find out about each other (a lock in folders, conditional puts elsewhere).
 
+mod made;
+mod patient;
 mod sweep;
 
 use std::{
@@ -35,6 +37,8 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: String,
     kind: Kind,
+    /// Gone with the last clone, unless something was written.
+    _made: Option<Arc<made::Made>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -214,6 +218,7 @@ impl Store {
                     objects,
                     shown: location.to_owned(),
                     kind: Kind::Cloud,
+                    _made: None,
                 })
             }
         }
@@ -228,6 +233,7 @@ impl Store {
             path: path.to_owned(),
             source,
         };
+        let made = made::Made::by_making(path);
         pytheas_durable::create_dir_all(path).map_err(local)?;
         let path = path.canonicalize().map_err(local)?;
         let objects = LocalFileSystem::new_with_prefix(&path)
@@ -238,6 +244,7 @@ impl Store {
             objects: Arc::new(objects),
             shown,
             kind: Kind::Folder(path),
+            _made: (!made.is_nothing()).then(|| Arc::new(made)),
         })
     }
 
@@ -266,7 +273,7 @@ impl Store {
             .with_allow_http(true) // what is signed needs no secrecy, and hubs live on loopback too
             .with_default_headers(headers)
             .with_connect_timeout(Duration::from_secs(10))
-            .with_timeout(Duration::from_secs(3600)); // one pack over a slow line
+            .with_timeout_disabled(); // by size and progress instead: see `patient`
         let retry = RetryConfig {
             max_retries: 3,
             retry_timeout: Duration::from_secs(20),
@@ -276,12 +283,14 @@ impl Store {
             .with_url(url)
             .with_client_options(options)
             .with_retry(retry)
+            .with_http_connector(patient::Patient)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         Ok(Self {
             objects: Arc::new(objects),
             shown: url.to_owned(),
             kind: Kind::Http,
+            _made: None,
         })
     }
 
@@ -291,6 +300,7 @@ impl Store {
             objects,
             shown: shown.to_owned(),
             kind: Kind::Cloud,
+            _made: None,
         }
     }
 
@@ -303,7 +313,7 @@ impl Store {
         let Kind::Folder(path) = &self.kind else {
             return Ok(None);
         };
-        match FileLock::acquire(&path.join(".publish.lock")) {
+        match FileLock::acquire(&path.join(made::LOCK)) {
             Ok(lock) => Ok(Some(lock)),
             Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
             Err(source) => Err(StoreError::Locked {

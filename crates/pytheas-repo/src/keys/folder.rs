@@ -444,7 +444,7 @@ fn place(dir: &Path, name: &str, extension: &str) -> Result<PathBuf, KeyError> {
 /// [`KeyError::NotPublic`], [`KeyError::Missing`].
 pub fn read_public(path: &Path) -> Result<Key, KeyError> {
     let help = "it is what `pytheas keys export` wrote where the private half is";
-    let read = super::root::read_at_most(path, 1 << 20);
+    let read = pytheas_durable::read_at_most(path, 1 << 20);
     let text = match read.map(|bytes| String::from_utf8(bytes).unwrap_or_default()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyError::Missing {
