@@ -295,7 +295,7 @@ fn a_device_whose_newer_agent_has_rotted_goes_on_without_its_state() {
     leave_the_future(&device);
     // Who asks is told why there is no answer, and nothing is lost by asking.
     let status = device.output("status", &[]);
-    assert_eq!(status.status.code(), Some(3), "{status:?}");
+    assert_eq!(status.status.code(), Some(4), "{status:?}");
     let rotten = device
         .component("pytheas-agent")
         .state
