@@ -456,12 +456,13 @@ impl Device {
     fn load_machine(&mut self) -> Result<Machine, AgentError> {
         match crate::status::load_machine(&self.dir) {
             Ok(Some(machine)) => Ok(machine),
-            Ok(None) if slots::is_fresh(&self.dir) => Ok(Machine::default()),
-            Ok(None) => self.rebuild("it is gone"),
+            Ok(None) => Ok(Machine::default()),
             Err(AgentError::State { source, path }) if source.is_damage() => {
-                let aside = path.with_extension("json.damaged");
-                pytheas_durable::move_dir(&path, &aside)
-                    .map_err(AgentError::io("set aside", &path))?;
+                if std::fs::symlink_metadata(&path).is_ok() {
+                    let aside = path.with_extension("json.damaged");
+                    pytheas_durable::move_dir(&path, &aside)
+                        .map_err(AgentError::io("set aside", &path))?;
+                }
                 self.rebuild(&crate::http::chain(&source))
             }
             // The newer agent that wrote it is damaged, or never starts again: better an app that runs.

@@ -16,6 +16,7 @@ use crate::{
     error::AgentError,
     identity::{Identity, IdentityError},
     paths::StateDir,
+    slots,
     supervisor::AppStatus,
 };
 
@@ -89,13 +90,19 @@ impl Live {
         if self.shown.as_deref() == Some(&shown) {
             return;
         }
-        self.shown = Some(Box::new(shown));
         self.written_ms = now.as_millisecond();
+        let Ok(bytes) = serde_json::to_vec_pretty(self) else {
+            return;
+        };
         let temp = path.with_extension("json.new");
-        if let Ok(bytes) = serde_json::to_vec_pretty(self)
-            && fs::write(&temp, bytes).is_ok()
-        {
-            let _shown_next_time = fs::rename(temp, path);
+        let replaced = fs::write(&temp, &bytes).and_then(|()| fs::rename(&temp, path));
+        let written = replaced.or_else(|_| {
+            // A full disk: the old one's place is enough for the new one.
+            let _there_or_not = fs::remove_file(&temp);
+            fs::write(path, &bytes)
+        });
+        if written.is_ok() {
+            self.shown = Some(Box::new(shown));
         }
     }
 
@@ -262,11 +269,17 @@ impl Status {
 /// The machine in `state.json`; none on a fresh device.
 ///
 /// # Errors
-/// [`AgentError::State`] when it does not parse.
+/// [`AgentError::State`] when it does not parse, or is gone.
 pub(crate) fn load_machine(dir: &StateDir) -> Result<Option<Machine>, AgentError> {
     let path = dir.state();
     match crate::paths::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match slots::is_fresh(dir) {
+            true => Ok(None),
+            false => Err(AgentError::State {
+                path,
+                source: StoredStateError::Gone,
+            }),
+        },
         Err(error) if is_damage(&error) => Err(AgentError::State {
             path,
             source: StoredStateError::Unreadable(error),

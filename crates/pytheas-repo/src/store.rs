@@ -172,6 +172,13 @@ pub(crate) struct Seen {
     version: UpdateVersion,
 }
 
+/// Why a file was not read.
+enum Read {
+    /// It had begun to come.
+    BrokeOff(object_store::Error),
+    Failed(StoreError),
+}
+
 impl Store {
     /// The store at `location`: a folder (made if missing) or a URL. `token` is the bearer token
     /// for HTTP.
@@ -339,37 +346,58 @@ impl Store {
         self.read(path, None, limit).await
     }
 
+    /// What broke off, or fell silent, is asked for once more.
     pub(crate) async fn read(
         &self,
         path: &str,
         range: Option<std::ops::Range<u64>>,
         limit_bytes: u64,
     ) -> Result<Option<Seen>, StoreError> {
+        match self.read_once(path, range.clone(), limit_bytes).await {
+            Err(Read::BrokeOff(error)) => {
+                tracing::warn!("`{path}` in `{self}` broke off ({error}); asking once more");
+                let again = self.read_once(path, range, limit_bytes).await;
+                again.map_err(|error| self.unread(path, error))
+            }
+            other => other.map_err(|error| self.unread(path, error)),
+        }
+    }
+
+    fn unread(&self, path: &str, error: Read) -> StoreError {
+        match error {
+            Read::BrokeOff(source) => self.failed("read", path, source),
+            Read::Failed(error) => error,
+        }
+    }
+
+    async fn read_once(
+        &self,
+        path: &str,
+        range: Option<std::ops::Range<u64>>,
+        limit_bytes: u64,
+    ) -> Result<Option<Seen>, Read> {
         let options = GetOptions {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
         let result = match self.objects.get_opts(&Path::from(path), options).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            other => other.map_err(|source| self.failed("read", path, source))?,
+            other => other.map_err(|source| Read::Failed(self.failed("read", path, source)))?,
         };
         let length = result.range.end - result.range.start;
         if length > limit_bytes {
             let (store, path) = (self.shown.clone(), path.to_owned());
-            return Err(StoreError::TooLarge {
+            return Err(Read::Failed(StoreError::TooLarge {
                 store,
                 path,
                 limit_bytes,
-            });
+            }));
         }
         let version = UpdateVersion {
             e_tag: result.meta.e_tag.clone(),
             version: result.meta.version.clone(),
         };
-        let bytes = result
-            .bytes()
-            .await
-            .map_err(|source| self.failed("read", path, source))?;
+        let bytes = result.bytes().await.map_err(Read::BrokeOff)?;
         Ok(Some(Seen { bytes, version }))
     }
 

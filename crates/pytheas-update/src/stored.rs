@@ -49,6 +49,13 @@ pub enum StoredStateError {
         )
     )]
     Damaged,
+    /// There is none although a release is installed.
+    #[error("the stored update state is gone, and a release is installed")]
+    #[diagnostic(
+        code(pytheas::update::state_gone),
+        help("start the agent: it rebuilds the state from the running release")
+    )]
+    Gone,
     /// The disk does not give it, or something else lies there.
     #[error("the stored update state cannot be read")]
     #[diagnostic(

@@ -167,6 +167,10 @@ pub(crate) enum HubError {
     },
 }
 
+fn source_of(error: &HubError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+}
+
 fn pause(asked: Option<Duration>, waited: Duration) -> String {
     match asked {
         Some(asked) => format!(" and asks to be asked again in {} s", asked.as_secs()),
@@ -339,8 +343,17 @@ impl HubClient {
         body: &Sent,
     ) -> Result<T, HubError> {
         let mut patience = Patience::default();
+        let mut broke_off = false;
         loop {
-            let answer = self.once(method, path, body)?;
+            let answer = match self.once(method, path, body) {
+                // What only asks may ask again.
+                Err(error @ HubError::Broken { .. }) if method == "GET" && !broke_off => {
+                    broke_off = true;
+                    tracing::warn!("{error} ({}); asking once more", source_of(&error));
+                    continue;
+                }
+                other => other?,
+            };
             if !busy::is_busy(answer.status) {
                 return self.understood(path, &answer);
             }

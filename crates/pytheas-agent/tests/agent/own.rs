@@ -291,6 +291,11 @@ fn a_device_whose_newer_agent_has_rotted_goes_on_without_its_state() {
     assert_eq!(world.hub.closed(&world.hub.offer(&newer.target)), Ok(()));
     device.is_idle();
     newer_works(&device);
+    let record = device.component("pytheas-agent").state.join("launch.json");
+    until("its guardian knows that it works", || {
+        let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
+        (record["proved"] == true).then_some(())
+    });
     device.kill();
     leave_the_future(&device);
     // Who asks is told why there is no answer, and nothing is lost by asking.
@@ -316,6 +321,11 @@ fn a_device_whose_newer_agent_no_longer_starts_goes_on_without_its_state() {
     assert_eq!(world.hub.closed(&world.hub.offer(&newer.target)), Ok(()));
     device.is_idle();
     newer_works(&device);
+    let record = device.component("pytheas-agent").state.join("launch.json");
+    until("its guardian knows that it works", || {
+        let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
+        (record["proved"] == true).then_some(())
+    });
     device.kill();
     leave_the_future(&device);
     pytheas_durable::replace(&device.state.join("trouble"), b"").unwrap();

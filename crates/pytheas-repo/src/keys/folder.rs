@@ -194,6 +194,9 @@ pub(super) fn role_keys(
             },
             role,
         }),
+        None if usual.is_file() => Err(KeyError::NotAKey {
+            path: usual.clone(),
+        }),
         None => Err(KeyError::Missing {
             path: usual.clone(),
             help: file::MISSING,
@@ -224,8 +227,12 @@ pub(super) fn team_keys(
         }
     }
     if keys.is_empty() {
+        let path = dir.join(format!("{team}.pem"));
+        if path.is_file() {
+            return Err(KeyError::NotAKey { path });
+        }
         return Err(KeyError::Missing {
-            path: dir.join(format!("{team}.pem")),
+            path,
             help: "a team's keys are called like the team, `TEAM` and `TEAM-2`: `pytheas keys new TEAM` makes one, the holder of the targets keys delegates to it with `pytheas keys delegate`",
         });
     }

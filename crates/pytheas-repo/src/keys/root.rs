@@ -1,7 +1,6 @@
 //! The root metadata of a folder of keys: read, verified, followed, put in force.
 
 use std::{
-
     io,
     path::{Path, PathBuf},
 };

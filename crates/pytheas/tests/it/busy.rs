@@ -111,5 +111,11 @@ fn a_hub_that_asks_for_an_hour_is_not_waited_for() {
     front.busy(&["429 Too Many Requests\r\nRetry-After: 3600\r\nContent-Length: 0\r\n"]);
     let mut command = hub.pytheas(&["rollout", "start", "app@1.0.0", "--hub", &front.url]);
     let said = shown(&command.output().unwrap()).replace(&front.url, "[FRONT]");
-    insta::assert_snapshot!(said, @"");
+    insta::assert_snapshot!(said, @"
+    exit 3
+    --- stdout
+    --- stderr
+    error: the hub at `[FRONT]/` is busy (status 429) and asks to be asked again in 3600 s
+      help: nothing was done; run the command again later
+    ");
 }
