@@ -24,6 +24,7 @@ use pytheas_release::Sha256;
 use pytheas_repo::{
     client::{self, Client, Limits},
     fetch::{Body, Fetch, Request, TransportError},
+    steady::Steady,
 };
 
 /// Longest target, in bytes: the suite's are small, and this client keeps them in memory.
@@ -227,7 +228,9 @@ impl Fetch for TwoBases {
             status => return Err(format!("`{url}` answers with status {status}").into()),
         }
         let reader = answer.into_body().into_reader();
-        let reader = Box::new(reader.take(request.max_bytes.saturating_add(1)));
+        let reader = Box::new(Steady::new(
+            reader.take(request.max_bytes.saturating_add(1)),
+        ));
         Ok(Some(Body { start: 0, reader }))
     }
 }

@@ -23,7 +23,10 @@ use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 pub(crate) use self::options::{misfit, variable};
-use crate::{attributes::cut, paths::StateDir};
+use crate::{
+    attributes::cut,
+    paths::{self, StateDir},
+};
 
 /// Lines told of what an app wrote before its settings were given up.
 const LOG_LINES: usize = 8;
@@ -140,7 +143,7 @@ impl AppConfig {
             },
         };
         let path = config.dir.join("state");
-        match fs::read(&path) {
+        match paths::read(&path) {
             Ok(bytes) => match parse(&bytes) {
                 Ok(stored) => config.stored = stored,
                 Err(error) => {
@@ -151,7 +154,7 @@ impl AppConfig {
                     );
                     let _stays_where_it_is =
                         pytheas_durable::move_dir(&path, &config.dir.join("state.damaged"));
-                    let bytes = fs::read(dir.config_file()).unwrap_or_default();
+                    let bytes = paths::read(&dir.config_file()).unwrap_or_default();
                     if let Ok(settings) = serde_json::from_slice(&bytes) {
                         let tag = "unknown".to_owned();
                         config.stored.current = Revision { tag, settings };
@@ -167,7 +170,7 @@ impl AppConfig {
     /// What `status` shows of the device in `dir`; nothing is changed, and who may not read it sees
     /// nothing.
     pub(crate) fn look(dir: &StateDir) -> Option<ConfigStatus> {
-        let bytes = fs::read(dir.config().join("state")).ok()?;
+        let bytes = paths::read(&dir.config().join("state")).ok()?;
         let stored = parse(&bytes).ok()?;
         let config = Self {
             dir: dir.config(),

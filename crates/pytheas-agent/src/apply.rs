@@ -14,7 +14,7 @@ use miette::Diagnostic;
 use pytheas_api::DeviceId;
 use pytheas_release::Platform;
 use pytheas_repo::offline::{OfflineError, OfflineFile};
-use pytheas_update::{Reason, State};
+use pytheas_update::{Offer, Reason, State};
 use serde::Serialize;
 
 use crate::{
@@ -46,9 +46,10 @@ const LOOK: Duration = Duration::from_millis(50);
 pub struct ApplyArgs {
     /// The file
     pub file: PathBuf,
-    /// The release to take when the file has several for this platform, e.g. `greenhouse@1.1.0`
+    /// The release to take when the file has several for this platform, e.g. `greenhouse@1.1.0`;
+    /// given several times, these are installed together or not at all
     #[arg(long, value_name = "RELEASE")]
-    pub release: Option<String>,
+    pub release: Vec<String>,
     /// First root metadata of the repository (metadata/1.root.json), brought by hand: for a device
     /// that knows no hub
     #[arg(long, value_name = "FILE")]
@@ -112,7 +113,10 @@ pub enum ApplyError {
     },
     /// More than one is.
     #[error("`{}` has several releases for this device: {have}", path.display())]
-    #[diagnostic(code(pytheas::apply::which), help("say which: `--release {first}`"))]
+    #[diagnostic(
+        code(pytheas::apply::which),
+        help("say which: `--release {first}`; given several times, they are installed together")
+    )]
     Several {
         /// The offline file.
         path: PathBuf,
@@ -227,15 +231,8 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
         true => Ok(()),
         false => say(out, format_args!("{text}\n")),
     };
-    let (target, release) = look(&path, args, &platform, &mut progress)?;
-    let ended = carry_out(
-        &dir,
-        &path,
-        &target,
-        false,
-        &args.confinement,
-        &mut progress,
-    );
+    let (offer, release) = look(&path, args, &platform, &mut progress)?;
+    let ended = carry_out(&dir, &path, offer, false, &args.confinement, &mut progress);
     let (outcome, message) = match &ended {
         Ok(()) => ("committed", format!("`{release}` runs and is committed")),
         Err(AgentError::Apply(error)) => match error.as_ref() {
@@ -247,7 +244,7 @@ pub fn apply(args: &ApplyArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
     if args.json {
         let shown = Shown {
             file: &path,
-            release: &release,
+            release: &release.replace('`', ""),
             platform: platform.as_str(),
             outcome,
             message,
@@ -288,13 +285,13 @@ pub(crate) fn provision(
 }
 
 /// Checks the file as far as that is possible without the trusted state, and finds the release
-/// that is for this device: its target and what people call it.
+/// that is for this device, or those: what to offer it, and what people call that.
 fn look(
     path: &Path,
     args: &ApplyArgs,
     platform: &Platform,
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
-) -> Result<(String, String), AgentError> {
+) -> Result<(Offer, String), AgentError> {
     let file = OfflineFile::open(path).map_err(ApplyError::from)?;
     let megabytes = file.size_bytes() / 1_000_000;
     let size = match megabytes {
@@ -313,7 +310,7 @@ fn look(
     })
     .map_err(ApplyError::from)?;
     silent?;
-    let chosen = choose(&file, args.release.as_deref(), platform)?;
+    let chosen = choose(&file, &args.release, platform)?;
     let now = crate::clock::now();
     let expiries = file.expiries().map_err(ApplyError::from)?;
     if let Some(first) = expiries.first()
@@ -330,7 +327,33 @@ fn look(
     Ok(chosen)
 }
 
+/// The targets to install together, and what people call them.
 fn choose(
+    file: &OfflineFile,
+    wanted: &[String],
+    platform: &Platform,
+) -> Result<(Offer, String), ApplyError> {
+    let wanted: Vec<Option<&str>> = match wanted {
+        [] => vec![None],
+        several => several.iter().map(|one| Some(one.as_str())).collect(),
+    };
+    let mut chosen: Vec<(String, String)> = Vec::new();
+    for one in wanted {
+        let found = choose_one(file, one, platform)?;
+        if !chosen.contains(&found) {
+            chosen.push(found);
+        }
+    }
+    let (mut targets, releases): (Vec<_>, Vec<_>) = chosen.into_iter().unzip();
+    let also = targets.split_off(1);
+    let offer = Offer {
+        also,
+        ..Offer::one(targets.remove(0))
+    };
+    Ok((offer, releases.join("`, `")))
+}
+
+fn choose_one(
     file: &OfflineFile,
     wanted: Option<&str>,
     platform: &Platform,
@@ -387,14 +410,14 @@ fn choose(
 pub(crate) fn carry_out(
     dir: &StateDir,
     path: &Path,
-    target: &str,
+    offer: Offer,
     unattended: bool,
     confinement: &Confinement,
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
 ) -> Result<(), AgentError> {
     let mut id = [0; 8];
     getrandom::fill(&mut id).map_err(IdentityError::Random)?;
-    let mut order = Order::new(hex::encode(id), path.to_owned(), target.to_owned());
+    let mut order = Order::new(hex::encode(id), path.to_owned(), offer);
     order.unattended = unattended;
     if let Some(pid) = running_agent(dir) {
         let machine = load_machine(dir)?.unwrap_or_default();
@@ -449,11 +472,16 @@ fn wait(
         let known = Order::load(dir).filter(|known| known.id == order.id);
         let was_noted = known.is_some();
         if let Some(outcome) = known.and_then(|known| known.outcome) {
-            let release: Vec<&str> = order.target.split('/').take(2).collect();
+            let offer = order.offer();
+            let release = offer.targets().map(|target| {
+                let release: Vec<&str> = target.split('/').take(2).collect();
+                release.join("@")
+            });
+            let release: Vec<String> = release.collect();
             return match outcome {
                 Outcome::Committed => Ok(()),
                 Outcome::Failed { reason, message } => Err(ApplyError::Failed {
-                    release: release.join("@"),
+                    release: release.join("`, `"),
                     reason,
                     message,
                 }

@@ -171,7 +171,7 @@ fn trouble(at: &BoardSettings, error: &DeployError) -> Trouble {
         DeployError::Refused { why } if why.contains("sign") => Reason::Untrusted,
         _ => Reason::Incompatible,
     };
-    let text = failure::failed(reason, error).message().to_owned();
+    let text = failure::failed(reason.clone(), error).message().to_owned();
     Failure::new(reason, format!("board `{name}`: {text}")).into()
 }
 

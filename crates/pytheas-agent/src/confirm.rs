@@ -104,7 +104,7 @@ pub(crate) fn of_action(action: &ActionId) -> String {
 
 /// What somebody answered and the hub does not know yet.
 pub(crate) fn pending(dir: &StateDir) -> Option<Answer> {
-    let bytes = fs::read(dir.answer()).ok()?;
+    let bytes = crate::paths::read(&dir.answer()).ok()?;
     let answer: Answer = serde_json::from_slice(&bytes).ok()?;
     (answer.format == 1).then_some(answer)
 }

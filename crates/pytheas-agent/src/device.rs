@@ -35,7 +35,7 @@ use std::{
 use pytheas_api::ddi::Feedback;
 use pytheas_durable::{FileLock, faults};
 use pytheas_release::{Name, TreeId};
-use pytheas_update::{ActionId, Effect, Event, Machine, State, StoredStateError};
+use pytheas_update::{ActionId, Effect, Event, Machine, State};
 use tracing::{error, warn};
 
 use crate::{
@@ -47,6 +47,7 @@ use crate::{
     http::Http,
     hub::Hub,
     identity::Identity,
+    launcher,
     offline::Order,
     paths::StateDir,
     remove, request, scrub,
@@ -230,7 +231,7 @@ pub struct Device {
     /// What was written by the update under way.
     written: Written,
     /// How often one after the other the hub was too busy to be told something.
-    refused_as_busy: u8,
+    refused_as_busy: Option<(u8, Instant)>,
     /// The action whose progress the hub does not want to hear any more.
     heard_enough: Option<ActionId>,
     scrubbed: scrub::Progress,
@@ -312,7 +313,7 @@ impl Device {
             tidy_due: true,
             removals_due: true,
             written: Written::default(),
-            refused_as_busy: 0,
+            refused_as_busy: None,
             heard_enough: None,
             scrubbed: scrub::Progress::load(dir, crate::clock::now().as_millisecond()),
             scrub_at: now + FIRST_SCRUB.min(settings.scrub),
@@ -455,13 +456,20 @@ impl Device {
     fn load_machine(&mut self) -> Result<Machine, AgentError> {
         match crate::status::load_machine(&self.dir) {
             Ok(Some(machine)) => Ok(machine),
-            Ok(None) if slots::is_fresh(&self.dir) => Ok(Machine::default()),
-            Ok(None) => self.rebuild("it is gone"),
-            Err(AgentError::State {
-                source: source @ (StoredStateError::Parse(_) | StoredStateError::Damaged),
-                path,
-            }) => {
-                let aside = path.with_extension("json.damaged");
+            Ok(None) => Ok(Machine::default()),
+            Err(AgentError::State { source, path }) if source.is_damage() => {
+                if std::fs::symlink_metadata(&path).is_ok() {
+                    let aside = path.with_extension("json.damaged");
+                    pytheas_durable::move_dir(&path, &aside)
+                        .map_err(AgentError::io("set aside", &path))?;
+                }
+                self.rebuild(&crate::http::chain(&source))
+            }
+            // The newer agent that wrote it is damaged, or never starts again: better an app that runs.
+            Err(AgentError::State { source, path })
+                if source.is_newer() && launcher::is_last_resort(&self.dir) =>
+            {
+                let aside = path.with_extension("json.newer");
                 pytheas_durable::move_dir(&path, &aside)
                     .map_err(AgentError::io("set aside", &path))?;
                 self.rebuild(&crate::http::chain(&source))

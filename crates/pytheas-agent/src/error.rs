@@ -153,7 +153,9 @@ pub enum AgentError {
     NoRoot,
     /// Something at the hub's address, but not a repository.
     #[error("there is nothing to go back to")]
-    #[diagnostic(help("a device keeps the release before the running one; this one has none"))]
+    #[diagnostic(help(
+        "what the last update moved goes back together, and of that this device keeps no release before"
+    ))]
     NoPrevious,
     /// An update is going on.
     #[error("an update is going on (`{state}`)")]

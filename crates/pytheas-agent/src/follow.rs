@@ -13,6 +13,7 @@ use std::{
 use clap::Args;
 use pytheas_api::DeviceId;
 use pytheas_release::Sha256;
+use pytheas_update::Offer;
 
 use crate::{
     apply::{self, ApplyError},
@@ -206,7 +207,8 @@ fn install(
     };
     let target = format!("{name}/{}/{platform}/release.json", tag.version);
     let mut progress = |text: String| say(out, format_args!("{text}\n"));
-    apply::carry_out(dir, folder, &target, true, confinement, &mut progress)?;
+    let offer = Offer::one(target);
+    apply::carry_out(dir, folder, offer, true, confinement, &mut progress)?;
     say(
         out,
         format_args!("`{name}@{}` runs and is committed\n", tag.version),

@@ -3,21 +3,26 @@
 //! An entry is written before the state that ends its update: a power cut between the two leaves
 //! an entry that the next start would write again, and does not. A history that cannot be written
 //! (full disk) or read holds no update up.
+//!
+//! Agents of all versions write this one file, and older ones come back. So it stays format 1: what is
+//! new becomes a new word or a new field, and an agent keeps entries as they are, those that it does
+//! not know as well, and shows of them what it can.
 
-use std::{fmt, fs, io, path::Path};
+use std::{fmt, io, path::Path};
 
 use jiff::Timestamp;
 use pytheas_release::{ReleaseRef, TreeId};
 use pytheas_update::{ActionId, Machine, Outcome as Told, State};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
-use crate::paths::StateDir;
+use crate::paths::{self, StateDir};
 
 /// Entries kept; the oldest goes first.
 pub const MAX_ENTRIES: usize = 200;
 
 /// How something ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The release runs and is committed.
@@ -34,11 +39,14 @@ pub enum Outcome {
     Damaged,
     /// An app was taken off the device.
     Removed,
+    /// The word of another version of the agent.
+    #[serde(untagged)]
+    Other(String),
 }
 
 impl Outcome {
     /// The word it is stored and shown by.
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Committed => "committed",
             Self::RolledBack => "rolled-back",
@@ -47,12 +55,13 @@ impl Outcome {
             Self::Repaired => "repaired",
             Self::Damaged => "damaged",
             Self::Removed => "removed",
+            Self::Other(word) => word,
         }
     }
 }
 
 /// Who asked for it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum By {
     /// The hub, by an action.
@@ -61,10 +70,13 @@ pub enum By {
     Operator,
     /// The agent itself.
     Agent,
+    /// The word of another version of the agent.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// One thing that happened.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Entry {
     /// When, milliseconds since 1970 by the device's clock.
     pub at_ms: i64,
@@ -73,26 +85,56 @@ pub struct Entry {
     /// Who asked.
     pub by: By,
     /// The hub's action.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<ActionId>,
     /// The release that ran before.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<ReleaseRef>,
     /// The release it was about, once it was known.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<ReleaseRef>,
     /// The tree of that release.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tree: Option<TreeId>,
     /// The TUF target that was wanted.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub target: Option<String>,
     /// Why, for people; first line first.
-    #[serde(default)]
     pub reason: String,
 }
 
+/// The longest word of another version that is shown.
+const MAX_WORD: usize = 32;
+
 impl Entry {
+    /// What is known of a stored entry: of one that another version of the agent has written, all
+    /// that can be understood.
+    fn read(stored: &Value) -> Self {
+        fn field<T: DeserializeOwned>(stored: &Value, name: &str) -> Option<T> {
+            serde_json::from_value(stored.get(name)?.clone()).ok()
+        }
+        let word = |name| {
+            let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            let word = stored.get(name).and_then(Value::as_str).unwrap_or_default();
+            let is_word = (1..=MAX_WORD).contains(&word.len()) && word.chars().all(plain);
+            let word = if is_word { word } else { "unknown" };
+            Value::String(word.to_owned())
+        };
+        let unknown = || "unknown".to_owned();
+        Self {
+            at_ms: field(stored, "at_ms").unwrap_or_default(),
+            outcome: serde_json::from_value(word("outcome"))
+                .unwrap_or_else(|_| Outcome::Other(unknown())),
+            by: serde_json::from_value(word("by")).unwrap_or_else(|_| By::Other(unknown())),
+            action: field(stored, "action"),
+            from: field(stored, "from"),
+            to: field(stored, "to"),
+            tree: field(stored, "tree"),
+            target: field(stored, "target"),
+            reason: field(stored, "reason").unwrap_or_default(),
+        }
+    }
+
     /// Whether `other` tells the same: all but the time.
     fn is(&self, other: &Self) -> bool {
         let timeless = |entry: &Self| Self {
@@ -119,10 +161,11 @@ impl fmt::Display for Entry {
             Some(from) => write!(f, " (from {from})")?,
             None => {}
         }
-        match (&self.action, self.by) {
+        match (&self.action, &self.by) {
             (Some(action), _) => write!(f, ", action {action}")?,
             (None, By::Operator) => write!(f, ", by an operator")?,
-            (None, _) => {}
+            (None, By::Other(who)) => write!(f, ", by: {who}")?,
+            (None, By::Hub | By::Agent) => {}
         }
         for line in self.reason.lines() {
             write!(f, "\n    {line}")?;
@@ -131,19 +174,15 @@ impl fmt::Display for Entry {
     }
 }
 
-/// The content of `history.json` (format 1), oldest first.
+/// The content of `history.json` (format 1), oldest first; entries as they were written.
 #[derive(Serialize, Deserialize)]
 struct Stored {
     format: u32,
-    entries: Vec<Entry>,
+    entries: Vec<Value>,
 }
 
-/// The history of the device in `dir`, oldest first; empty when there is none yet.
-///
-/// # Errors
-/// When the file is there and cannot be read or understood.
-pub(crate) fn load(dir: &StateDir) -> io::Result<Vec<Entry>> {
-    match fs::read(dir.history()) {
+fn stored(dir: &StateDir) -> io::Result<Vec<Value>> {
+    match paths::read(&dir.history()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error),
         Ok(bytes) => {
@@ -157,6 +196,14 @@ pub(crate) fn load(dir: &StateDir) -> io::Result<Vec<Entry>> {
     }
 }
 
+/// The history of the device in `dir`, oldest first; empty when there is none yet.
+///
+/// # Errors
+/// When the file is there and cannot be read or understood.
+pub(crate) fn load(dir: &StateDir) -> io::Result<Vec<Entry>> {
+    Ok(stored(dir)?.iter().map(Entry::read).collect())
+}
+
 /// Adds an entry, unless the newest one tells the same already.
 ///
 /// A file that does not parse is set aside as `history.json.damaged`.
@@ -165,14 +212,17 @@ pub(crate) fn load(dir: &StateDir) -> io::Result<Vec<Entry>> {
 /// When it cannot be written.
 pub(crate) fn add(dir: &StateDir, entry: Entry) -> io::Result<()> {
     let path = dir.history();
-    let mut entries = load(dir).or_else(|error| {
+    let mut entries = stored(dir).or_else(|error| {
         tracing::warn!("a new history is begun: `{}`: {error}", path.display());
         set_aside(&path).map(|()| Vec::new())
     })?;
-    if entries.last().is_some_and(|last| last.is(&entry)) {
+    if entries
+        .last()
+        .is_some_and(|last| Entry::read(last).is(&entry))
+    {
         return Ok(());
     }
-    entries.push(entry);
+    entries.push(serde_json::to_value(&entry).map_err(io::Error::from)?);
     let surplus = entries.len().saturating_sub(MAX_ENTRIES);
     entries.drain(..surplus);
     let stored = Stored { format: 1, entries };
@@ -262,10 +312,12 @@ pub(crate) fn ended(before: &Machine, after: &Machine, now: Timestamp) -> Option
             By::Operator
         },
         action,
-        from: job
-            .and_then(|job| job.from.as_ref())
-            .or(before.current())
-            .map(|from| from.release.clone()),
+        // Until the release is known, what the device ran.
+        from: match job {
+            Some(job) => job.from.as_ref(),
+            None => before.current(),
+        }
+        .map(|from| from.release.clone()),
         to: to.map(|to| to.release.clone()),
         tree: to.map(|to| to.tree),
         target,
@@ -294,6 +346,8 @@ pub(crate) fn gone_back_from(entries: &[Entry], action: &ActionId, target: &str)
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use pytheas_release::Sha256;
     use pytheas_update::{Event, Failure, Found, Installed, Offer, Reason};
 
@@ -467,5 +521,41 @@ mod tests {
         back.target = Some("9.8".into());
         entries = vec![entry(Some("7"), "1.0", "1.1"), back];
         assert!(!gone_back_from(&entries, &action("7"), "1.1"), "applied");
+    }
+
+    #[test]
+    fn what_another_version_has_written_is_shown_and_kept_as_it_is() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = StateDir::new(tmp.path());
+        let future = r#"{"format": 1, "entries": [
+            {"at_ms": 1, "outcome": "teleported", "by": "oracle", "to": "app@2.0.0", "reason": "why",
+             "fuel": {"litres": 7}},
+            {"at_ms": 2, "outcome": {"kind": "x"}, "by": 3, "to": ["app@2.0.0"]},
+            {"at_ms": 3, "outcome": "repaired", "by": "agent", "reason": "one file", "files": 1},
+            "\u001b[31m"]}"#;
+        pytheas_durable::replace(&dir.history(), future.as_bytes()).unwrap();
+        let shown = || {
+            let entries = load(&dir).unwrap().into_iter();
+            entries
+                .map(|e| e.to_string())
+                .collect::<Vec<_>>()
+                .join("\n")
+        };
+        insta::assert_snapshot!(shown(), @"
+        1970-01-01 00:00:00  teleported   app@2.0.0, by: oracle
+            why
+        1970-01-01 00:00:00  unknown    , by: unknown
+        1970-01-01 00:00:00  repaired   
+            one file
+        1970-01-01 00:00:00  unknown    , by: unknown
+        ");
+        let gone = removed("app@1.0.0".parse().unwrap(), false, Timestamp::UNIX_EPOCH);
+        add(&dir, gone.clone()).unwrap();
+        add(&dir, gone).unwrap();
+        let before: Value = serde_json::from_str(future).unwrap();
+        let after: Value = serde_json::from_slice(&fs::read(dir.history()).unwrap()).unwrap();
+        let kept = after["entries"].as_array().unwrap();
+        assert_eq!(kept[..4], before["entries"].as_array().unwrap()[..]);
+        assert_eq!((kept.len(), &kept[4]["outcome"]), (5, &"removed".into()));
     }
 }

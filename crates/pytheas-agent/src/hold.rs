@@ -103,7 +103,8 @@ fn closed(what: &str, windows: &Schedule, now: Option<Timestamp>) -> Option<Wait
 
 /// Whether somebody has agreed to this tree, or to all of the hub's action.
 fn is_agreed(dir: &StateDir, tree: TreeId, action: Option<&ActionId>) -> bool {
-    let said = fs::read_to_string(dir.consent()).unwrap_or_default();
+    let said = crate::paths::read(&dir.consent()).unwrap_or_default();
+    let said = String::from_utf8_lossy(&said);
     let said = said.trim();
     said.parse() == Ok(tree) || action.is_some_and(|action| said == confirm::of_action(action))
 }

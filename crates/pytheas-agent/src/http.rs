@@ -4,7 +4,6 @@
 //! ([`tls`]). A poll that finds nothing new costs a few hundred bytes when the connection of the
 //! poll before is still there, so one with TLS is kept for as long as the hub keeps it.
 
-mod dates;
 mod limit;
 mod tls;
 
@@ -19,7 +18,11 @@ use std::{
 use jiff::Timestamp;
 use miette::Diagnostic;
 use pytheas_api::{DEVICE_HEADER, DeviceId, ErrorBody};
-use pytheas_repo::fetch::{Body, Fetch, Request, TransportError};
+use pytheas_repo::{
+    busy,
+    fetch::{Body, Fetch, Request, TransportError},
+    steady::Steady,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use ureq::{
     Agent,
@@ -311,14 +314,11 @@ impl Http {
     /// What there is to learn from an answer.
     fn learn(&self, status: StatusCode, headers: &HeaderMap) -> Option<Duration> {
         let text = |name| headers.get(name)?.to_str().ok();
-        let sent = text(header::DATE).and_then(dates::http_date);
-        let busy = matches!(
-            status,
-            StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE
-        );
+        let sent = text(header::DATE).and_then(busy::http_date);
+        let is_busy = busy::is_busy(status.as_u16());
         let wait = text(header::RETRY_AFTER)
-            .filter(|_| busy)
-            .and_then(|value| dates::retry_after(value, sent, crate::clock::now()));
+            .filter(|_| is_busy)
+            .and_then(|value| busy::retry_after(value, sent, crate::clock::now()));
         let now = Instant::now();
         self.learnt(|learnt| {
             learnt.answered = Some(now);
@@ -622,7 +622,7 @@ impl Fetch for RepositoryFetch {
             .into_body()
             .into_reader()
             .take(wanted.max_bytes.saturating_add(1));
-        let reader = crate::steady::Steady::new(reader);
+        let reader = Steady::new(reader);
         let reader: Box<dyn Read> = match &self.http.limiter {
             None => Box::new(reader),
             Some(limiter) => Box::new(Limited {

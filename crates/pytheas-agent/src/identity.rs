@@ -9,7 +9,7 @@
 //! Whoever removes `identity.json` wants the device to forget who it is: then the copy is no use.
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -169,7 +169,7 @@ impl Identity {
 
     fn read(path: &Path) -> Result<Self, IdentityError> {
         let path_buf = || path.to_owned();
-        let bytes = match fs::read(path) {
+        let bytes = match crate::paths::read(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(IdentityError::Missing { path: path_buf() });
             }
@@ -245,7 +245,7 @@ fn named_after_host(host: &str, suffix: &str) -> DeviceId {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt as _;
+    use std::{fs, os::unix::fs::PermissionsExt as _};
 
     use super::*;
 

@@ -35,7 +35,7 @@ use std::{
 
 use pytheas_durable::{FileLock, faults};
 use pytheas_release::{Health, Name, TreeId};
-use pytheas_update::{AGENT, StoredStateError};
+use pytheas_update::{AGENT, Machine};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use signal_hook::{
@@ -44,7 +44,12 @@ use signal_hook::{
 };
 use tracing::{error, info, warn};
 
-use crate::{error::AgentError, error::exit, paths::StateDir, service, slots, status};
+use crate::{
+    error::AgentError,
+    error::exit,
+    paths::{self, StateDir},
+    service, slots, status,
+};
 
 /// The child finds here which tree it was started from.
 pub(crate) const TREE_ENV: &str = "PYTHEAS_AGENT_TREE";
@@ -89,7 +94,7 @@ impl Record {
 
     /// The record of `tree`; a new one when there is none that can be read.
     pub(crate) fn of(home: &StateDir, tree: TreeId) -> Self {
-        std::fs::read(Self::path(home))
+        paths::read(&Self::path(home))
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok())
             .filter(|found| found.format == 1 && found.tree == tree)
@@ -140,6 +145,12 @@ impl Guarded {
             let _guardian_gone_means_killed = line.write_all(format!("{word}\n").as_bytes());
         }
     }
+}
+
+/// Whether this program has to work although a newer agent was installed, because that one cannot.
+pub(crate) fn is_last_resort(dir: &StateDir) -> bool {
+    let is_guarded = std::env::var_os(TREE_ENV).is_some();
+    !is_guarded && home(dir).is_some_and(|home| slots::current(&home).is_some())
 }
 
 /// Who is to work.
@@ -244,29 +255,30 @@ fn next(dir: &StateDir, home: &StateDir) -> Option<Record> {
     } else {
         return Some(record);
     }
-    let unreadable = matches!(
+    let is_newer = matches!(
         status::load_machine(dir),
-        Err(AgentError::State {
-            source: StoredStateError::Format(_),
-            ..
-        })
+        Err(AgentError::State { source, .. }) if source.is_newer()
     );
-    if !unreadable {
+    if !is_newer {
         return None;
     }
-    if !record.proved
-        && let Ok(bytes) = std::fs::read(before(home))
-        && pytheas_durable::replace(&dir.state(), &bytes).is_ok()
-    {
-        warn!("the update state is again what it was before the newer agent");
+    if !record.proved {
+        // Without such a copy the base begins a state of its own: see `is_last_resort`.
+        if let Ok(bytes) = paths::read(&before(home))
+            && Machine::parse(&bytes).is_ok()
+            && pytheas_durable::replace(&dir.state(), &bytes).is_ok()
+        {
+            warn!("the update state is again what it was before the newer agent");
+        }
         return None;
     }
-    // Only the newer agent can read the state now: nobody else is any better.
     if damage.is_some() {
         return None;
     }
+    // Only the newer agent can read the state: it has to prove itself once more.
     std::thread::sleep(STOP_TIMEOUT);
     record.failed = 0;
+    record.proved = false;
     Some(record)
 }
 
@@ -317,7 +329,7 @@ impl Guardian {
     ) -> io::Result<Option<u8>> {
         let tree = record.tree;
         if !record.proved && record.failed == 0 {
-            match std::fs::read(dir.state()) {
+            match paths::read(&dir.state()) {
                 Ok(bytes) => pytheas_durable::replace(&before(home), &bytes)?,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),

@@ -65,7 +65,6 @@ mod service;
 pub mod settings;
 mod slots;
 mod status;
-mod steady;
 pub mod supervisor;
 mod written;
 

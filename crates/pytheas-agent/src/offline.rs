@@ -10,13 +10,13 @@
 //! *name* is taken from the file's table of contents; everything else comes by TUF, by the same
 //! client with the same trusted state as online.
 
-use std::{fs, path::PathBuf};
+use std::path::PathBuf;
 
 use pytheas_repo::{
     fetch::{Body, Fetch, FolderFetch, Request, TransportError},
     offline::OfflineFile,
 };
-use pytheas_update::{Failure, Machine, Reason, State};
+use pytheas_update::{Failure, Machine, Offer, Reason, State};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,7 +25,12 @@ use crate::{
     paths::StateDir,
 };
 
-/// What was ordered: the content of `offline.json` (format 1).
+/// What every agent reads.
+const FORMAT: u32 = 1;
+/// With several releases, of which an agent that does not know that would take one.
+const FORMAT_TOGETHER: u32 = 2;
+
+/// What was ordered: the content of `offline.json` (format 1, or 2 with several targets).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Order {
     format: u32,
@@ -35,6 +40,9 @@ pub(crate) struct Order {
     pub(crate) file: PathBuf,
     /// The TUF target.
     pub(crate) target: String,
+    /// Those that are to run together with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) also: Vec<String>,
     /// Nobody stands beside the device: it waits for the install window, consent and the end of a
     /// hold, as an update of the hub's does.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -60,12 +68,16 @@ pub(crate) enum Outcome {
 }
 
 impl Order {
-    pub(crate) fn new(id: String, file: PathBuf, target: String) -> Self {
+    pub(crate) fn new(id: String, file: PathBuf, offer: Offer) -> Self {
         Self {
-            format: 1,
+            format: match offer.also.is_empty() {
+                true => FORMAT,
+                false => FORMAT_TOGETHER,
+            },
             id,
             file,
-            target,
+            target: offer.target,
+            also: offer.also,
             unattended: false,
             outcome: None,
         }
@@ -73,9 +85,19 @@ impl Order {
 
     /// The order that lies in `dir`; one that a power cut tore counts as none.
     pub(crate) fn load(dir: &StateDir) -> Option<Self> {
-        let bytes = fs::read(dir.root().join("offline.json")).ok()?;
+        let bytes = crate::paths::read(&dir.root().join("offline.json")).ok()?;
         let order: Self = serde_json::from_slice(&bytes).ok()?;
-        (order.format == 1).then_some(order)
+        (FORMAT..=FORMAT_TOGETHER)
+            .contains(&order.format)
+            .then_some(order)
+    }
+
+    /// What the device is to run.
+    pub(crate) fn offer(&self) -> Offer {
+        Offer {
+            also: self.also.clone(),
+            ..Offer::one(&self.target)
+        }
     }
 
     pub(crate) fn save(&self, dir: &StateDir) -> std::io::Result<()> {
@@ -94,10 +116,13 @@ impl Order {
             return None;
         }
         let failed = before.is_some_and(|before| before.refused() != machine.refused());
-        let release = self.target.rsplitn(3, '/').nth(2).unwrap_or_default();
-        let runs = machine.installed().any(|installed| {
-            let reference = &installed.release;
-            format!("{}/{}", reference.name, reference.version) == release
+        let offer = self.offer();
+        let runs = offer.targets().all(|target| {
+            let release = target.rsplitn(3, '/').nth(2).unwrap_or_default();
+            machine.installed().any(|installed| {
+                let reference = &installed.release;
+                format!("{}/{}", reference.name, reference.version) == release
+            })
         });
         if runs && !failed {
             return Some(Outcome::Committed);
@@ -108,7 +133,7 @@ impl Order {
             .filter(|last| last.action.is_none());
         Some(match because {
             Some(refusal) => Outcome::Failed {
-                reason: refusal.because.reason(),
+                reason: refusal.because.reason().clone(),
                 message: refusal.because.message().to_owned(),
             },
             None => Outcome::Failed {

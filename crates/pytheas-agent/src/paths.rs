@@ -40,6 +40,17 @@ use pytheas_release::{Name, Sha256, TreeId};
 /// The apps' settings in `config/`.
 pub(crate) const CONFIG_FILE: &str = "config.json";
 
+/// Longest file of state, in bytes: none of ours comes near it.
+const STATE_MAX: u64 = 16 << 20;
+
+/// A file of state, which is short.
+///
+/// # Errors
+/// [`std::io::ErrorKind::FileTooLarge`] when something else lies there: memory stays bounded.
+pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
+    pytheas_durable::read_at_most(path, STATE_MAX)
+}
+
 /// An agent's state directory.
 #[derive(Debug, Clone)]
 pub struct StateDir {

@@ -137,8 +137,16 @@ pub(crate) fn ask(dir: &StateDir, agent: u32, wanted: Wanted) -> Result<(), Agen
 /// The request that lies there, if any; it is taken away.
 pub(crate) fn take(dir: &StateDir) -> Option<Wanted> {
     let path = dir.request();
-    let bytes = fs::read(&path).ok()?;
+    let bytes = crate::paths::read(&path);
     fs::remove_file(&path).ok()?;
-    let request: Request = serde_json::from_slice(&bytes).ok()?;
-    (request.format == 1).then_some(request.wanted)
+    let bytes = bytes.unwrap_or_default();
+    let request: Option<Request> = serde_json::from_slice(&bytes).ok();
+    let wanted = request.filter(|request| request.format == 1);
+    if wanted.is_none() {
+        tracing::warn!(
+            "a request in `{}` is not understood: was it made by another version?",
+            path.display()
+        );
+    }
+    wanted.map(|request| request.wanted)
 }

@@ -60,7 +60,7 @@ pub(crate) enum Step {
 impl Progress {
     /// The progress of the device in `dir`; a new pass when there is none that can be read.
     pub(crate) fn load(dir: &StateDir, now_ms: i64) -> Self {
-        let stored = fs::read(dir.scrub())
+        let stored = crate::paths::read(&dir.scrub())
             .ok()
             .and_then(|bytes| serde_json::from_slice::<Self>(&bytes).ok())
             .filter(|stored| stored.format == 1 && stored.began_ms <= now_ms);

@@ -376,7 +376,12 @@ impl AgentSettings {
     /// # Errors
     /// [`SettingsError`], naming line and column.
     pub fn parse(path: &Path, text: &str) -> Result<Self, SettingsError> {
-        file::parse(path, text)
+        file::parse(path, text, file::NotUnderstood::Refused)
+    }
+
+    /// What can be understood of it: another version of the agent may know more settings.
+    fn parse_known(path: &Path, text: &str) -> Self {
+        file::parse(path, text, file::NotUnderstood::LeftOut).unwrap_or_default()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, fmt, fs, os::unix::fs::MetadataExt as _, path::
 
 use jiff::Timestamp;
 use pytheas_release::{ReleaseRef, TreeId};
-use pytheas_update::Machine;
+use pytheas_update::{Machine, StoredStateError};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     error::AgentError,
     identity::{Identity, IdentityError},
     paths::StateDir,
+    slots,
     supervisor::AppStatus,
 };
 
@@ -89,18 +90,24 @@ impl Live {
         if self.shown.as_deref() == Some(&shown) {
             return;
         }
-        self.shown = Some(Box::new(shown));
         self.written_ms = now.as_millisecond();
+        let Ok(bytes) = serde_json::to_vec_pretty(self) else {
+            return;
+        };
         let temp = path.with_extension("json.new");
-        if let Ok(bytes) = serde_json::to_vec_pretty(self)
-            && fs::write(&temp, bytes).is_ok()
-        {
-            let _shown_next_time = fs::rename(temp, path);
+        let replaced = fs::write(&temp, &bytes).and_then(|()| fs::rename(&temp, path));
+        let written = replaced.or_else(|_| {
+            // A full disk: the old one's place is enough for the new one.
+            let _there_or_not = fs::remove_file(&temp);
+            fs::write(path, &bytes)
+        });
+        if written.is_ok() {
+            self.shown = Some(Box::new(shown));
         }
     }
 
     pub(crate) fn load(path: &Path) -> Self {
-        let bytes = fs::read(path).unwrap_or_default();
+        let bytes = crate::paths::read(path).unwrap_or_default();
         serde_json::from_slice(&bytes)
             .ok()
             .filter(|live: &Self| live.format == 1)
@@ -262,16 +269,33 @@ impl Status {
 /// The machine in `state.json`; none on a fresh device.
 ///
 /// # Errors
-/// [`AgentError::State`] when it does not parse.
+/// [`AgentError::State`] when it does not parse, or is gone.
 pub(crate) fn load_machine(dir: &StateDir) -> Result<Option<Machine>, AgentError> {
     let path = dir.state();
-    match fs::read(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+    match crate::paths::read(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => match slots::is_fresh(dir) {
+            true => Ok(None),
+            false => Err(AgentError::State {
+                path,
+                source: StoredStateError::Gone,
+            }),
+        },
+        Err(error) if is_damage(&error) => Err(AgentError::State {
+            path,
+            source: StoredStateError::Unreadable(error),
+        }),
         Err(error) => Err(AgentError::io("read", &path)(error)),
         Ok(bytes) => Machine::parse(&bytes)
             .map(Some)
             .map_err(|source| AgentError::State { path, source }),
     }
+}
+
+/// Whether a file cannot be read because of what became of it, and not of who reads it.
+fn is_damage(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+        || matches!(error.kind(), Kind::FileTooLarge | Kind::IsADirectory)
 }
 
 /// The process that holds the agent's lock, from `/proc/locks` (proc(5)): looking must not take

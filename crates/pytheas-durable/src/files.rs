@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Write},
+    io::{self, Read as _, Write},
     os::unix::fs::PermissionsExt,
     path::Path,
 };
@@ -35,6 +35,22 @@ pub fn sweep(dir: &Path) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The bytes of the file `path`, at most `limit`; a device file (`/dev/zero`) has no length to ask.
+///
+/// # Errors
+/// [`io::ErrorKind::FileTooLarge`], or whatever the file system says.
+pub fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        let why = format!("it is longer than {limit} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
+    }
+    Ok(bytes)
 }
 
 /// Replaces `path` by `bytes`, mode 0644; after a crash it holds the old or the new content, whole.

@@ -21,5 +21,5 @@ pub mod trees;
 
 pub use dirs::{create_dir_all, exchange_dirs, move_dir, remove_tree, swap_symlink, sync_dir};
 pub use early::begin_writing;
-pub use files::{replace, replace_private, replace_with, sweep};
+pub use files::{read_at_most, replace, replace_private, replace_with, sweep};
 pub use lock::{FileLock, LockError};

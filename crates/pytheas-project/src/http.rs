@@ -8,6 +8,9 @@ use url::Url;
 
 use crate::environment::Environment;
 
+/// No longer silence while something comes, or is sent.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// Where systems keep the certificates they trust, in the order tried.
 const SYSTEM_ROOTS: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch
@@ -97,6 +100,8 @@ impl Http {
             .timeout_connect(Some(Duration::from_secs(20)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .timeout_recv_body(Some(Duration::from_secs(600)))
+            .timeout_per_read(Some(SILENCE))
+            .timeout_per_write(Some(SILENCE))
             .user_agent(concat!("pytheas/", env!("CARGO_PKG_VERSION")))
             .build()
             .new_agent();

@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 
+use jiff::{SignedDuration, Timestamp};
+
 use crate::{
     keys::RootFile,
     layout,
@@ -11,6 +13,8 @@ use crate::{
 
 /// Longest timestamp metadata, in bytes.
 pub(crate) const TIMESTAMP_MAX: u64 = 1 << 20;
+/// No two clocks that are set differ more.
+const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_hours(24);
 /// How often reading is tried again when the repository changes meanwhile.
 const ATTEMPTS: usize = 3;
 
@@ -53,6 +57,28 @@ impl Base {
         }
         let (store, path) = (store.to_string(), layout::TIMESTAMP.to_owned());
         Err(StoreError::Conflict { store, path }.into())
+    }
+}
+
+impl Base {
+    /// Whoever is to sign at `now` has a clock: it is not far behind that of who signed last.
+    pub(crate) fn require_clock(&self, now: Timestamp) -> Result<(), RepositoryError> {
+        let Some((_, timestamp)) = self
+            .repository
+            .as_ref()
+            .and_then(|repository| repository.metadata().online.as_ref())
+        else {
+            return Ok(());
+        };
+        let signed = timestamp.signed._extra.get(crate::SIGNED_AT);
+        let signed: Option<Timestamp> = signed.and_then(|at| at.as_str()?.parse().ok());
+        match signed {
+            Some(signed) if signed.duration_since(now) > CLOCKS_DIFFER => {
+                let store = self.store.to_string();
+                Err(RepositoryError::ClockBehind { store, signed, now })
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -25,12 +25,14 @@
 //! # }
 //! ```
 
+pub mod busy;
 pub mod client;
 pub mod fetch;
 pub mod index;
 pub mod layout;
 pub mod offline;
 pub mod signing;
+pub mod steady;
 mod unpack;
 
 #[cfg(feature = "store")]

@@ -226,6 +226,7 @@ pub async fn publish(
     });
 
     let base = Base::load(store, &keys.root).await?;
+    base.require_clock(options.now)?;
     let target = target_name(&record.name, &record.version, &record.platform);
     let mut published = Published {
         reference: ReleaseRef {

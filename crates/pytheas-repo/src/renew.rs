@@ -91,6 +91,7 @@ pub async fn renew(
 ) -> Result<Renewed, RenewError> {
     let _lock = store.lock()?;
     let base = Base::load(store, &keys.root).await?;
+    base.require_clock(now)?;
     let Some(repository) = &base.repository else {
         return Err(RepositoryError::Empty {
             store: store.to_string(),

@@ -46,6 +46,24 @@ pub enum RepositoryError {
         /// The store.
         store: String,
     },
+    /// Whoever signs now would sign what every device takes for expired.
+    #[error(
+        "the clock of this computer says {now}, and the repository in `{store}` was signed at {signed}"
+    )]
+    #[diagnostic(
+        code(pytheas::repository::refused::clock),
+        help(
+            "set the clock: what is signed now would be too old for devices. If the repository's date is the wrong one, `pytheas keys rotate online` and `pytheas keys publish` begin anew"
+        )
+    )]
+    ClockBehind {
+        /// The store.
+        store: String,
+        /// When its timestamp was signed.
+        signed: Timestamp,
+        /// The time here.
+        now: Timestamp,
+    },
     /// It does not verify.
     #[error("the repository in `{store}` does not verify")]
     #[diagnostic(

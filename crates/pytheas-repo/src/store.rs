@@ -3,6 +3,8 @@
 //! What publishing relies on: a put is whole or nothing, a folder's puts survive a power cut, and
 //! two writers find out about each other (a lock in folders, conditional puts elsewhere).
 
+mod made;
+mod patient;
 mod sweep;
 
 use std::{
@@ -35,6 +37,8 @@ pub struct Store {
     objects: Arc<dyn ObjectStore>,
     shown: String,
     kind: Kind,
+    /// Gone with the last clone, unless something was written.
+    _made: Option<Arc<made::Made>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -168,6 +172,13 @@ pub(crate) struct Seen {
     version: UpdateVersion,
 }
 
+/// Why a file was not read.
+enum Read {
+    /// It had begun to come.
+    BrokeOff(object_store::Error),
+    Failed(StoreError),
+}
+
 impl Store {
     /// The store at `location`: a folder (made if missing) or a URL. `token` is the bearer token
     /// for HTTP.
@@ -214,6 +225,7 @@ impl Store {
                     objects,
                     shown: location.to_owned(),
                     kind: Kind::Cloud,
+                    _made: None,
                 })
             }
         }
@@ -228,6 +240,7 @@ impl Store {
             path: path.to_owned(),
             source,
         };
+        let made = made::Made::by_making(path);
         pytheas_durable::create_dir_all(path).map_err(local)?;
         let path = path.canonicalize().map_err(local)?;
         let objects = LocalFileSystem::new_with_prefix(&path)
@@ -238,6 +251,7 @@ impl Store {
             objects: Arc::new(objects),
             shown,
             kind: Kind::Folder(path),
+            _made: (!made.is_nothing()).then(|| Arc::new(made)),
         })
     }
 
@@ -266,7 +280,7 @@ impl Store {
             .with_allow_http(true) // what is signed needs no secrecy, and hubs live on loopback too
             .with_default_headers(headers)
             .with_connect_timeout(Duration::from_secs(10))
-            .with_timeout(Duration::from_secs(3600)); // one pack over a slow line
+            .with_timeout_disabled(); // by size and progress instead: see `patient`
         let retry = RetryConfig {
             max_retries: 3,
             retry_timeout: Duration::from_secs(20),
@@ -276,12 +290,14 @@ impl Store {
             .with_url(url)
             .with_client_options(options)
             .with_retry(retry)
+            .with_http_connector(patient::Patient)
             .build()
             .map_err(|error| wrong(error.to_string()))?;
         Ok(Self {
             objects: Arc::new(objects),
             shown: url.to_owned(),
             kind: Kind::Http,
+            _made: None,
         })
     }
 
@@ -291,6 +307,7 @@ impl Store {
             objects,
             shown: shown.to_owned(),
             kind: Kind::Cloud,
+            _made: None,
         }
     }
 
@@ -303,7 +320,7 @@ impl Store {
         let Kind::Folder(path) = &self.kind else {
             return Ok(None);
         };
-        match FileLock::acquire(&path.join(".publish.lock")) {
+        match FileLock::acquire(&path.join(made::LOCK)) {
             Ok(lock) => Ok(Some(lock)),
             Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
             Err(source) => Err(StoreError::Locked {
@@ -329,37 +346,58 @@ impl Store {
         self.read(path, None, limit).await
     }
 
+    /// What broke off, or fell silent, is asked for once more.
     pub(crate) async fn read(
         &self,
         path: &str,
         range: Option<std::ops::Range<u64>>,
         limit_bytes: u64,
     ) -> Result<Option<Seen>, StoreError> {
+        match self.read_once(path, range.clone(), limit_bytes).await {
+            Err(Read::BrokeOff(error)) => {
+                tracing::warn!("`{path}` in `{self}` broke off ({error}); asking once more");
+                let again = self.read_once(path, range, limit_bytes).await;
+                again.map_err(|error| self.unread(path, error))
+            }
+            other => other.map_err(|error| self.unread(path, error)),
+        }
+    }
+
+    fn unread(&self, path: &str, error: Read) -> StoreError {
+        match error {
+            Read::BrokeOff(source) => self.failed("read", path, source),
+            Read::Failed(error) => error,
+        }
+    }
+
+    async fn read_once(
+        &self,
+        path: &str,
+        range: Option<std::ops::Range<u64>>,
+        limit_bytes: u64,
+    ) -> Result<Option<Seen>, Read> {
         let options = GetOptions {
             range: range.map(GetRange::Bounded),
             ..GetOptions::default()
         };
         let result = match self.objects.get_opts(&Path::from(path), options).await {
             Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            other => other.map_err(|source| self.failed("read", path, source))?,
+            other => other.map_err(|source| Read::Failed(self.failed("read", path, source)))?,
         };
         let length = result.range.end - result.range.start;
         if length > limit_bytes {
             let (store, path) = (self.shown.clone(), path.to_owned());
-            return Err(StoreError::TooLarge {
+            return Err(Read::Failed(StoreError::TooLarge {
                 store,
                 path,
                 limit_bytes,
-            });
+            }));
         }
         let version = UpdateVersion {
             e_tag: result.meta.e_tag.clone(),
             version: result.meta.version.clone(),
         };
-        let bytes = result
-            .bytes()
-            .await
-            .map_err(|source| self.failed("read", path, source))?;
+        let bytes = result.bytes().await.map_err(Read::BrokeOff)?;
         Ok(Some(Seen { bytes, version }))
     }
 

@@ -28,6 +28,11 @@ pub fn is_damaged(bytes: &[u8]) -> bool {
     split_check(bytes).is_some_and(|(said, rest)| said != check(rest).as_bytes())
 }
 
+/// Whether `bytes` have a check and are what it was made of.
+pub fn is_whole(bytes: &[u8]) -> bool {
+    split_check(bytes).is_some_and(|(said, rest)| said == check(rest).as_bytes())
+}
+
 fn check(rest: &[u8]) -> String {
     let mut hash = Sha256::of(rest).to_string();
     hash.truncate(2 * CHECK_LEN);

@@ -13,7 +13,7 @@ const MAX_LOG_LINES: usize = 40;
 const MAX_LINE_BYTES: usize = 500;
 
 /// The kind of a failure, for programs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reason {
     /// Signature, expiry, version or hash of what was offered is wrong.
@@ -34,6 +34,9 @@ pub enum Reason {
     Hook,
     /// Another deployment took its place.
     Superseded,
+    /// What another version of the agent has written; kept as it is.
+    #[serde(untagged)]
+    Other(String),
 }
 
 /// Why an update did not succeed.
@@ -68,8 +71,8 @@ impl Failure {
     }
 
     /// The kind of failure.
-    pub fn reason(&self) -> Reason {
-        self.reason
+    pub fn reason(&self) -> &Reason {
+        &self.reason
     }
 
     /// One line or a few for people: what failed, on what, why.

@@ -9,8 +9,14 @@
 //!  "outbox": [{"action": "6", "outcome": "succeeded", "message": "…"}], "refused": []}
 //! ```
 //! `check` is that of [`checked`]: a bit that decays on the disk would else be believed, and lead to
-//! a tree that does not exist. An old agent that reads a newer format stops with [`StoredStateError::Format`] and leaves the
-//! file alone; fields added within format 1 have defaults.
+//! a tree that does not exist.
+//!
+//! An agent may be followed by an older one, which has to read what it left:
+//! - New fields have defaults and may be lost; a new word for a [`Reason`](crate::Reason) is kept.
+//! - What an older agent must not take up (a new state, a new kind of outcome, a field that may not be
+//!   lost) is written under a higher format, and only while it is needed: at rest the lowest that holds it all.
+//! - A higher format, and a file that is whole and still says what is not known here, is
+//!   [newer](StoredStateError::is_newer): never "damaged", and left alone for the agent that wrote it.
 
 use serde::{Deserialize, Serialize};
 
@@ -43,6 +49,29 @@ pub enum StoredStateError {
         )
     )]
     Damaged,
+    /// There is none although a release is installed.
+    #[error("the stored update state is gone, and a release is installed")]
+    #[diagnostic(
+        code(pytheas::update::state_gone),
+        help("start the agent: it rebuilds the state from the running release")
+    )]
+    Gone,
+    /// The disk does not give it, or something else lies there.
+    #[error("the stored update state cannot be read")]
+    #[diagnostic(
+        code(pytheas::update::state_unreadable),
+        help(
+            "start the agent: it sets the file aside and rebuilds the state from the running release"
+        )
+    )]
+    Unreadable(#[source] std::io::Error),
+    /// As it was written, and still nothing that this agent knows.
+    #[error("the stored update state was written by another version of the agent")]
+    #[diagnostic(
+        code(pytheas::update::state_unknown),
+        help("run the newer agent again, or install the one that wrote this state")
+    )]
+    Unknown(#[source] serde_json::Error),
     /// Written by a newer agent.
     #[error(
         "the stored update state has format {0}; this agent reads formats {FORMAT} and {FORMAT_TOGETHER}"
@@ -52,6 +81,18 @@ pub enum StoredStateError {
         help("run the newer agent again, or install the one that wrote this state")
     )]
     Format(u32),
+}
+
+impl StoredStateError {
+    /// Whether nothing is wrong with the state but that a newer agent has written it.
+    pub fn is_newer(&self) -> bool {
+        matches!(self, Self::Unknown(_) | Self::Format(_))
+    }
+
+    /// Whether it is lost: the agent sets it aside and begins a new one from what runs.
+    pub fn is_damage(&self) -> bool {
+        !self.is_newer()
+    }
 }
 
 #[derive(Serialize)]
@@ -98,11 +139,15 @@ impl Machine {
         if checked::is_damaged(bytes) {
             return Err(StoredStateError::Damaged);
         }
-        let envelope: Envelope = serde_json::from_slice(bytes).map_err(StoredStateError::Parse)?;
+        let wrong = |error| match checked::is_whole(bytes) {
+            true => StoredStateError::Unknown(error),
+            false => StoredStateError::Parse(error),
+        };
+        let envelope: Envelope = serde_json::from_slice(bytes).map_err(wrong)?;
         if !(FORMAT..=FORMAT_TOGETHER).contains(&envelope.format) {
             return Err(StoredStateError::Format(envelope.format));
         }
-        serde_json::from_slice(bytes).map_err(StoredStateError::Parse)
+        serde_json::from_slice(bytes).map_err(wrong)
     }
 }
 
@@ -171,6 +216,66 @@ mod tests {
         ] {
             let error = Machine::parse(text.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{text}: {error}");
+        }
+    }
+
+    /// As a newer agent would have written it.
+    fn sealed(text: &str) -> Vec<u8> {
+        let value: serde_json::Value = serde_json::from_str(text).unwrap();
+        checked::seal(serde_json::to_vec_pretty(&value).unwrap())
+    }
+
+    #[test]
+    fn what_a_newer_agent_has_written_is_never_taken_for_damage() {
+        let is_newer = |text: &str| Machine::parse(&sealed(text)).unwrap_err().is_newer();
+        let with = |update: &str, outbox: &str| {
+            format!(
+                r#"{{"format": 1, "current": null, "previous": null, "update": {update}, "outbox": {outbox}}}"#
+            )
+        };
+        assert!(is_newer(&with(r#"{"state": "flying"}"#, "[]")));
+        assert!(is_newer(&with(
+            r#"{"state": "idle"}"#,
+            r#"[{"action": "7", "outcome": "postponed"}]"#
+        )));
+        assert!(is_newer(r#"{"format": 3}"#));
+        assert!(is_newer(r#"{"shape": "another"}"#));
+        let unsealed = Machine::parse(with(r#"{"state": "flying"}"#, "[]").as_bytes());
+        assert!(!unsealed.unwrap_err().is_newer());
+    }
+
+    #[test]
+    fn a_reason_of_another_version_is_kept_and_a_further_field_is_no_obstacle() {
+        let text = r#"{"format": 1, "current": null, "previous": null, "weather": "fine",
+            "update": {"state": "idle", "since": 7},
+            "outbox": [{"action": "7", "outcome": "failed",
+                        "because": {"reason": "too-hot", "message": "70 °C", "sensor": 3}}],
+            "refused": [{"action": "7", "because": {"reason": "too-hot", "message": "70 °C"}}]}"#;
+        let machine = Machine::parse(&sealed(text)).unwrap();
+        let refusal = &machine.refused()[0];
+        assert_eq!(
+            *refusal.because.reason(),
+            crate::Reason::Other("too-hot".into())
+        );
+        let again = String::from_utf8(machine.encode()).unwrap();
+        assert_eq!(again.matches("\"too-hot\"").count(), 2, "{again}");
+        assert_eq!(Machine::parse(again.as_bytes()).unwrap(), machine);
+    }
+
+    /// What agents of this format have left on devices since its first day: every later one reads it.
+    #[test]
+    fn what_the_first_agents_wrote_is_read() {
+        for (state, text) in [
+            ("probation", include_str!("../tests/stored/probation.json")),
+            ("idle", include_str!("../tests/stored/together.json")),
+        ] {
+            let machine = Machine::parse(text.as_bytes()).unwrap();
+            assert_eq!(machine.state().name(), state);
+            assert_eq!(
+                String::from_utf8(machine.encode()).unwrap(),
+                text,
+                "{state}"
+            );
         }
     }
 }

@@ -1,14 +1,26 @@
 //! The hub's REST API as the command uses it.
 
-use std::time::Duration;
+use std::{
+    io::{Read as _, Seek as _},
+    time::Duration,
+};
 
 use miette::Diagnostic;
 use pytheas_api::{DeviceState, DeviceView, ErrorBody};
+use pytheas_repo::{
+    busy::{self, Patience},
+    steady::Steady,
+};
 use serde::{Serialize, de::DeserializeOwned};
 use thiserror::Error;
 use url::Url;
 
 use crate::credentials::CredentialsError;
+
+/// No answer is longer.
+const MAX_ANSWER_BYTES: u64 = 64 << 20;
+/// No longer silence while something is sent, or comes.
+const SILENCE: Duration = Duration::from_secs(60);
 
 /// How to reach the hub.
 #[derive(Debug, Clone, clap::Args)]
@@ -50,6 +62,38 @@ pub(crate) enum HubError {
         hub: Url,
         /// What the network says.
         source: Box<ureq::Error>,
+    },
+    /// An answer that does not come to its end.
+    #[error("the answer of the hub at `{hub}` breaks off")]
+    #[diagnostic(
+        code(pytheas::hub::network::broken),
+        help(
+            "the network fails on the way, or a proxy does; whether the hub did what it was asked for shows when it is asked again"
+        )
+    )]
+    Broken {
+        /// Its address.
+        hub: Url,
+        /// What happened: silence, drips, an end before the end.
+        source: std::io::Error,
+    },
+    /// Too much to do, also after a while.
+    #[error("the hub at `{hub}` is busy (status {status}){}", pause(*asked, *waited))]
+    #[diagnostic(
+        code(pytheas::hub::network::busy),
+        help("nothing was done; run the command again later{}", said.as_ref().map(|said| format!(" (the hub says: {said})")).unwrap_or_default())
+    )]
+    Busy {
+        /// Its address.
+        hub: Url,
+        /// 429 or 503.
+        status: u16,
+        /// What it asks to wait.
+        asked: Option<Duration>,
+        /// How long it was asked again and again.
+        waited: Duration,
+        /// Its own words.
+        said: Option<String>,
     },
     /// No token to show.
     #[error("the hub at `{hub}` wants a token and there is none")]
@@ -123,11 +167,38 @@ pub(crate) enum HubError {
     },
 }
 
+fn source_of(error: &HubError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, ToString::to_string)
+}
+
+fn pause(asked: Option<Duration>, waited: Duration) -> String {
+    match asked {
+        Some(asked) => format!(" and asks to be asked again in {} s", asked.as_secs()),
+        None => format!(", for {} s by now", waited.as_secs()),
+    }
+}
+
+/// What goes with a request; it can be sent once more.
+enum Sent {
+    Nothing,
+    Json(Vec<u8>),
+    File(std::fs::File),
+}
+
+/// An answer that came whole.
+struct Answer {
+    status: u16,
+    asked_to_wait: Option<Duration>,
+    bytes: Vec<u8>,
+}
+
 /// A hub and the right to talk to it.
 pub(crate) struct HubClient {
     hub: Url,
     token: Option<String>,
     agent: ureq::Agent,
+    /// What it says is worth waiting for.
+    is_patient: bool,
 }
 
 impl HubClient {
@@ -145,7 +216,16 @@ impl HubClient {
             hub: args.hub.clone(),
             token,
             agent,
+            is_patient: true,
         })
+    }
+
+    /// The same, for what is nice to know: a busy hub is not asked again.
+    pub(crate) fn in_passing(self) -> Self {
+        Self {
+            is_patient: false,
+            ..self
+        }
     }
 
     /// The hub's address.
@@ -235,10 +315,7 @@ impl HubClient {
         path: &str,
         file: std::fs::File,
     ) -> Result<T, HubError> {
-        let request = self
-            .request("POST", path)?
-            .header("content-type", "application/octet-stream");
-        self.send(path, request, file)
+        self.call_with("POST", path, &Sent::File(file))
     }
 
     fn call<T: DeserializeOwned>(
@@ -247,56 +324,115 @@ impl HubClient {
         path: &str,
         body: Option<&impl Serialize>,
     ) -> Result<T, HubError> {
-        let request = self.request(method, path)?;
-        match body {
-            Some(body) => {
-                let bytes = serde_json::to_vec(body).unwrap_or_default();
-                self.send(
-                    path,
-                    request.header("content-type", "application/json"),
-                    bytes,
-                )
-            }
-            None => self.send(path, request, ()),
-        }
+        let body = match body {
+            Some(body) => Sent::Json(serde_json::to_vec(body).unwrap_or_default()),
+            None => Sent::Nothing,
+        };
+        self.call_with(method, path, &body)
     }
 
     fn address(&self, path: &str) -> String {
         format!("{}/api/v1/{path}", self.hub.as_str().trim_end_matches('/'))
     }
 
-    fn request(&self, method: &str, path: &str) -> Result<ureq::http::request::Builder, HubError> {
-        let token = self.token.as_ref().ok_or_else(|| HubError::NoToken {
-            hub: self.hub.clone(),
-        })?;
-        Ok(ureq::http::Request::builder()
-            .method(method)
-            .uri(self.address(path))
-            .header("authorization", format!("Bearer {token}"))
-            .header("accept", "application/json"))
+    /// Asks, also a hub that is busy, which has done nothing then.
+    fn call_with<T: DeserializeOwned>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Sent,
+    ) -> Result<T, HubError> {
+        let mut patience = Patience::default();
+        let mut broke_off = false;
+        loop {
+            let answer = match self.once(method, path, body) {
+                // What only asks may ask again.
+                Err(error @ HubError::Broken { .. }) if method == "GET" && !broke_off => {
+                    broke_off = true;
+                    tracing::warn!("{error} ({}); asking once more", source_of(&error));
+                    continue;
+                }
+                other => other?,
+            };
+            if !busy::is_busy(answer.status) {
+                return self.understood(path, &answer);
+            }
+            let asked = answer.asked_to_wait;
+            let pause = patience.next_pause(asked).filter(|_| self.is_patient);
+            let Some(pause) = pause else {
+                return Err(HubError::Busy {
+                    hub: self.hub.clone(),
+                    status: answer.status,
+                    asked,
+                    waited: patience.waited(),
+                    said: serde_json::from_slice(&answer.bytes)
+                        .ok()
+                        .map(|body: ErrorBody| body.error.message),
+                });
+            };
+            tracing::warn!(
+                "the hub at `{}` is busy (status {}); asking again in {} s",
+                self.hub,
+                answer.status,
+                pause.as_secs_f64().ceil()
+            );
+            std::thread::sleep(pause);
+        }
     }
 
-    fn send<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        request: ureq::http::request::Builder,
-        body: impl ureq::AsSendBody,
-    ) -> Result<T, HubError> {
+    fn once(&self, method: &str, path: &str, body: &Sent) -> Result<Answer, HubError> {
         let unreachable = |source| HubError::Unreachable {
             hub: self.hub.clone(),
             source: Box::new(source),
         };
-        let request = request
-            .body(body)
-            .map_err(|error| unreachable(error.into()))?;
-        let mut response = self.agent.run(request).map_err(unreachable)?;
-        let status = response.status().as_u16();
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(64 << 20)
-            .read_to_vec();
-        let text = text.map_err(unreachable)?;
+        let broken = |source| HubError::Broken {
+            hub: self.hub.clone(),
+            source,
+        };
+        let token = self.token.as_ref().ok_or_else(|| HubError::NoToken {
+            hub: self.hub.clone(),
+        })?;
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(self.address(path))
+            .header("authorization", format!("Bearer {token}"))
+            .header("accept", "application/json");
+        let kind = |kind| ("content-type", kind);
+        let answer = match body {
+            Sent::Nothing => {
+                let request = request.body(()).map_err(|e| unreachable(e.into()))?;
+                self.agent.run(request)
+            }
+            Sent::Json(bytes) => {
+                let (name, kind) = kind("application/json");
+                let request = request.header(name, kind).body(bytes.as_slice());
+                self.agent.run(request.map_err(|e| unreachable(e.into()))?)
+            }
+            Sent::File(file) => {
+                let mut from_its_start = file;
+                from_its_start.rewind().map_err(broken)?;
+                let (name, kind) = kind("application/octet-stream");
+                let request = request.header(name, kind).body(file);
+                self.agent.run(request.map_err(|e| unreachable(e.into()))?)
+            }
+        };
+        let mut answer = answer.map_err(unreachable)?;
+        let text = |name| answer.headers().get(name)?.to_str().ok();
+        let sent = text("date").and_then(busy::http_date);
+        let asked_to_wait = text("retry-after")
+            .and_then(|value| busy::retry_after(value, sent, jiff::Timestamp::now()));
+        let mut bytes = Vec::new();
+        let body = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES);
+        Steady::new(body).read_to_end(&mut bytes).map_err(broken)?;
+        Ok(Answer {
+            status: answer.status().as_u16(),
+            asked_to_wait,
+            bytes,
+        })
+    }
+
+    fn understood<T: DeserializeOwned>(&self, path: &str, answer: &Answer) -> Result<T, HubError> {
+        let status = answer.status;
         let not_a_hub = || HubError::NotAHub {
             url: self
                 .address(path)
@@ -310,7 +446,7 @@ impl HubClient {
             });
         }
         if !(200..300).contains(&status) {
-            return Err(match serde_json::from_slice::<ErrorBody>(&text) {
+            return Err(match serde_json::from_slice::<ErrorBody>(&answer.bytes) {
                 Ok(ErrorBody { error }) => {
                     let (message, help) = (error.message, error.help);
                     if status < 500 {
@@ -323,12 +459,11 @@ impl HubClient {
             });
         }
         // Calls without an answer come back empty.
-        let text = if text.is_empty() {
-            b"null".to_vec()
-        } else {
-            text
+        let text: &[u8] = match answer.bytes.is_empty() {
+            true => b"null",
+            false => &answer.bytes,
         };
-        serde_json::from_slice(&text).map_err(|_| not_a_hub())
+        serde_json::from_slice(text).map_err(|_| not_a_hub())
     }
 }
 
@@ -362,7 +497,8 @@ pub(crate) fn http_agent(ca: Option<&std::path::Path>) -> Result<ureq::Agent, Hu
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(10)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_recv_body(Some(Duration::from_secs(300)))
+        .timeout_per_read(Some(SILENCE))
+        .timeout_per_write(Some(SILENCE))
         .build()
         .into())
 }

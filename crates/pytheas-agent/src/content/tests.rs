@@ -8,7 +8,7 @@ fn too_little_space_is_told_with_both_numbers() {
     let dir = StateDir::new(tmp.path());
     require_space(&dir, "app@1", 1).unwrap();
     let failure = require_space(&dir, "app@1", u64::MAX).unwrap_err();
-    assert_eq!(failure.reason(), Reason::NoSpace);
+    assert_eq!(*failure.reason(), Reason::NoSpace);
     let free = slots::free_bytes(tmp.path()).unwrap();
     assert!(
         failure

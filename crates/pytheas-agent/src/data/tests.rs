@@ -121,7 +121,7 @@ fn data_without_room_for_a_copy_is_refused_before_anything_is_touched() {
         );
     }
     let failure = require_space(std::slice::from_ref(&dir)).unwrap_err();
-    assert_eq!(failure.reason(), Reason::NoSpace);
+    assert_eq!(*failure.reason(), Reason::NoSpace);
     assert!(
         failure.message().contains("bytes are needed"),
         "{}",
@@ -144,7 +144,7 @@ fn folders_too_deep_and_files_too_large_to_be_true_are_refused_and_the_data_stay
             require_space(std::slice::from_ref(&dir))
                 .unwrap_err()
                 .reason(),
-            Reason::NoSpace
+            &Reason::NoSpace
         );
     }
     sparse.set_len(0).unwrap();

@@ -137,9 +137,15 @@ pub(super) struct Boards {
 
 impl Boards {
     pub(super) fn load(dir: &StateDir, settings: &[BoardSettings]) -> Self {
-        let bytes = std::fs::read(dir.boards()).unwrap_or_default();
-        // What is lost is asked again.
-        let known: BTreeMap<Name, Known> = serde_json::from_slice(&bytes).unwrap_or_default();
+        let bytes = crate::paths::read(&dir.boards()).unwrap_or_default();
+        // What is lost is asked again; what another version of the agent says of one board costs no
+        // other its trial.
+        let known: BTreeMap<Name, serde_json::Value> =
+            serde_json::from_slice(&bytes).unwrap_or_default();
+        let known = known.into_iter();
+        let known: BTreeMap<Name, Known> = known
+            .filter_map(|(name, board)| Some((name, serde_json::from_value(board).ok()?)))
+            .collect();
         let known = settings.iter().map(|at| {
             let port = at.port.to_string();
             let of = known.get(&at.name).filter(|known| known.port == port);

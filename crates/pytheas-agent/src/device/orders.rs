@@ -1,7 +1,7 @@
 //! Orders of an operator to update from a file: begun when the machine is free, ended with a word
 //! that `apply` waits for.
 
-use pytheas_update::{Event, Machine, Offer, Reason, State};
+use pytheas_update::{Event, Machine, Reason, State};
 use tracing::{info, warn};
 
 use super::Device;
@@ -35,7 +35,7 @@ impl Device {
             return self.failed(format!("cannot keep what was ordered: {error}"));
         }
         info!(file = %order.file.display(), target = %order.target, "updating from `{}`", order.file.display());
-        let offer = Offer::one(&order.target);
+        let offer = order.offer();
         self.order = Some(order.clone());
         self.happen(Event::Wanted {
             action: None,

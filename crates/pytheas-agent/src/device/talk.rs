@@ -19,8 +19,11 @@ use crate::{
     hub::{self, Hub},
 };
 
-/// How often something is told to a hub that is too busy to take it and does not say for how long.
+/// How often something is told to a hub that is too busy to take it and does not say for how long, …
 const BUSY_TRIES: u8 = 4;
+/// … and for how long at least: a hub that is busy for half a minute has not heard enough for good.
+/// Where polls are quicker, as many as the tries.
+const BUSY_FOR: Duration = Duration::from_secs(120);
 
 impl Device {
     /// Asks the hub what there is to do.
@@ -246,7 +249,7 @@ impl Device {
                     answer.action
                 ),
                 Ok(()) => {
-                    self.refused_as_busy = 0;
+                    self.refused_as_busy = None;
                     self.poll_at = Instant::now();
                 }
             }
@@ -258,7 +261,7 @@ impl Device {
                 continue;
             }
             let Err(error) = hub.progress(&action, &feedback) else {
-                self.refused_as_busy = 0;
+                self.refused_as_busy = None;
                 continue;
             };
             if !self.is_over(&error) {
@@ -301,18 +304,21 @@ impl Device {
 
     /// Whether what the hub does not take is not told again. A 429 that names no time means that
     /// the hub is busy, or that it has heard enough of this action for good (hawkBit, and ours):
-    /// when it comes [`BUSY_TRIES`] times one after the other, it is taken for the latter, so that
-    /// nothing else waits behind it for ever.
+    /// when it comes [`BUSY_TRIES`] times one after the other, for [`BUSY_FOR`], it is taken for the
+    /// latter, so that nothing else waits behind it for ever.
     fn is_over(&mut self, error: &HttpError) -> bool {
         let names_no_time = error.status() == Some(429) && error.retry_after().is_none();
-        self.refused_as_busy = match names_no_time {
-            true => self.refused_as_busy + 1,
-            false => 0,
-        };
-        let is_over = hub::is_settled(error) || self.refused_as_busy >= BUSY_TRIES;
-        if is_over {
-            self.refused_as_busy = 0;
+        if !names_no_time {
+            self.refused_as_busy = None;
+            return hub::is_settled(error);
         }
+        let now = Instant::now();
+        let (tries, since) = self.refused_as_busy.unwrap_or((0, now));
+        let tries = tries.saturating_add(1);
+        let quick = self.interval.saturating_mul(u32::from(BUSY_TRIES) - 1);
+        let enough = BUSY_FOR.min(quick);
+        let is_over = tries >= BUSY_TRIES && now.duration_since(since) >= enough;
+        self.refused_as_busy = (!is_over).then_some((tries, since));
         is_over
     }
 
@@ -332,7 +338,7 @@ impl Device {
         data.data.extend(self.app_config.attributes());
         match hub.attributes(&data) {
             Ok(()) => {
-                self.refused_as_busy = 0;
+                self.refused_as_busy = None;
                 self.attributes_due = false;
                 true
             }

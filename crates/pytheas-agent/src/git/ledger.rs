@@ -5,7 +5,7 @@
 //!  "tags": {"v1.1.0": {"commit": "9f…", "fate": "released", "signed": "Good \"git\" signature …"}}}
 //! ```
 
-use std::{collections::BTreeMap, fs, io, path::Path};
+use std::{collections::BTreeMap, io, path::Path};
 
 use serde::{Deserialize, Serialize};
 
@@ -66,7 +66,7 @@ pub(super) enum Fate {
 impl Ledger {
     pub(super) fn load(dir: &Path, url: &str) -> Result<Self, GitError> {
         let path = dir.join("follow.json");
-        let bytes = match fs::read(&path) {
+        let bytes = match crate::paths::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Ok(Self {
                     format: 1,
@@ -81,6 +81,13 @@ impl Ledger {
             path: path.clone(),
             source,
         })?;
+        if ledger.format != 1 {
+            let source = serde::de::Error::custom(format!(
+                "it has format {}; this version reads format 1",
+                ledger.format
+            ));
+            return Err(GitError::Ledger { path, source });
+        }
         if ledger.url != url {
             return Err(GitError::Other {
                 path,

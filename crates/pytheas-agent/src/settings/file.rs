@@ -51,7 +51,20 @@ struct File<'a> {
     text: &'a str,
 }
 
-pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsError> {
+/// What becomes of a setting that is not understood.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotUnderstood {
+    /// It is an error.
+    Refused,
+    /// It is left out; one that says when to install makes updates wait for consent.
+    LeftOut,
+}
+
+pub(super) fn parse(
+    path: &Path,
+    text: &str,
+    mode: NotUnderstood,
+) -> Result<AgentSettings, SettingsError> {
     let file = File { path, text };
     let root = DeTable::parse(text).map_err(|error| SettingsError::Syntax {
         place: file.place(error.span().map_or(0, |span| span.start)),
@@ -74,65 +87,80 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
     let (mut download, mut install) = (Vec::new(), Vec::new());
     let (mut proxy, mut no_proxy, mut key_command) = (None, None, None);
     for (key, span, value) in found {
-        let network = &mut settings.network;
         let one = |what| Wanted {
             file: &file,
             key: &key,
             value,
             what,
         };
-        match key.as_str() {
-            "time-zone" => zone = one("a name or an offset").read(parse_zone)?,
-            "poll.interval" => settings.poll_interval = Some(one(DURATION).read(parse_duration)?),
-            "poll.jitter" => settings.jitter_percent = one("`\"10%\"`").read(parse_percent)?,
-            "download.limit" => network.limit = Some(one("`\"200 kB/s\"`").read(from_str)?),
-            "download.windows" => download = one(WINDOWS).list(from_str::<Window>)?,
-            "install.windows" => install = one(WINDOWS).list(from_str::<Window>)?,
-            "install.consent" => settings.install.consent = one(YES_OR_NO).boolean()?,
-            "config.apply" => {
-                settings.config = one("`\"restart\"` or `\"reload\"`").read(parse_apply)?;
+        let read = (|| {
+            let network = &mut settings.network;
+            match key.as_str() {
+                "time-zone" => zone = one("a name or an offset").read(parse_zone)?,
+                "poll.interval" => {
+                    settings.poll_interval = Some(one(DURATION).read(parse_duration)?)
+                }
+                "poll.jitter" => settings.jitter_percent = one("`\"10%\"`").read(parse_percent)?,
+                "download.limit" => network.limit = Some(one("`\"200 kB/s\"`").read(from_str)?),
+                "download.windows" => download = one(WINDOWS).list(from_str::<Window>)?,
+                "install.windows" => install = one(WINDOWS).list(from_str::<Window>)?,
+                "install.consent" => settings.install.consent = one(YES_OR_NO).boolean()?,
+                "config.apply" => {
+                    settings.config = one("`\"restart\"` or `\"reload\"`").read(parse_apply)?;
+                }
+                "proxy.url" => proxy = Some(one("an address").read(parse_proxy)?),
+                "proxy.no-proxy" => {
+                    no_proxy = Some(one("a list of hosts").list(|text| Ok(text.to_owned()))?);
+                }
+                "tls.ca" => network.tls.ca = Some(one("a file").path()?),
+                "tls.pins" => {
+                    network.tls.pins = one("a list of 64 hex digits each").list(from_str)?
+                }
+                "tls.certificate" => network.tls.certificate = Some(one("a file").path()?),
+                "tls.key" => {
+                    let key: ClientKey = one("a file or `\"pkcs11:…\"`").read(from_str)?;
+                    network.tls.key = Some(key.below(file.folder()));
+                }
+                "tls.key-command" => {
+                    key_command = Some(one("a command").read(|text| match text.trim() {
+                        "" => Err("an empty command".into()),
+                        _ => Ok(text.to_owned()),
+                    })?);
+                }
+                "peers.share" => settings.peers.share = one(YES_OR_NO).boolean()?,
+                "peers.listen" => {
+                    settings.peers.listen = one("`\"0.0.0.0:8479\"`").read(listen)?;
+                }
+                "peers.limit" => settings.peers.limit = Some(one("`\"2 MB/s\"`").read(from_str)?),
+                "peers.list" => {
+                    settings.peers.list = one("a list of addresses").list(parse_peer)?
+                }
+                "peers.discover" => settings.peers.discover = one(YES_OR_NO).boolean()?,
+                "timeouts.connect" => network.connect = one(DURATION).read(parse_duration)?,
+                "timeouts.answer" => network.answer = one(DURATION).read(parse_duration)?,
+                "timeouts.silence" => network.silence = one(DURATION).read(parse_duration)?,
+                "board" => settings.boards = boards::parse(&file, value)?,
+                _ => {
+                    return Err(SettingsError::UnknownKey {
+                        place: file.place(span.start),
+                        help: meant(&key),
+                        key: key.clone(),
+                    });
+                }
             }
-            "proxy.url" => proxy = Some(one("an address").read(parse_proxy)?),
-            "proxy.no-proxy" => {
-                no_proxy = Some(one("a list of hosts").list(|text| Ok(text.to_owned()))?);
-            }
-            "tls.ca" => network.tls.ca = Some(one("a file").path()?),
-            "tls.pins" => network.tls.pins = one("a list of 64 hex digits each").list(from_str)?,
-            "tls.certificate" => network.tls.certificate = Some(one("a file").path()?),
-            "tls.key" => {
-                let key: ClientKey = one("a file or `\"pkcs11:…\"`").read(from_str)?;
-                network.tls.key = Some(key.below(file.folder()));
-            }
-            "tls.key-command" => {
-                key_command = Some(one("a command").read(|text| match text.trim() {
-                    "" => Err("an empty command".into()),
-                    _ => Ok(text.to_owned()),
-                })?);
-            }
-            "peers.share" => settings.peers.share = one(YES_OR_NO).boolean()?,
-            "peers.listen" => {
-                settings.peers.listen = one("`\"0.0.0.0:8479\"`").read(listen)?;
-            }
-            "peers.limit" => settings.peers.limit = Some(one("`\"2 MB/s\"`").read(from_str)?),
-            "peers.list" => settings.peers.list = one("a list of addresses").list(parse_peer)?,
-            "peers.discover" => settings.peers.discover = one(YES_OR_NO).boolean()?,
-            "timeouts.connect" => network.connect = one(DURATION).read(parse_duration)?,
-            "timeouts.answer" => network.answer = one(DURATION).read(parse_duration)?,
-            "timeouts.silence" => network.silence = one(DURATION).read(parse_duration)?,
-            "board" => settings.boards = boards::parse(&file, value)?,
-            _ => {
-                return Err(SettingsError::UnknownKey {
-                    place: file.place(span.start),
-                    help: meant(&key),
-                    key,
-                });
-            }
+            Ok(())
+        })();
+        match read {
+            Err(error) if mode == NotUnderstood::Refused => return Err(error),
+            Err(_) => settings.install.consent |= key.starts_with("install"),
+            Ok(()) => {}
         }
     }
     match (proxy, no_proxy) {
         (Some(url), no_proxy) => {
             settings.network.proxy = proxy_choice(&url, no_proxy.unwrap_or_default());
         }
+        (None, Some(_)) if mode == NotUnderstood::LeftOut => {}
         (None, Some(_)) => {
             return Err(SettingsError::Value {
                 place: file.path.display().to_string(),
@@ -148,7 +176,7 @@ pub(super) fn parse(path: &Path, text: &str) -> Result<AgentSettings, SettingsEr
             .tls
             .key
             .replace(ClientKey::Command(command));
-        if other.is_some() {
+        if other.is_some() && mode == NotUnderstood::Refused {
             return Err(SettingsError::Value {
                 place: file.path.display().to_string(),
                 key: "tls.key-command".into(),

@@ -5,14 +5,15 @@
 //! agent.toml.good    what the file said when an agent last started with it; private, for a proxy's
 //!                    password may stand in it; not there when there was no file
 //! ```
-//! A device on which nothing is installed has no last settings: there the mistake is an error.
+//! A device on which nothing is installed has no last settings: there the mistake is an error. The copy
+//! may be that of a newer agent, and name settings that this one does not know: the others hold then.
 
 use std::{fs, io};
 
 use tracing::warn;
 
 use super::{AgentSettings, NetworkArgs, SettingsError};
-use crate::{paths::StateDir, status::load_machine};
+use crate::{paths::StateDir, slots, status::load_machine};
 
 impl AgentSettings {
     /// As [`Self::resolve`], for an agent that is to run: with what was in force last when the file
@@ -38,13 +39,14 @@ impl AgentSettings {
             }
             Err(error) => error,
         };
-        let runs = matches!(load_machine(dir), Ok(Some(machine)) if machine.current().is_some());
-        if !runs {
+        let runs = || matches!(load_machine(dir), Ok(Some(machine)) if machine.current().is_some());
+        // Also where the state is lost, which is no reason to lose the app.
+        if slots::current(dir).is_none() && !runs() {
             return Err(error);
         }
         let settings = match fs::read_to_string(dir.settings_in_force()) {
             // Paths in it are relative to where it stood.
-            Ok(text) => Self::parse(&path, &text)?,
+            Ok(text) => Self::parse_known(&path, &text),
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => Self::default(),
             Err(_) => return Err(error),
         };

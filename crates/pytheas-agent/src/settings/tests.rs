@@ -176,10 +176,50 @@ fn a_file_that_became_unusable_leaves_what_was_in_force() {
         assert_eq!(settings, good, "{unusable}");
         error.expect("what is wrong is told");
     }
+    // The state is lost, too: the app still has to run.
+    pytheas_durable::replace(&dir.state(), b"{torn").unwrap();
+    resolve().expect_err("nothing that could run");
+    let tree = pytheas_release::TreeId(Sha256::of(b"tree"));
+    std::fs::create_dir_all(dir.slot(tree)).unwrap();
+    std::os::unix::fs::symlink(StateDir::current_target(tree), dir.current()).unwrap();
+    assert_eq!(resolve().unwrap().0, good);
     std::fs::remove_file(dir.settings()).unwrap();
     let (settings, error) = resolve().unwrap();
     assert!(error.is_none() && settings == AgentSettings::default());
     assert!(!dir.settings_in_force().exists());
+}
+
+#[test]
+fn settings_of_a_newer_agent_take_the_device_from_no_older_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = StateDir::new(folder.path());
+    let tree = pytheas_release::TreeId(Sha256::of(b"tree"));
+    std::fs::create_dir_all(dir.slot(tree)).unwrap();
+    std::os::unix::fs::symlink(StateDir::current_target(tree), dir.current()).unwrap();
+    // In force while the newer agent worked, so it is the copy, too.
+    let newer = "hologram = true\n[poll]\ninterval = \"7m\"\nmoon = \"full\"\n\
+                 [download]\nlimit = \"fast enough\"\n[sky]\nblue = 1\n";
+    let both = |text: &str| {
+        for path in [dir.settings(), dir.settings_in_force()] {
+            pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        }
+        let args = NetworkArgs::default();
+        let (settings, error) = AgentSettings::resolve_or_last_good(&dir, &args).unwrap();
+        error.expect("what is not understood is told");
+        settings
+    };
+    let settings = both(newer);
+    assert_eq!(settings.poll_interval, Some(Duration::from_secs(420)));
+    assert_eq!(settings.network, Network::default());
+    assert!(!settings.install.consent);
+    // When to install is not understood: then somebody has to say so.
+    for install in ["windows = [\"at full moon\"]", "tide = \"low\""] {
+        let settings = both(&format!(
+            "[poll]\ninterval = \"7m\"\n[install]\n{install}\n"
+        ));
+        assert!(settings.install.consent, "{install}");
+    }
+    assert_eq!(both("[tls\n"), AgentSettings::default());
 }
 
 proptest::proptest! {

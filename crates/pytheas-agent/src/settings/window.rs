@@ -3,7 +3,11 @@
 //! `mon-fri 01:00-05:00`, `sat,sun 22:00-04:00` (until four in the morning after), `00:00-24:00`
 //! (every day when none is named). Which wall clock they mean is [`Schedule::zone`]'s matter.
 
-use jiff::{Timestamp, ToSpan as _, civil::Date, civil::Weekday, tz::TimeZone};
+use jiff::{
+    Timestamp, ToSpan as _,
+    civil::{Date, Weekday},
+    tz::{AmbiguousOffset, TimeZone},
+};
 
 const MINUTES_OF_DAY: u16 = 24 * 60;
 const DAYS: [&str; 7] = [
@@ -171,7 +175,15 @@ impl Schedule {
         let minutes = minutes % MINUTES_OF_DAY;
         let hour = i8::try_from(minutes / 60).ok()?;
         let minute = i8::try_from(minutes % 60).ok()?;
-        self.zone.to_timestamp(day.at(hour, minute, 0, 0)).ok()
+        let time = day.at(hour, minute, 0, 0);
+        let time = self.zone.to_ambiguous_timestamp(time);
+        if let AmbiguousOffset::Gap { .. } = time.offset() {
+            // The clock leaps over it in spring: what would begin or end then does so at the leap.
+            let before = time.earlier().ok()?;
+            let leap = self.zone.following(before).next();
+            return leap.map(|leap| leap.timestamp());
+        }
+        time.compatible().ok()
     }
 }
 
@@ -224,6 +236,45 @@ mod tests {
         );
         assert!(schedule(&[], 0).is_open(at("1970-01-01T00:00:00Z")));
         assert!(schedule(&["fri-mon 00:00-24:00"], 0).is_open(at("2026-11-23T08:00:00Z")));
+    }
+
+    #[test]
+    fn windows_keep_to_the_wall_clock_when_it_leaps() {
+        // Berlin, by its rule, so that no tzdata is needed: 02:00 to 03:00 on 2026-03-29, and back
+        // from 03:00 on 2026-10-25.
+        let zone = TimeZone::posix("CET-1CEST,M3.5.0,M10.5.0/3").unwrap();
+        let open = |window: &str, times: &[(&str, bool)]| {
+            let schedule = Schedule::new(vec![window.parse().unwrap()], zone.clone());
+            for (time, open) in times {
+                assert_eq!(schedule.is_open(at(time)), *open, "{window} at {time}");
+            }
+        };
+        let (before, leap, after) = (
+            "2026-03-29T00:59:59Z",
+            "2026-03-29T01:00:00Z",
+            "2026-03-29T01:29:59Z",
+        );
+        let late = "2026-03-29T01:30:00Z";
+        open("01:30-02:30", &[(before, true), (leap, false)]);
+        open(
+            "02:30-03:30",
+            &[(before, false), (leap, true), (after, true), (late, false)],
+        );
+        open(
+            "02:10-02:50",
+            &[(before, false), (leap, false), (after, false)],
+        );
+        open("22:00-04:00", &[(before, true), (leap, true), (late, true)]);
+        // The hour that comes twice belongs to a window that holds all of it.
+        for (window, first, second) in [("02:00-03:00", true, true), ("01:00-02:30", true, false)] {
+            open(
+                window,
+                &[
+                    ("2026-10-25T00:15:00Z", first),
+                    ("2026-10-25T01:15:00Z", second),
+                ],
+            );
+        }
     }
 
     #[test]

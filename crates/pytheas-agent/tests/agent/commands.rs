@@ -116,7 +116,7 @@ fn wrong_use_is_explained() {
     insta::assert_snapshot!(shown(device.output("rollback", &[])), @r"
     exit 1
     error: there is nothing to go back to
-      help: a device keeps the release before the running one; this one has none
+      help: what the last update moved goes back together, and of that this device keeps no release before
     ");
     let hub = "http://127.0.0.1:1";
     let root = world.root_file();
@@ -306,9 +306,32 @@ fn a_lost_state_is_rebuilt_from_what_runs() {
     assert_eq!(world.hub.closed(&action), Ok(()));
     device.is_idle();
 
-    device.kill();
-    fs::remove_file(device.state.join("state.json")).unwrap();
-    device.start();
+    // Gone, or something else in its place: whoever asks is told that, and not that nothing runs.
+    for (in_its_place, told) in [
+        (false, "is gone, and a release is installed"),
+        (true, "cannot be read"),
+    ] {
+        device.kill();
+        let state = device.state.join("state.json");
+        fs::remove_file(&state).unwrap();
+        if in_its_place {
+            fs::remove_file(state.with_extension("json.damaged")).unwrap();
+            fs::create_dir(&state).unwrap();
+        }
+        for verb in ["status", "verify", "rollback"] {
+            let output = device.output(verb, &[]);
+            assert_eq!(output.status.code(), Some(4), "{verb}");
+            assert!(
+                stderr(&output).contains(told),
+                "{verb}: {}",
+                stderr(&output)
+            );
+        }
+        device.start();
+        until("the state is there again", || {
+            (device.machine()["current"]["release"] == "app@1.1.0").then_some(())
+        });
+    }
     device.runs("1.1.0");
     until("the state is there again", || {
         (device.machine()["current"]["release"] == "app@1.1.0").then_some(())
@@ -513,7 +536,9 @@ fn without_state_and_with_a_ruined_current_release_a_whole_one_runs() {
     fs::remove_file(device.state.join("current/pytheas.json")).unwrap();
     device.start();
     until("it is told", || {
-        let status = device.status();
+        // Until the state is there again, `status` says that it is gone.
+        let status = device.output("status", &["--json"]).stdout;
+        let status: serde_json::Value = serde_json::from_slice(&status).ok()?;
         let error = status["last_error"].as_str()?;
         error
             .contains("no whole release was found; roll one out to this device")

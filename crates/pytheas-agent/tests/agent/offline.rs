@@ -85,6 +85,58 @@ fn start_without_hub(device: &mut Device) {
 }
 
 #[test]
+fn apps_that_need_each_other_come_from_one_file_together() {
+    let world = World::new();
+    let broker = |version| App::good(version).named("broker");
+    let old = (App::good("1.0.0"), broker("1.0.0"));
+    let new = (
+        App::good("2.0.0").requires("broker", ">=2"),
+        broker("2.0.0").requires("app", ">=2"),
+    );
+    for app in [&old.0, &old.1, &new.0, &new.1] {
+        world.publish(app);
+    }
+    let releases = ["1.0.0", "2.0.0"]
+        .map(|version| ["app", "broker"].map(|name| format!("--release={name}@{version}")));
+    let [[app_1, broker_1], [app_2, broker_2]] = &releases;
+    let every = Selection {
+        releases: [app_1, broker_1, app_2, broker_2]
+            .map(|arg| {
+                let release: pytheas_release::ReleaseRef =
+                    arg["--release=".len()..].parse().unwrap();
+                (release.name, Some(release.version))
+            })
+            .to_vec(),
+        ..Selection::default()
+    };
+    let (stick, _) = exported(&world, "all.pytheas", &every);
+    let (stick, root, device) = (text(&stick), world.root_file(), lonely(&world));
+    let out = applied(&device, &[stick, app_1, broker_1, "--root", text(&root)]);
+    assert!(
+        out.ends_with("`app@1.0.0`, `broker@1.0.0` runs and is committed\n"),
+        "{out}"
+    );
+    // Neither can go alone.
+    for alone in [app_2, broker_2] {
+        let (code, _, err) = apply(&device, &[stick, alone]);
+        assert_eq!(code, 4, "{err}");
+        assert!(err.contains("requires"), "{err}");
+    }
+    let out = applied(&device, &[stick, app_2, broker_2, app_2, "--json"]);
+    let said: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(said["release"], "app@2.0.0, broker@2.0.0", "{said}");
+    let machine = device.machine();
+    assert_eq!(machine["current"]["release"], "app@2.0.0");
+    assert_eq!(
+        machine["components"]["broker"]["current"]["release"],
+        "broker@2.0.0"
+    );
+    let two_of_one = [stick, app_1, app_2];
+    let (code, _, err) = apply(&device, &two_of_one);
+    assert_eq!(code, 4, "{err}");
+}
+
+#[test]
 fn a_device_that_was_never_online_is_installed_and_updated_from_files() {
     let world = World::new();
     let first = world.publish(&App::good("1.0.0"));

@@ -252,6 +252,87 @@ fn an_agent_that_no_longer_starts_gives_way_to_the_one_before_or_the_base() {
     updates_go_on(&world, &device, "1.2.0");
 }
 
+/// Leaves what an agent of the future would: a state that nobody else can read, and a history.
+fn leave_the_future(device: &Device) {
+    let mut machine = device.machine();
+    machine["update"] = serde_json::json!({"state": "hovering", "altitude_m": 3});
+    machine.as_object_mut().unwrap().remove("check");
+    let state = serde_json::to_vec_pretty(&machine).unwrap();
+    let state = pytheas_update::checked::seal(state);
+    pytheas_durable::replace(&device.state.join("state.json"), &state).unwrap();
+    let path = device.state.join("history.json");
+    let mut history: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    let entry = serde_json::json!({"at_ms": 7, "outcome": "hovered", "by": "wind", "knots": 4});
+    history["entries"].as_array_mut().unwrap().push(entry);
+    pytheas_durable::replace(&path, history.to_string().as_bytes()).unwrap();
+}
+
+#[track_caller]
+fn the_base_took_up_what_runs(world: &World, device: &Device) {
+    base_works(device);
+    device.runs("1.0.0");
+    assert!(device.state.join("state.json.newer").exists());
+    updates_go_on(world, device, "1.1.0");
+    let shown = device.output("history", &["--json"]);
+    let shown = String::from_utf8(shown.stdout).unwrap();
+    assert!(
+        shown.contains("hovered") && shown.contains("1.1.0"),
+        "{shown}"
+    );
+    let kept = fs::read_to_string(device.state.join("history.json")).unwrap();
+    assert!(kept.contains("\"knots\":4"), "{kept}");
+}
+
+#[test]
+fn a_device_whose_newer_agent_has_rotted_goes_on_without_its_state() {
+    let world = World::new();
+    let mut device = device(&world);
+    let newer = world.publish(&agent("2.0.0", WORKS));
+    assert_eq!(world.hub.closed(&world.hub.offer(&newer.target)), Ok(()));
+    device.is_idle();
+    newer_works(&device);
+    let record = device.component("pytheas-agent").state.join("launch.json");
+    until("its guardian knows that it works", || {
+        let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
+        (record["proved"] == true).then_some(())
+    });
+    device.kill();
+    leave_the_future(&device);
+    // Who asks is told why there is no answer, and nothing is lost by asking.
+    let status = device.output("status", &[]);
+    assert_eq!(status.status.code(), Some(4), "{status:?}");
+    let rotten = device
+        .component("pytheas-agent")
+        .state
+        .join("current/bin/app");
+    let rotten = fs::canonicalize(rotten).unwrap();
+    fs::remove_file(&rotten).unwrap();
+    pytheas_durable::replace(&rotten, b"#!/bin/sh\nexit 7\n").unwrap();
+    device.start();
+    the_base_took_up_what_runs(&world, &device);
+}
+
+#[test]
+fn a_device_whose_newer_agent_no_longer_starts_goes_on_without_its_state() {
+    let world = World::new();
+    let mut device = device(&world);
+    let fragile = "test ! -e \"$STATE/trouble\" || exit 1\nexec \"$REAL_AGENT\" \"$@\"";
+    let newer = world.publish(&agent("2.0.0", fragile));
+    assert_eq!(world.hub.closed(&world.hub.offer(&newer.target)), Ok(()));
+    device.is_idle();
+    newer_works(&device);
+    let record = device.component("pytheas-agent").state.join("launch.json");
+    until("its guardian knows that it works", || {
+        let record: Value = serde_json::from_slice(&fs::read(&record).ok()?).ok()?;
+        (record["proved"] == true).then_some(())
+    });
+    device.kill();
+    leave_the_future(&device);
+    pytheas_durable::replace(&device.state.join("trouble"), b"").unwrap();
+    device.start();
+    the_base_took_up_what_runs(&world, &device);
+}
+
 #[test]
 fn a_power_cut_at_any_step_leaves_an_agent_that_works() {
     let world = World::new();

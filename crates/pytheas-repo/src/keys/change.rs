@@ -4,6 +4,8 @@
 //! its own (TUF §5.3.4). With these keys in the folder it is in force at once; otherwise it waits
 //! as a [`Proposal`], and further changes are made to that one, so that one ceremony signs all.
 
+mod meant;
+
 use std::{
     collections::HashMap,
     num::NonZeroU64,
@@ -90,11 +92,81 @@ pub enum ChangeError {
     #[error("no role has a key `{key}`")]
     #[diagnostic(
         code(pytheas::keys::not_used),
-        help("give at least 4 digits of an id that `pytheas keys show` lists")
+        help(
+            "`pytheas keys show` lists the keys of the roles; those of a team are named anew by `pytheas keys delegate TEAM --key FILE --repo …`"
+        )
     )]
     NotUsed {
         /// What was given.
         key: String,
+    },
+    /// Another role has it.
+    #[error("the role `{role}` has no key `{key}`; another role has it")]
+    #[diagnostic(
+        code(pytheas::keys::not_used),
+        help("`pytheas keys show` lists the keys of each role")
+    )]
+    NotOf {
+        /// The role.
+        role: RoleType,
+        /// What was given.
+        key: String,
+    },
+    /// A key of the folder that no role has.
+    #[error("the key `{key}` is in the folder, and no role has it: there is nothing to take away")]
+    #[diagnostic(
+        code(pytheas::keys::not_used),
+        help(
+            "`pytheas keys show` lists it as `(none)`; if it is a team's, `pytheas keys delegate TEAM --key FILE --repo …` names the team's keys anew"
+        )
+    )]
+    Unused {
+        /// What was given.
+        key: String,
+    },
+    /// The proposal that waits says so.
+    #[error("the key `{key}` is taken away already by the root that waits for signatures")]
+    #[diagnostic(
+        code(pytheas::keys::unchanged),
+        help(
+            "`pytheas keys sign` on the proposal that `pytheas keys show` names puts it in force"
+        )
+    )]
+    RevokedAlready {
+        /// What was given.
+        key: String,
+    },
+    /// Hardly a name.
+    #[error("`{key}` is too short to mean a key")]
+    #[diagnostic(
+        code(pytheas::keys::ambiguous),
+        help("give at least 4 digits of an id that `pytheas keys show` lists, or a file's name")
+    )]
+    TooShort {
+        /// What was given.
+        key: String,
+    },
+    /// Without the key the role cannot sign.
+    #[error(
+        "without the key {id} the role `{role}` has {} of the {threshold} keys that must sign",
+        count(*keys)
+    )]
+    #[diagnostic(
+        code(pytheas::keys::refused::threshold),
+        help(
+            "replace it instead: `pytheas keys rotate {role} --key {id}`; or give the role another first: `pytheas keys add {role}`{}",
+            lower(*role, *keys)
+        )
+    )]
+    Needed {
+        /// The role.
+        role: RoleType,
+        /// The key.
+        id: String,
+        /// Signatures.
+        threshold: u64,
+        /// Keys that would be left.
+        keys: usize,
     },
     /// Several keys begin so.
     #[error("`{key}` is the beginning of several key ids")]
@@ -125,6 +197,20 @@ pub enum ChangeError {
         /// What is so already.
         why: String,
     },
+}
+
+fn count(keys: usize) -> String {
+    match keys {
+        0 => "none".to_owned(),
+        keys => format!("only {keys}"),
+    }
+}
+
+fn lower(role: RoleType, keys: usize) -> String {
+    match keys {
+        0 => String::new(),
+        keys => format!("; or let fewer sign: `pytheas keys threshold {role} {keys}`"),
+    }
 }
 
 /// Where a key for a role comes from.
@@ -221,7 +307,7 @@ pub fn change(how: &How<'_>, change: &Change) -> Result<Changed, ChangeError> {
     };
     let before = root.clone();
     let mut made = Vec::new();
-    apply(&mut root, change, how, &mut made)?;
+    apply(&mut root, &here.signed, change, how, &mut made)?;
     if root == before && !matches!(change, Change::Renew) {
         return Err(ChangeError::Unchanged {
             why: "the root says so already".to_owned(),
@@ -260,6 +346,7 @@ pub fn change(how: &How<'_>, change: &Change) -> Result<Changed, ChangeError> {
 
 fn apply(
     root: &mut Root,
+    now: &Root,
     change: &Change,
     how: &How<'_>,
     made: &mut Vec<PathBuf>,
@@ -268,7 +355,7 @@ fn apply(
         Change::Renew => {}
         Change::All(all) => {
             for change in all {
-                apply(root, change, how, made)?;
+                apply(root, now, change, how, made)?;
             }
         }
         Change::Threshold(role, threshold) => {
@@ -286,13 +373,24 @@ fn apply(
             add(root, *role, key)?;
         }
         Change::Revoke(key) => {
-            let id = used(root, key)?;
-            for by in root.roles.values_mut() {
+            let id = meant::used(root, now, how.dir, key)?;
+            for (role, by) in &mut root.roles {
+                let had = by.keyids.len();
                 by.keyids.retain(|known| *known != id);
+                if by.keyids.len() < had && by.threshold.get() > by.keyids.len() as u64 {
+                    return Err(ChangeError::Needed {
+                        role: *role,
+                        id: crate::client::short_key_id(&id),
+                        threshold: by.threshold.get(),
+                        keys: by.keyids.len(),
+                    });
+                }
             }
         }
         Change::Rotate(roles, key, source) => {
-            let named = key.as_deref().map(|key| used(root, key)).transpose()?;
+            let named = key.as_deref();
+            let named = named.map(|key| meant::used(root, now, how.dir, key));
+            let named = named.transpose()?;
             for role in roles {
                 let by = keys_of(root, *role).clone();
                 let old: Vec<KeyId> = match &named {
@@ -305,9 +403,10 @@ fn apply(
                     }
                     None => by.keyids.clone(),
                 };
-                if let (Some(_), true) = (&named, old.is_empty()) {
-                    return Err(ChangeError::NotUsed {
-                        key: key.clone().unwrap_or_default(),
+                if let (Some(key), true) = (key, old.is_empty()) {
+                    return Err(ChangeError::NotOf {
+                        role: *role,
+                        key: key.clone(),
                     });
                 }
                 for id in old {
@@ -360,20 +459,6 @@ fn add(root: &mut Root, role: RoleType, key: Key) -> Result<(), ChangeError> {
     keys_of(root, role).keyids.push(id.clone());
     root.keys.insert(id, key);
     Ok(())
-}
-
-/// The key of any role whose id begins with `key`.
-fn used(root: &Root, key: &str) -> Result<KeyId, ChangeError> {
-    let key = key.to_ascii_lowercase();
-    let mut ids: Vec<&KeyId> = root.roles.values().flat_map(|by| &by.keyids).collect();
-    ids.sort();
-    ids.dedup();
-    ids.retain(|id| key.len() >= 4 && public::hex(id).starts_with(&key));
-    match ids[..] {
-        [id] => Ok(id.clone()),
-        [] => Err(ChangeError::NotUsed { key }),
-        _ => Err(ChangeError::Ambiguous { key }),
-    }
 }
 
 /// The public half of the key that the role is to get.

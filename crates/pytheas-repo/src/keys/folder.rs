@@ -194,6 +194,9 @@ pub(super) fn role_keys(
             },
             role,
         }),
+        None if usual.is_file() => Err(KeyError::NotAKey {
+            path: usual.clone(),
+        }),
         None => Err(KeyError::Missing {
             path: usual.clone(),
             help: file::MISSING,
@@ -224,8 +227,12 @@ pub(super) fn team_keys(
         }
     }
     if keys.is_empty() {
+        let path = dir.join(format!("{team}.pem"));
+        if path.is_file() {
+            return Err(KeyError::NotAKey { path });
+        }
         return Err(KeyError::Missing {
-            path: dir.join(format!("{team}.pem")),
+            path,
             help: "a team's keys are called like the team, `TEAM` and `TEAM-2`: `pytheas keys new TEAM` makes one, the holder of the targets keys delegates to it with `pytheas keys delegate`",
         });
     }
@@ -444,7 +451,7 @@ fn place(dir: &Path, name: &str, extension: &str) -> Result<PathBuf, KeyError> {
 /// [`KeyError::NotPublic`], [`KeyError::Missing`].
 pub fn read_public(path: &Path) -> Result<Key, KeyError> {
     let help = "it is what `pytheas keys export` wrote where the private half is";
-    let read = super::root::read_at_most(path, 1 << 20);
+    let read = pytheas_durable::read_at_most(path, 1 << 20);
     let text = match read.map(|bytes| String::from_utf8(bytes).unwrap_or_default()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             return Err(KeyError::Missing {

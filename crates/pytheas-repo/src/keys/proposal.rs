@@ -270,7 +270,7 @@ impl Proposal {
             path: path.to_owned(),
             why,
         };
-        let bytes = match super::root::read_at_most(path, MAX) {
+        let bytes = match pytheas_durable::read_at_most(path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeyError::Missing {
                     path: path.to_owned(),

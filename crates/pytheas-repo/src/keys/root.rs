@@ -1,8 +1,7 @@
 //! The root metadata of a folder of keys: read, verified, followed, put in force.
 
 use std::{
-    fs,
-    io::{self, Read as _},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -41,19 +40,6 @@ pub(super) fn lock(dir: &Path) -> Result<FileLock, KeyError> {
         LockError::Io { path, source } => KeyError::io(&path)(source),
         held @ LockError::Held { .. } => KeyError::io(&path)(io::Error::other(held)),
     })
-}
-
-/// The bytes of the file `path`, at most `limit`; a device file (`/dev/zero`) has no length to ask.
-pub(super) fn read_at_most(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(limit + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > limit {
-        let why = format!("it is longer than {limit} bytes");
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, why));
-    }
-    Ok(bytes)
 }
 
 /// The root metadata of a folder of keys, its own signatures checked.
@@ -128,7 +114,7 @@ impl RootFile {
     pub fn read(path: &Path) -> Result<Self, KeyError> {
         let path = path.to_owned();
         let help = "make keys with `pytheas keys init`, or name the folder that has them with `--keys`; where only this file is missing, take the newest `metadata/N.root.json` of your repository";
-        let bytes = match read_at_most(&path, MAX) {
+        let bytes = match pytheas_durable::read_at_most(&path, MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(KeyError::Missing { path, help });
             }

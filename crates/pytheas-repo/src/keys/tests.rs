@@ -210,3 +210,18 @@ fn missing_damaged_and_foreign_keys_are_named() {
      help: restore it from your backup, or take the newest `metadata/N.root.json` of your repository
     ");
 }
+
+#[test]
+fn a_key_file_that_lost_its_content_is_not_called_absent() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path().join("keys");
+    make(&dir, None).unwrap();
+    fs::write(dir.join("targets.pem"), "").unwrap();
+    let error = PublisherKeys::load(&dir, &|_| None).unwrap_err();
+    assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
+    let team = dir.join("team.pem");
+    fs::write(&team, "-----BEGIN").unwrap();
+    fs::set_permissions(&team, fs::Permissions::from_mode(0o600)).unwrap();
+    let error = PublisherKeys::load_team(&dir, "team", &|_| None).unwrap_err();
+    assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
+}

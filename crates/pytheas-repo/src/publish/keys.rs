@@ -86,7 +86,10 @@ pub async fn publish_keys(
     let _lock = store.lock()?;
     put_roots(store, keys, events).await?;
     let (base, recovered) = match Base::load(store, &keys.root).await {
-        Ok(base) => (base, false),
+        Ok(base) => {
+            base.require_clock(options.now)?;
+            (base, false)
+        }
         Err(RepositoryError::Unverified { .. }) => (recover(store, keys).await?, true),
         Err(error) => return Err(error.into()),
     };
@@ -408,6 +411,7 @@ pub async fn delegate(
     }
     let _lock = store.lock()?;
     let base = Base::load(store, &keys.root).await?;
+    base.require_clock(options.now)?;
     let root = base.root(&keys.root);
     let valid = options.validity.targets;
     let mut targets = base.next_targets(options.now, valid).await?;

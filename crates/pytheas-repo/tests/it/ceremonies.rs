@@ -245,8 +245,21 @@ fn what_makes_no_sense_is_refused() {
     let only = keys::show(&world.keys_dir(), now()).unwrap().roles[0].keys[0]
         .id
         .clone();
-    let error = make(&world, &Change::Revoke(only)).unwrap_err();
-    assert!(matches!(error, ChangeError::Threshold { .. }), "{error}");
+    for name in [&only, "root", "keys/root.pem"] {
+        let error = make(&world, &Change::Revoke(name.into())).unwrap_err();
+        insta::allow_duplicates! {
+            insta::with_settings!({ filters => [(r"\b[0-9a-f]{8}\b", "[ID]")] }, {
+                insta::assert_snapshot!(shown(error), @"
+                error: without the key [ID] the role `root` has none of the 1 keys that must sign
+                  help: replace it instead: `pytheas keys rotate root --key [ID]`; or give the role another first: `pytheas keys add root`
+                ");
+            });
+        }
+    }
+    for short in ["", "b", "0ff"] {
+        let error = make(&world, &Change::Revoke(short.into())).unwrap_err();
+        assert!(matches!(error, ChangeError::TooShort { .. }), "{error}");
+    }
     let error = make(&world, &Change::Threshold(RoleType::Root, 1)).unwrap_err();
     assert!(matches!(error, ChangeError::Unchanged { .. }), "{error}");
     assert_eq!(

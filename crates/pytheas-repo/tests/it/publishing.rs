@@ -387,7 +387,7 @@ fn what_is_no_built_tree_is_refused() {
     error: the entry `bin/app` that `pytheas.json` names is no executable file of the tree
       help: the folder was changed after the build; build again
     ");
-    assert!(published_files(&world.repo()).is_empty());
+    assert!(!world.repo().exists(), "nothing is left behind");
 }
 
 #[test]
@@ -575,6 +575,31 @@ fn the_hub_renews_signatures_until_the_developers_run_out() {
     error: the root metadata expired at 2027-06-01T12:00:00Z and it is 2027-06-02T12:00:00Z
       help: renew it with the root key: devices refuse everything signed under it
     ");
+}
+
+#[test]
+fn a_clock_that_was_never_set_signs_nothing_that_devices_would_refuse() {
+    let world = World::with_two_releases();
+    let before = fs::read(world.repo().join("metadata/timestamp.json")).unwrap();
+    let never_set = jiff::Timestamp::from_second(86_400).unwrap();
+    let error = world
+        .publish_dir(
+            &world.store(),
+            &world.tree("3.0.0", PLATFORM, &[]),
+            &Options::at(never_set),
+        )
+        .unwrap_err();
+    let text = shown(error).replace(world.dir.path().to_str().unwrap(), "[DIR]");
+    insta::assert_snapshot!(text, @"
+    error: the clock of this computer says 1970-01-02T00:00:00Z, and the repository in `[DIR]/repo` was signed at 2026-06-01T12:00:00Z
+      help: set the clock: what is signed now would be too old for devices. If the repository's date is the wrong one, `pytheas keys rotate online` and `pytheas keys publish` begin anew
+    ");
+    let after = fs::read(world.repo().join("metadata/timestamp.json")).unwrap();
+    assert_eq!(before, after);
+    // Two clocks that are set need not be the same to the minute.
+    let tree = world.tree("3.0.0", PLATFORM, &[]);
+    let late = Options::at(now() - SignedDuration::from_hours(2));
+    world.publish_dir(&world.store(), &tree, &late).unwrap();
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod board_link;
 mod board_ota;
 mod boards_gateway;
 mod bundles;
+mod busy;
 mod cache;
 mod channels;
 mod common;

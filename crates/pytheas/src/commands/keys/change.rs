@@ -59,11 +59,19 @@ pub(crate) struct AddArgs {
     change: ChangeArgs,
 }
 
-/// Take a key away from its roles
+/// Take a key away from all roles that have it
+///
+/// The roles go on with the keys that are left; a role's last key is replaced
+/// instead (`pytheas keys rotate`). No key file is removed. A team's keys are
+/// changed by `pytheas keys delegate`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct RevokeArgs {
-    /// Its id, or the first digits of it
-    key: String,
+    /// The first digits of its id, or its file's name, as `pytheas keys show` lists them
+    #[arg(required_unless_present = "named")]
+    key: Option<String>,
+    /// The same, as `pytheas keys rotate` takes it
+    #[arg(long = "key", id = "named", value_name = "KEY", conflicts_with = "key")]
+    named: Option<String>,
     #[command(flatten)]
     change: ChangeArgs,
 }
@@ -148,12 +156,9 @@ pub(super) fn add(args: &AddArgs, context: &Context) -> miette::Result<()> {
 }
 
 pub(super) fn revoke(args: &RevokeArgs, context: &Context) -> miette::Result<()> {
-    run(
-        &Change::Revoke(args.key.clone()),
-        &args.change,
-        false,
-        context,
-    )
+    let key = args.key.as_ref().or(args.named.as_ref());
+    let change = Change::Revoke(key.cloned().unwrap_or_default());
+    run(&change, &args.change, false, context)
 }
 
 pub(super) fn threshold(args: &ThresholdArgs, context: &Context) -> miette::Result<()> {

@@ -44,7 +44,7 @@ fn asked(hub: &HubArgs, record: &BuildRecord) -> Result<Vec<Used>, HubError> {
     let name = encoded(record.name.as_str());
     let platform = encoded(record.platform.as_str());
     let path = format!("releases/in-use?name={name}&platform={platform}");
-    let views: Vec<InUseView> = HubClient::new(hub)?.get(&path)?;
+    let views: Vec<InUseView> = HubClient::new(hub)?.in_passing().get(&path)?;
     // A device says what it likes; what is no release counts for nothing.
     let used = views.into_iter().filter_map(|view| {
         let reference: ReleaseRef = view.release.parse().ok()?;

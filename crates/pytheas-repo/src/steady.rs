@@ -1,8 +1,8 @@
-//! Downloads that drip are given up: TUF's slow retrieval attack (§1.5.1), or a broken server.
+//! Answers that drip are given up: TUF's slow retrieval attack (§1.5.1), or a broken server.
 //!
 //! A byte now and then keeps every time-out for silence from ending, and would keep a device from
-//! ever updating. So each [`WINDOW`] must bring [`LEAST_BYTES`]. What came is kept; the download
-//! goes on at the next try, elsewhere on the network if need be.
+//! ever updating, and a command from ever ending. So each [`WINDOW`] must bring [`LEAST_BYTES`], for
+//! every reader of ours: the agent's downloads, the command's calls, what publishing reads back.
 
 use std::{
     io::{self, Read},
@@ -14,25 +14,62 @@ const WINDOW: Duration = Duration::from_secs(30);
 /// What must come in it: 100 bytes a second, a tenth of the slowest mobile network.
 const LEAST_BYTES: u64 = 3_000;
 
-/// A reader that fails when too little comes.
-pub(crate) struct Steady<R> {
-    reader: R,
+/// Whether enough comes.
+#[derive(Debug)]
+pub struct Meter {
     window: Duration,
     waited: Duration,
     bytes: u64,
 }
 
-impl<R> Steady<R> {
-    pub(crate) fn new(reader: R) -> Self {
-        Self::with_window(reader, WINDOW)
+impl Default for Meter {
+    fn default() -> Self {
+        Self::with_window(WINDOW)
     }
+}
 
-    fn with_window(reader: R, window: Duration) -> Self {
+impl Meter {
+    pub(crate) fn with_window(window: Duration) -> Self {
         Self {
-            reader,
             window,
             waited: Duration::ZERO,
             bytes: 0,
+        }
+    }
+
+    /// So many bytes came after a wait.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::TimedOut`] when it was too little for too long.
+    pub fn came(&mut self, bytes: usize, waited: Duration) -> io::Result<()> {
+        self.waited += waited;
+        self.bytes += bytes as u64;
+        if bytes > 0 && self.waited >= self.window {
+            if self.bytes < LEAST_BYTES {
+                let (bytes, seconds) = (self.bytes, self.waited.as_secs());
+                let message = format!("the server drips: {bytes} bytes in {seconds} s");
+                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
+            }
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
+        }
+        Ok(())
+    }
+}
+
+/// A reader that fails when too little comes. What came before is kept by who reads; a download goes
+/// on at the next try, elsewhere on the network if need be.
+#[derive(Debug)]
+pub struct Steady<R> {
+    reader: R,
+    meter: Meter,
+}
+
+impl<R> Steady<R> {
+    /// As `reader`, but fails when that drips.
+    pub fn new(reader: R) -> Self {
+        Self {
+            reader,
+            meter: Meter::default(),
         }
     }
 }
@@ -41,16 +78,7 @@ impl<R: Read> Read for Steady<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let asked = Instant::now();
         let n = self.reader.read(buffer)?;
-        self.waited += asked.elapsed();
-        self.bytes += n as u64;
-        if n > 0 && self.waited >= self.window {
-            if self.bytes < LEAST_BYTES {
-                let (bytes, seconds) = (self.bytes, self.waited.as_secs());
-                let message = format!("the server drips: {bytes} bytes in {seconds} s");
-                return Err(io::Error::new(io::ErrorKind::TimedOut, message));
-            }
-            (self.waited, self.bytes) = (Duration::ZERO, 0);
-        }
+        self.meter.came(n, asked.elapsed())?;
         Ok(n)
     }
 }
@@ -84,7 +112,10 @@ mod tests {
             pause: Duration::from_millis(pause_ms),
             left,
         };
-        let mut steady = Steady::with_window(drip, Duration::from_millis(50));
+        let mut steady = Steady {
+            reader: drip,
+            meter: Meter::with_window(Duration::from_millis(50)),
+        };
         io::copy(&mut steady, &mut io::sink())
     }
 

@@ -9,15 +9,11 @@ const MONTHS: [&str; 12] = [
 ];
 
 /// A hub cannot silence its devices for longer with one answer.
-pub(super) const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
+const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(6 * 3600);
 
 /// How long `Retry-After: value` asks to wait: seconds, or a date as seen by the sender's own
 /// clock (`sent`, its `Date`), since ours may be wrong.
-pub(super) fn retry_after(
-    value: &str,
-    sent: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Duration> {
+pub fn retry_after(value: &str, sent: Option<Timestamp>, now: Timestamp) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit()) {
         // More seconds than fit are as good as the longest.
@@ -30,7 +26,7 @@ pub(super) fn retry_after(
 }
 
 /// `Sun, 06 Nov 1994 08:49:37 GMT`, `Sunday, 06-Nov-94 08:49:37 GMT`, `Sun Nov  6 08:49:37 1994`.
-pub(super) fn http_date(text: &str) -> Option<Timestamp> {
+pub fn http_date(text: &str) -> Option<Timestamp> {
     let words: Vec<&str> = text
         .split([' ', ','])
         .filter(|word| !word.is_empty())

@@ -1,0 +1,61 @@
+//! Which key somebody means, by an id, its first digits or a file's name; and why it is none that a role
+//! has.
+
+use std::path::Path;
+
+use tough::schema::Root;
+
+use super::{ChangeError, KeyId};
+use crate::keys::{folder, public};
+
+/// Fewer digits of an id name no key: `beef` may be typed by accident, `b` is.
+const LEAST_DIGITS: usize = 4;
+
+/// The key of any role of `root` that `key` means: the first digits of its id, or the name of its file
+/// in `dir` (`targets-2`, also as a path).
+///
+/// `now` is the root in force: what only that has was revoked by a proposal.
+pub(super) fn used(root: &Root, now: &Root, dir: &Path, key: &str) -> Result<KeyId, ChangeError> {
+    let ids = by_digits(root, key);
+    match ids[..] {
+        [id] => return Ok(id.clone()),
+        [] => {}
+        _ => return Err(ChangeError::Ambiguous { key: key.into() }),
+    }
+    if key.is_empty() {
+        return Err(ChangeError::TooShort { key: key.into() });
+    }
+    let has = |root: &Root, id: &KeyId| root.roles.values().any(|by| by.keyids.contains(id));
+    let here = folder::find(dir, file_stem(key)).ok();
+    if let Some(id) = here.as_ref().and_then(folder::Found::id) {
+        return match (has(root, &id), has(now, &id)) {
+            (true, _) => Ok(id),
+            (false, true) => Err(ChangeError::RevokedAlready { key: key.into() }),
+            (false, false) => Err(ChangeError::Unused { key: key.into() }),
+        };
+    }
+    if !by_digits(now, key).is_empty() {
+        return Err(ChangeError::RevokedAlready { key: key.into() });
+    }
+    let is_hex = key.chars().all(|c| c.is_ascii_hexdigit());
+    Err(match key.len() < LEAST_DIGITS && is_hex {
+        true => ChangeError::TooShort { key: key.into() },
+        false => ChangeError::NotUsed { key: key.into() },
+    })
+}
+
+fn by_digits<'a>(root: &'a Root, key: &str) -> Vec<&'a KeyId> {
+    let key = key.to_ascii_lowercase();
+    let mut ids: Vec<&KeyId> = root.roles.values().flat_map(|by| &by.keyids).collect();
+    ids.sort();
+    ids.dedup();
+    ids.retain(|id| key.len() >= LEAST_DIGITS && public::hex(id).starts_with(&key));
+    ids
+}
+
+/// `targets-2` of `keys/targets-2.pem`.
+fn file_stem(name: &str) -> &str {
+    let name = name.rsplit('/').next().unwrap_or(name);
+    let stem = name.strip_suffix(".pem");
+    stem.or_else(|| name.strip_suffix(".toml")).unwrap_or(name)
+}
