@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use crate::known::Inventory;
 use pytheas_project::{Project, RequirementSource, normalised_name};
 
 /// Lines for `keep` that mean every module of the app's packages in `site`; none for a project with
@@ -38,6 +39,56 @@ pub(crate) fn names(project: &Project) -> BTreeSet<String> {
         .dependencies
         .iter()
         .map(|requirement| normalised_name(name_in(requirement)))
+        .collect()
+}
+
+/// The distributions that the app's packages require, those of extras that were asked for, too.
+/// Of setuptools an app needs what it imports: much names it only from habit.
+pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<String> {
+    let own = names(project);
+    let mut required = BTreeSet::new();
+    for distribution in &inventory.distributions {
+        if !own.contains(&distribution.name) {
+            continue;
+        }
+        let asked = project
+            .dependencies
+            .iter()
+            .filter(|text| normalised_name(name_in(text)) == distribution.name)
+            .flat_map(|text| extras_in(text));
+        let asked: BTreeSet<String> = asked.collect();
+        for text in &distribution.metadata.requires_dist {
+            let is_wanted = match text.split_once("extra ==") {
+                None => true,
+                Some((_, extra)) => {
+                    let is_of_name =
+                        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+                    let extra: String = extra
+                        .trim_start_matches([' ', '\'', '"'])
+                        .chars()
+                        .take_while(|c| is_of_name(*c))
+                        .collect();
+                    asked.contains(&normalised_name(&extra))
+                }
+            };
+            let name = normalised_name(name_in(text.trim()));
+            if is_wanted && name != "setuptools" {
+                required.insert(name);
+            }
+        }
+    }
+    required
+}
+
+/// The normalised extras of a requirement: `a` and `b` of `name[a,b]==1`.
+fn extras_in(requirement: &str) -> Vec<String> {
+    let rest = requirement[name_in(requirement).len()..].trim_start();
+    rest.strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(extras, _)| extras.split(','))
+        .into_iter()
+        .flatten()
+        .map(|extra| normalised_name(extra.trim()))
         .collect()
 }
 
@@ -101,6 +152,38 @@ mod tests {
                 "tool_x.fast",
                 "tool_x.late"
             ]
+        );
+    }
+
+    #[test]
+    fn what_a_published_app_requires_is_told_with_the_extras_that_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = dir.path().join("python/lib/python3.11/site-packages");
+        for (name, requires) in [
+            (
+                "tool_x-1.0.dist-info",
+                "Requires-Dist: Colour_Log>=1\nRequires-Dist: setuptools\nRequires-Dist: fast-io ; extra == 'fast'\n\
+                 Requires-Dist: other (>=2) ; (python_version > \"3\") and extra == \"doc\"\n",
+            ),
+            ("strange-1.dist-info", "Requires-Dist: lonely\n"),
+        ] {
+            let file = site.join(name).join("METADATA");
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let name = name.split('-').next().unwrap();
+            let text = format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}");
+            pytheas_durable::replace(&file, text.as_bytes()).unwrap();
+        }
+        let record = serde_json::json!({
+            "format": 1, "name": "tool", "version": "1.0", "form": "bundle",
+            "platform": "linux-x86_64", "entry": "bin/tool",
+        });
+        let record = serde_json::from_value(record).unwrap();
+        let inventory = Inventory::with_record(dir.path(), record).unwrap();
+        let project = Project::published("tool-x[fast]==1.0", &[], dir.path()).unwrap();
+        let required = required(&project, &inventory);
+        assert_eq!(
+            required,
+            ["colour-log", "fast-io"].map(str::to_owned).into()
         );
     }
 }
