@@ -108,3 +108,48 @@ QUART = ("from quart import Quart, render_template_string\napp = Quart('plants')
          "async def h(): return await render_template_string('wet {{x}}', x='soil')\n")
 PLOT = ("from bokeh.io import curdoc\nfrom bokeh.plotting import figure\np = figure()\np.line([1, 2], [3, 4])\n"
         "curdoc().add_root(p)\n")
+
+
+THIRD = [
+    {"package": "kinto", "version": "26.5.0", "kind": "web (pyramid, paste), a formatter named by a template", "quick": ["version"],
+     "smoke": server(["start", "--ini", "k.ini", "--port", "PORT"], {"/v1/": "kinto"},
+                     first=[["init", "--ini", "k.ini", "--backend", "memory", "--cache-backend", "memory"]])},
+    {"package": "cherrypy", "version": "18.10.0", "entry": "cherryd", "kind": "web, user's modules",
+     "smoke": server(["-P", "DIR", "-i", "plants", "-c", "c.conf"], {"/": "wet soil"},
+                     {"c.conf": "[global]\nserver.socket_host='127.0.0.1'\nserver.socket_port=PORT\n", "plants.py": CHERRY})},
+    {"package": "sanic", "version": "25.12.1", "kind": "web, spawned processes",
+     "smoke": server(["plants:app", "--port", "PORT", "--host", "127.0.0.1", "--workers", "2"], {"/": "wet soil"}, {"plants.py": SANIC})},
+    {"package": "quart", "version": "0.22.0", "kind": "web, async",
+     "smoke": server(["--app", "plants:app", "run", "--port", "PORT"], {"/": "wet soil"}, {"plants.py": QUART})},
+    {"package": "bokeh", "version": "3.9.2", "kind": "plots in a server, front end as data",
+     "smoke": server(["serve", "a.py", "--port", "PORT"], {"/a": "bokeh", "/static/js/bokeh.min.js": "Bokeh"}, {"a.py": PLOT})},
+    {"package": "isso", "version": "0.14.0", "kind": "web, C extension from source",
+     "smoke": server(["-c", "i.cfg", "run"], {"/js/embed.min.js": "isso"},
+                     {"i.cfg": "[general]\ndbpath=DIR/c.db\nhost=http://127.0.0.1/\n[server]\nlisten=http://127.0.0.1:PORT\n"})},
+    {"package": "fava", "version": "1.30.16", "kind": "web, grammar in C, front end as data",
+     "smoke": server(["a.beancount", "-p", "PORT"], {"/plants/income_statement/": "fava"}, {"a.beancount": LEDGER})},
+    {"package": "pypiserver", "version": "2.4.2", "entry": "pypi-server", "kind": "web, templates",
+     "smoke": server(["run", "-p", "PORT", "-i", "127.0.0.1", "DIR"], {"/": "pypiserver"})},
+    {"package": "mqtt-io", "version": "2.7.0", "entry": "mqtt_io.__main__:main", "kind": "MQTT, modules by name", "quick": ["--help"],
+     "smoke": calls(["c.yml"], {"c.yml": "mqtt:\n  host: 127.0.0.1\n  port: PORT\n  topic_prefix: bed\nsensor_modules:\n  - name: m\n"
+                                         "    module: mock\nsensor_inputs:\n  - name: s\n    module: m\n    interval: 1\n"}, b"MQTT")},
+    {"package": "rns", "version": "1.5.7", "entry": "rnsd", "kind": "mesh network, interfaces by name", "smoke": rns},
+    {"package": "weewx", "version": "5.5.2", "entry": "weectl", "kind": "weather station, templates, drivers by name", "smoke": weewx},
+    {"package": "meshtastic", "version": "2.7.11", "kind": "radio, protobuf", "smoke": meshtastic},
+    {"package": "cantools", "version": "45.1.0", "kind": "CAN bus",
+     "smoke": does((["dump", "a.dbc"], "Soil"), (["generate_c_source", "a.dbc"], "a.h:soil"), files={"a.dbc": DBC})},
+    {"package": "circus", "version": "0.19.0", "entry": "circusd", "kind": "processes, ZeroMQ", "smoke": circus},
+    {"package": "subliminal", "version": "2.8.0", "with": ["six==1.17.0"], "kind": "stevedore, entry points in strings",
+     "smoke": does((["--cache-dir", "DIR", "download", "-p", "opensubtitles", "-l", "en", "Plants.S01E01.mkv"], "1 video", 0, 1, 2))},
+    {"package": "errbot", "version": "6.2.1", "kind": "plug-ins by folder, templates",
+     "smoke": does((["--init"], "errbot"), (["--list"], "Text"))},
+    {"package": "pyinfra", "version": "3.10.0", "kind": "gevent, user's modules",
+     "smoke": does((["-y", "@local", "d.py"], "out:wet"),
+                   files={"d.py": "from pyinfra.operations import server\nserver.shell(name='x', commands=['echo wet > out'])\n"})},
+    {"package": "behave", "version": "1.3.3", "kind": "checks, user's modules",
+     "smoke": does(([], "1 scenario passed"),
+                   files={"features/a.feature": "Feature: a\n  Scenario: b\n    Given wet soil\n",
+                          "features/steps/s.py": "from behave import given\n@given('wet soil')\ndef s(c): pass\n"})},
+    {"package": "rst2pdf", "version": "0.105", "kind": "PDF, styles as data",
+     "smoke": does((["a.rst", "-o", "a.pdf"], ""), files={"a.rst": "Plants\n======\n\n.. code-block:: python\n\n   print(1)\n\nwet *soil*\n"})},
+]

@@ -173,7 +173,9 @@ fn unspelt(inventory: &Inventory) -> BTreeMap<String, Vec<(String, PathBuf)>> {
         let is_run = rest
             .chars()
             .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/'))
-            && !rest.split('/').any(|part| part == "tests" || part == "test");
+            && !rest
+                .split('/')
+                .any(|part| part == "tests" || part == "test");
         let name = stem.replace('/', ".");
         if is_run && is_module_name(top) && !is_module_name(&name) {
             let file = inventory.dir.join(path);

@@ -591,9 +591,10 @@ mod tests {
 
     #[test]
     fn words_and_exports_are_kept() {
-        let read =
-            read("__all__ = ['a', 'b']\nLOOP = {'auto': 'uvicorn.loops.auto:setup'}\n'doc'\n\
-                  ALL = ['alpha2 = fish.alpha2:Converter', 'x=1']\n");
+        let read = read(
+            "__all__ = ['a', 'b']\nLOOP = {'auto': 'uvicorn.loops.auto:setup'}\n'doc'\n\
+                  ALL = ['alpha2 = fish.alpha2:Converter', 'x=1']\n",
+        );
         assert_eq!(read.exported, ["a", "b"]);
         assert!(
             read.words

@@ -482,7 +482,10 @@ fn a_folder_that_a_package_puts_on_the_path_is_searched_before_an_import_leads_t
                  def f():\n    import late, fixture\n",
             ),
             ("site/tool/copies/boto/tests/__init__.py", ""),
-            ("site/tool/copies/boto/tests/mock_service.py", "import lonely"),
+            (
+                "site/tool/copies/boto/tests/mock_service.py",
+                "import lonely",
+            ),
             ("site/tool/lib/helper/__init__.py", ""),
             ("site/tool/lib/helper/part.py", ""),
             ("site/tool/lib/helper/unused.py", ""),
@@ -567,7 +570,10 @@ fn a_requirement_of_the_app_that_nothing_imports_is_kept_whole() {
 #[test]
 fn a_file_that_is_run_by_its_path_has_its_imports_followed() {
     let dir = tempfile::tempdir().unwrap();
-    let mib = ("site/snmp/mibs/SNMP-v2.py", "from snmp import cache\nfrom . import near\n");
+    let mib = (
+        "site/snmp/mibs/SNMP-v2.py",
+        "from snmp import cache\nfrom . import near\n",
+    );
     put(dir.path(), &[mib]);
     let graph = graph(
         &[

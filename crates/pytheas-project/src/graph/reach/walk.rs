@@ -302,13 +302,7 @@ impl Walk<'_> {
     /// A package may put any folder of its own on `sys.path`: an import that leads to nothing is
     /// one of the package's modules whose name ends so (`import mock_storage_service`, which lies
     /// in the tests of a copy of boto), an app's likewise. Whether there is one.
-    fn elsewhere(
-        &mut self,
-        module: &Module,
-        import: &Import,
-        name: &str,
-        reason: &Reason,
-    ) -> bool {
+    fn elsewhere(&mut self, module: &Module, import: &Import, name: &str, reason: &Reason) -> bool {
         // What is guarded is mostly another package that need not be there.
         if !matches!(import.when, When::Always | When::Lazy) || module.origin == Origin::Stdlib {
             return false;
