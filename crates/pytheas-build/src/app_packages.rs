@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::known::Inventory;
+use crate::known::{Distribution, Inventory};
 use pytheas_project::{Project, RequirementSource, normalised_name};
 
 /// Lines for `keep` that mean every module of the app's packages in `site`; none for a project with
@@ -42,7 +42,8 @@ pub(crate) fn names(project: &Project) -> BTreeSet<String> {
         .collect()
 }
 
-/// The distributions that the app's packages require, those of extras that were asked for, too.
+/// The distributions that the app's packages require (those of extras that were asked for, too) and
+/// that some file of these packages names, of whatever kind: a template of a configuration, a string.
 /// Of setuptools an app needs what it imports: much names it only from habit.
 pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<String> {
     let own = names(project);
@@ -77,7 +78,68 @@ pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<Str
             }
         }
     }
+    let words = words_of(inventory, &own);
+    let is_named = |name: &String| {
+        let distribution = inventory
+            .distributions
+            .iter()
+            .find(|distribution| distribution.name == *name);
+        distribution
+            .into_iter()
+            .flat_map(|distribution| modules_of(inventory, distribution))
+            .any(|module| words.contains(&module))
+    };
+    required.retain(is_named);
     required
+}
+
+/// The modules of a distribution, without its tests.
+pub(crate) fn modules_of(inventory: &Inventory, distribution: &Distribution) -> Vec<String> {
+    let inside = |file: &String| {
+        let mut sites = inventory.sites.iter();
+        sites.find_map(|site| module_of(file.strip_prefix(site)?.strip_prefix('/')?))
+    };
+    distribution.files.iter().filter_map(inside).collect()
+}
+
+/// Every dotted name, and what it begins with, in the text files of these packages.
+fn words_of(inventory: &Inventory, own: &BTreeSet<String>) -> BTreeSet<String> {
+    const NOT_READ: &[&str] = &[".so", ".pyc", ".png", ".woff2", ".js", ".css", ".map"];
+    const LONGEST: u64 = 1 << 20;
+    let files = inventory
+        .distributions
+        .iter()
+        .filter(|distribution| own.contains(&distribution.name))
+        .flat_map(|distribution| &distribution.files)
+        .filter(|file| !file.contains(".dist-info/"))
+        .filter(|file| !NOT_READ.iter().any(|ending| file.ends_with(ending)))
+        .filter(|file| {
+            inventory
+                .files
+                .get(*file)
+                .is_some_and(|size| *size <= LONGEST)
+        });
+    let mut words = BTreeSet::new();
+    for file in files {
+        let bytes = fs::read(inventory.dir.join(file)).unwrap_or_default();
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        for word in bytes.split(|byte| !is_part(byte)) {
+            let Ok(word) = std::str::from_utf8(word) else {
+                continue;
+            };
+            let word = word.trim_matches('.');
+            for end in word
+                .match_indices('.')
+                .map(|(at, _)| at)
+                .chain([word.len()])
+            {
+                if end > 1 && !words.contains(&word[..end]) {
+                    words.insert(word[..end].to_owned());
+                }
+            }
+        }
+    }
+    words
 }
 
 /// The normalised extras of a requirement: `a` and `b` of `name[a,b]==1`.
@@ -159,20 +221,33 @@ mod tests {
     fn what_a_published_app_requires_is_told_with_the_extras_that_were_asked_for() {
         let dir = tempfile::tempdir().unwrap();
         let site = dir.path().join("python/lib/python3.11/site-packages");
-        for (name, requires) in [
+        for (name, files, requires) in [
             (
                 "tool_x-1.0.dist-info",
+                "tool_x/__init__.py,,\ntool_x/logging.tpl,,\n",
                 "Requires-Dist: Colour_Log>=1\nRequires-Dist: setuptools\nRequires-Dist: fast-io ; extra == 'fast'\n\
-                 Requires-Dist: other (>=2) ; (python_version > \"3\") and extra == \"doc\"\n",
+                 Requires-Dist: other (>=2) ; (python_version > \"3\") and extra == \"doc\"\n\
+                 Requires-Dist: unnamed\n",
             ),
-            ("strange-1.dist-info", "Requires-Dist: lonely\n"),
+            (
+                "strange-1.dist-info",
+                "strange.py,,\n",
+                "Requires-Dist: lonely\n",
+            ),
+            ("colour_log-1.dist-info", "colour_log/__init__.py,,\n", ""),
+            ("fast_io-1.dist-info", "fast/io.py,,\n", ""),
+            ("other-1.dist-info", "other.py,,\n", ""),
+            ("unnamed-1.dist-info", "unnamed.py,,\n", ""),
         ] {
             let file = site.join(name).join("METADATA");
             fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let record = site.join(name).join("RECORD");
+            pytheas_durable::replace(&record, files.as_bytes()).unwrap();
             let name = name.split('-').next().unwrap();
             let text = format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}");
             pytheas_durable::replace(&file, text.as_bytes()).unwrap();
         }
+        fs::create_dir_all(site.join("tool_x")).unwrap();
         let record = serde_json::json!({
             "format": 1, "name": "tool", "version": "1.0", "form": "bundle",
             "platform": "linux-x86_64", "entry": "bin/tool",
@@ -180,6 +255,12 @@ mod tests {
         let record = serde_json::from_value(record).unwrap();
         let inventory = Inventory::with_record(dir.path(), record).unwrap();
         let project = Project::published("tool-x[fast]==1.0", &[], dir.path()).unwrap();
+        assert_eq!(required(&project, &inventory), BTreeSet::new());
+
+        let named = site.join("tool_x/logging.tpl");
+        pytheas_durable::replace(&named, b"class = colour_log.Formatter ; fast.io, other\n")
+            .unwrap();
+        let inventory = Inventory::with_record(dir.path(), inventory.record).unwrap();
         let required = required(&project, &inventory);
         assert_eq!(
             required,

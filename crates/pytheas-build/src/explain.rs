@@ -16,6 +16,7 @@ use pytheas_project::{
 use serde::Serialize;
 
 use crate::{
+    app_packages,
     heavy::{Heavy, heavy},
     known::{Inventory, InventoryError},
     launcher::LAUNCH_FILE,
@@ -87,13 +88,10 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     start.data = package_texts(inventory);
     start.unspelt = unspelt(inventory);
     for distribution in &inventory.distributions {
-        let modules = distribution.files.iter().filter_map(|file| {
-            let inside = inventory.sites.iter().find_map(|site| inside(file, site))?;
-            crate::app_packages::module_of(inside)
-        });
-        start
-            .distributions
-            .insert(distribution.name.clone(), modules.collect());
+        start.distributions.insert(
+            distribution.name.clone(),
+            app_packages::modules_of(inventory, distribution),
+        );
         for (group, name, object) in &distribution.entry_points {
             if group != "console_scripts" && group != "gui_scripts" {
                 start.plugins.push(Plugin {

@@ -301,7 +301,7 @@ impl Walk<'_> {
 
     /// A package may put any folder of its own on `sys.path`: an import that leads to nothing is
     /// one of the package's modules whose name ends so (`import mock_storage_service`, which lies
-    /// in the tests of a copy of boto), an app's likewise. Whether there is one.
+    /// in the tests of a copy of boto), an app's likewise. Whether that settles it.
     fn elsewhere(&mut self, module: &Module, import: &Import, name: &str, reason: &Reason) -> bool {
         // What is guarded is mostly another package that need not be there.
         if !matches!(import.when, When::Always | When::Lazy) || module.origin == Origin::Stdlib {
@@ -341,7 +341,8 @@ impl Walk<'_> {
                 }
             }
         }
-        !names.is_empty()
+        // Of an app it is told all the same: whether it changes the path is not seen.
+        !names.is_empty() && module.origin == Origin::Package
     }
 
     /// Keeps what the app requires and nothing reaches.
