@@ -243,11 +243,15 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             let record = site.join(name).join("RECORD");
             pytheas_durable::replace(&record, files.as_bytes()).unwrap();
+            for line in files.lines() {
+                let path = site.join(line.trim_end_matches(','));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                pytheas_durable::replace(&path, b"").unwrap();
+            }
             let name = name.split('-').next().unwrap();
             let text = format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}");
             pytheas_durable::replace(&file, text.as_bytes()).unwrap();
         }
-        fs::create_dir_all(site.join("tool_x")).unwrap();
         let record = serde_json::json!({
             "format": 1, "name": "tool", "version": "1.0", "form": "bundle",
             "platform": "linux-x86_64", "entry": "bin/tool",
