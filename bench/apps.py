@@ -30,9 +30,10 @@ sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import common
 from app_list import APPS as FIRST
 from app_list_more import MORE
+from app_list_third import THIRD
 from common import Bare, Failed, Results, remove, run, say, size
 
-APPS = FIRST + MORE
+APPS = FIRST + MORE + THIRD
 FORMS = ("default", "slim", "pyinstaller")
 
 

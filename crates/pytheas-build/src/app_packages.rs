@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use crate::known::{Distribution, Inventory};
 use pytheas_project::{Project, RequirementSource, normalised_name};
 
 /// Lines for `keep` that mean every module of the app's packages in `site`; none for a project with
@@ -38,6 +39,118 @@ pub(crate) fn names(project: &Project) -> BTreeSet<String> {
         .dependencies
         .iter()
         .map(|requirement| normalised_name(name_in(requirement)))
+        .collect()
+}
+
+/// The distributions that the app's packages require (those of extras that were asked for, too) and
+/// that some file of these packages names, of whatever kind: a template of a configuration, a string.
+/// Of setuptools an app needs what it imports: much names it only from habit.
+pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<String> {
+    let own = names(project);
+    let mut required = BTreeSet::new();
+    for distribution in &inventory.distributions {
+        if !own.contains(&distribution.name) {
+            continue;
+        }
+        let asked = project
+            .dependencies
+            .iter()
+            .filter(|text| normalised_name(name_in(text)) == distribution.name)
+            .flat_map(|text| extras_in(text));
+        let asked: BTreeSet<String> = asked.collect();
+        for text in &distribution.metadata.requires_dist {
+            let is_wanted = match text.split_once("extra ==") {
+                None => true,
+                Some((_, extra)) => {
+                    let is_of_name =
+                        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+                    let extra: String = extra
+                        .trim_start_matches([' ', '\'', '"'])
+                        .chars()
+                        .take_while(|c| is_of_name(*c))
+                        .collect();
+                    asked.contains(&normalised_name(&extra))
+                }
+            };
+            let name = normalised_name(name_in(text.trim()));
+            if is_wanted && name != "setuptools" {
+                required.insert(name);
+            }
+        }
+    }
+    let words = words_of(inventory, &own);
+    let is_named = |name: &String| {
+        let distribution = inventory
+            .distributions
+            .iter()
+            .find(|distribution| distribution.name == *name);
+        distribution
+            .into_iter()
+            .flat_map(|distribution| modules_of(inventory, distribution))
+            .any(|module| words.contains(&module))
+    };
+    required.retain(is_named);
+    required
+}
+
+/// The modules of a distribution, without its tests.
+pub(crate) fn modules_of(inventory: &Inventory, distribution: &Distribution) -> Vec<String> {
+    let inside = |file: &String| {
+        let mut sites = inventory.sites.iter();
+        sites.find_map(|site| module_of(file.strip_prefix(site)?.strip_prefix('/')?))
+    };
+    distribution.files.iter().filter_map(inside).collect()
+}
+
+/// Every dotted name, and what it begins with, in the text files of these packages.
+fn words_of(inventory: &Inventory, own: &BTreeSet<String>) -> BTreeSet<String> {
+    const NOT_READ: &[&str] = &[".so", ".pyc", ".png", ".woff2", ".js", ".css", ".map"];
+    const LONGEST: u64 = 1 << 20;
+    let files = inventory
+        .distributions
+        .iter()
+        .filter(|distribution| own.contains(&distribution.name))
+        .flat_map(|distribution| &distribution.files)
+        .filter(|file| !file.contains(".dist-info/"))
+        .filter(|file| !NOT_READ.iter().any(|ending| file.ends_with(ending)))
+        .filter(|file| {
+            inventory
+                .files
+                .get(*file)
+                .is_some_and(|size| *size <= LONGEST)
+        });
+    let mut words = BTreeSet::new();
+    for file in files {
+        let bytes = fs::read(inventory.dir.join(file)).unwrap_or_default();
+        let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
+        for word in bytes.split(|byte| !is_part(byte)) {
+            let Ok(word) = std::str::from_utf8(word) else {
+                continue;
+            };
+            let word = word.trim_matches('.');
+            for end in word
+                .match_indices('.')
+                .map(|(at, _)| at)
+                .chain([word.len()])
+            {
+                if end > 1 && !words.contains(&word[..end]) {
+                    words.insert(word[..end].to_owned());
+                }
+            }
+        }
+    }
+    words
+}
+
+/// The normalised extras of a requirement: `a` and `b` of `name[a,b]==1`.
+fn extras_in(requirement: &str) -> Vec<String> {
+    let rest = requirement[name_in(requirement).len()..].trim_start();
+    rest.strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+        .map(|(extras, _)| extras.split(','))
+        .into_iter()
+        .flatten()
+        .map(|extra| normalised_name(extra.trim()))
         .collect()
 }
 
@@ -101,6 +214,61 @@ mod tests {
                 "tool_x.fast",
                 "tool_x.late"
             ]
+        );
+    }
+
+    #[test]
+    fn what_a_published_app_requires_is_told_with_the_extras_that_were_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = dir.path().join("python/lib/python3.11/site-packages");
+        for (name, files, requires) in [
+            (
+                "tool_x-1.0.dist-info",
+                "tool_x/__init__.py,,\ntool_x/logging.tpl,,\n",
+                "Requires-Dist: Colour_Log>=1\nRequires-Dist: setuptools\nRequires-Dist: fast-io ; extra == 'fast'\n\
+                 Requires-Dist: other (>=2) ; (python_version > \"3\") and extra == \"doc\"\n\
+                 Requires-Dist: unnamed\n",
+            ),
+            (
+                "strange-1.dist-info",
+                "strange.py,,\n",
+                "Requires-Dist: lonely\n",
+            ),
+            ("colour_log-1.dist-info", "colour_log/__init__.py,,\n", ""),
+            ("fast_io-1.dist-info", "fast/io.py,,\n", ""),
+            ("other-1.dist-info", "other.py,,\n", ""),
+            ("unnamed-1.dist-info", "unnamed.py,,\n", ""),
+        ] {
+            let file = site.join(name).join("METADATA");
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            let record = site.join(name).join("RECORD");
+            pytheas_durable::replace(&record, files.as_bytes()).unwrap();
+            for line in files.lines() {
+                let path = site.join(line.trim_end_matches(','));
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                pytheas_durable::replace(&path, b"").unwrap();
+            }
+            let name = name.split('-').next().unwrap();
+            let text = format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n{requires}");
+            pytheas_durable::replace(&file, text.as_bytes()).unwrap();
+        }
+        let record = serde_json::json!({
+            "format": 1, "name": "tool", "version": "1.0", "form": "bundle",
+            "platform": "linux-x86_64", "entry": "bin/tool",
+        });
+        let record = serde_json::from_value(record).unwrap();
+        let inventory = Inventory::with_record(dir.path(), record).unwrap();
+        let project = Project::published("tool-x[fast]==1.0", &[], dir.path()).unwrap();
+        assert_eq!(required(&project, &inventory), BTreeSet::new());
+
+        let named = site.join("tool_x/logging.tpl");
+        pytheas_durable::replace(&named, b"class = colour_log.Formatter ; fast.io, other\n")
+            .unwrap();
+        let inventory = Inventory::with_record(dir.path(), inventory.record).unwrap();
+        let required = required(&project, &inventory);
+        assert_eq!(
+            required,
+            ["colour-log", "fast-io"].map(str::to_owned).into()
         );
     }
 }

@@ -10,12 +10,13 @@ use std::{
 use pep508_rs::{Requirement, VerbatimUrl};
 use pytheas_project::{
     Project, RequirementsError,
-    graph::{Graph, Kind, Missing, Origin, Plugin, Root, Start, Undecided},
+    graph::{Graph, Kind, Missing, Origin, Plugin, Root, Start, Undecided, is_module_name},
     normalised_name,
 };
 use serde::Serialize;
 
 use crate::{
+    app_packages,
     heavy::{Heavy, heavy},
     known::{Inventory, InventoryError},
     launcher::LAUNCH_FILE,
@@ -85,14 +86,12 @@ pub(crate) fn start(inventory: &Inventory, keep: &[String]) -> Start {
     start.requires = requires(inventory);
     start.texts = texts(inventory);
     start.data = package_texts(inventory);
+    start.unspelt = unspelt(inventory);
     for distribution in &inventory.distributions {
-        let modules = distribution.files.iter().filter_map(|file| {
-            let inside = inventory.sites.iter().find_map(|site| inside(file, site))?;
-            crate::app_packages::module_of(inside)
-        });
-        start
-            .distributions
-            .insert(distribution.name.clone(), modules.collect());
+        start.distributions.insert(
+            distribution.name.clone(),
+            app_packages::modules_of(inventory, distribution),
+        );
         for (group, name, object) in &distribution.entry_points {
             if group != "console_scripts" && group != "gui_scripts" {
                 start.plugins.push(Plugin {
@@ -155,6 +154,33 @@ fn package_texts(inventory: &Inventory) -> BTreeMap<String, Vec<PathBuf>> {
         }
     }
     texts
+}
+
+/// Python files of packages whose names no import can spell, by the package's top-level module. Those
+/// of templates (`{{name}}.py`) and of tests are not run.
+fn unspelt(inventory: &Inventory) -> BTreeMap<String, Vec<(String, PathBuf)>> {
+    let mut found: BTreeMap<String, Vec<(String, PathBuf)>> = BTreeMap::new();
+    for path in inventory.files.keys() {
+        let inside = inventory.sites.iter().find_map(|site| inside(path, site));
+        let Some(stem) = inside.and_then(|inside| inside.strip_suffix(".py")) else {
+            continue;
+        };
+        let Some((top, rest)) = stem.split_once('/') else {
+            continue;
+        };
+        let is_run = rest
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '/'))
+            && !rest
+                .split('/')
+                .any(|part| part == "tests" || part == "test");
+        let name = stem.replace('/', ".");
+        if is_run && is_module_name(top) && !is_module_name(&name) {
+            let file = inventory.dir.join(path);
+            found.entry(top.to_owned()).or_default().push((name, file));
+        }
+    }
+    found
 }
 
 /// For the top-level modules of distributions with compiled parts: those of what they require.

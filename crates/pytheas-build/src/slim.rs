@@ -35,6 +35,7 @@ pub(crate) fn cut(job: &Job<'_>, dir: &Path, keep: &[String]) -> Result<(), Buil
     let inventory = Inventory::with_record(dir, record(job)?)?;
     let mut start = explain::start(&inventory, keep);
     start.rules = job.project.settings.rule.clone();
+    start.required = crate::app_packages::required(job.project, &inventory);
     let graph = Graph::build(&start);
     warn_of_undecided(&inventory, &graph, job.observer);
 

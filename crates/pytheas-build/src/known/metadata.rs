@@ -61,7 +61,8 @@ impl Metadata {
 pub(crate) fn headers(text: &str) -> Vec<(&str, String)> {
     let mut headers: Vec<(&str, String)> = Vec::new();
     for line in text.lines() {
-        if line.trim().is_empty() {
+        // A line of blanks only goes on: an empty line within a folded licence text.
+        if line.is_empty() {
             break;
         }
         if line.starts_with([' ', '\t']) {
@@ -85,7 +86,7 @@ mod tests {
     fn headers_are_read_and_the_description_is_not() {
         let metadata = Metadata::parse(
             "Metadata-Version: 2.4\nName: Some.Package\nVersion: 1.0\n\
-             License: Some text\n        |over lines\nLicense-Expression: MIT OR Apache-2.0\n\
+             License: Some text\n        |over lines\n        \n        and more\nLicense-Expression: MIT OR Apache-2.0\n\
              License-File: LICENSE\nLicense-File: LICENSE.vendored\n\
              Classifier: License :: OSI Approved :: MIT License\n\
              Classifier: License :: OSI Approved\n\
@@ -93,7 +94,10 @@ mod tests {
              \nName: in the description\n",
         );
         assert_eq!(metadata.name, "Some.Package");
-        assert_eq!(metadata.license.as_deref(), Some("Some text\nover lines"));
+        assert_eq!(
+            metadata.license.as_deref(),
+            Some("Some text\nover lines\n\nand more")
+        );
         assert_eq!(
             metadata.license_expression.as_deref(),
             Some("MIT OR Apache-2.0")

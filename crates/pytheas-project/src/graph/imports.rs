@@ -451,6 +451,11 @@ fn words(line: &Line<'_>, found: &mut Source) {
             found.exported.push(value.to_owned());
         }
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | ':' | '-' | '/');
+        // The object of an entry point as it is written: `name = module:object`.
+        let value = match value.split_once('=') {
+            Some((_, object)) if object.contains(':') => object.trim(),
+            _ => value,
+        };
         if value.len() < 120 && !value.is_empty() && value.chars().all(fits) {
             found.words.push((value.to_owned(), *number));
         }
@@ -586,13 +591,17 @@ mod tests {
 
     #[test]
     fn words_and_exports_are_kept() {
-        let read =
-            read("__all__ = ['a', 'b']\nLOOP = {'auto': 'uvicorn.loops.auto:setup'}\n'doc'\n");
+        let read = read(
+            "__all__ = ['a', 'b']\nLOOP = {'auto': 'uvicorn.loops.auto:setup'}\n'doc'\n\
+                  ALL = ['alpha2 = fish.alpha2:Converter', 'x=1']\n",
+        );
         assert_eq!(read.exported, ["a", "b"]);
         assert!(
             read.words
                 .contains(&("uvicorn.loops.auto:setup".to_owned(), 2))
         );
+        let entry = "fish.alpha2:Converter".to_owned();
+        assert!(read.words.contains(&(entry, 4)), "{:?}", read.words);
         assert!(!read.words.iter().any(|(word, _)| word == "doc"));
     }
 

@@ -58,6 +58,12 @@ pub struct Start {
     pub distributions: BTreeMap<String, Vec<String>>,
     /// For a top-level module: text files of its package whose dotted words may name modules.
     pub data: BTreeMap<String, Vec<PathBuf>>,
+    /// For a top-level module: Python files of its package whose names no import can spell, with the
+    /// dotted names they would have; they are run by their paths (`smi/mibs/SNMPv2-SMI.py`).
+    pub unspelt: BTreeMap<String, Vec<(String, PathBuf)>>,
+    /// Distributions that a published app requires: where no module of one is reached, something
+    /// that cannot be seen names it (a configuration, a generated file), and it is kept whole.
+    pub required: BTreeSet<String>,
 }
 
 /// Why a module is reached.
@@ -115,6 +121,11 @@ pub enum Reason {
     Keep {
         /// The line of `keep`.
         pattern: String,
+    },
+    /// The app requires its distribution, and nothing imports that.
+    Required {
+        /// The distribution.
+        distribution: String,
     },
 }
 
@@ -230,6 +241,7 @@ impl Graph {
         }
         walk.run();
         let mut unread = start.data.clone();
+        let mut unspelt = start.unspelt.clone();
         // What the program itself asks for comes first: it gives the better reasons.
         loop {
             let before = walk.graph.reached.len();
@@ -266,10 +278,21 @@ impl Graph {
                 .extract_if(.., |top, _| reached.contains_key(top))
                 .flat_map(|(_, texts)| texts)
                 .collect();
+            let files: Vec<(String, PathBuf)> = unspelt
+                .extract_if(.., |top, _| reached.contains_key(top))
+                .flat_map(|(_, files)| files)
+                .collect();
             for text in texts {
                 walk.data(&text);
             }
+            for (name, file) in files {
+                walk.unspelt(name, file);
+            }
             walk.run();
+            if walk.graph.reached.len() == before {
+                walk.required(start);
+                walk.run();
+            }
             if walk.graph.reached.len() == before {
                 break;
             }
@@ -300,7 +323,10 @@ impl Graph {
                 | Reason::Compiled { by } => by.clone(),
                 Reason::Parent { of } => of.clone(),
                 Reason::Rule { when } => when.clone(),
-                Reason::Entry | Reason::Plugin { .. } | Reason::Keep { .. } => break,
+                Reason::Entry
+                | Reason::Plugin { .. }
+                | Reason::Keep { .. }
+                | Reason::Required { .. } => break,
             };
         }
         chain.reverse();

@@ -1,6 +1,9 @@
 //! Whole graphs, over small trees of files.
 
-use std::path::Path;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use super::*;
 
@@ -466,4 +469,138 @@ fn a_file_that_a_package_of_its_name_hides_is_followed_when_a_string_names_it() 
         from("main"),
     );
     check(&graph, &["parts", "of_hidden"], &["of_plain"]);
+}
+
+#[test]
+fn a_folder_that_a_package_puts_on_the_path_is_searched_before_an_import_leads_to_nothing() {
+    let graph = graph(
+        &[
+            (
+                "site/tool/__init__.py",
+                "import sys\nsys.path.insert(0, 'x')\nimport mock_service\n\
+                 from helper import part\ntry:\n    import extra\nexcept ImportError:\n    extra = None\n\
+                 def f():\n    import late, fixture\n",
+            ),
+            ("site/tool/copies/boto/tests/__init__.py", ""),
+            (
+                "site/tool/copies/boto/tests/mock_service.py",
+                "import lonely",
+            ),
+            ("site/tool/lib/helper/__init__.py", ""),
+            ("site/tool/lib/helper/part.py", ""),
+            ("site/tool/lib/helper/unused.py", ""),
+            ("site/tool/lib/extra.py", ""),
+            ("site/tool/lib/late.py", ""),
+            ("site/tool/tests/__init__.py", ""),
+            ("site/tool/tests/fixture.py", ""),
+            ("site/lonely.py", ""),
+            ("site/other/late.py", ""),
+        ],
+        from("tool"),
+    );
+    check(
+        &graph,
+        &[
+            "tool.copies.boto.tests.mock_service",
+            "tool.lib.helper.part",
+            "tool.lib.late",
+            "lonely",
+        ],
+        &[
+            "tool.lib.helper.unused",
+            "tool.lib.extra",
+            "tool.tests.fixture",
+            "other.late",
+        ],
+    );
+}
+
+#[test]
+fn an_app_s_modules_are_reached_in_folders_that_it_may_put_on_the_path() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "import sys\nsys.path.append('lib')\nimport pump\nimport gone\n",
+            ),
+            ("app/lib/pump.py", "import serial"),
+            ("site/serial/__init__.py", ""),
+        ],
+        from("main"),
+    );
+    check(&graph, &["lib.pump", "serial"], &[]);
+    let missing: Vec<&str> = graph.missing.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(missing, ["gone", "pump"]);
+}
+
+#[test]
+fn a_requirement_of_the_app_that_nothing_imports_is_kept_whole() {
+    let files = &[
+        ("site/tool.py", "import used"),
+        ("site/used/__init__.py", ""),
+        ("site/used/late.py", ""),
+        ("site/formatter/__init__.py", "import beneath"),
+        ("site/formatter/colours.py", ""),
+        ("site/beneath.py", ""),
+        ("site/stranger.py", ""),
+    ];
+    let distribution = |name: &str, modules: &[&str]| {
+        let modules = modules.iter().map(|name| (*name).to_owned()).collect();
+        (name.to_owned(), modules)
+    };
+    let graph = graph(
+        files,
+        Start {
+            distributions: BTreeMap::from([
+                distribution("used", &["used", "used.late"]),
+                distribution("formatter", &["formatter", "formatter.colours"]),
+                distribution("stranger", &["stranger"]),
+            ]),
+            required: BTreeSet::from(["used".to_owned(), "formatter".to_owned()]),
+            ..from("tool")
+        },
+    );
+    check(
+        &graph,
+        &["formatter.colours", "beneath"],
+        &["used.late", "stranger"],
+    );
+}
+
+#[test]
+fn a_file_that_is_run_by_its_path_has_its_imports_followed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mib = (
+        "site/snmp/mibs/SNMP-v2.py",
+        "from snmp import cache\nfrom . import near\n",
+    );
+    put(dir.path(), &[mib]);
+    let graph = graph(
+        &[
+            ("site/snmp/__init__.py", ""),
+            ("site/snmp/cache.py", ""),
+            ("site/snmp/debug.py", ""),
+            ("site/snmp/mibs/__init__.py", ""),
+            ("site/snmp/mibs/near.py", ""),
+            ("site/other/__init__.py", ""),
+        ],
+        Start {
+            unspelt: BTreeMap::from([
+                (
+                    "snmp".to_owned(),
+                    vec![("snmp.mibs.SNMP-v2".to_owned(), dir.path().join(mib.0))],
+                ),
+                (
+                    "unreached".to_owned(),
+                    vec![("unreached.a-b".to_owned(), dir.path().join(mib.0))],
+                ),
+            ]),
+            ..from("snmp")
+        },
+    );
+    check(
+        &graph,
+        &["snmp.cache", "snmp.mibs.near"],
+        &["snmp.debug", "other"],
+    );
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -11,7 +11,7 @@ use super::{
         modules::{Kind, Module, Modules, Origin},
         rules::RULES,
     },
-    Graph, Missing, Reason, Undecided, is_built_in, is_test,
+    Graph, Missing, Reason, Start, Undecided, is_built_in, is_test,
 };
 
 /// Names of folders that hold copies of other packages.
@@ -71,6 +71,18 @@ impl Walk<'_> {
         };
         self.graph.reached.insert(name, Reason::Entry);
         let source = imports::read(&read_source(path));
+        self.follow(&module, &source);
+    }
+
+    /// A package's file that is run by its path: it has the imports of a module of this name.
+    pub(super) fn unspelt(&mut self, name: String, file: PathBuf) {
+        let source = imports::read(&read_source(&file));
+        let module = Module {
+            name,
+            file: Some(file),
+            kind: Kind::Source,
+            origin: Origin::Package,
+        };
         self.follow(&module, &source);
     }
 
@@ -269,6 +281,9 @@ impl Walk<'_> {
                 return;
             }
         }
+        if self.elsewhere(module, import, name, reason) {
+            return;
+        }
         let is_vendored = || {
             let folders = self.vendor_folders(&module.name);
             let has = |folder: &String| self.modules.get(&format!("{folder}.{top}")).is_some();
@@ -281,6 +296,73 @@ impl Walk<'_> {
                 line: import.line,
                 optional: import.when != When::Always,
             });
+        }
+    }
+
+    /// A package may put any folder of its own on `sys.path`: an import that leads to nothing is
+    /// one of the package's modules whose name ends so (`import mock_storage_service`, which lies
+    /// in the tests of a copy of boto), an app's likewise. Whether that settles it.
+    fn elsewhere(&mut self, module: &Module, import: &Import, name: &str, reason: &Reason) -> bool {
+        // What is guarded is mostly another package that need not be there.
+        if !matches!(import.when, When::Always | When::Lazy) || module.origin == Origin::Stdlib {
+            return false;
+        }
+        let end = format!(".{name}");
+        let has_end = |other: &&Module| {
+            other.name.ends_with(&end) && other.name != module.name && other.file.is_some()
+        };
+        let top = module.name.split('.').next().unwrap_or_default();
+        let own: Vec<&Module> = match module.origin {
+            Origin::App => self
+                .modules
+                .iter()
+                .filter(|other| other.origin == Origin::App)
+                .filter(has_end)
+                .collect(),
+            _ => self.modules.below(top).filter(has_end).collect(),
+        };
+        let is_shipped = own.iter().any(|other| !is_test(&other.name));
+        let names: Vec<String> = own
+            .into_iter()
+            .filter(|other| match is_shipped {
+                true => !is_test(&other.name),
+                false => import.when == When::Always,
+            })
+            .map(|other| other.name.clone())
+            .collect();
+        for found in &names {
+            self.reach_name(found, reason);
+            if let What::Names { names, .. } = &import.what {
+                for part in names {
+                    match part.as_str() {
+                        "*" => self.star(found, reason),
+                        part => self.reach_name(&format!("{found}.{part}"), reason),
+                    }
+                }
+            }
+        }
+        // Of an app it is told all the same: whether it changes the path is not seen.
+        !names.is_empty() && module.origin == Origin::Package
+    }
+
+    /// Keeps what the app requires and nothing reaches.
+    pub(super) fn required(&mut self, start: &Start) {
+        let known: BTreeMap<&String, &Vec<String>> = start
+            .distributions
+            .iter()
+            .filter(|(distribution, _)| start.required.contains(*distribution))
+            .collect();
+        for (distribution, names) in known {
+            let is_reached = |name: &String| self.graph.reached.contains_key(name);
+            if names.iter().any(is_reached) {
+                continue;
+            }
+            let reason = Reason::Required {
+                distribution: distribution.clone(),
+            };
+            for name in names {
+                self.reach_name(name, &reason);
+            }
         }
     }
 
