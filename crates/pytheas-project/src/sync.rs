@@ -19,6 +19,7 @@ use crate::{
     environment::Environment,
     event::Observer,
     inputs::LockInputs,
+    local_files,
     lock::{self, LockError, LockOptions, LockReport, LockStatus},
     project::{Project, ProjectError, normalised_name, same_name},
     pylock::{PYLOCK_FILE, Pylock},
@@ -140,6 +141,18 @@ pub enum SyncError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The lock of the groups and extras, which `pytheas lock` does not write.
+    #[error("`{}` {why}", path.display())]
+    #[diagnostic(
+        code(pytheas::sync::groups_lock),
+        help("run `pytheas sync` with the same groups and extras")
+    )]
+    GroupsLock {
+        /// The file.
+        path: PathBuf,
+        /// What it is or has.
+        why: String,
     },
     /// A lock file is no TOML.
     #[error("`{}` is no lock file", path.display())]
@@ -300,12 +313,15 @@ fn lock_groups(
     locked: &mut Vec<LockReport>,
     observer: Observer<'_>,
 ) -> Result<(), SyncError> {
-    let now = LockInputs::of(wider).map_err(LockError::from)?;
+    let mut now = LockInputs::of(wider).map_err(LockError::from)?;
     let existing = Pylock::read(path).map_err(LockError::from)?;
     let changes = match existing.as_ref().map(|lock| (lock, lock.inputs())) {
         None => None,
         Some((_, None)) => Some(Vec::new()),
-        Some((lock, Some(before))) if has_versions_of(lock, main) => Some(before.changes(&now)),
+        Some((lock, Some(before))) if has_versions_of(lock, main) => {
+            now.files = local_files::now(&wider.dir, &before.files);
+            Some(before.changes(&now))
+        }
         Some(_) => None,
     };
     if changes.as_ref().is_some_and(Vec::is_empty) {
@@ -315,12 +331,16 @@ fn lock_groups(
         return Ok(());
     }
     if options.mode != SyncMode::Apply {
+        let why = match changes {
+            Some(changes) => {
+                let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                format!("is stale: {}", changes.join(", "))
+            }
+            None if existing.is_none() => "is missing".to_owned(),
+            None => format!("has other versions than `{PYLOCK_FILE}`"),
+        };
         let path = path.to_owned();
-        return Err(match changes {
-            Some(changes) => LockError::Stale { path, changes },
-            None => LockError::Missing { path },
-        }
-        .into());
+        return Err(SyncError::GroupsLock { path, why });
     }
     let report = lock::lock_into(wider, path, uv, &lock_options(options), observer)?;
     locked.push(report);
@@ -487,7 +507,9 @@ fn combine(project: &Project, lock_file: &Path) -> Result<String, SyncError> {
         source: Box::new(source),
     })?;
     document.remove("tool");
-    if !document.contains_key("packages") {
+    // A lock of nothing may be written as `packages = []`.
+    let is_empty = |item: &Item| item.as_array().is_some_and(toml_edit::Array::is_empty);
+    if document.get("packages").is_none_or(is_empty) {
         document.insert("packages", Item::ArrayOfTables(ArrayOfTables::new()));
     }
     if let Some(packages) = document["packages"].as_array_of_tables_mut() {
@@ -595,5 +617,26 @@ mod tests {
         name = "my-app"
         directory = { path = "ROOT", editable = true }
         "#);
+    }
+
+    #[test]
+    fn a_project_without_dependencies_is_installed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let put = |name: &str, text: &str| {
+            pytheas_durable::replace(&root.join(name), text.as_bytes()).unwrap();
+        };
+        put(
+            "pyproject.toml",
+            "[project]\nname = 'app'\nversion = '1'\n[build-system]\nrequires = ['x']\n",
+        );
+        let project = Project::load(&root).unwrap();
+        for packages in ["packages = []\n", ""] {
+            put("pylock.toml", &format!("lock-version = '1.0'\n{packages}"));
+            let text = combine(&project, &root.join("pylock.toml")).unwrap();
+            let lock: Pylock = toml::from_str(&text).unwrap();
+            assert_eq!(lock.packages.len(), 1, "{text}");
+            assert_eq!(lock.packages[0].name, "app");
+        }
     }
 }
