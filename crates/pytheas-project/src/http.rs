@@ -6,7 +6,7 @@ use base64::Engine as _;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use url::Url;
 
-use crate::environment::Environment;
+use crate::{environment::Environment, steady::Steady};
 
 /// Where systems keep the certificates they trust, in the order tried.
 const SYSTEM_ROOTS: &[&str] = &[
@@ -129,9 +129,7 @@ impl Http {
             .unwrap_or("")
             .to_owned();
         let mut body = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
+        Steady::new(response.body_mut().as_reader())
             .take(limit_bytes + 1)
             .read_to_end(&mut body)
             .map_err(|source| HttpError::Body {
@@ -167,6 +165,7 @@ impl Http {
             .config()
             .http_status_as_error(false)
             .max_redirects(0)
+            .timeout_recv_body(Some(Duration::from_secs(20)))
             .build()
             .header("content-type", content_type);
         if let Some(authorization) = authorization.or(own.as_deref()) {
@@ -214,9 +213,7 @@ impl Http {
             source: Box::new(source),
         })?;
         let mut answer = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
+        Steady::new(response.body_mut().as_reader())
             .take(limit_bytes + 1)
             .read_to_end(&mut answer)
             .map_err(|source| HttpError::Body {

@@ -85,8 +85,13 @@ pub(crate) fn named_files(dir: &Path) -> BTreeSet<PathBuf> {
             .collect();
         let below: Vec<PathBuf> = folders
             .iter()
-            .flat_map(|folder| folders.iter().map(|inner| folder.join(inner)))
+            .flat_map(|folder| {
+                words
+                    .iter()
+                    .filter_map(|word| Some(folder.join(relative(word)?)))
+            })
             .filter(|path| dir.join(path).is_dir())
+            .take(MOST_FOLDERS)
             .collect();
         folders.extend(below);
         for word in words.iter().filter(|word| may_be_read(word)) {

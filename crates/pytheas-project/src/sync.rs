@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
 };
@@ -24,6 +25,7 @@ use crate::{
     project::{Project, ProjectError, normalised_name, same_name},
     pylock::{PYLOCK_FILE, Pylock},
     python::PythonRequest,
+    pythons,
     uv::{Uv, UvCallError, UvFailure, UvSaid},
 };
 
@@ -112,7 +114,9 @@ pub enum SyncError {
     #[error("cannot make the environment `{}`", dir.display())]
     #[diagnostic(
         code(pytheas::sync::create),
-        help("what uv says is above; choose another Python with `--python`")
+        help(
+            "what uv says is above; install such a Python (`uv python install VERSION`, or a package of your system), or choose another with `--python`"
+        )
     )]
     Create {
         /// The environment.
@@ -366,11 +370,7 @@ fn python_of(dir: &Path, environment: &Environment) -> Option<Version> {
     if !dir.join("pyvenv.cfg").is_file() {
         return None;
     }
-    let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let mut command = environment.python(&dir.join("bin/python"));
-    let output = command.args(["-I", "-c", script]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().ok().filter(|_| output.status.success())
+    pythons::version_of(&dir.join("bin/python"), environment)
 }
 
 /// Makes the environment; one whose Python does not fit (any more) is replaced.
@@ -382,7 +382,9 @@ fn create(
     environment: &Environment,
 ) -> Result<Version, SyncError> {
     let is_empty = std::fs::read_dir(dir).map_or(true, |mut children| children.next().is_none());
-    if dir.exists() && !dir.join("pyvenv.cfg").is_file() && !(dir.is_dir() && is_empty) {
+    // Also a link to nowhere is something.
+    let is_there = dir.symlink_metadata().is_ok();
+    if is_there && !dir.join("pyvenv.cfg").is_file() && !(dir.is_dir() && is_empty) {
         return Err(SyncError::NotAnEnvironment {
             dir: dir.to_owned(),
         });
@@ -391,18 +393,25 @@ fn create(
         dir: dir.to_owned(),
         source,
     };
-    let mut command = uv.command();
-    command.args([
-        "venv",
-        "--no-project",
-        "--clear",
-        "--prompt",
-        project.name.as_str(),
-    ]);
-    if let Some(python) = python {
-        command.args(["--python", &python.to_string()]);
+    let run = |python: Option<&OsStr>| {
+        let mut command = uv.command();
+        command.args(["venv", "--no-project", "--clear", "--prompt"]);
+        command.arg(project.name.as_str());
+        command.args(
+            python
+                .into_iter()
+                .flat_map(|python| [OsStr::new("--python"), python]),
+        );
+        uv.run(command_in(command, dir))
+    };
+    let asked = python.map(ToString::to_string);
+    let mut result = run(asked.as_deref().map(OsStr::new));
+    if let (Err(UvCallError::Failed(..)), Some(request)) = (&result, python)
+        && let Some(found) = pythons::fitting(environment, request)
+    {
+        result = run(Some(found.as_os_str()));
     }
-    match uv.run(command_in(command, dir)) {
+    match result {
         Ok(_) => {}
         Err(UvCallError::Start(source)) => {
             return Err(LockError::Start {
