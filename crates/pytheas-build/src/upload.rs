@@ -77,12 +77,26 @@ pub enum UploadError {
     /// The index does not take the file.
     #[error("the index `{index}` does not take `{file}`: {answer}")]
     #[diagnostic(
-        code(pytheas::upload::refused),
+        code(pytheas::upload::not_taken),
         help(
             "check the address (it is that of uploads) and what the index says; files uploaded before stay"
         )
     )]
     Refused {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// What it says.
+        answer: String,
+    },
+    /// The index is in trouble, or too busy.
+    #[error("the index `{index}` cannot take `{file}` now: {answer}")]
+    #[diagnostic(
+        code(pytheas::upload::failed),
+        help("try again later; files uploaded before stay and are passed over")
+    )]
+    Trouble {
         /// Its address.
         index: String,
         /// The file.
@@ -205,6 +219,11 @@ impl Target<'_> {
                     None => "give a token with `PYTHEAS_INDEX_TOKEN`, or user and password with `--username` and `PYTHEAS_INDEX_PASSWORD`, or in `~/.netrc`".to_owned(),
                     Some(given) => format!("the credentials came from {}; check them, and that they may upload this project", given.origin),
                 },
+            }),
+            429 | 500 | 502..=504 => Err(UploadError::Trouble {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                answer: said,
             }),
             _ => Err(UploadError::Refused {
                 index: shown(self.url),

@@ -135,6 +135,32 @@ pub enum SyncError {
         /// What uv says.
         source: UvSaid,
     },
+    /// A file is not the one that was locked.
+    #[error("what is to be installed into `{}` is not what was locked", dir.display())]
+    #[diagnostic(
+        code(pytheas::sync::hash),
+        help(
+            "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"
+        )
+    )]
+    Hash {
+        /// The environment.
+        dir: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// The index does not answer.
+    #[error("cannot fetch what is to be installed into `{}`", dir.display())]
+    #[diagnostic(
+        code(pytheas::sync::network),
+        help("check the network, proxy and index settings")
+    )]
+    Network {
+        /// The environment.
+        dir: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
     /// A file operation failed.
     #[error("cannot {action} `{}`", path.display())]
     #[diagnostic(code(pytheas::sync::io), help("check permissions and free space"))]
@@ -384,7 +410,11 @@ fn create(
     let is_empty = std::fs::read_dir(dir).map_or(true, |mut children| children.next().is_none());
     // Also a link to nowhere is something.
     let is_there = dir.symlink_metadata().is_ok();
-    if is_there && !dir.join("pyvenv.cfg").is_file() && !(dir.is_dir() && is_empty) {
+    if is_there
+        && !dir.join("pyvenv.cfg").is_file()
+        && !(dir.is_dir() && is_empty)
+        && !is_half_made(dir)
+    {
         return Err(SyncError::NotAnEnvironment {
             dir: dir.to_owned(),
         });
@@ -420,9 +450,32 @@ fn create(
             }
             .into());
         }
+        Err(UvCallError::Failed(UvFailure::DiskFull, source)) => {
+            return Err(LockError::DiskFull { source }.into());
+        }
         Err(UvCallError::Failed(_, said)) => return Err(failed(said)),
     }
     python_of(dir, environment).ok_or_else(|| failed(UvSaid("its Python does not run".to_owned())))
+}
+
+/// Whether the folder is what uv leaves of an environment when the disk was full or it was killed:
+/// its mark of a cache, and nothing but what it makes.
+fn is_half_made(dir: &Path) -> bool {
+    const MADE: [&str; 8] = [
+        ".gitignore",
+        ".lock",
+        "CACHEDIR.TAG",
+        "bin",
+        "include",
+        "lib",
+        "lib64",
+        "share",
+    ];
+    let is_made = |child: io::Result<std::fs::DirEntry>| {
+        child.is_ok_and(|child| MADE.iter().any(|name| child.file_name() == *name))
+    };
+    dir.join("CACHEDIR.TAG").is_file()
+        && std::fs::read_dir(dir).is_ok_and(|mut children| children.all(is_made))
 }
 
 fn command_in(mut command: std::process::Command, dir: &Path) -> std::process::Command {
@@ -471,28 +524,35 @@ fn install(
             source,
         }
         .into()),
-        Err(UvCallError::Failed(failure, source)) => Err(SyncError::Install {
-            dir: dir.to_owned(),
-            help: help(failure),
-            source,
-        }),
+        Err(UvCallError::Failed(failure, source)) => {
+            let dir = dir.to_owned();
+            Err(match failure {
+                UvFailure::Hash => SyncError::Hash { dir, source },
+                UvFailure::Network => SyncError::Network { dir, source },
+                UvFailure::DiskFull => LockError::DiskFull { source }.into(),
+                failure => SyncError::Install {
+                    dir,
+                    help: help(failure),
+                    source,
+                },
+            })
+        }
     }
 }
 
 fn help(failure: UvFailure) -> &'static str {
     match failure {
-        UvFailure::Network => "check the network, proxy and index settings",
         UvFailure::Credentials => "check the index's address and your credentials for it",
         UvFailure::Offline => "run once without `--offline`",
-        UvFailure::Hash => {
-            "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"
-        }
-        UvFailure::DiskFull => "free space, or choose another cache with `UV_CACHE_DIR`",
         UvFailure::TooLarge => {
             "it was not installed; require another version of it, and report it to the index"
         }
         UvFailure::Build => "install what its build needs (a C compiler, headers)",
-        UvFailure::Unresolvable | UvFailure::Other => "what uv says is above",
+        UvFailure::Network
+        | UvFailure::Hash
+        | UvFailure::DiskFull
+        | UvFailure::Unresolvable
+        | UvFailure::Other => "what uv says is above",
     }
 }
 
@@ -647,5 +707,18 @@ mod tests {
             assert_eq!(lock.packages.len(), 1, "{text}");
             assert_eq!(lock.packages[0].name, "app");
         }
+    }
+
+    #[test]
+    fn only_what_uv_leaves_of_an_environment_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| pytheas_durable::replace(&dir.path().join(name), b"").unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        assert!(!is_half_made(dir.path()));
+        put("CACHEDIR.TAG");
+        assert!(is_half_made(dir.path()));
+        put("notes.txt");
+        assert!(!is_half_made(dir.path()));
+        assert!(!is_half_made(&dir.path().join("notes.txt")));
     }
 }
