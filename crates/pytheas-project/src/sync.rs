@@ -409,12 +409,9 @@ fn create(
 ) -> Result<Version, SyncError> {
     let is_empty = std::fs::read_dir(dir).map_or(true, |mut children| children.next().is_none());
     // Also a link to nowhere is something.
-    let is_there = dir.symlink_metadata().is_ok();
-    if is_there
-        && !dir.join("pyvenv.cfg").is_file()
-        && !(dir.is_dir() && is_empty)
-        && !is_half_made(dir)
-    {
+    let is_free = dir.symlink_metadata().is_err() || (dir.is_dir() && is_empty);
+    let may_be_replaced = is_free || dir.join("pyvenv.cfg").is_file() || is_half_made(dir);
+    if !may_be_replaced {
         return Err(SyncError::NotAnEnvironment {
             dir: dir.to_owned(),
         });
