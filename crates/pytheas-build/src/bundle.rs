@@ -105,6 +105,7 @@ impl Form for Bundle {
             .map_err(|source| crate::hooks::HookError::entry(name, entry, source))?;
         }
         warn_of_clashes(job, &app, &site);
+        crate::complete::warn_of_missing(job, &site);
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
         startup::add_module(&site)?;

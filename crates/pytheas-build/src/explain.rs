@@ -4,14 +4,12 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
-    str::FromStr,
 };
 
-use pep508_rs::{Requirement, VerbatimUrl};
 use pytheas_project::{
     Project, RequirementsError,
     graph::{Graph, Kind, Missing, Origin, Plugin, Root, Start, Undecided, is_module_name},
-    normalised_name,
+    normalised_name, parse_requirement,
 };
 use serde::Serialize;
 
@@ -201,7 +199,7 @@ fn requires(inventory: &Inventory) -> BTreeMap<String, BTreeSet<String>> {
             .requires_dist
             .iter()
             .filter(|text| !text.contains("extra =="))
-            .filter_map(|text| Requirement::<VerbatimUrl>::from_str(text).ok())
+            .filter_map(|text| parse_requirement(text))
             .filter_map(|requirement| tops.get(&normalised_name(requirement.name.as_ref())))
             .flatten()
             .cloned()
@@ -314,7 +312,7 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
     let declared: BTreeSet<String> = pytheas_project::LockInputs::of(project)?
         .requirements
         .iter()
-        .filter_map(|text| Requirement::<VerbatimUrl>::from_str(text).ok())
+        .filter_map(|text| parse_requirement(text))
         .map(|requirement| normalised_name(requirement.name.as_ref()))
         .collect();
     let own = normalised_name(project.name.as_str());

@@ -21,6 +21,7 @@ mod build;
 mod bundle;
 mod bytecode;
 mod cache;
+mod complete;
 mod dependencies;
 mod entry_check;
 mod error;

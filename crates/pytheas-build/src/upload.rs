@@ -77,7 +77,7 @@ pub enum UploadError {
     /// The index does not take the file.
     #[error("the index `{index}` does not take `{file}`: {answer}")]
     #[diagnostic(
-        code(pytheas::upload::refused),
+        code(pytheas::upload::not_taken),
         help(
             "check the address (it is that of uploads) and what the index says; files uploaded before stay"
         )
@@ -88,6 +88,38 @@ pub enum UploadError {
         /// The file.
         file: String,
         /// What it says.
+        answer: String,
+    },
+    /// The index is in trouble, or too busy.
+    #[error("the index `{index}` cannot take `{file}` now: {answer}")]
+    #[diagnostic(
+        code(pytheas::upload::failed),
+        help("try again later; files uploaded before stay and are passed over")
+    )]
+    Trouble {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// What it says.
+        answer: String,
+    },
+    /// Something that is no index answers.
+    #[error(
+        "what answers at `{index}` is no package index: a web page came for `{file}`: {answer}"
+    )]
+    #[diagnostic(
+        code(pytheas::upload::page),
+        help(
+            "it is not known whether the file arrived; check that the address is that of uploads, and that no log-in page or proxy stands before it"
+        )
+    )]
+    Page {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// The page's words.
         answer: String,
     },
     /// Another file of the same name is there.
@@ -170,6 +202,12 @@ impl Target<'_> {
             .iter()
             .any(|words| lower.contains(words));
         match status {
+            // A page to log in at, a portal, a proxy: an index answers with nothing, or a word.
+            200..=299 if is_page(&lower) => Err(UploadError::Page {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                answer: said,
+            }),
             200..=299 => Ok(Uploaded::New),
             409 => Ok(Uploaded::Before),
             400 | 403 if exists => Ok(Uploaded::Before),
@@ -181,6 +219,11 @@ impl Target<'_> {
                     None => "give a token with `PYTHEAS_INDEX_TOKEN`, or user and password with `--username` and `PYTHEAS_INDEX_PASSWORD`, or in `~/.netrc`".to_owned(),
                     Some(given) => format!("the credentials came from {}; check them, and that they may upload this project", given.origin),
                 },
+            }),
+            429 | 500 | 502..=504 => Err(UploadError::Trouble {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                answer: said,
             }),
             _ => Err(UploadError::Refused {
                 index: shown(self.url),
@@ -261,11 +304,36 @@ fn shown(url: &Url) -> String {
     url.into()
 }
 
+/// Whether a lower-case text is a web page.
+fn is_page(text: &str) -> bool {
+    let start = text.trim_start_matches('\u{feff}').trim_start();
+    start.starts_with("<!doctype html") || start.starts_with("<html")
+}
+
+/// The text without what a page has for browsers only.
+fn without_styles(text: &str) -> String {
+    let mut text = text.to_owned();
+    for (start, end) in [
+        ("<style", "</style>"),
+        ("<script", "</script>"),
+        ("<title", "</title>"),
+    ] {
+        // In ASCII's lower case all places stay where they are.
+        while let Some(from) = text.to_ascii_lowercase().find(start) {
+            let length = text[from..].to_ascii_lowercase().find(end);
+            let to = length.map_or(text.len(), |length| from + length + end.len());
+            text.replace_range(from..to, " ");
+        }
+    }
+    text
+}
+
 /// What an index says, in one line: its text without tags, at most 300 characters.
 fn summary(status: u16, text: &str) -> String {
     let mut plain = String::new();
     let mut in_tag = false;
-    for c in text.chars() {
+    let shown: String = text.chars().take(20_000).collect();
+    for c in without_styles(&shown).chars() {
         match c {
             '<' => in_tag = true,
             '>' if in_tag => {
@@ -282,5 +350,19 @@ fn summary(status: u16, text: &str) -> String {
         format!("status {status}")
     } else {
         format!("status {status}, {line}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_page_says_is_told_without_its_styles() {
+        let page = "<!DOCTYPE HTML><head><title>Error</title><STYLE>html {color: #eee}</style></head><body><h1>Forbidden</h1> no\nway<script>x()";
+        assert_eq!(summary(403, page), "status 403, Forbidden no way");
+        assert_eq!(summary(500, ""), "status 500");
+        assert!(is_page(&page.to_lowercase()) && is_page("\u{feff} <html><body>"));
+        assert!(!is_page("") && !is_page("ok") && !is_page("{\"message\": \"201 created\"}"));
     }
 }

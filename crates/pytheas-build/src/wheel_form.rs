@@ -231,7 +231,8 @@ fn run_back_end(
     }
     command.arg(&source);
     let name = request.project.name.as_str();
-    uv.isolation().describe(&mut command, name, made);
+    // The copy is ours: a back end may write, rename and leave in it what it wants.
+    uv.isolation().describe(&mut command, name, scratch);
     uv.run(command).map_err(|error| match error {
         UvCallError::Failed(
             UvFailure::Build | UvFailure::Unresolvable | UvFailure::Other,

@@ -6,7 +6,7 @@ use base64::Engine as _;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use url::Url;
 
-use crate::environment::Environment;
+use crate::{environment::Environment, steady::Steady};
 
 /// No longer silence while something comes, or is sent.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -134,9 +134,7 @@ impl Http {
             .unwrap_or("")
             .to_owned();
         let mut body = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
+        Steady::new(response.body_mut().as_reader())
             .take(limit_bytes + 1)
             .read_to_end(&mut body)
             .map_err(|source| HttpError::Body {
@@ -172,6 +170,7 @@ impl Http {
             .config()
             .http_status_as_error(false)
             .max_redirects(0)
+            .timeout_recv_body(Some(Duration::from_secs(20)))
             .build()
             .header("content-type", content_type);
         if let Some(authorization) = authorization.or(own.as_deref()) {
@@ -219,9 +218,7 @@ impl Http {
             source: Box::new(source),
         })?;
         let mut answer = Vec::new();
-        response
-            .body_mut()
-            .as_reader()
+        Steady::new(response.body_mut().as_reader())
             .take(limit_bytes + 1)
             .read_to_end(&mut answer)
             .map_err(|source| HttpError::Body {

@@ -33,11 +33,13 @@ mod manifest;
 mod project;
 mod pylock;
 mod python;
+mod pythons;
 mod requirements;
 mod resolve;
 mod settings;
 mod setuptools;
 mod source;
+mod steady;
 pub mod sync;
 mod test_requirements;
 mod uv;
@@ -56,7 +58,7 @@ pub use manifest::{ManifestError, closest};
 pub use project::{Project, ProjectError, RequirementSource, normalised_name};
 pub use pylock::{LockedFile, LockedPackage, PYLOCK_FILE, Pylock, PylockError};
 pub use python::{PythonRequest, PythonRequestError};
-pub use requirements::RequirementsError;
+pub use requirements::{RequirementsError, parse as parse_requirement};
 pub use settings::{
     Also, AuditSpec, BuildNetwork, BuildSpec, ByteCode, CompileSpec, CompileWith, ConfigKind,
     ConfigSpec, ConflictsSpec, Day, HealthSpec, HookCommand, HookSpec, HooksSpec, IgnoreSpec,

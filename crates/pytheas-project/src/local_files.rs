@@ -17,6 +17,8 @@ const OF_DISTRIBUTIONS: [&str; 3] = ["pyproject.toml", "setup.py", "setup.cfg"];
 const READ_BY_THEM: [&str; 8] = [
     ".txt", ".in", ".json", ".yml", ".yaml", ".cfg", ".toml", ".lock",
 ];
+/// Of how many folders that a file names its paths may be put together.
+const MOST_FOLDERS: usize = 32;
 /// A larger local archive is known by its size only in uv's lock.
 const LARGEST: u64 = 256 << 20;
 
@@ -60,22 +62,55 @@ pub(crate) fn now(dir: &Path, before: &BTreeMap<String, String>) -> BTreeMap<Str
 }
 
 /// Files of the folder that its `setup.py` and the like name: most often what they read
-/// requirements from.
+/// requirements from. A path may be in one piece (`reqs/base.txt`), put together of folders and a
+/// name (`"reqs", "base.txt"`), or made of a folder and what is not known (`f"reqs/{name}.txt"`).
 pub(crate) fn named_files(dir: &Path) -> BTreeSet<PathBuf> {
     let apart =
         |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '[' | ']' | '(' | ')');
+    let may_be_read = |name: &str| READ_BY_THEM.iter().any(|end| name.ends_with(end));
+    let relative = |word: &str| Some(PathBuf::from(word.parse::<RelPath>().ok()?.as_str()));
     let mut found = BTreeSet::new();
     for name in OF_DISTRIBUTIONS {
         let text = std::fs::read_to_string(dir.join(name)).unwrap_or_default();
-        let words = text.split(apart).filter(|word| {
-            READ_BY_THEM.iter().any(|end| word.ends_with(end)) && !OF_DISTRIBUTIONS.contains(word)
-        });
-        found.extend(
-            words
-                .filter_map(|word| word.parse::<RelPath>().ok())
-                .map(|path| PathBuf::from(path.as_str()))
-                .filter(|path| dir.join(path).is_file()),
-        );
+        let words: BTreeSet<&str> = text
+            .split(apart)
+            .map(|word| word.strip_prefix("./").unwrap_or(word))
+            .filter(|word| !word.is_empty() && !OF_DISTRIBUTIONS.contains(word))
+            .collect();
+        let mut folders: BTreeSet<PathBuf> = words
+            .iter()
+            .filter_map(|word| relative(word.trim_matches('/')))
+            .filter(|path| dir.join(path).is_dir())
+            .take(MOST_FOLDERS)
+            .collect();
+        let below: Vec<PathBuf> = folders
+            .iter()
+            .flat_map(|folder| {
+                words
+                    .iter()
+                    .filter_map(|word| Some(folder.join(relative(word)?)))
+            })
+            .filter(|path| dir.join(path).is_dir())
+            .take(MOST_FOLDERS)
+            .collect();
+        folders.extend(below);
+        for word in words.iter().filter(|word| may_be_read(word)) {
+            let Some(path) = relative(word.trim_start_matches('/')) else {
+                continue;
+            };
+            let places = folders.iter().map(|folder| folder.join(&path));
+            let here = std::iter::once(path.clone());
+            let is_file = |path: &PathBuf| dir.join(path).is_file();
+            found.extend(here.chain(places).filter(is_file));
+            if word.contains(['{', '%', '*'])
+                && let Some(folder) = path.parent().filter(|folder| *folder != Path::new(""))
+            {
+                let children = std::fs::read_dir(dir.join(folder)).into_iter().flatten();
+                let names = children.filter_map(|child| child.ok()?.file_name().into_string().ok());
+                let paths = names.filter(|name| may_be_read(name));
+                found.extend(paths.map(|name| folder.join(name)).filter(is_file));
+            }
+        }
     }
     found
 }
@@ -126,5 +161,35 @@ mod tests {
         let found = named_files(dir.path());
         let found: Vec<_> = found.iter().map(|path| path.to_str().unwrap()).collect();
         assert_eq!(found, ["reqs/extra.in", "requirements.txt"]);
+    }
+
+    #[test]
+    fn files_whose_paths_are_put_together_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in [
+            "setup.py",
+            "reqs/base.txt",
+            "deps/prod/web.in",
+            "extras/a.txt",
+            "extras/b.txt",
+            "extras/c.py",
+            "docs/index.txt",
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            let text = "open(join(here, 'reqs', 'base.txt')); open(HERE / 'deps' / 'prod' / 'web.in'); open(f'extras/{name}.txt')";
+            pytheas_durable::replace(&path, text.as_bytes()).unwrap();
+        }
+        let found = named_files(dir.path());
+        let found: Vec<_> = found.iter().map(|path| path.to_str().unwrap()).collect();
+        assert_eq!(
+            found,
+            [
+                "deps/prod/web.in",
+                "extras/a.txt",
+                "extras/b.txt",
+                "reqs/base.txt"
+            ]
+        );
     }
 }

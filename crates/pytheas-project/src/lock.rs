@@ -375,10 +375,12 @@ pub fn lock_into(
     }
     let said = resolve(project, uv, options, &output, &inputs, observer)?;
     for line in said.lines() {
-        // An app without requirements is nothing to warn of; `--pre` is passed on.
+        // An app without requirements is nothing to warn of, nor is that the lowest Python of the
+        // project is not on this machine; `--pre` is passed on.
         let text = line
             .strip_prefix("warning: ")
             .filter(|text| !text.contains("does not contain any dependencies"))
+            .filter(|text| !text.contains("will be used to build dependencies instead"))
             .filter(|text| !(text.contains("unsupported option") && text.contains(PRE)));
         if let Some(text) = text {
             observer(Event::Warning {

@@ -16,8 +16,9 @@ use content::{expanded, logical_lines, text, variable};
 pub use error::RequirementsError;
 pub(crate) use line::index_address;
 use line::{Kind, Line, parse_line, requirement_of, with_folder};
+pub use spelling::parse;
 use spelling::squeezed;
-pub(crate) use spelling::{normalise, parse, without_credentials};
+pub(crate) use spelling::{normalise, without_credentials};
 pub(crate) use wrong::first_wrong;
 
 /// What a requirements file and those it names ask for, each in one spelling.

@@ -173,12 +173,24 @@ pub enum InputError {
         /// Their names, in backticks.
         files: String,
     },
+    /// The wheel for `--from` is not there.
+    #[error("cannot read the wheel `{}`", path.display())]
+    #[diagnostic(
+        code(pytheas::input::wheel),
+        help("give the path of a wheel that is there, or a package's name: `octoprint==1.10.3`")
+    )]
+    Wheel {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
     /// The text for `--from` is no requirement.
     #[error("`{text}` is no requirement")]
     #[diagnostic(
         code(pytheas::input::requirement),
         help(
-            "write a package's name, with a version if you want one: `octoprint==1.10.3`; or the path of a wheel"
+            "write a package's name, with a version if you want one: `octoprint==1.10.3`; with an address, `NAME @ git+https://…`; or the path of a wheel"
         )
     )]
     Requirement {

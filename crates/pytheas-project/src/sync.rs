@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     io,
     path::{Path, PathBuf},
 };
@@ -19,10 +20,12 @@ use crate::{
     environment::Environment,
     event::Observer,
     inputs::LockInputs,
+    local_files,
     lock::{self, LockError, LockOptions, LockReport, LockStatus},
     project::{Project, ProjectError, normalised_name, same_name},
     pylock::{PYLOCK_FILE, Pylock},
     python::PythonRequest,
+    pythons,
     uv::{Uv, UvCallError, UvFailure, UvSaid},
 };
 
@@ -111,7 +114,9 @@ pub enum SyncError {
     #[error("cannot make the environment `{}`", dir.display())]
     #[diagnostic(
         code(pytheas::sync::create),
-        help("what uv says is above; choose another Python with `--python`")
+        help(
+            "what uv says is above; install such a Python (`uv python install VERSION`, or a package of your system), or choose another with `--python`"
+        )
     )]
     Create {
         /// The environment.
@@ -130,6 +135,32 @@ pub enum SyncError {
         /// What uv says.
         source: UvSaid,
     },
+    /// A file is not the one that was locked.
+    #[error("what is to be installed into `{}` is not what was locked", dir.display())]
+    #[diagnostic(
+        code(pytheas::sync::hash),
+        help(
+            "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"
+        )
+    )]
+    Hash {
+        /// The environment.
+        dir: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
+    /// The index does not answer.
+    #[error("cannot fetch what is to be installed into `{}`", dir.display())]
+    #[diagnostic(
+        code(pytheas::sync::network),
+        help("check the network, proxy and index settings")
+    )]
+    Network {
+        /// The environment.
+        dir: PathBuf,
+        /// What uv says.
+        source: UvSaid,
+    },
     /// A file operation failed.
     #[error("cannot {action} `{}`", path.display())]
     #[diagnostic(code(pytheas::sync::io), help("check permissions and free space"))]
@@ -140,6 +171,18 @@ pub enum SyncError {
         path: PathBuf,
         /// What the system says.
         source: io::Error,
+    },
+    /// The lock of the groups and extras, which `pytheas lock` does not write.
+    #[error("`{}` {why}", path.display())]
+    #[diagnostic(
+        code(pytheas::sync::groups_lock),
+        help("run `pytheas sync` with the same groups and extras")
+    )]
+    GroupsLock {
+        /// The file.
+        path: PathBuf,
+        /// What it is or has.
+        why: String,
     },
     /// A lock file is no TOML.
     #[error("`{}` is no lock file", path.display())]
@@ -300,12 +343,15 @@ fn lock_groups(
     locked: &mut Vec<LockReport>,
     observer: Observer<'_>,
 ) -> Result<(), SyncError> {
-    let now = LockInputs::of(wider).map_err(LockError::from)?;
+    let mut now = LockInputs::of(wider).map_err(LockError::from)?;
     let existing = Pylock::read(path).map_err(LockError::from)?;
     let changes = match existing.as_ref().map(|lock| (lock, lock.inputs())) {
         None => None,
         Some((_, None)) => Some(Vec::new()),
-        Some((lock, Some(before))) if has_versions_of(lock, main) => Some(before.changes(&now)),
+        Some((lock, Some(before))) if has_versions_of(lock, main) => {
+            now.files = local_files::now(&wider.dir, &before.files);
+            Some(before.changes(&now))
+        }
         Some(_) => None,
     };
     if changes.as_ref().is_some_and(Vec::is_empty) {
@@ -315,12 +361,16 @@ fn lock_groups(
         return Ok(());
     }
     if options.mode != SyncMode::Apply {
+        let why = match changes {
+            Some(changes) => {
+                let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+                format!("is stale: {}", changes.join(", "))
+            }
+            None if existing.is_none() => "is missing".to_owned(),
+            None => format!("has other versions than `{PYLOCK_FILE}`"),
+        };
         let path = path.to_owned();
-        return Err(match changes {
-            Some(changes) => LockError::Stale { path, changes },
-            None => LockError::Missing { path },
-        }
-        .into());
+        return Err(SyncError::GroupsLock { path, why });
     }
     let report = lock::lock_into(wider, path, uv, &lock_options(options), observer)?;
     locked.push(report);
@@ -346,11 +396,7 @@ fn python_of(dir: &Path, environment: &Environment) -> Option<Version> {
     if !dir.join("pyvenv.cfg").is_file() {
         return None;
     }
-    let script = "import sys; print('%d.%d.%d' % sys.version_info[:3])";
-    let mut command = environment.python(&dir.join("bin/python"));
-    let output = command.args(["-I", "-c", script]).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    text.trim().parse().ok().filter(|_| output.status.success())
+    pythons::version_of(&dir.join("bin/python"), environment)
 }
 
 /// Makes the environment; one whose Python does not fit (any more) is replaced.
@@ -362,7 +408,10 @@ fn create(
     environment: &Environment,
 ) -> Result<Version, SyncError> {
     let is_empty = std::fs::read_dir(dir).map_or(true, |mut children| children.next().is_none());
-    if dir.exists() && !dir.join("pyvenv.cfg").is_file() && !(dir.is_dir() && is_empty) {
+    // Also a link to nowhere is something.
+    let is_free = dir.symlink_metadata().is_err() || (dir.is_dir() && is_empty);
+    let may_be_replaced = is_free || dir.join("pyvenv.cfg").is_file() || is_half_made(dir);
+    if !may_be_replaced {
         return Err(SyncError::NotAnEnvironment {
             dir: dir.to_owned(),
         });
@@ -371,18 +420,25 @@ fn create(
         dir: dir.to_owned(),
         source,
     };
-    let mut command = uv.command();
-    command.args([
-        "venv",
-        "--no-project",
-        "--clear",
-        "--prompt",
-        project.name.as_str(),
-    ]);
-    if let Some(python) = python {
-        command.args(["--python", &python.to_string()]);
+    let run = |python: Option<&OsStr>| {
+        let mut command = uv.command();
+        command.args(["venv", "--no-project", "--clear", "--prompt"]);
+        command.arg(project.name.as_str());
+        command.args(
+            python
+                .into_iter()
+                .flat_map(|python| [OsStr::new("--python"), python]),
+        );
+        uv.run(command_in(command, dir))
+    };
+    let asked = python.map(ToString::to_string);
+    let mut result = run(asked.as_deref().map(OsStr::new));
+    if let (Err(UvCallError::Failed(..)), Some(request)) = (&result, python)
+        && let Some(found) = pythons::fitting(environment, request)
+    {
+        result = run(Some(found.as_os_str()));
     }
-    match uv.run(command_in(command, dir)) {
+    match result {
         Ok(_) => {}
         Err(UvCallError::Start(source)) => {
             return Err(LockError::Start {
@@ -391,9 +447,32 @@ fn create(
             }
             .into());
         }
+        Err(UvCallError::Failed(UvFailure::DiskFull, source)) => {
+            return Err(LockError::DiskFull { source }.into());
+        }
         Err(UvCallError::Failed(_, said)) => return Err(failed(said)),
     }
     python_of(dir, environment).ok_or_else(|| failed(UvSaid("its Python does not run".to_owned())))
+}
+
+/// Whether the folder is what uv leaves of an environment when the disk was full or it was killed:
+/// its mark of a cache, and nothing but what it makes.
+fn is_half_made(dir: &Path) -> bool {
+    const MADE: [&str; 8] = [
+        ".gitignore",
+        ".lock",
+        "CACHEDIR.TAG",
+        "bin",
+        "include",
+        "lib",
+        "lib64",
+        "share",
+    ];
+    let is_made = |child: io::Result<std::fs::DirEntry>| {
+        child.is_ok_and(|child| MADE.iter().any(|name| child.file_name() == *name))
+    };
+    dir.join("CACHEDIR.TAG").is_file()
+        && std::fs::read_dir(dir).is_ok_and(|mut children| children.all(is_made))
 }
 
 fn command_in(mut command: std::process::Command, dir: &Path) -> std::process::Command {
@@ -442,28 +521,35 @@ fn install(
             source,
         }
         .into()),
-        Err(UvCallError::Failed(failure, source)) => Err(SyncError::Install {
-            dir: dir.to_owned(),
-            help: help(failure),
-            source,
-        }),
+        Err(UvCallError::Failed(failure, source)) => {
+            let dir = dir.to_owned();
+            Err(match failure {
+                UvFailure::Hash => SyncError::Hash { dir, source },
+                UvFailure::Network => SyncError::Network { dir, source },
+                UvFailure::DiskFull => LockError::DiskFull { source }.into(),
+                failure => SyncError::Install {
+                    dir,
+                    help: help(failure),
+                    source,
+                },
+            })
+        }
     }
 }
 
 fn help(failure: UvFailure) -> &'static str {
     match failure {
-        UvFailure::Network => "check the network, proxy and index settings",
         UvFailure::Credentials => "check the index's address and your credentials for it",
         UvFailure::Offline => "run once without `--offline`",
-        UvFailure::Hash => {
-            "do not use it; if the index replaced a file on purpose, run `pytheas lock --upgrade`"
-        }
-        UvFailure::DiskFull => "free space, or choose another cache with `UV_CACHE_DIR`",
         UvFailure::TooLarge => {
             "it was not installed; require another version of it, and report it to the index"
         }
         UvFailure::Build => "install what its build needs (a C compiler, headers)",
-        UvFailure::Unresolvable | UvFailure::Other => "what uv says is above",
+        UvFailure::Network
+        | UvFailure::Hash
+        | UvFailure::DiskFull
+        | UvFailure::Unresolvable
+        | UvFailure::Other => "what uv says is above",
     }
 }
 
@@ -487,7 +573,9 @@ fn combine(project: &Project, lock_file: &Path) -> Result<String, SyncError> {
         source: Box::new(source),
     })?;
     document.remove("tool");
-    if !document.contains_key("packages") {
+    // A lock of nothing may be written as `packages = []`.
+    let is_empty = |item: &Item| item.as_array().is_some_and(toml_edit::Array::is_empty);
+    if document.get("packages").is_none_or(is_empty) {
         document.insert("packages", Item::ArrayOfTables(ArrayOfTables::new()));
     }
     if let Some(packages) = document["packages"].as_array_of_tables_mut() {
@@ -595,5 +683,39 @@ mod tests {
         name = "my-app"
         directory = { path = "ROOT", editable = true }
         "#);
+    }
+
+    #[test]
+    fn a_project_without_dependencies_is_installed_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().canonicalize().unwrap();
+        let put = |name: &str, text: &str| {
+            pytheas_durable::replace(&root.join(name), text.as_bytes()).unwrap();
+        };
+        put(
+            "pyproject.toml",
+            "[project]\nname = 'app'\nversion = '1'\n[build-system]\nrequires = ['x']\n",
+        );
+        let project = Project::load(&root).unwrap();
+        for packages in ["packages = []\n", ""] {
+            put("pylock.toml", &format!("lock-version = '1.0'\n{packages}"));
+            let text = combine(&project, &root.join("pylock.toml")).unwrap();
+            let lock: Pylock = toml::from_str(&text).unwrap();
+            assert_eq!(lock.packages.len(), 1, "{text}");
+            assert_eq!(lock.packages[0].name, "app");
+        }
+    }
+
+    #[test]
+    fn only_what_uv_leaves_of_an_environment_is_made_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| pytheas_durable::replace(&dir.path().join(name), b"").unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        assert!(!is_half_made(dir.path()));
+        put("CACHEDIR.TAG");
+        assert!(is_half_made(dir.path()));
+        put("notes.txt");
+        assert!(!is_half_made(dir.path()));
+        assert!(!is_half_made(&dir.path().join("notes.txt")));
     }
 }

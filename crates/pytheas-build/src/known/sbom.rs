@@ -11,8 +11,8 @@ use std::{
     str::FromStr,
 };
 
-use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
-use pytheas_project::{LockedPackage, Pylock, normalised_name};
+use pep508_rs::{ExtraName, MarkerEnvironment, MarkerEnvironmentBuilder};
+use pytheas_project::{LockedPackage, Pylock, normalised_name, parse_requirement};
 use pytheas_release::{BuildRecord, Entry, RelPath, Sha256, Tree};
 use serde_json::{Value, json};
 
@@ -440,7 +440,7 @@ fn add_requirements(
         for (name, user, list) in &open {
             let wanted: Vec<ExtraName> = extras.get(name).into_iter().flatten().cloned().collect();
             for text in list {
-                let Ok(requirement) = Requirement::<VerbatimUrl>::from_str(text) else {
+                let Some(requirement) = parse_requirement(text) else {
                     continue;
                 };
                 let target = normalised_name(requirement.name.as_ref());

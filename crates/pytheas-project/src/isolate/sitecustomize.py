@@ -222,8 +222,12 @@ def furnish(kernel, cwd, write, read, masks, copied):
         for name in ("over", "work"):
             os.makedirs(os.path.join(layers, name))
         quoted = cwd.replace("\\", "\\\\").replace(":", "\\:").replace(",", "\\,")
-        kernel.mount("overlay", cwd, "overlay", 0, "lowerdir=%s,upperdir=%s/over,workdir=%s/work"
-                     % (quoted, layers, layers))
+        data = "lowerdir=%s,upperdir=%s/over,workdir=%s/work" % (quoted, layers, layers)
+        try:
+            # Without `userxattr` a new folder cannot be renamed (EXDEV), as Cargo does.
+            kernel.mount("overlay", cwd, "overlay", 0, data + ",userxattr")
+        except OSError:
+            kernel.mount("overlay", cwd, "overlay", 0, data)
     home = os.path.expanduser("~")
     try:
         os.makedirs(home, exist_ok=True)

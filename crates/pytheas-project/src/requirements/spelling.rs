@@ -27,7 +27,7 @@ pub(crate) fn without_credentials(text: &str) -> String {
 }
 
 /// The text as a PEP 508 requirement; none when it is something else (a path, an address).
-pub(crate) fn parse(text: &str) -> Option<Requirement<VerbatimUrl>> {
+pub fn parse(text: &str) -> Option<Requirement<VerbatimUrl>> {
     // pep508_rs 0.9 panics on names that end with `-`, `_` or `.`: those are not given to it.
     let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     let names_end_well = without_wildcards(text)

@@ -70,7 +70,10 @@ fn with_name(text: &str, dir: &Path) -> Result<String, InputError> {
         if text.contains("://") {
             return Ok(format!("{name} @ {text}"));
         }
-        let path = dir.join(text).canonicalize().map_err(|_| wrong())?;
+        let path = dir.join(text);
+        let path = path
+            .canonicalize()
+            .map_err(|source| InputError::Wheel { path, source })?;
         let url = url::Url::from_file_path(path).map_err(|()| wrong())?;
         return Ok(format!("{name} @ {url}"));
     }

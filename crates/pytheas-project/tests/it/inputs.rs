@@ -189,9 +189,13 @@ fn a_published_package_needs_no_project() {
     let wrong = |text: &str| shown(&Project::published(text, &[], &workspace.root()).unwrap_err());
     insta::assert_snapshot!(wrong("octo print"), @"
     error: `octo print` is no requirement
-      help: write a package's name, with a version if you want one: `octoprint==1.10.3`; or the path of a wheel
+      help: write a package's name, with a version if you want one: `octoprint==1.10.3`; with an address, `NAME @ git+https://…`; or the path of a wheel
     ");
-    assert!(wrong("./missing-1-py3-none-any.whl").starts_with("error: `./missing-1-py3"));
+    let missing = wrong("./missing-1-py3-none-any.whl");
+    assert!(
+        missing.starts_with("error: cannot read the wheel `"),
+        "{missing}"
+    );
 }
 
 #[test]

@@ -7,4 +7,5 @@ mod locking;
 mod private;
 mod projects;
 mod support;
+mod sync;
 mod uv;
