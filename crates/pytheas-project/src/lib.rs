@@ -35,6 +35,7 @@ mod pylock;
 mod python;
 mod requirements;
 mod resolve;
+pub mod scratch;
 mod settings;
 mod setuptools;
 mod source;
