@@ -6,8 +6,9 @@ use std::{env, path::Path, process::Command};
 fn main() {
     // Asked when it runs: a target folder may be copied to another work tree.
     let manifest = env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets it");
-    let source = Path::new(&manifest).join("../../launcher/src/main.rs");
-    println!("cargo::rerun-if-changed={}", source.display());
+    let sources = Path::new(&manifest).join("../../launcher/src");
+    let source = sources.join("main.rs");
+    println!("cargo::rerun-if-changed={}", sources.display());
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=RUSTC_LINKER");
     let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("cargo sets `{name}`"));
@@ -30,6 +31,9 @@ fn main() {
             "panic=abort",
             "-C",
             "strip=symbols",
+            // What its modules call of each other is inlined as if it were one.
+            "-C",
+            "codegen-units=1",
         ])
         // Nothing of the machine it is compiled on: no libc, no start files, no loader, no paths.
         .args([
@@ -50,6 +54,10 @@ fn main() {
             "-C",
             "link-arg=-Wl,--gc-sections,--build-id=none,-z,noexecstack",
         ])
+        .arg(format!(
+            "--remap-path-prefix={}=launcher",
+            sources.display()
+        ))
         .arg(format!("--remap-path-prefix={}=launcher", source.display()))
         .arg("-o")
         .arg(&output)

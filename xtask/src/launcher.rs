@@ -28,22 +28,30 @@ enum Core {
     Debian,
 }
 
-/// What is compiled from `main.rs`: the files' prefix, further arguments, all of its sources.
-const VARIANTS: &[(&str, &[&str], &[&str])] = &[
-    ("", &["-C", "opt-level=s"], &["main.rs"]),
-    (
-        "one-file-",
-        &["--cfg", "one_file", "-C", "opt-level=2"],
-        &["main.rs", "one_file.rs", "zstd.rs"],
-    ),
+/// What is compiled from `main.rs`: the files' prefix, further arguments.
+const VARIANTS: &[(&str, &[&str])] = &[
+    ("", &["-C", "opt-level=s"]),
+    ("one-file-", &["--cfg", "one_file", "-C", "opt-level=2"]),
 ];
 
-/// The sources of a variant, joined.
-fn sources(files: &[&str]) -> std::io::Result<Vec<u8>> {
-    let read = |file| std::fs::read(launcher_dir().join("src").join(file));
+/// All sources, joined in the order of their paths.
+fn sources() -> std::io::Result<Vec<u8>> {
+    let mut files = Vec::new();
+    let mut folders = vec![launcher_dir().join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|end| end == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    files.sort();
     Ok(files
         .iter()
-        .map(read)
+        .map(std::fs::read)
         .collect::<Result<Vec<_>, _>>()?
         .concat())
 }
@@ -97,7 +105,7 @@ pub(crate) fn fingerprint(source: &[u8]) -> String {
 fn header(source: &[u8], core: Core) -> Result<String, String> {
     let version = output_of(compiler(core).arg("--version"))?;
     Ok(format!(
-        "# launcher/src/main.rs {} by {version}; `cargo xtask launcher` writes this",
+        "# launcher/src {} by {version}; `cargo xtask launcher` writes this",
         fingerprint(source)
     ))
 }
@@ -114,6 +122,8 @@ fn compile(target: &str, core: Core, arguments: &[&str], into: &Path) -> Result<
         .args(["--edition", "2024", "--crate-name", "launcher"])
         .args(["--crate-type", "bin", "--target", target])
         .args(["--check-cfg", "cfg(one_file)", "-C", "panic=abort"])
+        // What its modules call of each other is inlined as if it were one.
+        .args(["-C", "codegen-units=1"])
         .args(arguments)
         .args(["-C", "strip=symbols", "-C", "relocation-model=static"])
         .args(["-C", "default-linker-libraries=no"])
@@ -170,8 +180,8 @@ pub(crate) fn write() -> ExitCode {
         std::fs::create_dir_all(&scratch).map_err(show)?;
         let machine = launcher_dir().join("machine");
         std::fs::create_dir_all(&machine).map_err(show)?;
-        for (prefix, arguments, files) in VARIANTS {
-            let source = sources(files).map_err(show)?;
+        let source = sources().map_err(show)?;
+        for (prefix, arguments) in VARIANTS {
             for (cpu, target, core) in TARGETS {
                 let header = header(&source, *core).map_err(|error| needs(*core, error))?;
                 let program = compile(target, *core, arguments, &scratch)?;
@@ -200,8 +210,8 @@ mod tests {
         let scratch =
             std::env::temp_dir().join(format!("pytheas-launcher-{}-test", std::process::id()));
         std::fs::create_dir_all(&scratch).unwrap();
-        for (prefix, arguments, files) in VARIANTS {
-            let source = sources(files).unwrap();
+        let source = sources().unwrap();
+        for (prefix, arguments) in VARIANTS {
             for (cpu, target, core) in TARGETS {
                 let file = launcher_dir().join(format!("machine/{prefix}{cpu}.hex"));
                 let text = std::fs::read_to_string(file).unwrap();

@@ -1,8 +1,10 @@
 //! Tests of what is read of Python's answers, and of a measurement with a real environment.
 
-use std::os::unix::fs::symlink;
+use std::{fs, os::unix::fs::symlink, path::Path, time::Instant};
 
-use super::*;
+use miette::Diagnostic;
+
+use super::{report::modules, run::parse, *};
 
 const SAID: &str = "\
 import time: self [us] | cumulative | imported package
