@@ -45,6 +45,7 @@ mod uv;
 mod uv_fetch;
 mod uv_watch;
 mod version;
+mod with_us;
 
 pub use credentials::{IndexCredentials, ProjectIndexes, login, netrc};
 pub use entry::{Entry, EntryError, ParseEntryError};

@@ -296,7 +296,7 @@ fn a_read_only_or_noexec_cache_is_said() {
     }
     if let Some(output) = start_mounted(&world, "noexec,mode=700") {
         insta::assert_snapshot!(error_of(&world, &output), @r"
-        pytheas: cannot unpack into `DIR/run`: permission denied
+        pytheas: cannot unpack into `DIR/run`: it is mounted with `noexec`
           help: the app needs 1 MiB there; change `PYTHEAS_UNPACK_DIR`
         ID.lock
         ");
@@ -319,6 +319,18 @@ fn the_same_tree_gives_the_same_bytes_and_the_launcher_is_small() {
         let launcher = launcher(&platform.parse().unwrap()).unwrap();
         assert!(launcher.starts_with(b"\x7fELF") && launcher.len() < 100_000);
     }
+}
+
+#[test]
+fn a_file_of_an_earlier_build_is_told_from_others() {
+    let world = World::new(0);
+    assert!(is_made_here(&world.path("app")));
+    let bytes = std::fs::read(world.path("app")).unwrap();
+    for (name, content) in [("cut", &bytes[..bytes.len() - 1]), ("short", &bytes[..100])] {
+        std::fs::write(world.path(name), content).unwrap();
+        assert!(!is_made_here(&world.path(name)), "{name}");
+    }
+    assert!(!is_made_here(&world.path("tree")) && !is_made_here(&world.path("none")));
 }
 
 #[test]
