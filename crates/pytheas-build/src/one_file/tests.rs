@@ -327,7 +327,7 @@ fn a_file_of_an_earlier_build_is_told_from_others() {
     assert!(is_made_here(&world.path("app")));
     let bytes = std::fs::read(world.path("app")).unwrap();
     for (name, content) in [("cut", &bytes[..bytes.len() - 1]), ("short", &bytes[..100])] {
-        std::fs::write(world.path(name), content).unwrap();
+        pytheas_durable::replace(&world.path(name), content).unwrap();
         assert!(!is_made_here(&world.path(name)), "{name}");
     }
     assert!(!is_made_here(&world.path("tree")) && !is_made_here(&world.path("none")));

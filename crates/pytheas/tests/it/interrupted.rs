@@ -31,8 +31,10 @@ fn project(dir: &Path, seconds: &str) {
 /// Whether a process has `word` as an argument of its own.
 fn runs(word: &str) -> bool {
     fs::read_dir("/proc").unwrap().flatten().any(|process| {
-        fs::read(process.path().join("cmdline"))
-            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|one| one == word.as_bytes()))
+        fs::read(process.path().join("cmdline")).is_ok_and(|line| {
+            line.split(|byte| *byte == 0)
+                .any(|one| one == word.as_bytes())
+        })
     })
 }
 
@@ -64,7 +66,12 @@ fn end_by(dir: &Path, seconds: &str, signal: rustix::process::Signal) -> Vec<Str
     });
     ["tmp", "project/dist"]
         .iter()
-        .flat_map(|folder| fs::read_dir(dir.join(folder)).into_iter().flatten().flatten())
+        .flat_map(|folder| {
+            fs::read_dir(dir.join(folder))
+                .into_iter()
+                .flatten()
+                .flatten()
+        })
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect()
 }
@@ -82,7 +89,9 @@ fn a_build_that_is_interrupted_ends_what_it_started_and_leaves_nothing() {
     let left = end_by(rustix::process::Signal::KILL);
     assert!(
         left.iter().any(|name| name.starts_with("pytheas-work-"))
-            && left.iter().any(|name| name.starts_with(".demo-app.pytheas-build-")),
+            && left
+                .iter()
+                .any(|name| name.starts_with(".demo-app.pytheas-build-")),
         "{left:?}"
     );
     assert_eq!(end_by(rustix::process::Signal::TERM), nothing);
