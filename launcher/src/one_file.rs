@@ -38,7 +38,7 @@ mod unpack;
 mod zstd;
 
 use format::Trailer;
-use place::{NO_EXECUTION, Place, UNSAFE, places};
+use place::{Place, UNSAFE, places};
 use system::{EEXIST, ENOSPC, call, map_file};
 use unpack::prepare;
 
@@ -64,7 +64,6 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 fn why(error: isize) -> &'static [u8] {
     match error {
         UNSAFE => b"other users can write to it",
-        NO_EXECUTION => b"it is mounted with `noexec`",
         ENOSPC => b"no space is left",
         EEXIST => b"something else is there",
         -30 => b"the file system is read-only",

@@ -12,8 +12,6 @@ use crate::{
 
 /// Not a number of the kernel: other users can write to the folder.
 pub const UNSAFE: isize = -4096;
-/// Beside the system's errors: programs may not be started from there.
-pub const NO_EXECUTION: isize = -4097;
 
 /// A folder that trees are unpacked into.
 #[derive(Clone, Copy)]

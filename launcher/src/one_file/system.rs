@@ -82,6 +82,7 @@ pub const O_TRUNC: usize = 0o1000;
 pub const AT_REMOVEDIR: usize = 0x200;
 pub const AT_SYMLINK_NOFOLLOW: usize = 0x100;
 pub const EINTR: isize = -4;
+pub const EACCES: isize = -13;
 pub const EEXIST: isize = -17;
 pub const ENOTDIR: isize = -20;
 pub const ENOSPC: isize = -28;

@@ -80,15 +80,15 @@ pub fn prepare(
 fn check_space(root: usize, size_bytes: u64) -> Result<(), isize> {
     #[cfg(target_pointer_width = "64")]
     {
-        use super::{place::NO_EXECUTION, system::ENOSPC};
+        use super::system::{EACCES, ENOSPC};
 
         let mut status = [0_u64; 32];
         // SAFETY: fstatfs is statfs's neighbour on all: 138 and 44. The buffer is large enough.
         let result = unsafe { call(number::STATFS + 1, root, status.as_mut_ptr() as usize, 0, 0) };
         if result == 0 {
-            const ST_NOEXEC: u64 = 8;
-            if status[10] & ST_NOEXEC != 0 {
-                return Err(NO_EXECUTION);
+            const NO_EXECUTION: u64 = 8;
+            if status[10] & NO_EXECUTION != 0 {
+                return Err(EACCES);
             }
             let (block, available) = (status[1], status[4]);
             if available.saturating_mul(block) < size_bytes {

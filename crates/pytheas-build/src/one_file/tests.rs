@@ -296,7 +296,7 @@ fn a_read_only_or_noexec_cache_is_said() {
     }
     if let Some(output) = start_mounted(&world, "noexec,mode=700") {
         insta::assert_snapshot!(error_of(&world, &output), @r"
-        pytheas: cannot unpack into `DIR/run`: it is mounted with `noexec`
+        pytheas: cannot unpack into `DIR/run`: permission denied
           help: the app needs 1 MiB there; change `PYTHEAS_UNPACK_DIR`
         ID.lock
         ");
