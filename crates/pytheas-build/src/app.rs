@@ -322,24 +322,26 @@ impl Copier<'_> {
             metadata.is_dir()
         };
         let target = to.join(file_name);
+        if verdict != Verdict::LeftOut {
+            relative
+                .parse::<RelPath>()
+                .map_err(|reason| AppError::Name {
+                    path: path.to_owned(),
+                    reason,
+                })?;
+            if file_name.to_str().is_none() {
+                return Err(AppError::Name {
+                    path: path.to_owned(),
+                    reason: PathError::NotUtf8,
+                }
+                .into());
+            }
+        }
         if is_dir {
             return self.folder(path, &relative, &target, verdict);
         }
         if verdict == Verdict::LeftOut {
             return Ok(());
-        }
-        relative
-            .parse::<RelPath>()
-            .map_err(|reason| AppError::Name {
-                path: path.to_owned(),
-                reason,
-            })?;
-        if file_name.to_str().is_none() {
-            return Err(AppError::Name {
-                path: path.to_owned(),
-                reason: PathError::NotUtf8,
-            }
-            .into());
         }
         if !metadata.is_symlink() && !metadata.is_file() {
             return Err(AppError::Special {
@@ -390,6 +392,7 @@ fn is_never_taken(path: &Path, name: &str) -> bool {
         || name.ends_with(".pyc")
         || name.ends_with(".provenance.json") // of an earlier build, beside its result
         || name.contains(SCRATCH) // what is being built: a copy into itself would not end
+        || crate::one_file::is_made_here(path) // each build would hold all before it
 }
 
 /// A virtual environment, a bundle, or the state of an agent or hub that was tried out inside the
@@ -438,7 +441,8 @@ pub(crate) fn copy_for_build(from: &Path, to: &Path, output: &Path) -> Result<()
             || name.ends_with(".provenance.json")
             || path.join("CACHEDIR.TAG").is_file()
             || is_setuptools_result(from, &name)
-            || is_somebodys_state(&path);
+            || is_somebodys_state(&path)
+            || crate::one_file::is_made_here(&path);
         if skipped {
             continue;
         }

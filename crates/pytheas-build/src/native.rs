@@ -177,7 +177,7 @@ fn kept_in(home: &Path, key: &str, pinned: &str) -> PathBuf {
 }
 
 /// A folder for work in the cache.
-pub(crate) fn new_scratch(environment: &Environment) -> Result<tempfile::TempDir, NativeError> {
+pub(crate) fn new_scratch(environment: &Environment) -> Result<scratch::Scratch, NativeError> {
     let home = environment.cache_dir().join("native");
     std::fs::create_dir_all(&home).map_err(io_error("make", &home))?;
     scratch::folder(&home, ".new-").map_err(io_error("make a folder in", &home))

@@ -24,6 +24,7 @@ use pytheas_release::{BuildRecord, Entry, Platform, RelPath, Sha256, Tree, TreeI
 const FRAME_BYTES: usize = 16 << 20;
 const LEVEL: i32 = 19;
 const TRAILER_BYTES: usize = 256;
+const MAGIC: &[u8] = b"pytheas-one-file";
 const ENTRY_MAX: usize = 127;
 
 /// A finished file.
@@ -389,9 +390,25 @@ fn pack_once(bytes: &[u8], cache: &Path) -> io::Result<Vec<u8>> {
     Ok(frame)
 }
 
+/// Whether the file `path` is one that [`one_file`] has made.
+pub(crate) fn is_made_here(path: &Path) -> bool {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let is_large = std::fs::symlink_metadata(path)
+        .is_ok_and(|metadata| metadata.is_file() && metadata.len() > TRAILER_BYTES as u64);
+    if !is_large {
+        return false;
+    }
+    let mut begin = [0; MAGIC.len()];
+    std::fs::File::open(path).is_ok_and(|mut file| {
+        file.seek(SeekFrom::End(-(TRAILER_BYTES as i64))).is_ok()
+            && file.read_exact(&mut begin).is_ok()
+            && begin == MAGIC
+    })
+}
+
 /// The last 256 bytes.
 fn trailer(frames_at: usize, size_bytes: u64, frames: usize, id: &TreeId, entry: &str) -> Vec<u8> {
-    let mut trailer = b"pytheas-one-file".to_vec();
+    let mut trailer = MAGIC.to_vec();
     for number in [1, frames_at as u64, size_bytes, frames as u64] {
         trailer.extend(number.to_le_bytes());
     }

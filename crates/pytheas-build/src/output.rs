@@ -52,7 +52,7 @@ pub enum OutputError {
 #[derive(Debug)]
 pub(crate) struct Output {
     target: PathBuf,
-    scratch: tempfile::TempDir,
+    scratch: scratch::Scratch,
 }
 
 impl Output {

@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use tempfile::TempDir;
+pub(crate) use pytheas_project::scratch::{Scratch, folder};
 
 /// Whether a file is a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,27 +22,6 @@ pub(crate) enum Kind {
     Data,
     /// Mode 0755.
     Program,
-}
-
-/// A new folder in `parent`, named by `prefix` and this process, removed when it is dropped. Those
-/// of processes that were killed are removed first.
-pub(crate) fn folder(parent: &Path, prefix: &str) -> io::Result<TempDir> {
-    for child in fs::read_dir(parent)?.flatten() {
-        let name = child.file_name().to_string_lossy().into_owned();
-        let Some(process) = name
-            .strip_prefix(prefix)
-            .and_then(|rest| rest.split('-').next())
-        else {
-            continue;
-        };
-        if process.parse::<u32>().is_ok() && !Path::new("/proc").join(process).exists() {
-            tracing::debug!(path = %child.path().display(), "removing what a killed build left");
-            let _ = pytheas_durable::remove_tree(&child.path());
-        }
-    }
-    tempfile::Builder::new()
-        .prefix(&format!("{prefix}{}-", std::process::id()))
-        .tempdir_in(parent)
 }
 
 /// Writes `bytes` to `path`; missing folders above it are made.

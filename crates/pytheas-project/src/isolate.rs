@@ -86,8 +86,10 @@ impl Isolation {
         isolation
     }
 
-    /// Isolates the back ends that `command`, which is uv or a Python, starts.
+    /// Isolates the back ends that `command`, which is uv or a Python, starts. It ends when we are
+    /// killed.
     pub fn apply(&self, command: &mut Command) {
+        crate::with_us::end_with_us(command);
         let Some(room) = &self.room else { return };
         command
             .env("PYTHONPATH", room.path())

@@ -36,6 +36,7 @@ mod python;
 mod pythons;
 mod requirements;
 mod resolve;
+pub mod scratch;
 mod settings;
 mod setuptools;
 mod source;
@@ -46,6 +47,7 @@ mod uv;
 mod uv_fetch;
 mod uv_watch;
 mod version;
+mod with_us;
 
 pub use credentials::{IndexCredentials, ProjectIndexes, login, netrc};
 pub use entry::{Entry, EntryError, ParseEntryError};

@@ -186,10 +186,7 @@ pub(crate) fn cached_or_fetched(
         move |source| FetchError::Cache { path, source }
     };
     pytheas_durable::create_dir_all(&tools).map_err(cache(&tools))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".uv-")
-        .tempdir_in(&tools)
-        .map_err(cache(&tools))?;
+    let scratch = crate::scratch::folder(&tools, ".uv-").map_err(cache(&tools))?;
     let wheel = match Index::configured(environment) {
         Some(index) => from_index(environment, &index, wheels, observer)?,
         None => from_pip(environment, wheels, scratch.path(), observer)?,

@@ -9,6 +9,7 @@ pub(crate) mod board;
 pub(crate) mod build;
 pub(crate) mod build_board;
 pub(crate) mod build_forms;
+pub(crate) mod built_tree;
 pub(crate) mod cache;
 pub(crate) mod check;
 pub(crate) mod check_imports;
@@ -61,6 +62,12 @@ pub(crate) fn run(command: Command, context: &Context) -> miette::Result<ExitCod
     );
     let _nothing_vanishes = works_with_the_cache
         .then(|| pytheas_build::use_cache(&pytheas_project::Environment::current()));
+    let ends_in_order = works_with_the_cache
+        || matches!(
+            command,
+            Command::Publish(_) | Command::Export(_) | Command::Audit(_)
+        );
+    let _in_order = ends_in_order.then(crate::interrupt::watch);
     match command {
         Command::Lock(args) => return lock::run(&args, context),
         Command::Check(args) => return check::run(&args, context),

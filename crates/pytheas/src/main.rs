@@ -5,6 +5,7 @@ mod context;
 mod credentials;
 mod exit;
 mod hub_client;
+mod interrupt;
 mod output;
 mod report;
 mod signals;
@@ -14,6 +15,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
+    if let Some(code) = interrupt::is_to_put_in_order() {
+        return code;
+    }
     let cli = cli::Cli::parse();
     let context = cli.global.context();
     if std::env::var_os("PYTHEAS_EXIT_WITH_PARENT").is_some() {

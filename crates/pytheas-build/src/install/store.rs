@@ -97,12 +97,9 @@ impl Store {
     }
 
     /// A folder for work on the cache's file system.
-    pub(super) fn scratch(&self) -> Result<tempfile::TempDir, InstallError> {
+    pub(super) fn scratch(&self) -> Result<scratch::Scratch, InstallError> {
         std::fs::create_dir_all(&self.dir).map_err(io_error("make", &self.dir))?;
-        tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(&self.dir)
-            .map_err(io_error("make a folder in", &self.dir))
+        scratch::folder(&self.dir, ".new-").map_err(io_error("make a folder in", &self.dir))
     }
 
     /// The contents of a wheel that was unpacked before.

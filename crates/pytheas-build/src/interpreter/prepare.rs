@@ -21,7 +21,7 @@ const FORMAT: &str = "5";
 
 /// A raw tree `python` in a scratch folder of the cache.
 pub(super) struct Raw {
-    pub(super) scratch: tempfile::TempDir,
+    pub(super) scratch: scratch::Scratch,
     pub(super) provider: &'static str,
     pub(super) origin: PathBuf,
     pub(super) sha256: Option<Sha256>,
@@ -58,7 +58,7 @@ pub(super) fn described(cache: &Path, key: &str) -> Option<Interpreter> {
 }
 
 /// A new scratch folder in the cache.
-pub(super) fn scratch(cache: &Path) -> Result<tempfile::TempDir, InterpreterError> {
+pub(super) fn scratch(cache: &Path) -> Result<scratch::Scratch, InterpreterError> {
     std::fs::create_dir_all(cache).map_err(io_error("make", cache))?;
     scratch::folder(cache, ".new-").map_err(io_error("make a folder in", cache))
 }

@@ -42,10 +42,7 @@ pub(super) fn program(installer: &Installer<'_>, python: &Path) -> Result<PathBu
         });
     }
     std::fs::create_dir_all(&tools).map_err(io_error("make", &tools))?;
-    let scratch = tempfile::Builder::new()
-        .prefix(".zig-")
-        .tempdir_in(&tools)
-        .map_err(io_error("make a folder in", &tools))?;
+    let scratch = scratch::folder(&tools, ".zig-").map_err(io_error("make a folder in", &tools))?;
     let requirements = scratch.path().join("requirements.txt");
     let hashes: String = HASHES
         .iter()

@@ -322,6 +322,18 @@ fn the_same_tree_gives_the_same_bytes_and_the_launcher_is_small() {
 }
 
 #[test]
+fn a_file_of_an_earlier_build_is_told_from_others() {
+    let world = World::new(0);
+    assert!(is_made_here(&world.path("app")));
+    let bytes = std::fs::read(world.path("app")).unwrap();
+    for (name, content) in [("cut", &bytes[..bytes.len() - 1]), ("short", &bytes[..100])] {
+        pytheas_durable::replace(&world.path(name), content).unwrap();
+        assert!(!is_made_here(&world.path(name)), "{name}");
+    }
+    assert!(!is_made_here(&world.path("tree")) && !is_made_here(&world.path("none")));
+}
+
+#[test]
 fn what_is_no_bundle_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let tree = Tree::default();

@@ -179,6 +179,14 @@ fn names_and_kinds_of_files_that_no_release_can_hold_are_refused() {
       help: rename it, or leave it out with `exclude` in `[tool.pytheas]`
     ");
     std::fs::remove_file(&odd).unwrap();
+    let odd = odd.with_file_name(std::ffi::OsStr::from_bytes(b"caf\xe9"));
+    std::fs::create_dir(&odd).unwrap();
+    pytheas_durable::replace(&odd.join("module.py"), b"").unwrap();
+    insta::assert_snapshot!(failure(&workspace), @"
+    error: the name of `DIR/project/caf�` is not UTF-8
+      help: rename it, or leave it out with `exclude` in `[tool.pytheas]`
+    ");
+    std::fs::remove_dir_all(&odd).unwrap();
     Command::new("mkfifo")
         .arg(workspace.project().join("pipe"))
         .status()

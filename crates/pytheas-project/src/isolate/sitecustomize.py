@@ -245,7 +245,17 @@ def give_up_privileges(kernel):
     kernel.check(kernel.prctl(38, 1), "no_new_privs")
 
 
-def status_of(pid):
+def status_of(pid, parent=None):
+    """Waits; ends, and so does `pid`, when `parent` is no longer there to wait for us."""
+    try:
+        import select
+        ended = select.poll()
+        ended.register(os.pidfd_open(pid), select.POLLIN)
+        while parent and not ended.poll(500):
+            if os.getppid() != parent:
+                os._exit(122)
+    except (AttributeError, ImportError, OSError):
+        pass  # Linux 5.3 and Python 3.9 have it.
     while True:
         try:
             _, status = os.waitpid(pid, 0)
@@ -370,6 +380,7 @@ def apart(arguments, script):
     mode = os.environ.get("PYTHEAS_BUILD_ISOLATION", "")
 
     reader, writer = os.pipe()
+    parent = os.getppid()
     outer = os.fork() if mode != "landlock" else -1
     if outer == 0:
         # The reader learns by the pipe's end whether the room was furnished.
@@ -401,7 +412,7 @@ def apart(arguments, script):
     answer = os.read(reader, 4096).decode(errors="replace") if outer > 0 else "n-"
     if answer.startswith("y"):
         log("namespaces")
-        hand_back(status_of(outer), name, network)
+        hand_back(status_of(outer, parent), name, network)
     if outer > 0:
         status_of(outer)
 
@@ -440,7 +451,7 @@ def apart(arguments, script):
         except BaseException as error:
             say("`%s` cannot be isolated: %s" % (name, error))
         os._exit(121)
-    code = status_of(worker)
+    code = status_of(worker, parent)
     import shutil
     shutil.rmtree(home, ignore_errors=True)
     hand_back(code, name, network)

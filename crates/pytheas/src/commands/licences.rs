@@ -21,8 +21,8 @@ use crate::{
 /// Example: `pytheas licences dist/greenhouse --deny GPL-3.0-only`
 #[derive(Debug, clap::Args)]
 pub(crate) struct LicencesArgs {
-    /// The built tree
-    dir: PathBuf,
+    /// The built tree [default: this folder, or dist/APP of the project]
+    dir: Option<PathBuf>,
     /// Folder of the project whose policy holds
     #[arg(long, short = 'C', default_value = ".", value_name = "DIR")]
     project: PathBuf,
@@ -79,7 +79,7 @@ impl Show for Report {
 
 /// Lists them; the exit code says whether all are allowed.
 pub(crate) fn run(args: &LicencesArgs, context: &Context) -> miette::Result<ExitCode> {
-    let inventory = Inventory::read(&args.dir)?;
+    let inventory = Inventory::read(&super::built_tree::of(args.dir.as_deref(), &args.project))?;
     let mut policy = LicencePolicy::default();
     if args.project.join("pyproject.toml").is_file() {
         let settings = Project::load(&args.project)?.settings.licences;

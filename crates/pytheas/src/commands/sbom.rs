@@ -16,13 +16,13 @@ use miette::IntoDiagnostic;
 /// Example: `pytheas sbom dist/greenhouse > greenhouse.cdx.json`
 #[derive(Debug, clap::Args)]
 pub(crate) struct SbomArgs {
-    /// The built tree
-    dir: PathBuf,
+    /// The built tree [default: this folder, or dist/APP of the project in it]
+    dir: Option<PathBuf>,
 }
 
 /// Prints it; the format is JSON with and without `--json`.
 pub(crate) fn run(args: &SbomArgs) -> miette::Result<()> {
-    let bytes = pytheas_build::sbom(&args.dir)?;
+    let bytes = pytheas_build::sbom(&super::built_tree::of(args.dir.as_deref(), ".".as_ref()))?;
     match io::stdout().lock().write_all(&bytes) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other.into_diagnostic(),

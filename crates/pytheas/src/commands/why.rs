@@ -1,11 +1,16 @@
 //! `pytheas why`: the chain of imports that keeps a module in a built tree.
 
-use std::{io, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    io,
+    path::{Path, PathBuf},
+};
 
-use pytheas_build::import_graph;
+use pytheas_build::{Inventory, import_graph};
 use pytheas_project::{
     Project, closest,
     graph::{Graph, Reason},
+    normalised_name,
 };
 use serde::Serialize;
 
@@ -24,9 +29,8 @@ use crate::{
 pub(crate) struct WhyArgs {
     /// The module, e.g. `json.decoder`
     module: String,
-    /// The built tree
-    #[arg(default_value = ".")]
-    dir: PathBuf,
+    /// The built tree [default: this folder, or dist/APP of the project]
+    dir: Option<PathBuf>,
     /// Folder of the project, for its `[[tool.pytheas.rule]]` and `keep`
     /// [default: this folder, if it is one]
     #[arg(long, short = 'C', value_name = "DIR")]
@@ -91,14 +95,17 @@ fn text(reason: &Reason) -> String {
 
 /// Prints the chain.
 pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
-    if super::build_board::why(&args.module, &args.dir, context)? {
+    let here = PathBuf::from(".");
+    let project = args.project.as_ref().unwrap_or(&here);
+    let dir = super::built_tree::of(args.dir.as_deref(), project);
+    if super::build_board::why(&args.module, &dir, context)? {
         return Ok(());
     }
     let project = match &args.project {
         Some(dir) => Some(Project::load(dir)?),
         None => Project::load(".".as_ref()).ok(),
     };
-    let graph = import_graph(&args.dir, project.as_ref())?;
+    let graph = import_graph(&dir, project.as_ref())?;
     let chain: Vec<Link> = graph
         .chain(&args.module)
         .into_iter()
@@ -110,7 +117,7 @@ pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
         .collect();
     let exists = graph.modules.contains_key(&args.module);
     if chain.is_empty() && !exists {
-        return Err(unknown(&args.module, &graph));
+        return Err(unknown(&args.module, &graph, &dir, project.as_ref()));
     }
     context.show(&Chain {
         module: args.module.clone(),
@@ -119,11 +126,48 @@ pub(crate) fn run(args: &WhyArgs, context: &Context) -> miette::Result<()> {
     })
 }
 
-fn unknown(module: &str, graph: &Graph) -> miette::Report {
+fn unknown(module: &str, graph: &Graph, dir: &Path, project: Option<&Project>) -> miette::Report {
     let near = closest(module, graph.modules.keys().map(String::as_str));
-    let help = match near {
-        Some(near) => format!("did you mean `{near}`?"),
-        None => "modules of C inside the interpreter have no file; they cost nothing".to_owned(),
+    let is_slim = project.is_some_and(|project| {
+        let mut targets = project.settings.target.values();
+        targets.any(|target| target.slim)
+    });
+    let help = if let Some(modules) = modules_of(module, dir) {
+        format!("it is a package; its modules are {modules}")
+    } else if let Some(near) = near {
+        format!("did you mean `{near}`?")
+    } else if is_slim {
+        format!(
+            "`slim` leaves out what nothing is seen to import; `keep = [\"{module}\"]` of the target keeps it, where a requirement has it"
+        )
+    } else {
+        "modules of C inside the interpreter have no file; they cost nothing".to_owned()
     };
-    miette::miette!(help = help, "the tree has no module `{module}`")
+    miette::miette!(help = help, "`{}` has no module `{module}`", dir.display())
+}
+
+/// The top modules of the package `name`, as people write it, if the tree has it.
+fn modules_of(name: &str, dir: &Path) -> Option<String> {
+    let inventory = Inventory::read(dir).ok()?;
+    let wanted = normalised_name(name);
+    let mut distributions = inventory.distributions.iter();
+    let found = distributions.find(|one| normalised_name(&one.name) == wanted)?;
+    let modules: BTreeSet<&str> = found
+        .files
+        .iter()
+        .filter_map(|file| {
+            inventory
+                .sites
+                .iter()
+                .find_map(|site| file.strip_prefix(site.as_str()))
+        })
+        .filter_map(|file| file.trim_start_matches('/').strip_suffix(".py"))
+        .filter_map(|file| file.split('/').next())
+        .collect();
+    let modules: Vec<String> = modules
+        .iter()
+        .take(5)
+        .map(|name| format!("`{name}`"))
+        .collect();
+    (!modules.is_empty()).then(|| modules.join(", "))
 }

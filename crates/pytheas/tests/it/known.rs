@@ -63,6 +63,32 @@ fn project(dir: &Path) -> PathBuf {
     project
 }
 
+#[test]
+fn in_a_project_its_own_build_is_explained() {
+    let dir = tempfile::tempdir().unwrap();
+    put(
+        &dir.path().join("pyproject.toml"),
+        "[project]\nname = 'app'\nversion = '1'\n[tool.pytheas]\nentry = 'main.py'\n",
+    );
+    put(&dir.path().join("main.py"), "");
+    let run = |args: &[&str]| {
+        pytheas(dir.path())
+            .current_dir(dir.path())
+            .args(args)
+            .output()
+    };
+    let said = run(&["why", "nothing"]).unwrap();
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(text.contains("`.` is no built tree"), "{text}");
+    crate::common::script_tree(&dir.path().join("dist/app"), "1", "#!/bin/sh\n");
+    let said = run(&["why", "nothing"]).unwrap();
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(text.contains("dist/app` has no module `nothing`"), "{text}");
+    for verb in ["sbom", "licences"] {
+        assert!(run(&[verb]).unwrap().status.success(), "{verb}");
+    }
+}
+
 fn audit(dir: &Path, args: &[&str]) -> Command {
     let mut command = pytheas(dir);
     command.current_dir(dir).arg("audit").args(args);

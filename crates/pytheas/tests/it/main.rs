@@ -23,6 +23,7 @@ mod fleet;
 mod fleet_config;
 mod hooks;
 mod in_use;
+mod interrupted;
 mod key_drill;
 mod known;
 mod made_deltas;

@@ -94,7 +94,7 @@ pub enum DatabaseError {
     /// There is none in it.
     #[error("there are no advisories in `{database}`")]
     #[diagnostic(
-        code(pytheas::audit::empty),
+        code(pytheas::audit::database::empty),
         help(
             "give a folder of OSV documents (`*.json`, also in folders below), or the `all.zip` of OSV's ecosystem `PyPI`"
         )
@@ -106,7 +106,7 @@ pub enum DatabaseError {
     /// A document that is none: what it says would be missed.
     #[error("`{document}` in `{database}` is no OSV document")]
     #[diagnostic(
-        code(pytheas::audit::document),
+        code(pytheas::audit::database::document),
         help("fetch the database again; nothing is reported from half of one")
     )]
     Document {
@@ -134,7 +134,7 @@ pub enum DatabaseError {
     /// The server says something else.
     #[error("`{database}` does not answer as OSV's API does: {reason}")]
     #[diagnostic(
-        code(pytheas::audit::answer),
+        code(pytheas::audit::database::answer),
         help("give the root of the API: what `v1/querybatch` lies below")
     )]
     Answer {
