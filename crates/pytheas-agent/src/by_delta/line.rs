@@ -12,7 +12,7 @@ use std::{
     thread::{self, Scope},
 };
 
-use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker};
+use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker, Workspace};
 
 /// What segments under way may take together, in bytes of memory, and how many they may be; one
 /// alone may take more. The largest that are unpacked beside each other take 22.5 MB in practice.
@@ -54,8 +54,9 @@ impl<'a> Line<'a> {
         for _ in 0..WORKERS {
             let (jobs, hand_on, unpacker) = (Arc::clone(&jobs), hand_on.clone(), unpacker.clone());
             let work = move || {
-                while let Ok((number, packed)) = next_job(&jobs) {
-                    let unpack = || unpacker.unpack(number, &packed, files);
+                let mut workspace = Workspace::default();
+                while let Some((number, packed)) = next_job(&jobs, &mut workspace) {
+                    let unpack = || unpacker.unpack(number, &packed, files, &mut workspace);
                     let result = catch_unwind(AssertUnwindSafe(unpack));
                     if hand_on.send((number, result)).is_err() {
                         break; // nobody wants it any more
@@ -102,7 +103,8 @@ impl<'a> Line<'a> {
         if self.workers > 0 {
             let _a_thread_waits_for_it = self.give.send((number, packed));
         } else {
-            let made = self.unpacker.unpack(number, &packed, self.files);
+            let workspace = &mut Workspace::default();
+            let made = self.unpacker.unpack(number, &packed, self.files, workspace);
             self.early.insert(number, made);
         }
     }
@@ -145,6 +147,15 @@ impl<'a> Line<'a> {
     }
 }
 
-fn next_job(jobs: &Mutex<Receiver<Job>>) -> Result<Job, std::sync::mpsc::RecvError> {
-    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv()
+/// The next job; who has to wait for it keeps no memory meanwhile.
+fn next_job(jobs: &Mutex<Receiver<Job>>, workspace: &mut Workspace) -> Option<Job> {
+    let now = match jobs.try_lock() {
+        Ok(jobs) => jobs.try_recv().ok(),
+        Err(_) => None,
+    };
+    now.or_else(|| {
+        *workspace = Workspace::default();
+        let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        jobs.recv().ok()
+    })
 }

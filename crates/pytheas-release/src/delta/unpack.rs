@@ -20,6 +20,14 @@ const TEXT_MODELS: usize = 64 << 10;
 /// As much of an old file is in memory while it is hashed, in bytes.
 const HASHED_AT_ONCE: u64 = 256 << 10;
 
+/// Memory that one segment after the other is unpacked in: what the system has given already costs
+/// less than new memory. For one that is not a patch, what patches leave is given back.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    buffer: Vec<u8>,
+    tables: patch::Tables,
+}
+
 /// What a segment makes.
 #[derive(Debug)]
 pub struct Unpacked {
@@ -84,6 +92,7 @@ impl<'t> Unpacker<'t> {
         number: usize,
         packed: &[u8],
         files: &dyn Files,
+        workspace: &mut Workspace,
     ) -> Result<Unpacked, DeltaError> {
         let Some(segment) = self.0.head.segments.get(number) else {
             return Err(DeltaError::Damaged("it has no more segments".into()));
@@ -92,7 +101,7 @@ impl<'t> Unpacker<'t> {
             let segment = number + 1;
             return Err(DeltaError::DamagedSegment { segment });
         }
-        match self.contents(segment, packed, files) {
+        match self.contents(segment, packed, files, workspace) {
             Ok(bytes) => Ok(Unpacked { number, bytes }),
             Err(error @ DeltaError::Damaged(_)) => {
                 Err(self.damaged_old(segment.old.iter(), files).unwrap_or(error))
@@ -129,9 +138,22 @@ impl<'t> Unpacker<'t> {
         segment: &Segment,
         packed: &[u8],
         files: &dyn Files,
+        workspace: &mut Workspace,
     ) -> Result<Vec<u8>, DeltaError> {
         let made = segment.made_len(&self.0.head.sizes);
-        let mut buffer = Vec::with_capacity(self.known_len(segment) + made);
+        let known = self.known_len(segment);
+        if segment.method != Method::Patch {
+            workspace.tables = patch::Tables::default();
+        }
+        let mut buffer = std::mem::take(&mut workspace.buffer);
+        buffer.clear();
+        let beside = match segment.method {
+            Method::Patch => 0, // what is new in it comes to it
+            _ => made,
+        };
+        // No more than it needs, or the memory of two at a time would not be bounded.
+        buffer.shrink_to(known + beside);
+        buffer.reserve_exact(known + beside);
         for piece in &segment.old {
             self.old_piece(*piece, segment.method, files, &mut buffer)?;
             if buffer.len() > REFERENCE_MAX {
@@ -147,7 +169,9 @@ impl<'t> Unpacker<'t> {
             Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
             Method::Patch => {
                 let mut out = Vec::new();
-                patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
+                let tables = &mut workspace.tables;
+                patch::unpack(packed, &mut buffer, len, &mut out, tables).map_err(damaged)?;
+                workspace.buffer = buffer;
                 return Ok(out);
             }
         }
