@@ -8,6 +8,8 @@
 //! written to since that slot was checked: it is the same file; and but for what this very process
 //! has hashed as it wrote it (`written`). What rots by itself is found by the scrub, in the running
 //! slot too; a device that does not scrub reads all.
+//! Where it need not read all, it is done as soon as the tree is put together, while the disk syncs
+//! what was fetched; the sync of the tree itself comes before the slot all the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -219,17 +219,16 @@ impl Device {
             if dir.slot(tree).exists() {
                 continue; // in its slot already: verified there
             }
-            let Some(tree) = fetched_tree(&dir, tree) else {
-                let because = Failure::new(Reason::Device, "the new tree's document got lost");
-                return Ok(Event::StageFailed { to, because });
-            };
-            let from = part.from.map(|from| from.tree);
-            let root = dir.staged(tree.id());
+            let root = dir.staged(tree);
             let staged = if self.written.take_staged(&root) {
-                slots::sync_staged(&dir, tree.id())
+                slots::sync_staged(&dir, tree)
             } else {
                 self.written.take_checked(&root);
-                slots::stage(&dir, &tree, from)
+                let Some(tree) = fetched_tree(&dir, tree) else {
+                    let because = Failure::new(Reason::Device, "the new tree's document got lost");
+                    return Ok(Event::StageFailed { to, because });
+                };
+                slots::stage(&dir, &tree, part.from.map(|from| from.tree))
             };
             if let Err(error) = staged {
                 self.written = Written::default();
