@@ -55,12 +55,22 @@ impl<'a> Line<'a> {
             let (jobs, hand_on, unpacker) = (Arc::clone(&jobs), hand_on.clone(), unpacker.clone());
             let work = move || {
                 let mut workspace = Workspace::default();
-                while let Some((number, packed)) = next_job(&jobs, &mut workspace) {
+                let mut job = next_job(&jobs);
+                while let Ok((number, packed)) = job {
                     let unpack = || unpacker.unpack(number, &packed, files, &mut workspace);
                     let result = catch_unwind(AssertUnwindSafe(unpack));
+                    drop(packed);
+                    // Only what the next segment needs as well is kept, before it is known that this
+                    // one needs less.
+                    let next = ready_job(&jobs);
+                    match &next {
+                        Some((next, _)) => unpacker.fit(*next, &mut workspace),
+                        None => workspace = Workspace::default(),
+                    }
                     if hand_on.send((number, result)).is_err() {
                         break; // nobody wants it any more
                     }
+                    job = next.map_or_else(|| next_job(&jobs), Ok);
                 }
             };
             workers += usize::from(thread::Builder::new().spawn_scoped(scope, work).is_ok());
@@ -147,15 +157,11 @@ impl<'a> Line<'a> {
     }
 }
 
-/// The next job; who has to wait for it keeps no memory meanwhile.
-fn next_job(jobs: &Mutex<Receiver<Job>>, workspace: &mut Workspace) -> Option<Job> {
-    let now = match jobs.try_lock() {
-        Ok(jobs) => jobs.try_recv().ok(),
-        Err(_) => None,
-    };
-    now.or_else(|| {
-        *workspace = Workspace::default();
-        let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        jobs.recv().ok()
-    })
+fn next_job(jobs: &Mutex<Receiver<Job>>) -> Result<Job, std::sync::mpsc::RecvError> {
+    jobs.lock().unwrap_or_else(PoisonError::into_inner).recv()
+}
+
+/// The next job if there is one; none while another thread waits for it.
+fn ready_job(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
+    jobs.try_lock().ok()?.try_recv().ok()
 }

@@ -123,6 +123,24 @@ impl<'t> Unpacker<'t> {
         Some(segment.packed_len + self.known_len(segment) + made + beside)
     }
 
+    /// Gives back what of `workspace` segment `number` (from 0) does not need: what is left is part of
+    /// what that takes, so that the memory of those under way stays bounded.
+    pub fn fit(&self, number: usize, workspace: &mut Workspace) {
+        if let Some(segment) = self.0.head.segments.get(number) {
+            self.fit_to(segment, workspace);
+        }
+    }
+
+    fn fit_to(&self, segment: &Segment, workspace: &mut Workspace) {
+        if segment.method != Method::Patch {
+            workspace.tables = patch::Tables::default();
+        }
+        let made = segment.made_len(&self.0.head.sizes);
+        workspace.buffer.clear();
+        let most = self.known_len(segment) + beside(segment.method, made);
+        workspace.buffer.shrink_to(most);
+    }
+
     /// How much a segment looks back at, in bytes; what is too much is refused when it is read.
     fn known_len(&self, segment: &Segment) -> usize {
         let lens = segment
@@ -141,19 +159,10 @@ impl<'t> Unpacker<'t> {
         workspace: &mut Workspace,
     ) -> Result<Vec<u8>, DeltaError> {
         let made = segment.made_len(&self.0.head.sizes);
-        let known = self.known_len(segment);
-        if segment.method != Method::Patch {
-            workspace.tables = patch::Tables::default();
-        }
+        self.fit_to(segment, workspace);
         let mut buffer = std::mem::take(&mut workspace.buffer);
-        buffer.clear();
-        let beside = match segment.method {
-            Method::Patch => 0, // what is new in it comes to it
-            _ => made,
-        };
-        // No more than it needs, or the memory of two at a time would not be bounded.
-        buffer.shrink_to(known + beside);
-        buffer.reserve_exact(known + beside);
+        let known = self.known_len(segment);
+        buffer.reserve_exact(known + beside(segment.method, made));
         for piece in &segment.old {
             self.old_piece(*piece, segment.method, files, &mut buffer)?;
             if buffer.len() > REFERENCE_MAX {
@@ -263,6 +272,15 @@ impl<'t> Unpacker<'t> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is made in the memory of what is looked back at: not by a patch, which only puts there what is
+/// new in it.
+fn beside(method: Method, made: usize) -> usize {
+    match method {
+        Method::Patch => 0,
+        _ => made,
     }
 }
 
