@@ -49,7 +49,8 @@ fuzz_target!(init: seeds::write(seeds), |bytes: &[u8]| {
     let mut out = Vec::new();
     match kind % 3 {
         0 => {
-            let _refused_or_not = patch::unpack(bytes, &mut buffer, 1500, &mut out);
+            let mut tables = patch::Tables::default();
+            let _refused_or_not = patch::unpack(bytes, &mut buffer, 1500, &mut out, &mut tables);
             assert!(out.len() <= 1500);
         }
         1 => {

@@ -12,22 +12,24 @@
 
 mod line;
 mod log;
+mod sink;
 
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read, Seek as _, SeekFrom, Write as _},
-    path::{Path, PathBuf},
+    path::PathBuf,
     thread,
 };
 
 use line::Line;
 use log::{encode_progress, parse_progress, read_record, write_record};
-use pytheas_durable::{faults, trees};
+use pytheas_durable::trees;
 use pytheas_release::{
-    BlobRef, Hasher, Sha256, Tree, TreeId,
-    delta::{Applier, DeltaError, Files, Head, MadeSink, Progress},
+    BlobRef, Hasher, Tree, TreeId,
+    delta::{Applier, DeltaError, Files, Head, Progress},
 };
 use pytheas_repo::client::{Client, ContentError};
+use sink::{Sink, made_path};
 
 use crate::written::Written;
 
@@ -269,11 +271,7 @@ impl Place<'_> {
             }
         }
         let mut end = log.seek(SeekFrom::End(0)).map_err(self.disk())?;
-        let mut sink = Sink {
-            objects: &self.objects,
-            written: self.written,
-            open: None,
-        };
+        let mut sink = Sink::new(&self.objects, self.written);
         let mut again = true;
         let mut packed = self.kept_segment(&applier);
         let unpacker = applier.unpacker();
@@ -419,54 +417,6 @@ fn fill(
     *at = place + packed.len() as u64;
     read.map(drop)
         .map_err(|source| Error::Content(Client::broken_blob(blob, source)))
-}
-
-fn made_path(objects: &Path, number: usize) -> PathBuf {
-    objects.join(format!("made-{number}"))
-}
-
-/// Contents as files in a folder, named by their hash once they are whole.
-struct Sink<'a> {
-    objects: &'a Path,
-    written: &'a Written,
-    open: Option<(File, PathBuf)>,
-}
-
-impl MadeSink for Sink<'_> {
-    fn begin(&mut self, number: usize, from: u64) -> io::Result<()> {
-        let path = made_path(self.objects, number);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)?;
-        // What a segment wrote that did not come to its end is cut off.
-        file.set_len(from)?;
-        file.seek(SeekFrom::Start(from))?;
-        self.open = Some((file, path));
-        Ok(())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.open {
-            Some((file, _)) => file.write_all(bytes),
-            None => Err(io::Error::other("no content was begun")),
-        }
-    }
-
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a download: what a power cut tears is found by its hash and made again"
-    )]
-    fn finish(&mut self, sha256: Sha256) -> io::Result<()> {
-        if let Some((file, path)) = self.open.take() {
-            pytheas_durable::begin_writing(&file);
-            self.written.note(&file, sha256);
-            fs::rename(path, self.objects.join(sha256.to_string()))?;
-        }
-        faults::point("agent:fetch:object");
-        Ok(())
-    }
 }
 
 /// Remembers whether reading failed, as opposed to coming to an end.

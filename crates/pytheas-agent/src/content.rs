@@ -56,7 +56,8 @@ pub(crate) fn keep_release(dir: &StateDir, release: &Release) -> Result<(), Fail
         .map_err(|error| device_failure("write", &path, &error))
 }
 
-/// Makes everything that `job` needs lie on the device.
+/// Makes everything that `job` needs lie on the device. Where the check of the new tree `trusts` what
+/// it has in common with the running slot, it is done ahead as well.
 ///
 /// # Errors
 /// [`Trouble::Later`] when the network is away; [`Trouble::Failed`] when trying again is no use.
@@ -66,6 +67,7 @@ pub(crate) fn fetch(
     transport: &mut dyn Fetch,
     peers: &mut Peers,
     written: &Written,
+    trusts: bool,
 ) -> Result<(), Trouble> {
     let to = job.to.tree;
     if dir.slot(to).exists() {
@@ -93,15 +95,15 @@ pub(crate) fn fetch(
     fetching.run(&mut client, peers)?;
     drop(fetching); // its trees are large
     // The objects must not be lost once the machine says that they are there. While the disk works,
-    // the next step is done ahead, of which nothing counts but in this process.
+    // the next steps are done ahead, of which nothing counts but in this process.
     written.take_staged(&dir.staged(to));
+    written.take_checked(&dir.staged(to));
     thread::scope(|scope| {
-        let ahead = thread::Builder::new().spawn_scoped(scope, || stage_ahead(dir, job));
+        let ahead = || stage_ahead(dir, job, written, trusts);
+        let ahead = thread::Builder::new().spawn_scoped(scope, ahead);
         let synced = trees::sync(&objects);
-        if let Ok(ahead) = ahead
-            && let Ok(Some(root)) = ahead.join()
-        {
-            written.note_staged(root);
+        if let Ok(ahead) = ahead {
+            let _or_in_their_turn = ahead.join();
         }
         synced
     })
@@ -109,14 +111,24 @@ pub(crate) fn fetch(
     Ok(())
 }
 
-/// Puts the new tree together, in which folder; if that fails, the next step says why.
-fn stage_ahead(dir: &StateDir, job: &Job) -> Option<PathBuf> {
-    let bytes = fs::read(dir.fetched_tree(job.to.tree)).ok()?;
-    let tree = Tree::parse(&bytes).ok()?;
-    let id = tree.id();
+/// Puts the new tree together and checks it; if that fails, the steps themselves say why.
+fn stage_ahead(dir: &StateDir, job: &Job, written: &Written, trusts: bool) {
+    let Ok(bytes) = fs::read(dir.fetched_tree(job.to.tree)) else {
+        return;
+    };
+    let Some(tree) = Tree::parse(&bytes)
+        .ok()
+        .filter(|tree| tree.id() == job.to.tree)
+    else {
+        return;
+    };
     let from = job.from.as_ref().map(|from| from.tree);
-    let staged = id == job.to.tree && slots::put_together(dir, &tree, from).is_ok();
-    staged.then(|| dir.staged(id))
+    if slots::put_together(dir, &tree, from).is_ok() {
+        written.note_staged(dir.staged(job.to.tree));
+        if let Some(from) = from.filter(|_| trusts) {
+            slots::check_ahead(dir, &tree, from, written);
+        }
+    }
 }
 
 /// The release document, from the check or, if that got lost, checked again.

@@ -8,6 +8,8 @@
 //! written to since that slot was checked: it is the same file; and but for what this very process
 //! has hashed as it wrote it (`written`). What rots by itself is found by the scrub, in the running
 //! slot too; a device that does not scrub reads all.
+//! Where it need not read all, it is done as soon as the tree is put together, while the disk syncs
+//! what was fetched; the sync of the tree itself comes before the slot all the same.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -441,11 +443,8 @@ pub(crate) fn accept(
 ) -> Result<Option<String>, SlotError> {
     let id = tree.id();
     let (staged, slot) = (dir.staged(id), dir.slot(id));
-    let found = match checked.and_then(|checked| Checked::of(dir, checked)) {
-        Some(checked) => checked.differences(&staged, tree, written)?,
-        None => differences(&staged, tree)?,
-    };
-    if let Some(damage) = said(&found) {
+    let ahead = written.take_checked(&staged) && checked.is_some();
+    if !ahead && let Some(damage) = said(&check(dir, tree, checked, written)?) {
         return Ok(Some(damage));
     }
     let slots = dir.slots();
@@ -456,6 +455,28 @@ pub(crate) fn accept(
     pytheas_durable::move_dir(&staged, &slot).map_err(io_error("rename to", &slot))?;
     faults::point("agent:verify:moved");
     Ok(None)
+}
+
+/// The differences of the staged `tree`, found as [`accept`] does.
+fn check(
+    dir: &StateDir,
+    tree: &Tree,
+    checked: Option<TreeId>,
+    written: &Written,
+) -> Result<Vec<Difference>, SlotError> {
+    let staged = dir.staged(tree.id());
+    match checked.and_then(|checked| Checked::of(dir, checked)) {
+        Some(checked) => checked.differences(&staged, tree, written),
+        None => differences(&staged, tree),
+    }
+}
+
+/// Checks the staged `tree` ahead of [`accept`], which then relies on it: for whom the slot `checked`
+/// is known and the disk has other things to do. What is wrong is found again there.
+pub(crate) fn check_ahead(dir: &StateDir, tree: &Tree, checked: TreeId, written: &Written) {
+    if check(dir, tree, Some(checked), written).is_ok_and(|found| found.is_empty()) {
+        written.note_checked(dir.staged(tree.id()));
+    }
 }
 
 /// Takes a slot out of use and removes it.

@@ -1,5 +1,6 @@
 //! What this process has done of an update beyond what its state says: files that it hashed on their
-//! way to the disk need not be read again at once, a tree put together ahead not a second time.
+//! way to the disk need not be read again at once, a tree put together and checked ahead not a second
+//! time.
 //!
 //! Kept in memory only. After a restart, and so after every power cut, nothing is known here and
 //! everything is read; neither when the disk failed.
@@ -24,6 +25,8 @@ pub(crate) struct Written {
     files: Mutex<BTreeMap<(u64, u64), (Facts, Sha256)>>,
     /// Folders in `staging/` that are complete.
     staged: Mutex<BTreeSet<PathBuf>>,
+    /// Those of them that were found to be what they should be.
+    checked: Mutex<BTreeSet<PathBuf>>,
 }
 
 impl Written {
@@ -57,6 +60,18 @@ impl Written {
     pub(crate) fn take_staged(&self, root: &Path) -> bool {
         let mut staged = self.staged.lock().unwrap_or_else(PoisonError::into_inner);
         staged.remove(root)
+    }
+
+    /// Remembers that the tree in the folder `root` was checked ahead of its step.
+    pub(crate) fn note_checked(&self, root: PathBuf) {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.insert(root);
+    }
+
+    /// Whether it was; the next time that is forgotten.
+    pub(crate) fn take_checked(&self, root: &Path) -> bool {
+        let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        checked.remove(root)
     }
 }
 

@@ -35,6 +35,17 @@ pub use make::{for_fuzzing, pack};
 const TABLE_MAX: usize = 1 << 20;
 const COPIES_MAX: usize = 1 << 16;
 
+/// The tables of the model (1.7 MB), to be used for one patch after the other: memory that the system
+/// has given already costs less than new memory.
+#[derive(Default)]
+pub struct Tables(Option<Differences>);
+
+impl std::fmt::Debug for Tables {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Tables")
+    }
+}
+
 /// Appends the new content of exactly `len` bytes to `out`, made of the old piece in `buffer` and
 /// of `packed`. The buffer grows by what is new.
 ///
@@ -45,6 +56,7 @@ pub fn unpack(
     buffer: &mut Vec<u8>,
     len: usize,
     out: &mut Vec<u8>,
+    tables: &mut Tables,
 ) -> Result<(), Damaged> {
     let old_len = buffer.len();
     let mut rest = packed;
@@ -88,7 +100,13 @@ pub fn unpack(
     let begin = out.len();
     out.reserve_exact(len);
     let mut coder = Decoder::new(differences);
-    let mut model = Differences::new();
+    let model = match &mut tables.0 {
+        Some(model) => {
+            model.forget();
+            model
+        }
+        none => none.insert(Differences::new()),
+    };
     for (number, piece) in pieces.iter().enumerate() {
         let at = out.len();
         out.extend_from_slice(&old[piece.old..piece.old + piece.len]);
@@ -130,6 +148,11 @@ impl Memory {
             exact: vec![(0, 0); 1 << EXACT_BITS],
             near: vec![(u32::MAX, 0); 1 << NEAR_BITS],
         }
+    }
+
+    fn forget(&mut self) {
+        self.exact.fill((0, 0));
+        self.near.fill((u32::MAX, 0));
     }
 
     fn slot(key: u32, bits: u32) -> usize {
@@ -186,6 +209,30 @@ impl Differences {
             class: 0,
             delta: 0,
         }
+    }
+
+    /// Becomes as [`Self::new`] makes it, in the same memory.
+    fn forget(&mut self) {
+        let Self {
+            gaps,
+            gaps_low,
+            long_gap,
+            hits,
+            bytes,
+            bytes_low,
+            absolute,
+            relative,
+            last,
+            class,
+            delta,
+        } = self;
+        for models in [gaps, gaps_low, hits, bytes, bytes_low] {
+            models.fill(Bit::default());
+        }
+        *long_gap = Number::new();
+        absolute.forget();
+        relative.forget();
+        (*last, *class, *delta) = ([0; 2], 0, 0);
     }
 
     /// Codes the differences of one copy: `out` holds the copy with its addresses moved and becomes
@@ -401,8 +448,8 @@ mod tests {
         };
         let packed = pack(&old, &new, &layout, 0, 0).unwrap();
         let plain = pack(&old, &new, &Layout::default(), 0, 0).unwrap();
-        let mut out = Vec::new();
-        unpack(&packed, &mut old.clone(), new.len(), &mut out).unwrap();
+        let (mut out, mut tables) = (Vec::new(), Tables::default());
+        unpack(&packed, &mut old.clone(), new.len(), &mut out, &mut tables).unwrap();
         assert!(out == new);
         assert!(packed.len() < 150, "{} bytes", packed.len());
         assert!(
@@ -444,15 +491,20 @@ mod tests {
             }
             let layout = layout(&forms, old.len(), bias);
             let mut packed = pack(&old, &new, &layout, 0, 0).unwrap();
-            let mut out = Vec::new();
-            unpack(&packed, &mut old.clone(), new.len(), &mut out).unwrap();
-            prop_assert_eq!(&out, &new);
+            let mut tables = Tables::default();
+            // The second time in the same memory.
+            for _ in 0..2 {
+                let mut out = Vec::new();
+                unpack(&packed, &mut old.clone(), new.len(), &mut out, &mut tables).unwrap();
+                prop_assert_eq!(&out, &new);
+            }
             for (at, value) in damage {
                 let len = packed.len();
                 packed[at % len] = value;
             }
             let mut out = Vec::new();
-            let _right_or_wrong = unpack(&packed, &mut old.clone(), new.len(), &mut out);
+            let _right_or_wrong =
+                unpack(&packed, &mut old.clone(), new.len(), &mut out, &mut tables);
             prop_assert!(out.len() <= new.len());
         }
     }

@@ -6,16 +6,13 @@ use std::fs::File;
 #[cfg(target_os = "linux")]
 const WORTH_BYTES: u64 = 128 << 10;
 
-/// Has the system begin to write what was written to `file`, without waiting for it: the sync that
-/// comes later then has less to wait for. Promises nothing.
+/// Has the system begin to write the `len` bytes that were written to `file`, without waiting for it:
+/// the sync that comes later then has less to wait for. Promises nothing.
 #[cfg(target_os = "linux")]
 #[expect(unsafe_code, reason = "sync_file_range(2) has no safe wrapper")]
-pub fn begin_writing(file: &File) {
+pub fn begin_writing(file: &File, len: u64) {
     use std::os::fd::AsRawFd as _;
-    if file
-        .metadata()
-        .is_ok_and(|found| found.len() >= WORTH_BYTES)
-    {
+    if len >= WORTH_BYTES {
         // SAFETY: it takes a descriptor, open while `file` is borrowed, and numbers; no pointer.
         // Whatever it says, the sync does what it has not.
         unsafe {
@@ -26,4 +23,4 @@ pub fn begin_writing(file: &File) {
 
 /// Does nothing where the system has no such call.
 #[cfg(not(target_os = "linux"))]
-pub fn begin_writing(_: &File) {}
+pub fn begin_writing(_: &File, _: u64) {}

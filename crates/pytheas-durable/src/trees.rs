@@ -2,8 +2,8 @@
 
 use std::{
     fs::{self, File, Metadata, Permissions},
-    io::{self, Read, Seek, SeekFrom},
-    os::unix::fs::{MetadataExt as _, PermissionsExt},
+    io::{self, Read},
+    os::unix::fs::{FileExt as _, MetadataExt as _, PermissionsExt},
     path::{Path, PathBuf},
     sync::{
         Mutex,
@@ -31,13 +31,12 @@ impl Files for Folder {
         len: usize,
         out: &mut Vec<u8>,
     ) -> io::Result<()> {
-        let mut file = File::open(path.under(&self.0))?;
-        file.seek(SeekFrom::Start(offset))?;
+        let file = File::open(path.under(&self.0))?;
+        let from = out.len();
         out.reserve_exact(len);
-        match file.take(len as u64).read_to_end(out)? {
-            read if read == len => Ok(()),
-            _ => Err(io::ErrorKind::UnexpectedEof.into()),
-        }
+        out.resize(from + len, 0);
+        file.read_exact_at(&mut out[from..], offset)
+            .inspect_err(|_| out.truncate(from))
     }
 }
 

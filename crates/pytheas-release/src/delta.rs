@@ -48,7 +48,7 @@ pub use make::{MakeError, Part, Summary, make, make_with_summary};
 #[cfg(any(feature = "make-deltas", test))]
 pub use mutate::{as_fuzzed, for_fuzzing, mutated};
 pub use plan::Head;
-pub use unpack::{Unpacked, Unpacker};
+pub use unpack::{Unpacked, Unpacker, Workspace};
 
 use crate::{RelPath, Sha256};
 

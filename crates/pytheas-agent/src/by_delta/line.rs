@@ -12,7 +12,7 @@ use std::{
     thread::{self, Scope},
 };
 
-use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker};
+use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker, Workspace};
 
 /// What segments under way may take together, in bytes of memory, and how many they may be; one
 /// alone may take more. The largest that are unpacked beside each other take 22.5 MB in practice.
@@ -54,12 +54,23 @@ impl<'a> Line<'a> {
         for _ in 0..WORKERS {
             let (jobs, hand_on, unpacker) = (Arc::clone(&jobs), hand_on.clone(), unpacker.clone());
             let work = move || {
-                while let Ok((number, packed)) = next_job(&jobs) {
-                    let unpack = || unpacker.unpack(number, &packed, files);
+                let mut workspace = Workspace::default();
+                let mut job = next_job(&jobs);
+                while let Ok((number, packed)) = job {
+                    let unpack = || unpacker.unpack(number, &packed, files, &mut workspace);
                     let result = catch_unwind(AssertUnwindSafe(unpack));
+                    drop(packed);
+                    // Only what the next segment needs as well is kept, before it is known that this
+                    // one needs less.
+                    let next = ready_job(&jobs);
+                    match &next {
+                        Some((next, _)) => unpacker.fit(*next, &mut workspace),
+                        None => workspace = Workspace::default(),
+                    }
                     if hand_on.send((number, result)).is_err() {
                         break; // nobody wants it any more
                     }
+                    job = next.map_or_else(|| next_job(&jobs), Ok);
                 }
             };
             workers += usize::from(thread::Builder::new().spawn_scoped(scope, work).is_ok());
@@ -102,7 +113,8 @@ impl<'a> Line<'a> {
         if self.workers > 0 {
             let _a_thread_waits_for_it = self.give.send((number, packed));
         } else {
-            let made = self.unpacker.unpack(number, &packed, self.files);
+            let workspace = &mut Workspace::default();
+            let made = self.unpacker.unpack(number, &packed, self.files, workspace);
             self.early.insert(number, made);
         }
     }
@@ -147,4 +159,9 @@ impl<'a> Line<'a> {
 
 fn next_job(jobs: &Mutex<Receiver<Job>>) -> Result<Job, std::sync::mpsc::RecvError> {
     jobs.lock().unwrap_or_else(PoisonError::into_inner).recv()
+}
+
+/// The next job if there is one; none while another thread waits for it.
+fn ready_job(jobs: &Mutex<Receiver<Job>>) -> Option<Job> {
+    jobs.try_lock().ok()?.try_recv().ok()
 }

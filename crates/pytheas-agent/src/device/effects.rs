@@ -184,6 +184,7 @@ impl Device {
             parts.push((self.dir_of(&part.to.release.name), part, on_boards));
         }
         let settings = self.settings.agent.peers.clone();
+        let trusts = self.trusts(job);
         let written = std::mem::take(&mut self.written);
         let fetched = self.with_transport(|_, transport| {
             let guard = Rc::clone(&transport.guard);
@@ -192,7 +193,7 @@ impl Device {
                 false => Peers::new(&settings, move || guard.check().is_ok()),
             };
             parts.iter().try_for_each(|(dir, part, on_boards)| {
-                content::fetch(dir, part, transport, &mut peers, &written)?;
+                content::fetch(dir, part, transport, &mut peers, &written, trusts)?;
                 match on_boards {
                     true => fetched::fetch(dir, part, transport),
                     false => Ok(()),
@@ -218,14 +219,16 @@ impl Device {
             if dir.slot(tree).exists() {
                 continue; // in its slot already: verified there
             }
-            let Some(tree) = fetched_tree(&dir, tree) else {
-                let because = Failure::new(Reason::Device, "the new tree's document got lost");
-                return Ok(Event::StageFailed { to, because });
-            };
-            let from = part.from.map(|from| from.tree);
-            let staged = match self.written.take_staged(&dir.staged(tree.id())) {
-                true => slots::sync_staged(&dir, tree.id()),
-                false => slots::stage(&dir, &tree, from),
+            let root = dir.staged(tree);
+            let staged = if self.written.take_staged(&root) {
+                slots::sync_staged(&dir, tree)
+            } else {
+                self.written.take_checked(&root);
+                let Some(tree) = fetched_tree(&dir, tree) else {
+                    let because = Failure::new(Reason::Device, "the new tree's document got lost");
+                    return Ok(Event::StageFailed { to, because });
+                };
+                slots::stage(&dir, &tree, part.from.map(|from| from.tree))
             };
             if let Err(error) = staged {
                 self.written = Written::default();
@@ -239,6 +242,12 @@ impl Device {
         }
     }
 
+    /// Whether files that were checked before are not read again: not what was doubted once, and nothing
+    /// where nobody looks for rot.
+    fn trusts(&self, job: &Job) -> bool {
+        job.attempt == 0 && !self.settings.scrub.is_zero()
+    }
+
     fn verify(&mut self, job: &Job) -> Result<Event, String> {
         let to = job.to.tree;
         let written = std::mem::take(&mut self.written);
@@ -247,9 +256,8 @@ impl Device {
             let found = if dir.slot(tree).exists() {
                 slots::mend(&dir, tree)
             } else if let Some(tree) = fetched_tree(&dir, tree) {
-                // What was doubted once is read, and so is all where nobody looks for rot.
-                let trusts = job.attempt == 0 && !self.settings.scrub.is_zero();
-                let from = part.from.map(|from| from.tree).filter(|_| trusts);
+                let from = part.from.map(|from| from.tree);
+                let from = from.filter(|_| self.trusts(job));
                 slots::accept(&dir, &tree, from, &written)
             } else {
                 Ok(Some("the new tree's document got lost".into()))

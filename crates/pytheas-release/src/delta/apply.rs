@@ -9,7 +9,7 @@ use super::{
     plan::{self, Head, Method},
     records,
     steps::{self, Content, NewEntry, NewTree},
-    unpack::{Unpacked, Unpacker},
+    unpack::{Unpacked, Unpacker, Workspace},
 };
 use crate::{Entry, Hasher, RelPath, Sha256, Tree, TreeError, TreeId};
 
@@ -91,6 +91,8 @@ pub struct Applier<'t> {
     place: u64,
     /// The content of which a part is made: its number, its length so far.
     open: Option<(usize, u64, Hasher)>,
+    /// What [`Self::step`] unpacks in.
+    workspace: Workspace,
 }
 
 /// How far one segment has brought it: to be kept by who wants to go on here after a break.
@@ -136,6 +138,7 @@ impl<'t> Applier<'t> {
             new,
             next: 0,
             open: None,
+            workspace: Workspace::default(),
         };
         applier.check_work()?;
         Ok(applier)
@@ -240,7 +243,7 @@ impl<'t> Applier<'t> {
         files: &dyn Files,
         sink: &mut dyn MadeSink,
     ) -> Result<Progress, DeltaError> {
-        let unpacked = self.unpacker.unpack(self.next, packed, files)?;
+        let unpacked = (self.unpacker).unpack(self.next, packed, files, &mut self.workspace)?;
         self.take(unpacked, sink)
     }
 

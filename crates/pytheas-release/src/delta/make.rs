@@ -387,7 +387,8 @@ impl Maker<'_> {
         .map_err(MakeError::Pack)?;
         // Undone before it is believed: one with more copies than allowed would be refused.
         let (mut buffer, mut made) = (old, Vec::new());
-        let undone = patch::unpack(&packed, &mut buffer, new.len(), &mut made);
+        let mut tables = patch::Tables::default();
+        let undone = patch::unpack(&packed, &mut buffer, new.len(), &mut made, &mut tables);
         Ok((undone.is_ok() && made == new).then_some(packed))
     }
 

@@ -318,7 +318,10 @@ fn a_head_that_looks_back_at_more_than_is_allowed_has_no_file_read_whole() {
     let files = Asked(old.clone(), 0.into());
     let unpacker = unpack::Unpacker::new(head, entries);
     let packed = &delta[body + place..][..len];
-    let error = unpacker.unpack(number, packed, &files).unwrap_err();
+    let workspace = &mut unpack::Workspace::default();
+    let error = unpacker
+        .unpack(number, packed, &files, workspace)
+        .unwrap_err();
     assert!(matches!(error, DeltaError::Damaged(_)), "{error}");
     let most = files.1.into_inner();
     assert!(most <= 256 << 10, "{most} bytes were asked for at once");

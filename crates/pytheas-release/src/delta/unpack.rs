@@ -20,6 +20,14 @@ const TEXT_MODELS: usize = 64 << 10;
 /// As much of an old file is in memory while it is hashed, in bytes.
 const HASHED_AT_ONCE: u64 = 256 << 10;
 
+/// Memory that one segment after the other is unpacked in: what the system has given already costs
+/// less than new memory. For one that is not a patch, what patches leave is given back.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    buffer: Vec<u8>,
+    tables: patch::Tables,
+}
+
 /// What a segment makes.
 #[derive(Debug)]
 pub struct Unpacked {
@@ -84,6 +92,7 @@ impl<'t> Unpacker<'t> {
         number: usize,
         packed: &[u8],
         files: &dyn Files,
+        workspace: &mut Workspace,
     ) -> Result<Unpacked, DeltaError> {
         let Some(segment) = self.0.head.segments.get(number) else {
             return Err(DeltaError::Damaged("it has no more segments".into()));
@@ -92,7 +101,7 @@ impl<'t> Unpacker<'t> {
             let segment = number + 1;
             return Err(DeltaError::DamagedSegment { segment });
         }
-        match self.contents(segment, packed, files) {
+        match self.contents(segment, packed, files, workspace) {
             Ok(bytes) => Ok(Unpacked { number, bytes }),
             Err(error @ DeltaError::Damaged(_)) => {
                 Err(self.damaged_old(segment.old.iter(), files).unwrap_or(error))
@@ -114,6 +123,24 @@ impl<'t> Unpacker<'t> {
         Some(segment.packed_len + self.known_len(segment) + made + beside)
     }
 
+    /// Gives back what of `workspace` segment `number` (from 0) does not need: what is left is part of
+    /// what that takes, so that the memory of those under way stays bounded.
+    pub fn fit(&self, number: usize, workspace: &mut Workspace) {
+        if let Some(segment) = self.0.head.segments.get(number) {
+            self.fit_to(segment, workspace);
+        }
+    }
+
+    fn fit_to(&self, segment: &Segment, workspace: &mut Workspace) {
+        if segment.method != Method::Patch {
+            workspace.tables = patch::Tables::default();
+        }
+        let made = segment.made_len(&self.0.head.sizes);
+        workspace.buffer.clear();
+        let most = self.known_len(segment) + beside(segment.method, made);
+        workspace.buffer.shrink_to(most);
+    }
+
     /// How much a segment looks back at, in bytes; what is too much is refused when it is read.
     fn known_len(&self, segment: &Segment) -> usize {
         let lens = segment
@@ -129,9 +156,13 @@ impl<'t> Unpacker<'t> {
         segment: &Segment,
         packed: &[u8],
         files: &dyn Files,
+        workspace: &mut Workspace,
     ) -> Result<Vec<u8>, DeltaError> {
         let made = segment.made_len(&self.0.head.sizes);
-        let mut buffer = Vec::with_capacity(self.known_len(segment) + made);
+        self.fit_to(segment, workspace);
+        let mut buffer = std::mem::take(&mut workspace.buffer);
+        let known = self.known_len(segment);
+        buffer.reserve_exact(known + beside(segment.method, made));
         for piece in &segment.old {
             self.old_piece(*piece, segment.method, files, &mut buffer)?;
             if buffer.len() > REFERENCE_MAX {
@@ -147,7 +178,9 @@ impl<'t> Unpacker<'t> {
             Method::Binary => text::unpack(packed, &mut buffer, len, Kind::Binary),
             Method::Patch => {
                 let mut out = Vec::new();
-                patch::unpack(packed, &mut buffer, len, &mut out).map_err(damaged)?;
+                let tables = &mut workspace.tables;
+                patch::unpack(packed, &mut buffer, len, &mut out, tables).map_err(damaged)?;
+                workspace.buffer = buffer;
                 return Ok(out);
             }
         }
@@ -239,6 +272,15 @@ impl<'t> Unpacker<'t> {
             }
         }
         Ok(())
+    }
+}
+
+/// What is made in the memory of what is looked back at: not by a patch, which only puts there what is
+/// new in it.
+fn beside(method: Method, made: usize) -> usize {
+    match method {
+        Method::Patch => 0,
+        _ => made,
     }
 }
 
