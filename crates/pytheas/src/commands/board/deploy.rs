@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::BoardArgs;
 use crate::{
     commands::build,
-    context::Context,
+    context::{Context, Progress},
     output::{Paint, Show, bytes, duration},
 };
 
@@ -160,7 +160,31 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         let compiling = scope.spawn(|| early(args));
         (args.board.ask(context), compiling.join().ok().flatten())
     });
-    let (mut board, facts) = asked?;
+    let (board, facts) = asked?;
+    let ran = facts.has_main;
+    let done = deploy(args, board, facts, early, &progress, context);
+    drop(progress);
+    if done.is_err() && ran {
+        context.note(
+            "the board's program was stopped for this; `pytheas board reset` starts it again",
+        );
+    }
+    let mut shown = done?;
+    for remark in shown.done.remarks.drain(..) {
+        context.warn(remark);
+    }
+    shown.seconds = began.elapsed().as_secs_f64();
+    context.show(&shown)
+}
+
+fn deploy(
+    args: &DeployArgs,
+    mut board: Board,
+    facts: Facts,
+    early: Option<Files>,
+    progress: &Progress,
+    context: &Context,
+) -> miette::Result<Shown> {
     let (app, wants_package) = match early {
         Some(files) => (App::Files(files), false),
         None => app(args, &facts, context)?,
@@ -178,7 +202,7 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         Some(key) => App::Image(signed(key, app, to, &mut board)?),
         None => app,
     };
-    let mut done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
+    let done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
         Err(error) if out_of_memory(&error) => {
             // The program that was interrupted still has its heap.
             board.renew()?;
@@ -193,15 +217,11 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     } else {
         board.leave()?;
     }
-    drop(progress);
-    for remark in done.remarks.drain(..) {
-        context.warn(remark);
-    }
-    context.show(&Shown {
+    Ok(Shown {
         port: board.port().to_owned(),
         why,
         restarted,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: 0.0,
         done,
     })
 }
