@@ -17,8 +17,8 @@ pub struct Holder {
     pub program: String,
 }
 
-/// The processes, other than this one, that have `path` open. Those of other users are seen only
-/// by root.
+/// The processes, other than this one, that have `path` open: those that have locked it, if any has.
+/// Those of other users are seen only by root.
 pub fn holders(path: &Path) -> Vec<Holder> {
     let Ok(device) = path.canonicalize() else {
         return Vec::new();

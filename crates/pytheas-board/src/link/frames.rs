@@ -1,5 +1,5 @@
 //! Bytes and small programs to a board in one stream: compressed where the board can, acknowledged
-//! frame by frame, with Ctrl-C working at any moment. The board's side is `frames.py`.
+//! frame by frame, with Ctrl-C working between any two of them. The board's side is `frames.py`.
 //!
 //! A frame of kind `x` is a program, `d` data, `z` deflated data (each frame for itself, so that it
 //! is decompressed from memory), `q` the end. The board answers each with ACK (6), or NAK (21) from

@@ -58,7 +58,10 @@ pub enum LinkError {
         by: Vec<Holder>,
     },
     /// Something is wrong, and another program has it open, too, without having locked it.
-    #[error("`{port}` is also open in {}, which may take what the board says", named(by))]
+    #[error(
+        "`{port}` is also open in {}, which may take what the board says",
+        named(by)
+    )]
     #[diagnostic(
         code(pytheas::board::port_in_use::shared),
         help("end that program and try again")

@@ -75,7 +75,11 @@ fn a_deploy_that_is_ended_at_any_moment_leaves_a_board_that_takes_the_next_one()
 fn programs_read_what_is_typed_and_may_exit() {
     let Some(bench) = Bench::start() else { return };
     let asks = "print('hello', input('who? '))\nprint('and', input())";
-    let output = with_input(&bench, &["run", "-c", asks], "Ada\nGr\u{e4}ce\nnobody asks\n");
+    let output = with_input(
+        &bench,
+        &["run", "-c", asks],
+        "Ada\nGr\u{e4}ce\nnobody asks\n",
+    );
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{}", shown(&output));
     assert!(said.contains("hello Ada"), "{said}");
@@ -106,7 +110,10 @@ fn a_full_board_keeps_what_it_had() {
     };
     put(&app.join("data.txt"), &noise(300_000));
     let full = fails(&bench, 1, &["deploy", "app", "--to", "files"]);
-    assert!(full.contains("the app needs") && full.contains("free"), "{full}");
+    assert!(
+        full.contains("the app needs") && full.contains("free"),
+        "{full}"
+    );
     let answer = ["run", "-c", "import mod;print(mod.ANSWER)"];
     assert_eq!(ok(&mut bench.board(&answer)), "41\r\n");
     // One file as large as what is left, with what a file system needs besides.
@@ -114,8 +121,18 @@ fn a_full_board_keeps_what_it_had() {
     let full = fails(&bench, 1, &["fs", "put", "large", "/large"]);
     assert!(full.contains("the file system is full"), "{full}");
     let listed = json(&mut bench.board(&["fs", "ls"]));
-    let names: Vec<_> = listed.as_array().unwrap().iter().map(|file| &file["path"]).collect();
-    assert!(!names.iter().any(|path| path.as_str().unwrap().contains("large")), "{names:?}");
+    let names: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|file| &file["path"])
+        .collect();
+    assert!(
+        !names
+            .iter()
+            .any(|path| path.as_str().unwrap().contains("large")),
+        "{names:?}"
+    );
     // An image that no partition takes is refused before a byte is sent.
     ok(&mut bench.board(&["fs", "rm", "/fill"]));
     put(&app.join("data.txt"), &noise(4_300_000));
@@ -134,10 +151,17 @@ fn a_module_that_no_board_loads_is_told_what_to_do() {
     assert!(said.contains("incompatible .mpy file"), "{said}");
     assert!(said.contains("pytheas board info"), "{said}");
     std::fs::create_dir_all(bench.home.path().join("app")).unwrap();
-    std::fs::copy(bench.home.path().join("old.mpy"), bench.home.path().join("app/old.mpy")).unwrap();
+    std::fs::copy(
+        bench.home.path().join("old.mpy"),
+        bench.home.path().join("app/old.mpy"),
+    )
+    .unwrap();
     for to in ["files", "rom"] {
         let said = fails(&bench, 1, &["deploy", "app", "--to", to]);
-        assert!(said.contains("version 5") && said.contains("old.mpy"), "{said}");
+        assert!(
+            said.contains("version 5") && said.contains("old.mpy"),
+            "{said}"
+        );
     }
 }
 
@@ -154,6 +178,12 @@ fn a_silent_program_and_whoever_else_has_the_port_are_named() {
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");
     // This process holds the line for QEMU's sake.
-    assert!(said.contains(&format!("(process {})", std::process::id())), "{said}");
-    assert!(said.contains("nothing answers") && said.contains("--catch"), "{said}");
+    assert!(
+        said.contains(&format!("(process {})", std::process::id())),
+        "{said}"
+    );
+    assert!(
+        said.contains("nothing answers") && said.contains("--catch"),
+        "{said}"
+    );
 }

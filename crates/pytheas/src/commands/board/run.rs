@@ -50,7 +50,12 @@ pub(super) fn run(args: &RunArgs, context: &Context) -> miette::Result<()> {
     };
     let mut board = args.board.open(context)?;
     board.enter()?;
-    if args.file.as_ref().is_none_or(|file| file.as_os_str() != "-") && !in_background() {
+    if args
+        .file
+        .as_ref()
+        .is_none_or(|file| file.as_os_str() != "-")
+        && !in_background()
+    {
         board.read_from(typed());
     }
     let mut print = |bytes: &[u8]| {
