@@ -29,7 +29,7 @@ impl Bench {
         })
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = pytheas(self.home.path());
         command
             .args(args)

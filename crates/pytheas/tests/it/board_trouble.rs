@@ -39,7 +39,8 @@ fn with_input(bench: &Bench, args: &[&str], input: &str) -> Output {
 fn a_deploy_that_is_ended_at_any_moment_leaves_a_board_that_takes_the_next_one() {
     let Some(bench) = Bench::start() else { return };
     let mut cuts = 0;
-    for (round, to) in ["files", "rom", "files"].into_iter().enumerate() {
+    // In this order: an image's modules come before those of the file system.
+    for (round, to) in ["files", "rom"].into_iter().enumerate() {
         for number in 0..60 {
             put(
                 &bench.home.path().join(format!("app/m{number:02}.py")),
@@ -47,7 +48,7 @@ fn a_deploy_that_is_ended_at_any_moment_leaves_a_board_that_takes_the_next_one()
             );
         }
         let args = ["deploy", "app", "--to", to];
-        for (step, signal) in [Signal::TERM, Signal::KILL, Signal::KILL, Signal::KILL]
+        for (step, signal) in [Signal::TERM, Signal::KILL, Signal::KILL]
             .into_iter()
             .enumerate()
         {
@@ -91,54 +92,65 @@ fn programs_read_what_is_typed_and_may_exit() {
     assert_eq!(ok(&mut bench.board(&["run", "-c", "print(1)"])), "1\r\n");
 }
 
+/// A file system of 32 KB in the board's memory, at `/ram`.
+const RAM: &str = "import sys,vfs
+class R:
+ def __init__(s): s.d=bytearray(32768)
+ def readblocks(s,n,b,o=0):
+  a=n*512+o
+  b[:]=s.d[a:a+len(b)]
+ def writeblocks(s,n,b,o=0):
+  a=n*512+o
+  s.d[a:a+len(b)]=b
+ def ioctl(s,o,_): return {4:64,5:512}.get(o,0)
+r=R()
+vfs.VfsLfs2.mkfs(r)
+vfs.mount(vfs.VfsLfs2(r),'/ram')
+sys.path.append('/ram')";
+
+fn noise(len: u32) -> String {
+    let mut state = 1_u32;
+    let next = |_| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        char::from(b'!' + (state >> 24) as u8 % 90)
+    };
+    (0..len).map(next).collect()
+}
+
 #[test]
 fn a_full_board_keeps_what_it_had() {
     let Some(bench) = Bench::start() else { return };
+    ok(&mut bench.board(&["run", "-c", RAM]));
     let app = bench.home.path().join("app");
     put(&app.join("mod.py"), "ANSWER = 41\n");
-    ok(&mut bench.board(&["deploy", "app", "--to", "files"]));
-    let fill = "f=open('/fill','wb')\nb=bytes(65536)\nfor _ in range(62):f.write(b)\nf.close()";
-    ok(&mut bench.board(&["run", "-c", fill]));
+    let deploy = ["deploy", "app", "--root", "/ram", "--no-restart"];
+    ok(&mut bench.board(&deploy));
+    let code = "import sys\nsys.modules.pop('mod',0)\nimport mod\nprint(mod.ANSWER)";
+    let answer = || ok(&mut bench.board(&["run", "-c", code]));
+    assert_eq!(answer(), "41\r\n");
     put(&app.join("mod.py"), "ANSWER = 42\n");
-    let noise = |len: u32| -> String {
-        let mut state = 1_u32;
-        let next = |_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            char::from(b'!' + (state >> 24) as u8 % 90)
-        };
-        (0..len).map(next).collect()
-    };
-    put(&app.join("data.txt"), &noise(300_000));
-    let full = fails(&bench, 1, &["deploy", "app", "--to", "files"]);
+    put(&app.join("data.txt"), &noise(40_000));
+    let full = fails(&bench, 1, &deploy);
     assert!(
         full.contains("the app needs") && full.contains("free"),
         "{full}"
     );
-    let answer = ["run", "-c", "import mod;print(mod.ANSWER)"];
-    assert_eq!(ok(&mut bench.board(&answer)), "41\r\n");
-    // One file as large as what is left, with what a file system needs besides.
-    put(&bench.home.path().join("large"), &noise(250_000));
-    let full = fails(&bench, 1, &["fs", "put", "large", "/large"]);
+    assert_eq!(answer(), "41\r\n");
+    // What does not fit is gone again; what is there stays.
+    put(&bench.home.path().join("large"), &noise(18_000));
+    ok(&mut bench.board(&["fs", "put", "large", "/ram/one"]));
+    let full = fails(&bench, 1, &["fs", "put", "large", "/ram/two"]);
     assert!(full.contains("the file system is full"), "{full}");
-    let listed = json(&mut bench.board(&["fs", "ls"]));
-    let names: Vec<_> = listed
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|file| &file["path"])
-        .collect();
+    let listed = ok(&mut bench.board(&["fs", "ls", "/ram", "--json"]));
     assert!(
-        !names
-            .iter()
-            .any(|path| path.as_str().unwrap().contains("large")),
-        "{names:?}"
+        listed.contains("/ram/one") && !listed.contains("/ram/two"),
+        "{listed}"
     );
     // An image that no partition takes is refused before a byte is sent.
-    ok(&mut bench.board(&["fs", "rm", "/fill"]));
     put(&app.join("data.txt"), &noise(4_300_000));
     let full = fails(&bench, 1, &["deploy", "app", "--to", "rom"]);
     assert!(full.contains("ROMFS partition"), "{full}");
-    assert_eq!(ok(&mut bench.board(&answer)), "41\r\n");
+    assert_eq!(answer(), "41\r\n");
 }
 
 #[test]
@@ -172,8 +184,7 @@ fn a_silent_program_and_whoever_else_has_the_port_are_named() {
     put(&bench.home.path().join("main.py"), stubborn);
     ok(&mut bench.board(&["fs", "put", "main.py", "/"]));
     ok(&mut bench.board(&["reset"]));
-    let mut info = bench.board(&["info"]);
-    info.args(["--patience", "3"]);
+    let mut info = bench.command(&["board", "info", "--patience", "3"]);
     let output = info.output().unwrap();
     let said = shown(&output);
     assert_eq!(output.status.code(), Some(3), "{said}");

@@ -8,7 +8,7 @@ use std::{
 use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::{
     deploy::{DeployError, Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
-    link::{Board, Facts},
+    link::{Board, Facts, files::read},
     romfs::{self, Rom},
 };
 use pytheas_build::{
@@ -342,7 +342,19 @@ fn bring(
         rom::MainPy::Keep
     };
     let done = match (to, app) {
-        (To::Files, App::Files(files)) => tree::deploy(board, facts, &args.root, &files, told)?,
+        (To::Files, App::Files(files)) => {
+            let mut done = tree::deploy(board, facts, &args.root, &files, told)?;
+            if facts.starter
+                && facts.has_main
+                && main_of(files.keys()).is_none()
+                && read(board, "/main.py", &mut |_| {})? == rom::STARTER.as_bytes()
+            {
+                done.remarks.push(
+                    "the board still starts the image in its ROMFS partition, and the image's modules come first: `pytheas board fs rm /main.py` ends that".into(),
+                );
+            }
+            done
+        }
         (To::Files, App::Image(image)) => {
             let files = Rom::read(&image)?.files;
             let files = files
