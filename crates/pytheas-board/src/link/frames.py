@@ -11,14 +11,14 @@ try:
 except ImportError:
     pass
 try:
-    from micropython import kbd_intr as _pi
+    from micropython import kbd_intr as _pkbd
 except ImportError:
-    def _pi(c):
+    def _pkbd(c):
         pass
 def _pf(k, b):
     # A Ctrl-C in the middle of a file system whose blocks are Python's (SD cards, the emulated board)
     # would tear it: it waits for the next frame. What was typed before counts at the first turn.
-    _pi(-1)
+    _pkbd(-1)
     for _ in b"1":
         pass
     try:
@@ -27,7 +27,7 @@ def _pf(k, b):
         else:
             _pw(_pz(b) if k == 122 else b)
     finally:
-        _pi(3)
+        _pkbd(3)
 def _pr(size, bits):
     global _pb, _po
     # Room in one piece, before anything is asked for.
