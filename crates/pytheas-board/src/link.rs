@@ -1,9 +1,9 @@
 //! The link to a board: a line to it ([`address`], [`wire`]), its raw REPL ([`repl`]), what it is
 //! ([`facts`]), frames of bytes to it ([`frames`]) and its files ([`files`]).
 //!
-//! Nothing here sleeps for a fixed time: every wait is a wait for bytes, with a limit. Ctrl-C works
-//! on the board at any moment, also while it receives, so a tool that is killed leaves a board that
-//! the next tool can enter.
+//! Nothing here sleeps for a fixed time: every wait is a wait for bytes, with a limit. Ctrl-C works on
+//! the board while it waits for bytes and not while it writes them, so a tool that is killed leaves a
+//! board that the next tool can enter, with a whole file system.
 
 pub mod address;
 mod busy;

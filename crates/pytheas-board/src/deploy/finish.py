@@ -1,10 +1,10 @@
 import os
 def _pend(w, b):
     # Does what the list in w says: r(ename) what waits there to its place, d(elete). May be repeated.
-    # A dot for each: with hundreds of files it takes longer than a host waits for a silent board.
+    # A mark (SYN) for each: with hundreds of files it takes longer than a host waits for a silent board.
     with open(w + "/todo") as f:
         for x in f:
-            print(end=".")
+            print(end="\x16")
             k, s, p = x[:-1].split(" ", 2)
             s = w + "/" + s
             try:
@@ -26,12 +26,22 @@ def _pend(w, b):
             os.rename(s, p)
     if b:
         # The board's own boot.py comes back; where there is none, ours goes.
-        if "boot" in os.listdir(w):
-            os.rename(w + "/boot", b)
-        else:
+        try:
+            os.stat(w + "/boot")
+        except OSError:
             os.remove(b)
+        else:
+            os.rename(w + "/boot", b)
 def _pgone(w):
-    for x in os.listdir(w):
-        print(end=".")
-        os.remove(w + "/" + x)
+    # A list of all the names would not fit into small memories.
+    l = [1]
+    while l:
+        l = []
+        for x in os.ilistdir(w):
+            l.append(w + "/" + x[0])
+            if len(l) > 30:
+                break
+        for x in l:
+            print(end="\x16")
+            os.remove(x)
     os.rmdir(w)

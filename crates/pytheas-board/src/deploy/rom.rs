@@ -82,6 +82,15 @@ pub fn deploy(
         return Err(DeployError::NoRom);
     };
     let size = image.len() as u64;
+    let full = |place: &Place| DeployError::Full {
+        place: format!("ROMFS partition {}", place.partition),
+        need: size,
+        free: place.room,
+    };
+    // Before the board is asked for hashes of what it cannot have.
+    if places.iter().all(|place| size > place.room) {
+        return Err(full(first));
+    }
     let hash = Sha256::of(image).to_string();
     let entry = entry.unwrap_or("-");
     let says = format!("{size} {hash} {entry}");
@@ -106,11 +115,7 @@ pub fn deploy(
     let free = free.ok_or(DeployError::OnePlace)?;
     let place = places.get(free).unwrap_or(first);
     if size > place.room {
-        return Err(DeployError::Full {
-            place: format!("ROMFS partition {}", place.partition),
-            need: size,
-            free: place.room,
-        });
+        return Err(full(place));
     }
     let parts = missing(
         image,

@@ -41,7 +41,7 @@ pub fn with_main(
 }
 
 /// What puts `/main.py` aside on a board, as `n`: never over one that lies there.
-pub(super) const ASIDE: &str = "import os\nn='main.py.bak'\nwhile n in os.listdir('/'):\n \
+pub(super) const ASIDE: &str = "import os\nn='main.py.bak'\nwhile any(e[0]==n for e in os.ilistdir('/')):\n \
     n='main.py.bak%d'%(int(n[11:]or 1)+1)\nos.rename('/main.py','/'+n)";
 
 /// Puts `/main.py` aside; where it is now.

@@ -1,15 +1,17 @@
 # The board's side of a deploy of files (tree.rs); needs files.py.
 def _tq(w, m, l):
-    # Which of the files are there: their hashes; what was deployed before; what waits in w.
+    # Which of the files are there: their hashes; with w, what was deployed before and what waits there.
     try:
-        with open(m) as f:
-            for x in f:
-                print("o", x, end="")
+        if w:
+            with open(m) as f:
+                for x in f:
+                    print("o", x, end="")
     except OSError:
         pass
     try:
-        for x in os.listdir(w):
-            print("w", x)
+        if w:
+            for x in os.ilistdir(w):
+                print("w", x[0])
     except OSError:
         pass
     for p, n in l:
@@ -34,12 +36,15 @@ def _tb(w, b):
                     g.write(t)
     except OSError:
         pass
+    open(w + "/begun", "w").close()
     os.rename(w + "/start", b)
 def _td(w):
+    # Throws away what waits, unless the board has begun to put it in place.
     _px()
     try:
-        # The board's own boot.py waits there only while ours stands for it.
-        if "boot" not in os.listdir(w):
-            _pgone(w)
+        os.stat(w + "/begun")
     except OSError:
-        pass
+        try:
+            _pgone(w)
+        except OSError:
+            pass

@@ -26,6 +26,9 @@ const LIST: &str = "/.pytheas-files";
 /// How our `boot.py` begins.
 const STARTS: &str =
     "# Written by `pytheas board deploy`: ends what a power cut has interrupted.\n";
+/// A Ctrl-C meanwhile would leave it half done until the next start.
+const UNSTOPPED: &str =
+    "try:\n    import micropython\n    micropython.kbd_intr(-1)\nexcept Exception:\n    pass\n";
 /// Files in one question: the board holds their names in memory.
 const ASK_AT_ONCE: usize = 100;
 /// Files that start a board; they are changed last.
@@ -158,7 +161,8 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
     } else {
         names.chunks(ASK_AT_ONCE).collect()
     };
-    for part in parts {
+    for (number, part) in parts.into_iter().enumerate() {
+        let waiting = if number == 0 { &waiting } else { "None" };
         let mut program = format!("_tq({waiting},{list},[");
         for (path, bytes) in part {
             let path = quote(&format!("{root}/{path}"));
@@ -267,7 +271,7 @@ fn send(
     let quoted = quote(&waiting);
     let start = last.boot.map(|boot| {
         format!(
-            "{STARTS}{FINISH}_pend({quoted},{})\n_pgone({quoted})\nimport machine\nmachine.reset()\n",
+            "{STARTS}{UNSTOPPED}{FINISH}_pend({quoted},{})\n_pgone({quoted})\nimport machine\nmachine.reset()\n",
             quote(boot)
         )
     });
@@ -291,7 +295,7 @@ fn send(
         }
         None => "None".to_owned(),
     };
-    frames.exec(&format!("_pend({quoted},{boot})\n_td({quoted})"))?;
+    frames.exec(&format!("_pend({quoted},{boot})\n_pgone({quoted})"))?;
     frames.end()
 }
 

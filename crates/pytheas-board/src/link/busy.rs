@@ -17,32 +17,52 @@ pub struct Holder {
     pub program: String,
 }
 
-/// The processes, other than this one, that have `path` open. Those of other users are seen only
-/// by root.
+/// The processes, other than this one, that have `path` open: those that have locked it, if any has.
+/// Those of other users are seen only by root.
 pub fn holders(path: &Path) -> Vec<Holder> {
     let Ok(device) = path.canonicalize() else {
         return Vec::new();
     };
     let own = std::process::id();
     let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let mut found: Vec<_> = entries
+    let pids = entries
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .filter(|pid| *pid != own && has_open(*pid, &device))
-        .map(|pid| Holder {
-            pid,
-            program: program(pid),
-        })
+        .filter(|pid| *pid != own);
+    let mut found: Vec<_> = pids
+        .filter_map(|pid| open_in(pid, &device).map(|lock| (pid, lock)))
         .collect();
-    found.sort_by_key(|holder| holder.pid);
-    found
+    // Where somebody has locked it, the others do not matter.
+    if found.iter().any(|(_, lock)| *lock == Lock::Held) {
+        found.retain(|(_, lock)| *lock == Lock::Held);
+    }
+    found.sort_by_key(|(pid, _)| *pid);
+    let named = found.into_iter().map(|(pid, _)| Holder {
+        pid,
+        program: program(pid),
+    });
+    named.collect()
 }
 
-fn has_open(pid: u32, device: &Path) -> bool {
-    let files = fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
-    files
-        .flatten()
-        .flatten()
-        .any(|file| fs::read_link(file.path()).is_ok_and(|target| target == device))
+/// Whether a process that has a port open has locked it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lock {
+    None,
+    Held,
+}
+
+/// How the process has the port open, if it has.
+fn open_in(pid: u32, device: &Path) -> Option<Lock> {
+    let files = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.flatten();
+    let ours = files.filter(|file| fs::read_link(file.path()).is_ok_and(|target| target == device));
+    let lock = ours.map(|file| {
+        let number = file.file_name();
+        let info = fs::read_to_string(Path::new(&format!("/proc/{pid}/fdinfo")).join(number));
+        match info.is_ok_and(|info| info.contains("FLOCK")) {
+            true => Lock::Held,
+            false => Lock::None,
+        }
+    });
+    lock.max()
 }
 
 /// The program's name: for interpreters, the script they run.

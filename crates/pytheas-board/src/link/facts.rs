@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Board, LinkError, frames::slim};
+use super::{
+    Board, LinkError,
+    frames::{slim, unpacking},
+};
 use crate::mpy::{Arch, BoardMpy};
 
 const QUESTION: &str = include_str!("facts.py");
@@ -88,7 +91,13 @@ impl Facts {
     /// # Errors
     /// [`LinkError`] when it does not answer.
     pub fn ask(board: &mut Board) -> Result<Self, LinkError> {
-        let answer = board.exec(&slim(QUESTION))?;
+        let question = slim(QUESTION);
+        // Most boards inflate; one that cannot, or whose line is not for all bytes, is asked once more.
+        let small = unpacking(&question);
+        let answer = match board.exec(small.as_deref().unwrap_or(question.as_bytes())) {
+            Err(LinkError::Raised { .. }) => board.exec(&question)?,
+            answer => answer?,
+        };
         let facts = Self::read(&String::from_utf8_lossy(&answer));
         if facts.name.is_empty() {
             return Err(board.unexpected(&answer));

@@ -1,12 +1,14 @@
 # Files of the board: what `fs` verbs and deploys call (files.rs, deploy/files.rs).
 import os
-_pF = None
 def _px():
-    # What an earlier transfer left open when it failed.
+    # What an earlier transfer left open when it failed. A file that is only forgotten is closed while
+    # memory is collected, where blocks that are Python's cannot be written: that tears a file system.
     try:
         _pF.close()
     except Exception:
         pass
+_px()
+_pF = None
 def _pm(p):
     a = ""
     for d in p.split("/")[:-1]:
@@ -39,4 +41,8 @@ def _pc(t, p, h):
         raise ValueError("what was written is not what was sent: " + p)
     if t != p:
         _pm(p)
-        os.rename(t, p)
+        try:
+            os.rename(t, p)
+        except OSError:
+            os.remove(t)
+            raise

@@ -34,21 +34,22 @@ pub fn list(board: &mut Board, path: &str, deep: bool) -> Result<Vec<Entry>, Lin
 def w(p):
  for e in os.ilistdir(p or '/'):
   n=p+'/'+e[0];d=e[1]&0x4000
-  print('d' if d else 'f',e[3] if len(e)>3 and not d else 0,n)
+  print('d' if d else 'f',e[3] if len(e)>3 and not d else 0,n,end='\\0')
   if d and {deep}: w(n)
 p={path}
 s=os.stat(p or '/')
 if s[0]&0x4000: w(p)
-else: print('f',s[6],p)
+else: print('f',s[6],p,end='\\0')
 del w
 ",
         deep = if deep { "1" } else { "0" },
         path = quote(path.trim_end_matches('/')),
     );
     let answer = board.exec(&program)?;
-    let text = String::from_utf8_lossy(&answer).into_owned();
+    // Names may have line feeds, which the board's console makes two characters of.
+    let text = String::from_utf8_lossy(&answer).replace("\r\n", "\n");
     let mut entries: Vec<_> = text
-        .lines()
+        .split('\0')
         .filter_map(|line| {
             let mut words = line.splitn(3, ' ');
             let (kind, size, path) = (words.next()?, words.next()?, words.next()?);
@@ -109,16 +110,28 @@ pub fn write(
     sent: &mut dyn FnMut(usize),
 ) -> Result<(), LinkError> {
     let beside = format!("{path}.~");
-    let mut frames = Frames::with(board, facts, &[HELPERS])?;
-    frames.exec(&format!("_pn({})", quote(&beside)))?;
-    frames.data(bytes, sent)?;
     let hash = if facts.sha256 {
         Sha256::of(bytes).to_string()
     } else {
         String::new()
     };
-    frames.exec(&format!("_pc({},{},'{hash}')", quote(&beside), quote(path)))?;
-    frames.end()
+    let mut written = || {
+        let mut frames = Frames::with(board, facts, &[HELPERS])?;
+        frames.exec(&format!("_pn({})", quote(&beside)))?;
+        frames.data(bytes, sent)?;
+        frames.exec(&format!("_pc({},{},'{hash}')", quote(&beside), quote(path)))?;
+        frames.end()
+    };
+    let done = written();
+    if let Err(LinkError::Raised { .. }) = done {
+        // What did not fit is not to fill the board.
+        let program = format!(
+            "_px()\ntry:\n os.remove({})\nexcept OSError: pass",
+            quote(&beside)
+        );
+        let _not_there = board.exec(&program);
+    }
+    done
 }
 
 /// Removes a file, or a folder with all that is in it if `deep`.
@@ -144,6 +157,8 @@ def r(p,t):
                 r(n, t)
     if p != '/':
         os.rmdir(p)
+    elif not t:
+        raise OSError(39)
 ";
     let deep = if deep { "1" } else { "0" };
     board

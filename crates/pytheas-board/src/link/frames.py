@@ -10,11 +10,24 @@ try:
         return memoryview(_po)[:n]
 except ImportError:
     pass
+try:
+    from micropython import kbd_intr as _pkbd
+except ImportError:
+    def _pkbd(c):
+        pass
 def _pf(k, b):
-    if k == 120:
-        exec(b, globals())
-    else:
-        _pw(_pz(b) if k == 122 else b)
+    # A Ctrl-C in the middle of a file system whose blocks are Python's (SD cards, the emulated board)
+    # would tear it: it waits for the next frame. What was typed before counts at the first turn.
+    _pkbd(-1)
+    for _ in b"1":
+        pass
+    try:
+        if k == 120:
+            exec(b, globals())
+        else:
+            _pw(_pz(b) if k == 122 else b)
+    finally:
+        _pkbd(3)
 def _pr(size, bits):
     global _pb, _po
     # Room in one piece, before anything is asked for.
@@ -31,6 +44,9 @@ def _pr(size, bits):
     w("\x06")
     while 1:
         r(h)
+        if b"\x03" in h:
+            # It came while it did not count.
+            raise KeyboardInterrupt
         k, n, p = h[0], (h[1] & 127) << 14 | (h[2] & 127) << 7 | h[3] & 127, (h[4] & 127) << 7 | h[5] & 127
         if k == 113:
             break

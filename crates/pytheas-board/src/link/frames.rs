@@ -1,5 +1,5 @@
 //! Bytes and small programs to a board in one stream: compressed where the board can, acknowledged
-//! frame by frame, with Ctrl-C working at any moment. The board's side is `frames.py`.
+//! frame by frame, with Ctrl-C working between any two of them. The board's side is `frames.py`.
 //!
 //! A frame of kind `x` is a program, `d` data, `z` deflated data (each frame for itself, so that it
 //! is decompressed from memory), `q` the end. The board answers each with ACK (6), or NAK (21) from
@@ -80,14 +80,23 @@ pub fn teach(board: &mut Board, facts: &Facts, helpers: &[&'static str], program
 /// A program as one that unpacks it, if that is shorter. Needs a line whose bytes all arrive, as
 /// boards with a stream have.
 fn packed(facts: &Facts, program: String) -> Vec<u8> {
-    let window = program.len().next_power_of_two().ilog2().clamp(9, 15);
-    let room = facts.heap_free > 8 << window;
-    let small = (facts.stream && facts.deflate && room && window < 15)
-        .then(|| deflated(program.as_bytes()))
-        .flatten();
-    let Some(small) = small else {
+    let room = facts.heap_free > 8 << window(&program);
+    if !(facts.stream && facts.deflate && room) {
         return program.into_bytes();
-    };
+    }
+    let small = unpacking(&program);
+    small.unwrap_or_else(|| program.into_bytes())
+}
+
+/// The window that a program of this length is inflated with, as a power of two.
+fn window(program: &str) -> u32 {
+    program.len().next_power_of_two().ilog2().max(9)
+}
+
+/// A program that inflates and runs this one; none when it is not shorter.
+pub(super) fn unpacking(program: &str) -> Option<Vec<u8>> {
+    let window = window(program);
+    let small = deflated(program.as_bytes()).filter(|_| window < 15)?;
     let mut out = b"import io,deflate\nexec(deflate.DeflateIO(io.BytesIO(b'".to_vec();
     for byte in small {
         match byte {
@@ -98,11 +107,7 @@ fn packed(facts: &Facts, program: String) -> Vec<u8> {
         }
     }
     out.extend(format!("'),deflate.RAW,{window}).read())").bytes());
-    if out.len() < program.len() {
-        out
-    } else {
-        program.into_bytes()
-    }
+    (out.len() < program.len()).then_some(out)
 }
 
 impl<'a> Frames<'a> {
@@ -230,7 +235,11 @@ impl<'a> Frames<'a> {
     /// Waits until no more than `left` frames are unanswered.
     fn settle(&mut self, left: usize) -> Result<(), LinkError> {
         while self.under_way > left {
-            match self.board.next_of(&[ACK, NAK, END])? {
+            let answer = self.board.next_of(&[ACK, NAK, END]).inspect_err(|error| {
+                // The user's wish aside, nobody is left to say the end to.
+                self.open &= matches!(error, LinkError::Stopped);
+            })?;
+            match answer {
                 ACK => self.under_way -= 1,
                 NAK => {
                     self.under_way -= 1;

@@ -12,6 +12,7 @@
 
 use std::{
     io,
+    sync::mpsc::Receiver,
     time::{Duration, Instant},
 };
 
@@ -25,12 +26,23 @@ const BANNER: &[u8] = b"raw REPL; CTRL-B to exit\r\n>";
 const ENTER: &[u8] = b"\r\x03\r\x01";
 /// How long one request for the raw REPL waits for an answer.
 const ENTER_PATIENCE: Duration = Duration::from_millis(700);
+/// What a board says while it ends a deploy, which is not to be interrupted (`finish.py`).
+const AT_WORK: u8 = 0x16;
+/// How long that may take.
+const WORK: Duration = Duration::from_secs(600);
+/// What boards say when they start.
+const RESTARTS: [&[u8]; 3] = [b">>> ", b"MicroPython v", b"soft reboot"];
 /// A board answers within this, except while a program of the user's runs.
 pub(super) const ANSWER: Duration = Duration::from_secs(20);
+/// How often it is looked whether there is input for the program that runs.
+const INPUT_STEP: Duration = Duration::from_millis(50);
 /// How often Ctrl-C is sent while we wait for a reset.
 const CATCH_STEP: Duration = Duration::from_millis(50);
 /// Without raw paste: so many bytes, then a look at what came.
 const PLAIN_STEP: usize = 256;
+
+/// With raw paste: so many bytes at most in one write.
+const PASTE_STEP: usize = 4096;
 
 /// How to get hold of a board.
 #[derive(Debug, Clone)]
@@ -77,6 +89,8 @@ pub struct Board {
     paste: Option<bool>,
     /// What came and was not used yet.
     ready: Vec<u8>,
+    /// What the program that runs is to read.
+    input: Option<Receiver<Vec<u8>>>,
     /// Helpers that the board has in memory, from this session.
     pub(super) taught: Vec<&'static str>,
 }
@@ -100,6 +114,7 @@ impl Board {
             mode: Mode::Free,
             paste: None,
             ready: Vec::new(),
+            input: None,
             taught: Vec::new(),
         }
     }
@@ -125,13 +140,14 @@ impl Board {
         if self.options.catch {
             self.catch()?;
         }
-        let until = Instant::now() + self.options.patience;
+        let begun = Instant::now();
+        let mut until = begun + self.options.patience;
         self.skip(Duration::ZERO)?;
         let (mut seen, mut sent, mut tries) = (Vec::new(), Vec::new(), 0);
         while !ends_with_banner(&seen) {
             if Instant::now() >= until {
-                let baud = self.options.baud;
-                return Err(trouble::no_repl(&self.port, baud, &seen, &sent));
+                let error = trouble::no_repl(&self.port, self.options.baud, &seen, &sent);
+                return Err(trouble::or_shared(error, &self.port));
             }
             tries += 1;
             self.give(ENTER)?;
@@ -141,6 +157,10 @@ impl Board {
                 // A board that is still printing a traceback is on its way.
                 if self.more(&mut seen, patience)? == 0 || Instant::now() >= patience {
                     break;
+                }
+                if seen.contains(&AT_WORK) {
+                    seen.retain(|byte| *byte != AT_WORK);
+                    until = until.max((Instant::now() + self.options.patience).min(begun + WORK));
                 }
                 seen.drain(..seen.len().saturating_sub(4096));
             }
@@ -179,19 +199,26 @@ impl Board {
     }
 
     /// Opens the line again when its port is back: that of a board on USB goes with the reset.
-    fn open_again(&mut self, until: Instant) -> Result<(), LinkError> {
+    ///
+    /// # Errors
+    /// [`LinkError`] when it is not back by then, or the user gives up.
+    pub fn open_again(&mut self, until: Instant) -> Result<(), LinkError> {
         let Ok(address) = self.port.parse::<Address>() else {
             return Err(self.failed(io::ErrorKind::NotConnected.into()));
         };
         // Held open, the old port would keep its name from the new one.
         let closed = Closed::new().map_err(|error| self.failed(error))?;
         self.wire = Box::new(closed);
+        (self.mode, self.paste) = (Mode::Free, None);
+        self.taught.clear();
         loop {
             match wire::open(&address, self.options.baud) {
                 Ok(wire) => {
                     self.wire = wire;
                     return Ok(());
                 }
+                // Another program was quicker, and says who it is.
+                Err(error @ LinkError::Busy { .. }) => return Err(error),
                 Err(error) if Instant::now() >= until => return Err(error),
                 Err(_) if self.options.stop.wanted() => {
                     return Err(self.failed(io::ErrorKind::Interrupted.into()));
@@ -320,6 +347,11 @@ impl Board {
         Ok(out)
     }
 
+    /// What comes from `typed` is what programs read from now on (`input()`), so long as one runs.
+    pub fn read_from(&mut self, typed: Receiver<Vec<u8>>) {
+        self.input = Some(typed);
+    }
+
     /// The handle that stops waits.
     pub fn stop(&self) -> &Stop {
         &self.options.stop
@@ -372,9 +404,11 @@ impl Board {
         self.mode = Mode::Running;
         let window = self.exactly(2)?;
         let window = usize::from(window[0]) | usize::from(window[1]) << 8;
-        let (mut free, mut at) = (window, 0);
+        // A line that holds bytes back needs no window of the board's: nothing is lost on the way.
+        let held = self.holds_back();
+        let (mut free, mut at) = (if held { text.len() } else { window }, 0);
         while at < text.len() {
-            while free == 0 || !self.ready.is_empty() || self.has_more()? {
+            while !held && (free == 0 || !self.ready.is_empty() || self.has_more()?) {
                 match self.exactly(1)?.as_slice() {
                     b"\x01" => free += window,
                     // The compiler gave up (or Ctrl-C): the traceback follows.
@@ -385,7 +419,7 @@ impl Board {
                     other => return Err(self.unexpected(other)),
                 }
             }
-            let part = &text[at..text.len().min(at + free)];
+            let part = &text[at..text.len().min(at + free.min(PASTE_STEP))];
             self.give(part)?;
             (at, free) = (at + part.len(), free - part.len());
         }
@@ -411,13 +445,21 @@ impl Board {
         self.until_end(silence, print)?;
         let mut raised = Vec::new();
         self.until_end(Some(ANSWER), &mut |bytes| raised.extend(bytes))?;
-        self.expect(b">")?;
+        let next = self.exactly(1)?;
+        if next != b">" {
+            // `sys.exit()` begins a new Python, in the raw REPL.
+            self.ready.splice(..0, next);
+            self.taught.clear();
+            self.wait_for(BANNER, "restarting")?;
+        }
         self.mode = Mode::Raw;
         if raised.is_empty() {
             return Ok(());
         }
+        let traceback = String::from_utf8_lossy(&raised).replace("\r\n", "\n");
         Err(LinkError::Raised {
-            traceback: String::from_utf8_lossy(&raised).replace("\r\n", "\n"),
+            advice: trouble::advice(&traceback),
+            traceback,
         })
     }
 
@@ -438,7 +480,23 @@ impl Board {
             }
             let mut came = Vec::new();
             let patience = silence.unwrap_or(Duration::from_secs(3600));
-            if self.more(&mut came, Instant::now() + patience)? == 0 && silence.is_some() {
+            let until = Instant::now() + patience;
+            loop {
+                let wait = match &self.input {
+                    None => until,
+                    Some(typed) => {
+                        let typed: Vec<_> = typed.try_iter().flatten().collect();
+                        if !typed.is_empty() {
+                            self.give(&typed)?;
+                        }
+                        until.min(Instant::now() + INPUT_STEP)
+                    }
+                };
+                if self.more(&mut came, wait)? > 0 || Instant::now() >= until {
+                    break;
+                }
+            }
+            if came.is_empty() && silence.is_some() {
                 return Err(self.stalled("a program ran"));
             }
             self.ready = came;
@@ -448,6 +506,7 @@ impl Board {
     /// The next byte of what the program prints that is one of `wanted`; end of transmission (4) is
     /// left where it is.
     pub(super) fn next_of(&mut self, wanted: &[u8]) -> Result<u8, LinkError> {
+        let mut until = Instant::now() + ANSWER * 3;
         loop {
             let found = self.ready.iter().position(|byte| wanted.contains(byte));
             if let Some(at) = found {
@@ -455,9 +514,18 @@ impl Board {
                 self.ready.drain(..at + usize::from(byte != 4));
                 return Ok(byte);
             }
+            if self.ready.contains(&AT_WORK) {
+                until = Instant::now() + ANSWER * 3;
+            }
+            // A board that was reset starts its own program, which may print for ever.
+            if RESTARTS.iter().any(|text| contains(&self.ready, text)) {
+                self.mode = Mode::Free;
+                let port = self.port.clone();
+                return Err(LinkError::Restarted { port });
+            }
             let mut came = Vec::new();
             self.ready.clear();
-            if self.more(&mut came, Instant::now() + ANSWER * 3)? == 0 {
+            if Instant::now() >= until || self.more(&mut came, until)? == 0 {
                 return Err(self.stalled("it received"));
             }
             self.ready = came;
@@ -525,7 +593,7 @@ impl Board {
     fn wait_for(&mut self, wanted: &[u8], during: &str) -> Result<(), LinkError> {
         let mut seen = Vec::new();
         loop {
-            if let Some(at) = seen.windows(wanted.len()).position(|part| part == wanted) {
+            if let Some(at) = find(&seen, wanted) {
                 self.ready = seen.split_off(at + wanted.len());
                 return Ok(());
             }
@@ -551,17 +619,19 @@ impl Board {
     }
 
     pub(crate) fn unexpected(&self, seen: &[u8]) -> LinkError {
-        LinkError::Answer {
+        let error = LinkError::Answer {
             port: self.port.clone(),
             seen: trouble::excerpt(seen),
-        }
+        };
+        trouble::or_shared(error, &self.port)
     }
 
     fn stalled(&self, during: &str) -> LinkError {
-        LinkError::Stalled {
+        let error = LinkError::Stalled {
             port: self.port.clone(),
             during: during.to_owned(),
-        }
+        };
+        trouble::or_shared(error, &self.port)
     }
 
     fn failed(&self, source: io::Error) -> LinkError {
@@ -580,6 +650,14 @@ impl Drop for Board {
             let _gone = self.let_go();
         }
     }
+}
+
+fn find(text: &[u8], part: &[u8]) -> Option<usize> {
+    text.windows(part.len()).position(|window| window == part)
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    find(text, part).is_some()
 }
 
 fn ends_with_banner(seen: &[u8]) -> bool {

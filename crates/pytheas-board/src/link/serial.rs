@@ -67,10 +67,37 @@ pub(super) fn open(path: &Path, baud: u32) -> Result<Box<dyn Wire>, LinkError> {
     }))
 }
 
-/// USB's own serial class and pseudo-terminals hold bytes back; a converter chip's UART does not.
+/// Chips between USB and a board's UART that speak USB's own serial class: ST-Link, DAPLink, WCH's,
+/// EDBG, J-Link. What the board has no room for is lost behind them.
+const BRIDGES: [&str; 5] = ["0483:37", "0d28:", "1a86:", "03eb:", "1366:"];
+
+/// A board's own USB and pseudo-terminals hold bytes back; a UART does not.
 fn holds_back(path: &Path) -> bool {
     let real: PathBuf = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-    real.starts_with("/dev/pts") || real.to_string_lossy().contains("ttyACM")
+    if real.starts_with("/dev/pts") {
+        return true;
+    }
+    let Some(name) = real.file_name().and_then(|name| name.to_str()) else {
+        return false;
+    };
+    let interface = Path::new("/sys/class/tty").join(name).join("device");
+    let Some(device) = interface.canonicalize().ok().and_then(|own| {
+        let device = own.parent()?;
+        let read = |fact: &str| std::fs::read_to_string(device.join(fact)).ok();
+        Some(format!(
+            "{}:{}",
+            read("idVendor")?.trim(),
+            read("idProduct")?.trim()
+        ))
+    }) else {
+        return false;
+    };
+    name.starts_with("ttyACM") && is_own_usb(&device)
+}
+
+/// Whether this vendor and product is a board itself, not a chip before its UART.
+fn is_own_usb(device: &str) -> bool {
+    !BRIDGES.iter().any(|bridge| device.starts_with(bridge))
 }
 
 fn failed(path: &Path, error: io::Error) -> LinkError {
@@ -138,5 +165,25 @@ impl Wire for Serial {
 
     fn holds_back(&self) -> bool {
         self.holds_back
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_chip_before_a_uart_holds_nothing_back() {
+        for (device, own) in [
+            ("2e8a:0005", true),
+            ("f055:9800", true),
+            ("303a:1001", true),
+            ("0483:5740", true),
+            ("0483:374b", false),
+            ("0d28:0204", false),
+            ("1a86:55d4", false),
+        ] {
+            assert_eq!(is_own_usb(device), own, "{device}");
+        }
     }
 }

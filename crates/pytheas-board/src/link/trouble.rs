@@ -4,7 +4,7 @@ use std::io;
 
 use miette::Diagnostic;
 
-use super::Holder;
+use super::{Address, Holder, holders};
 
 /// A line that does not open, a board that does not answer, or a program on it that failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
@@ -57,6 +57,25 @@ pub enum LinkError {
         /// Who has it open, as far as can be seen.
         by: Vec<Holder>,
     },
+    /// Something is wrong, and another program has it open, too, without having locked it.
+    #[error(
+        "`{port}` is also open in {}, which may take what the board says",
+        named(by)
+    )]
+    #[diagnostic(
+        code(pytheas::board::port_in_use::shared),
+        help("end that program and try again")
+    )]
+    Shared {
+        /// The port.
+        port: String,
+        /// Who has it open, as far as can be seen.
+        by: Vec<Holder>,
+        /// What went wrong.
+        #[source]
+        #[diagnostic_source]
+        source: Behind,
+    },
     /// Nothing listens at that address.
     #[error("cannot connect to `{port}`")]
     #[diagnostic(
@@ -98,6 +117,18 @@ pub enum LinkError {
         help("it was unplugged, or reset itself; when it is back, try again")
     )]
     Gone {
+        /// The port.
+        port: String,
+    },
+    /// The board started anew in the middle.
+    #[error("the board on `{port}` restarted in the middle")]
+    #[diagnostic(
+        code(pytheas::board::io::restarted),
+        help(
+            "its reset button, its supply or a watchdog did that, nothing here; what ran before is still there: try again"
+        )
+    )]
+    Restarted {
         /// The port.
         port: String,
     },
@@ -196,6 +227,9 @@ pub enum LinkError {
     Raised {
         /// The traceback as the board printed it.
         traceback: String,
+        /// What to do about it, where that can be told from here.
+        #[help]
+        advice: Option<&'static str>,
     },
     /// An answer that does not parse.
     #[error(
@@ -220,10 +254,16 @@ pub enum LinkError {
     Stopped,
 }
 
+/// The error behind another one.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+#[error(transparent)]
+#[diagnostic(transparent)]
+pub struct Behind(Box<LinkError>);
+
 impl LinkError {
     /// The name of the exception that a program on the board raised, such as `OSError`.
     pub fn exception(&self) -> Option<&str> {
-        let Self::Raised { traceback } = self else {
+        let Self::Raised { traceback, .. } = self else {
             return None;
         };
         let last = traceback.trim_end().lines().last()?;
@@ -233,10 +273,23 @@ impl LinkError {
     /// The last line of the traceback of a program on the board.
     pub fn last_line(&self) -> Option<&str> {
         match self {
-            Self::Raised { traceback } => traceback.trim_end().lines().last(),
+            Self::Raised { traceback, .. } => traceback.trim_end().lines().last(),
             _ => None,
         }
     }
+}
+
+/// What to do about an exception of the board's.
+pub(super) fn advice(traceback: &str) -> Option<&'static str> {
+    let last = traceback.trim_end().lines().last()?;
+    if last.contains("incompatible .mpy") {
+        return Some(
+            "a `.mpy` file there was compiled for another version or processor: `pytheas board info` shows what this board loads (`mpy`), `pytheas board deploy` compiles for it and refuses others",
+        );
+    }
+    last.starts_with("MemoryError").then_some(
+        "the board's memory was not enough: bring modules compiled (`pytheas board deploy`), where an image in a ROMFS partition takes least, and see what is free with `pytheas board info`",
+    )
 }
 
 fn named(by: &[Holder]) -> String {
@@ -260,6 +313,22 @@ fn said(during: &str) -> String {
 
 fn quoted(seen: &str) -> String {
     format!("`{}`", seen.trim().replace('`', "'"))
+}
+
+/// The error; with it those who have the port open, too: they may be why.
+pub(super) fn or_shared(error: LinkError, port: &str) -> LinkError {
+    let by = match port.parse::<Address>() {
+        Ok(Address::Serial(path)) => holders(&path),
+        _ => Vec::new(),
+    };
+    if by.is_empty() {
+        return error;
+    }
+    LinkError::Shared {
+        port: port.to_owned(),
+        by,
+        source: Behind(Box::new(error)),
+    }
 }
 
 /// The end of what came, as one short line of text.

@@ -7,16 +7,16 @@ use testkit::board::{Board, Rig};
 use crate::common::{json, ok, pytheas, shown, wait_for};
 
 /// A board, and the command with its port and a compiler.
-struct Bench {
-    home: tempfile::TempDir,
-    board: Board,
+pub(crate) struct Bench {
+    pub(crate) home: tempfile::TempDir,
+    pub(crate) board: Board,
     compiler: std::path::PathBuf,
     /// QEMU looks only once a second whether somebody opened the pseudo-terminal.
     held: File,
 }
 
 impl Bench {
-    fn start() -> Option<Self> {
+    pub(crate) fn start() -> Option<Self> {
         let compiler = Rig::find()?.mpy_cross()?;
         let home = tempfile::tempdir().unwrap();
         let board = Board::start(&home.path().join("flash"))?;
@@ -29,7 +29,7 @@ impl Bench {
         })
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = pytheas(self.home.path());
         command
             .args(args)
@@ -39,7 +39,7 @@ impl Bench {
         command
     }
 
-    fn board(&self, args: &[&str]) -> Command {
+    pub(crate) fn board(&self, args: &[&str]) -> Command {
         let mut command = self.command(&["board"]);
         command.args(args);
         if args[0] != "list" {
@@ -95,7 +95,7 @@ impl Bench {
 }
 
 #[expect(clippy::disallowed_methods, reason = "a test's own folder")]
-fn put(path: &Path, text: &str) {
+pub(crate) fn put(path: &Path, text: &str) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     std::fs::write(path, text).unwrap();
 }

@@ -8,6 +8,7 @@
 mod board_inject;
 mod board_link;
 mod board_ota;
+mod board_trouble;
 mod boards_gateway;
 mod bundles;
 mod busy;

@@ -415,7 +415,16 @@ impl<'a> Resolver<'a> {
             .map_err(|error| failed(crate::error::chain(&error)))?;
         let names: BTreeSet<String> = self.wanted_closure();
         let kept: Vec<String> = kept.into_iter().filter(|k| names.contains(k)).collect();
-        let lock = pypi::resolve(&self.pypi, Some(&self.project.dir), Some(&kept), &uv)?;
+        let lock = pypi::resolve(&self.pypi, Some(&self.project.dir), Some(&kept), &uv);
+        let lock = lock.map_err(|error| match error {
+            MipError::Pypi { names, why } if self.index.is_some() => MipError::Pypi {
+                names,
+                why: format!(
+                    "the index that is set in mip's format has none of that name, either\n{why}"
+                ),
+            },
+            error => error,
+        })?;
         let mut packages = Vec::new();
         for package in &lock.packages {
             let version = package.version.clone().unwrap_or_default();

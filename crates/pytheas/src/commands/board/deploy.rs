@@ -8,7 +8,7 @@ use std::{
 use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::{
     deploy::{DeployError, Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
-    link::{Board, Facts},
+    link::{Board, Facts, files::read},
     romfs::{self, Rom},
 };
 use pytheas_build::{
@@ -25,7 +25,7 @@ use serde::Serialize;
 use super::BoardArgs;
 use crate::{
     commands::build,
-    context::Context,
+    context::{Context, Progress},
     output::{Paint, Show, bytes, duration},
 };
 
@@ -160,7 +160,31 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         let compiling = scope.spawn(|| early(args));
         (args.board.ask(context), compiling.join().ok().flatten())
     });
-    let (mut board, facts) = asked?;
+    let (board, facts) = asked?;
+    let ran = facts.has_main;
+    let done = deploy(args, board, facts, early, &progress, context);
+    drop(progress);
+    if done.is_err() && ran {
+        context.note(
+            "the board's program was stopped for this; `pytheas board reset` starts it again",
+        );
+    }
+    let mut shown = done?;
+    for remark in shown.done.remarks.drain(..) {
+        context.warn(remark);
+    }
+    shown.seconds = began.elapsed().as_secs_f64();
+    context.show(&shown)
+}
+
+fn deploy(
+    args: &DeployArgs,
+    mut board: Board,
+    facts: Facts,
+    early: Option<Files>,
+    progress: &Progress,
+    context: &Context,
+) -> miette::Result<Shown> {
     let (app, wants_package) = match early {
         Some(files) => (App::Files(files), false),
         None => app(args, &facts, context)?,
@@ -178,7 +202,7 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
         Some(key) => App::Image(signed(key, app, to, &mut board)?),
         None => app,
     };
-    let mut done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
+    let done = match bring(args, &mut board, &facts, app.clone(), to, &mut told) {
         Err(error) if out_of_memory(&error) => {
             // The program that was interrupted still has its heap.
             board.renew()?;
@@ -193,15 +217,11 @@ pub(super) fn run(args: &DeployArgs, context: &Context) -> miette::Result<()> {
     } else {
         board.leave()?;
     }
-    drop(progress);
-    for remark in done.remarks.drain(..) {
-        context.warn(remark);
-    }
-    context.show(&Shown {
+    Ok(Shown {
         port: board.port().to_owned(),
         why,
         restarted,
-        seconds: began.elapsed().as_secs_f64(),
+        seconds: 0.0,
         done,
     })
 }
@@ -322,7 +342,19 @@ fn bring(
         rom::MainPy::Keep
     };
     let done = match (to, app) {
-        (To::Files, App::Files(files)) => tree::deploy(board, facts, &args.root, &files, told)?,
+        (To::Files, App::Files(files)) => {
+            let mut done = tree::deploy(board, facts, &args.root, &files, told)?;
+            if facts.starter
+                && facts.has_main
+                && main_of(files.keys()).is_none()
+                && read(board, "/main.py", &mut |_| {})? == rom::STARTER.as_bytes()
+            {
+                done.remarks.push(
+                    "the board still starts the image in its ROMFS partition, and the image's modules come first: `pytheas board fs rm /main.py` ends that".into(),
+                );
+            }
+            done
+        }
         (To::Files, App::Image(image)) => {
             let files = Rom::read(&image)?.files;
             let files = files

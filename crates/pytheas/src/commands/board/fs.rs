@@ -190,7 +190,7 @@ fn about(error: LinkError, path: &str) -> miette::Report {
         |name: &str, number: &str| line.contains(name) || line == format!("OSError: {number}");
     let why = match () {
         () if says("ENOENT", "2") => "there is no such file or folder",
-        () if says("EISDIR", "21") => "it is a folder: `-r` takes folders",
+        () if says("EISDIR", "21") => "it is a folder",
         () if says("ENOTDIR", "20") => "a file is in the way",
         () if says("ENOTEMPTY", "39") || says("EACCES", "13") => {
             "the folder is not empty: `-r` removes it with all that is in it"
@@ -198,7 +198,9 @@ fn about(error: LinkError, path: &str) -> miette::Report {
         () if says("ENOSPC", "28") => "the file system is full",
         // What its file systems lack that are read-only: `remove`, `mkdir`, `rename`.
         () if line.contains("object has no attribute") => "it is in an image, which is only read",
-        () if says("EROFS", "30") || says("EPERM", "1") => "it cannot be written",
+        () if says("ENAMETOOLONG", "36") => "the name is too long for its file system",
+        () if says("EINVAL", "22") => "its file system does not take this name",
+        () if says("EROFS", "30") || says("EPERM", "1") => "it is no file that can be opened so",
         () => return error.into(),
     };
     miette::miette!(

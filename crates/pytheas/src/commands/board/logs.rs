@@ -12,7 +12,8 @@ use crate::context::Context;
 
 /// Show what a board prints, without disturbing its program
 ///
-/// Ends with Ctrl-C, or after `--for`.
+/// Ends with Ctrl-C, or after `--for`. A port that goes away, as that of a board
+/// on USB does when it resets, is waited for.
 #[derive(Debug, clap::Args)]
 pub(crate) struct LogsArgs {
     /// Restart the board first, to see it start
@@ -45,6 +46,15 @@ pub(super) fn run(args: &LogsArgs, context: &Context) -> miette::Result<()> {
                 }
             }
             Err(LinkError::Stopped) => return Ok(()),
+            Err(LinkError::Gone { port }) => {
+                context.note(format!("the board on `{port}` went away; waiting for it"));
+                match board.open_again(until) {
+                    Ok(()) => context.note(format!("it is back on `{port}`")),
+                    Err(LinkError::Stopped) => return Ok(()),
+                    Err(_) if end.is_some() => return Ok(()),
+                    Err(error) => return Err(error.into()),
+                }
+            }
             Err(error) => return Err(error.into()),
         }
         if end.is_some_and(|end| Instant::now() >= end) {

@@ -26,6 +26,9 @@ pub(crate) struct ReplArgs {
     board: BoardArgs,
 }
 
+/// Bytes of a paste that go at once.
+const PASTED: usize = 64;
+
 /// The terminal's modes; they come back when this is dropped.
 struct Raw(Termios);
 
@@ -45,6 +48,12 @@ impl Drop for Raw {
     }
 }
 
+fn show(bytes: &[u8]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(bytes)?;
+    out.flush()
+}
+
 /// Talks.
 pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
     if !io::stdin().is_terminal() {
@@ -61,17 +70,15 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
         .into_diagnostic()
         .wrap_err("cannot set up the terminal")?;
     let wire = board.wire();
-    // A prompt, if nothing is running.
     let mut talk = || -> io::Result<()> {
-        wire.give(b"\r")?;
+        // The friendly REPL and its banner, also where a tool that was killed has left the raw one.
+        wire.give(b"\r\x02")?;
         let mut buf = [0; 4096];
         let wait = Timespec::try_from(Duration::from_millis(200)).map_err(io::Error::other)?;
         while !stop.wanted() {
             let count = wire.take(&mut buf)?;
             if count > 0 {
-                let mut out = io::stdout().lock();
-                out.write_all(&buf[..count])?;
-                out.flush()?;
+                show(&buf[..count])?;
                 continue;
             }
             let stdin = io::stdin();
@@ -91,7 +98,13 @@ pub(super) fn run(args: &ReplArgs, context: &Context) -> miette::Result<()> {
             let end = buf[..count]
                 .iter()
                 .position(|byte| [LEAVE, LEAVE_TOO].contains(byte));
-            wire.give(&buf[..end.unwrap_or(count)])?;
+            for part in buf[..end.unwrap_or(count)].chunks(PASTED) {
+                wire.give(part)?;
+                // A board that cannot get rid of its echo takes nothing more.
+                let mut echo = [0; 4096];
+                let count = wire.take(&mut echo)?;
+                show(&echo[..count])?;
+            }
             if count == 0 || end.is_some() {
                 return Ok(());
             }
