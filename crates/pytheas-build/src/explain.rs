@@ -279,7 +279,7 @@ pub struct Check {
     pub missing: Vec<Missing>,
     /// Imports of the app that are there only because another package needs them.
     pub undeclared: Vec<Undeclared>,
-    /// Declared requirements that nothing reaches.
+    /// Declared requirements that nothing reaches, whether or not a slim build left them out.
     pub unused: Vec<String>,
     /// Imports that cannot be decided, by the package they stand in (`app`: the app).
     pub undecided: BTreeMap<String, Vec<Undecided>>,
@@ -363,7 +363,24 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
             reached_distributions.insert(owner);
         }
     }
-    let unused = inventory
+    let lock = pytheas_project::Pylock::read(&project.lock_path())
+        .ok()
+        .flatten();
+    let python = inventory.record.interpreter.as_ref();
+    let python = python.map(|interpreter| interpreter.version.clone());
+    // A slim build left out whole what nothing reaches.
+    let locked = lock.iter().flat_map(|lock| {
+        crate::gaps::locked_for(project, lock, &inventory.record.platform, python.as_deref())
+    });
+    let left_out = locked.filter(|name| {
+        let mut built = inventory.distributions.iter();
+        let is_stub = name.starts_with("types-") || name.ends_with("-stubs");
+        declared.contains(name)
+            && *name != own
+            && !is_stub
+            && !built.any(|built| built.name == *name)
+    });
+    let unused: BTreeSet<String> = inventory
         .distributions
         .iter()
         .filter(|distribution| {
@@ -375,11 +392,9 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
                     .any(|file| file.ends_with(".py") || file.ends_with(".so"))
         })
         .map(|distribution| distribution.name.clone())
+        .chain(left_out)
         .collect();
     let sizes = sizes(&inventory);
-    let lock = pytheas_project::Pylock::read(&project.lock_path())
-        .ok()
-        .flatten();
     let heavy = heavy(&sizes, lock.as_ref(), &inventory.record.platform);
     let unreached_bytes = graph
         .modules
@@ -397,7 +412,7 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
     Ok(Check {
         missing,
         undeclared,
-        unused,
+        unused: unused.into_iter().collect(),
         undecided: undecided_by_package(&inventory, &graph)
             .into_iter()
             .map(|(package, undecided)| {
@@ -407,11 +422,7 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
             })
             .collect(),
         heavy,
-        python: inventory
-            .record
-            .interpreter
-            .as_ref()
-            .map(|interpreter| interpreter.version.clone()),
+        python,
         size_bytes: inventory.files.values().sum(),
         sizes,
         unreached_bytes,

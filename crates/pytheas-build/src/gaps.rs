@@ -2,11 +2,11 @@
 //! cannot be had at all, and which refuse the Python. Read from the lock alone, so it is known
 //! before anything is fetched.
 
-use std::str::FromStr;
+use std::{collections::BTreeSet, str::FromStr};
 
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::MarkerEnvironment;
-use pytheas_project::{LockedPackage, Project, Pylock, PylockError};
+use pytheas_project::{LockedPackage, Project, Pylock, PylockError, normalised_name};
 use pytheas_release::Platform;
 use serde::{Deserialize as _, Serialize};
 
@@ -140,13 +140,34 @@ fn python_of(project: &Project, lock: &Pylock, known: Option<&str>) -> Version {
         .unwrap_or_else(|| Version::new([3, 11]))
 }
 
-fn gaps(lock: &Pylock, platform: &Platform, python: &Version) -> PlatformGaps {
+/// The names of what the lock installs on `platform`, normalised.
+pub(crate) fn locked_for(
+    project: &Project,
+    lock: &Pylock,
+    platform: &Platform,
+    python: Option<&str>,
+) -> BTreeSet<String> {
+    let markers = markers(platform, &python_of(project, lock, python));
+    let needed = lock
+        .packages
+        .iter()
+        .filter(|package| is_needed(package, markers.as_ref()).unwrap_or(false));
+    needed
+        .map(|package| normalised_name(&package.name))
+        .collect()
+}
+
+fn markers(platform: &Platform, python: &Version) -> Option<MarkerEnvironment> {
     let machine = match platform.arch() {
         "armv7" => "armv7l",
         other => other,
     };
+    MarkerEnvironment::deserialize(linux_markers(python, machine)).ok()
+}
+
+fn gaps(lock: &Pylock, platform: &Platform, python: &Version) -> PlatformGaps {
     let part = |index: usize| python.release().get(index).copied().unwrap_or(0);
-    let markers = MarkerEnvironment::deserialize(linux_markers(python, machine)).ok();
+    let markers = markers(platform, python);
     let site = Site {
         platform,
         minor: u8::try_from(part(1)).unwrap_or(0),

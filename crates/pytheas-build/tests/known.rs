@@ -191,6 +191,8 @@ fn a_slim_bundle_runs_and_has_only_what_is_reached() {
 
     let found = check(&request.project, &whole.dir).unwrap();
     assert_eq!(found.unused, ["idna"]);
+    let of_slim = check(&request.project, &slim.dir).unwrap();
+    assert_eq!(of_slim.unused, ["idna"], "left out is still required");
     assert_eq!(found.undeclared[0].package, "markupsafe");
     assert_eq!(found.undeclared[0].line, 3);
     assert!(found.missing.is_empty(), "{:?}", found.missing);

@@ -95,13 +95,14 @@ impl Show for Shown {
         let rows: Vec<_> = check.sizes.iter().take(self.top).map(row).collect();
         out.table(["PACKAGE", "MODULE", "SIZE", "FILES"], &rows)?;
         out.fact("size", bytes(check.size_bytes))?;
-        out.fact(
-            "not reached",
-            format!(
-                "{} of modules; `slim = true` leaves them out",
-                bytes(check.unreached_bytes)
+        let unreached = bytes(check.unreached_bytes);
+        match check.unreached_bytes {
+            0 => out.fact("not reached", "nothing"),
+            _ => out.fact(
+                "not reached",
+                format!("{unreached} of modules; `slim = true` leaves them out"),
             ),
-        )
+        }
     }
 }
 
