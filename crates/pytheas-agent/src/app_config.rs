@@ -153,7 +153,7 @@ impl AppConfig {
                         path.display()
                     );
                     let _stays_where_it_is =
-                        pytheas_durable::move_dir(&path, &config.dir.join("state.damaged"));
+                        paths::set_aside(&path, &config.dir.join("state.damaged"));
                     let bytes = paths::read(&dir.config_file()).unwrap_or_default();
                     if let Ok(settings) = serde_json::from_slice(&bytes) {
                         let tag = "unknown".to_owned();

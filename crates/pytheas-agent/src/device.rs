@@ -49,7 +49,7 @@ use crate::{
     identity::Identity,
     launcher,
     offline::Order,
-    paths::StateDir,
+    paths::{self, StateDir},
     remove, request, scrub,
     settings::{AgentSettings, SettingsError},
     slots,
@@ -460,8 +460,7 @@ impl Device {
             Err(AgentError::State { source, path }) if source.is_damage() => {
                 if std::fs::symlink_metadata(&path).is_ok() {
                     let aside = path.with_extension("json.damaged");
-                    pytheas_durable::move_dir(&path, &aside)
-                        .map_err(AgentError::io("set aside", &path))?;
+                    paths::set_aside(&path, &aside).map_err(AgentError::io("set aside", &path))?;
                 }
                 self.rebuild(&crate::http::chain(&source))
             }
@@ -470,8 +469,7 @@ impl Device {
                 if source.is_newer() && launcher::is_last_resort(&self.dir) =>
             {
                 let aside = path.with_extension("json.newer");
-                pytheas_durable::move_dir(&path, &aside)
-                    .map_err(AgentError::io("set aside", &path))?;
+                paths::set_aside(&path, &aside).map_err(AgentError::io("set aside", &path))?;
                 self.rebuild(&crate::http::chain(&source))
             }
             Err(other) => Err(other),

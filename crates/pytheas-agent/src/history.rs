@@ -232,7 +232,7 @@ pub(crate) fn add(dir: &StateDir, entry: Entry) -> io::Result<()> {
 }
 
 fn set_aside(path: &Path) -> io::Result<()> {
-    pytheas_durable::move_dir(path, &path.with_extension("json.damaged"))
+    paths::set_aside(path, &path.with_extension("json.damaged"))
 }
 
 /// That `release` was taken off the device, with its data or without.

@@ -331,8 +331,8 @@ impl Guardian {
         if !record.proved && record.failed == 0 {
             match paths::read(&dir.state()) {
                 Ok(bytes) => pytheas_durable::replace(&before(home), &bytes)?,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => return Err(error),
+                // Gone or damaged: the agent that starts says so, and an older copy is no way back.
+                Err(_) => pytheas_durable::remove_tree(&before(home))?,
             }
         }
         record.failed += 1;

@@ -51,6 +51,21 @@ pub(crate) fn read(path: &Path) -> std::io::Result<Vec<u8>> {
     pytheas_durable::read_at_most(path, STATE_MAX)
 }
 
+/// Moves a file of state that is of no use to `aside`, where the last of its kind makes room, whatever
+/// that is: a folder in the place of a file, or the other way round, keeps no agent from starting.
+///
+/// # Errors
+/// Whatever the file system says.
+pub(crate) fn set_aside(path: &Path, aside: &Path) -> std::io::Result<()> {
+    pytheas_durable::move_dir(path, aside).or_else(|error| {
+        if std::fs::symlink_metadata(path).is_err() || std::fs::symlink_metadata(aside).is_err() {
+            return Err(error);
+        }
+        pytheas_durable::remove_tree(aside)?;
+        pytheas_durable::move_dir(path, aside)
+    })
+}
+
 /// An agent's state directory.
 #[derive(Debug, Clone)]
 pub struct StateDir {
@@ -317,5 +332,27 @@ impl StateDir {
     /// The socket the app notifies.
     pub fn notify_socket(&self) -> PathBuf {
         self.root.join("notify.sock")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_aside_takes_the_place_of_what_was_whatever_both_are() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (path, aside) = (tmp.path().join("state"), tmp.path().join("state.damaged"));
+        set_aside(&path, &aside).expect_err("nothing to set aside");
+        for folder in [false, true, false, true, true, false, false] {
+            if folder {
+                std::fs::create_dir(&path).unwrap();
+                pytheas_durable::replace(&path.join("in-it"), b"").unwrap();
+            } else {
+                pytheas_durable::replace(&path, b"").unwrap();
+            }
+            set_aside(&path, &aside).unwrap();
+            assert!(!path.exists() && aside.is_dir() == folder, "{folder}");
+        }
     }
 }

@@ -9,13 +9,15 @@
 //! has hashed as it wrote it (`written`). What rots by itself is found by the scrub, in the running
 //! slot too; a device that does not scrub reads all.
 //! Where it need not read all, it is done as soon as the tree is put together, while the disk syncs
-//! what was fetched; the sync of the tree itself comes before the slot all the same.
+//! what was fetched; the sync of the tree itself comes before the slot all the same, and an update that
+//! then waits to be installed is checked once more.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use miette::Diagnostic;
@@ -471,11 +473,12 @@ fn check(
     }
 }
 
-/// Checks the staged `tree` ahead of [`accept`], which then relies on it: for whom the slot `checked`
+/// Checks the staged `tree` ahead of [`accept`], which then relies on it if it comes soon: for whom the slot `checked`
 /// is known and the disk has other things to do. What is wrong is found again there.
 pub(crate) fn check_ahead(dir: &StateDir, tree: &Tree, checked: TreeId, written: &Written) {
+    let since = Instant::now();
     if check(dir, tree, Some(checked), written).is_ok_and(|found| found.is_empty()) {
-        written.note_checked(dir.staged(tree.id()));
+        written.note_checked(dir.staged(tree.id()), since);
     }
 }
 

@@ -10,6 +10,7 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
 use pytheas_durable::trees::Facts;
@@ -17,6 +18,9 @@ use pytheas_release::Sha256;
 
 /// Most files that are remembered, each with some hundred bytes; others are read again.
 const FILES_MAX: usize = 1 << 14;
+/// For so long a check that was done ahead counts: an update that waits for its window or for consent
+/// is checked when it goes on, since what it shares with the running slot may be written to meanwhile.
+const CHECK_COUNTS: Duration = Duration::from_secs(30);
 
 /// What this process has written.
 #[derive(Debug, Default)]
@@ -25,8 +29,8 @@ pub(crate) struct Written {
     files: Mutex<BTreeMap<(u64, u64), (Facts, Sha256)>>,
     /// Folders in `staging/` that are complete.
     staged: Mutex<BTreeSet<PathBuf>>,
-    /// Those of them that were found to be what they should be.
-    checked: Mutex<BTreeSet<PathBuf>>,
+    /// Those of them that were found to be what they should be, and when that was begun.
+    checked: Mutex<BTreeMap<PathBuf, Instant>>,
 }
 
 impl Written {
@@ -62,25 +66,23 @@ impl Written {
         staged.remove(root)
     }
 
-    /// Remembers that the tree in the folder `root` was checked ahead of its step.
-    pub(crate) fn note_checked(&self, root: PathBuf) {
+    /// Remembers that the tree in the folder `root` was checked ahead of its step, `since` when.
+    pub(crate) fn note_checked(&self, root: PathBuf, since: Instant) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        checked.insert(root);
+        checked.insert(root, since);
     }
 
-    /// Whether it was; the next time that is forgotten.
+    /// Whether it was, a moment ago; the next time that is forgotten.
     pub(crate) fn take_checked(&self, root: &Path) -> bool {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        checked.remove(root)
+        let since = checked.remove(root);
+        since.is_some_and(|since| since.elapsed() < CHECK_COUNTS)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        io::Write as _,
-        time::{Duration, SystemTime},
-    };
+    use std::{io::Write as _, time::SystemTime};
 
     use super::*;
 
@@ -99,6 +101,21 @@ mod tests {
         file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1))
             .unwrap();
         assert_eq!(written.hash(&facts(&link)), None);
+    }
+
+    #[test]
+    fn a_check_done_ahead_counts_once_and_not_for_long() {
+        let written = Written::default();
+        let (root, now) = (Path::new("staging/a"), Instant::now());
+        assert!(!written.take_checked(root));
+        written.note_checked(root.into(), now);
+        assert!(written.take_checked(root));
+        assert!(!written.take_checked(root));
+        // The window for installing opened later.
+        if let Some(long_ago) = now.checked_sub(CHECK_COUNTS) {
+            written.note_checked(root.into(), long_ago);
+            assert!(!written.take_checked(root));
+        }
     }
 
     #[test]

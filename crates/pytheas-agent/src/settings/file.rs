@@ -56,7 +56,8 @@ struct File<'a> {
 pub(super) enum NotUnderstood {
     /// It is an error.
     Refused,
-    /// It is left out; one that says when to install makes updates wait for consent.
+    /// It is left out; one that says when to install, or in which time zone, makes updates wait for
+    /// consent.
     LeftOut,
 }
 
@@ -86,6 +87,7 @@ pub(super) fn parse(
     let mut zone = TimeZone::UTC;
     let (mut download, mut install) = (Vec::new(), Vec::new());
     let (mut proxy, mut no_proxy, mut key_command) = (None, None, None);
+    let mut when_is_unknown = false;
     for (key, span, value) in found {
         let one = |what| Wanted {
             file: &file,
@@ -152,10 +154,11 @@ pub(super) fn parse(
         })();
         match read {
             Err(error) if mode == NotUnderstood::Refused => return Err(error),
-            Err(_) => settings.install.consent |= key.starts_with("install"),
+            Err(_) => when_is_unknown |= key.starts_with("install") || key == "time-zone",
             Ok(()) => {}
         }
     }
+    settings.install.consent |= when_is_unknown;
     match (proxy, no_proxy) {
         (Some(url), no_proxy) => {
             settings.network.proxy = proxy_choice(&url, no_proxy.unwrap_or_default());

@@ -219,6 +219,13 @@ fn settings_of_a_newer_agent_take_the_device_from_no_older_one() {
         ));
         assert!(settings.install.consent, "{install}");
     }
+    // Whatever else the file says of consent, and in whatever order.
+    for text in [
+        "[install]\nat = \"low tide\"\nconsent = false\nwindows = [\"01:00-05:00\"]\n",
+        "time-zone = \"Mars/Olympus\"\n[install]\nconsent = false\nwindows = [\"01:00-05:00\"]\n",
+    ] {
+        assert!(both(text).install.consent, "{text}");
+    }
     assert_eq!(both("[tls\n"), AgentSettings::default());
 }
 

@@ -334,6 +334,28 @@ fn a_device_whose_newer_agent_no_longer_starts_goes_on_without_its_state() {
 }
 
 #[test]
+fn an_agent_that_has_not_proved_itself_is_started_also_without_a_state() {
+    let world = World::new();
+    let mut device = device(&world);
+    let newer = world.publish(&agent("2.0.0", WORKS));
+    assert_eq!(world.hub.closed(&world.hub.offer(&newer.target)), Ok(()));
+    device.is_idle();
+    newer_works(&device);
+    device.kill();
+    let home = device.component("pytheas-agent").state.clone();
+    fs::remove_file(home.join("launch.json")).unwrap();
+    let state = device.state.join("state.json");
+    fs::remove_file(&state).unwrap();
+    fs::create_dir(&state).unwrap();
+    device.start();
+    newer_works(&device);
+    until("the state is there again", || state.is_file().then_some(()));
+    device.runs("1.0.0");
+    let before = home.join("state.before");
+    assert!(!before.exists(), "what was then is no way back");
+}
+
+#[test]
 fn a_power_cut_at_any_step_leaves_an_agent_that_works() {
     let world = World::new();
     let mut device = device(&world);

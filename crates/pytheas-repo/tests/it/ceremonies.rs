@@ -256,6 +256,22 @@ fn what_makes_no_sense_is_refused() {
             });
         }
     }
+    // A key of the same name, in another folder.
+    let elsewhere = world.dir.path().join("stick");
+    fs::create_dir(&elsewhere).unwrap();
+    fs::copy(
+        world.keys_dir().join("root.pem"),
+        elsewhere.join("root.pem"),
+    )
+    .unwrap();
+    for name in ["root.pem", "absent/root.pem"] {
+        let path = elsewhere.join(name).to_str().unwrap().to_owned();
+        let error = make(&world, &Change::Revoke(path)).unwrap_err();
+        assert!(matches!(error, ChangeError::NotUsed { .. }), "{error}");
+    }
+    let within = world.keys_dir().join("online/timestamp.pem");
+    let error = make(&world, &Change::Revoke(within.to_str().unwrap().into())).unwrap_err();
+    assert!(matches!(error, ChangeError::Needed { .. }), "{error}");
     for short in ["", "b", "0ff"] {
         let error = make(&world, &Change::Revoke(short.into())).unwrap_err();
         assert!(matches!(error, ChangeError::TooShort { .. }), "{error}");

@@ -26,7 +26,8 @@ pub(super) fn used(root: &Root, now: &Root, dir: &Path, key: &str) -> Result<Key
         return Err(ChangeError::TooShort { key: key.into() });
     }
     let has = |root: &Root, id: &KeyId| root.roles.values().any(|by| by.keyids.contains(id));
-    let here = folder::find(dir, file_stem(key)).ok();
+    let here = is_in(dir, key).then(|| folder::find(dir, file_stem(key)).ok());
+    let here = here.flatten();
     if let Some(id) = here.as_ref().and_then(folder::Found::id) {
         return match (has(root, &id), has(now, &id)) {
             (true, _) => Ok(id),
@@ -51,6 +52,21 @@ fn by_digits<'a>(root: &'a Root, key: &str) -> Vec<&'a KeyId> {
     ids.dedup();
     ids.retain(|id| key.len() >= LEAST_DIGITS && public::hex(id).starts_with(&key));
     ids
+}
+
+/// Whether a file of this name can be one of the folder `dir`: a path that leads elsewhere means
+/// another key, of whatever name.
+fn is_in(dir: &Path, name: &str) -> bool {
+    let path = Path::new(name);
+    let parent = path.parent().unwrap_or(Path::new(""));
+    if parent.as_os_str().is_empty() {
+        return true;
+    }
+    match (path.canonicalize(), dir.canonicalize()) {
+        (Ok(path), Ok(dir)) => path.starts_with(dir),
+        // As `pytheas keys show` lists it, or seen from beside the folder.
+        _ => dir.ends_with(parent) || dir.join("online").ends_with(parent),
+    }
 }
 
 /// `targets-2` of `keys/targets-2.pem`.
