@@ -246,14 +246,15 @@ def give_up_privileges(kernel):
 
 
 def status_of(pid, parent=None):
-    """Waits; ends, and so does `pid`, when `parent` is no longer there to wait for us."""
+    """Waits; ends `pid` when `parent` is no longer there to wait for us."""
     try:
         import select
         ended = select.poll()
         ended.register(os.pidfd_open(pid), select.POLLIN)
         while parent and not ended.poll(500):
             if os.getppid() != parent:
-                os._exit(122)
+                os.kill(pid, 9)
+                break
     except (AttributeError, ImportError, OSError):
         pass  # Linux 5.3 and Python 3.9 have it.
     while True:
@@ -349,7 +350,10 @@ def note(text):
 
 
 def say(text):
-    os.write(2, ("pytheas: " + text + "\n").encode(errors="replace"))
+    try:
+        os.write(2, ("pytheas: " + text + "\n").encode(errors="replace"))
+    except OSError:
+        pass  # Who listened was killed.
 
 
 def hand_back(code, name, network):
@@ -470,9 +474,10 @@ def main():
         script = script.rpartition(" as backend")[2]
         apart(arguments, script)
     except BaseException as error:
-        # Never on to the package's code.
         say("the build cannot be isolated: %s: %s" % (type(error).__name__, error))
-    os._exit(121)
+    finally:
+        # Never on to the package's code, whatever went wrong.
+        os._exit(121)
 
 
 main()
