@@ -245,6 +245,15 @@ def give_up_privileges(kernel):
     kernel.check(kernel.prctl(38, 1), "no_new_privs")
 
 
+def end(pid):
+    """Kills a process, and what it has started where it has a session of its own."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, 9)
+        except OSError:
+            pass
+
+
 def status_of(pid, parent=None):
     """Waits; ends `pid` when `parent` is no longer there to wait for us."""
     try:
@@ -253,7 +262,7 @@ def status_of(pid, parent=None):
         ended.register(os.pidfd_open(pid), select.POLLIN)
         while parent and not ended.poll(500):
             if os.getppid() != parent:
-                os.kill(pid, 9)
+                end(pid)
                 break
     except (AttributeError, ImportError, OSError):
         pass  # Linux 5.3 and Python 3.9 have it.
@@ -424,7 +433,8 @@ def apart(arguments, script):
     log_file = os.open(os.environ["PYTHEAS_ISOLATE_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT
                        | os.O_CLOEXEC, 0o600)
     import tempfile
-    home = tempfile.mkdtemp(prefix="pytheas-build-home-")
+    # Beside this file, so that it goes with us, whatever ends us.
+    home = tempfile.mkdtemp(prefix="home-", dir=os.path.dirname(os.path.abspath(__file__)))
     worker = os.fork()
     if worker == 0:
         try:
@@ -455,9 +465,14 @@ def apart(arguments, script):
         except BaseException as error:
             say("`%s` cannot be isolated: %s" % (name, error))
         os._exit(121)
-    code = status_of(worker, parent)
-    import shutil
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        code = status_of(worker, parent)
+    except BaseException:
+        end(worker)
+        raise
+    finally:
+        import shutil
+        shutil.rmtree(home, ignore_errors=True)
     hand_back(code, name, network)
 
 
