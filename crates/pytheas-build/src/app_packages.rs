@@ -1,7 +1,11 @@
 //! The packages that *are* the app when it is a published one (`--from`, `--with`): a slim build
 //! keeps all their modules, as it keeps all of a project's own.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use crate::known::{Distribution, Inventory};
 use pytheas_project::{Project, RequirementSource, normalised_name};
@@ -78,19 +82,15 @@ pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<Str
             }
         }
     }
-    let words = words_of(inventory, &own);
-    let is_named = |name: &String| {
-        let distribution = inventory
-            .distributions
-            .iter()
-            .find(|distribution| distribution.name == *name);
-        distribution
-            .into_iter()
-            .flat_map(|distribution| modules_of(inventory, distribution))
-            .any(|module| words.contains(&module))
-    };
-    required.retain(is_named);
-    required
+    let mut owners: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for distribution in &inventory.distributions {
+        if required.contains(&distribution.name) {
+            for module in modules_of(inventory, distribution) {
+                owners.entry(module).or_default().insert(&distribution.name);
+            }
+        }
+    }
+    named(inventory, &own, &owners)
 }
 
 /// The modules of a distribution, without its tests.
@@ -102,8 +102,12 @@ pub(crate) fn modules_of(inventory: &Inventory, distribution: &Distribution) -> 
     distribution.files.iter().filter_map(inside).collect()
 }
 
-/// Every dotted name, and what it begins with, in the text files of these packages.
-fn words_of(inventory: &Inventory, own: &BTreeSet<String>) -> BTreeSet<String> {
+/// Whose modules the text files of the packages `own` name, also at the beginning of a longer name.
+fn named(
+    inventory: &Inventory,
+    own: &BTreeSet<String>,
+    owners: &BTreeMap<String, BTreeSet<&str>>,
+) -> BTreeSet<String> {
     const NOT_READ: &[&str] = &[".so", ".pyc", ".png", ".woff2", ".js", ".css", ".map"];
     const LONGEST: u64 = 1 << 20;
     let files = inventory
@@ -119,7 +123,7 @@ fn words_of(inventory: &Inventory, own: &BTreeSet<String>) -> BTreeSet<String> {
                 .get(*file)
                 .is_some_and(|size| *size <= LONGEST)
         });
-    let mut words = BTreeSet::new();
+    let mut found = BTreeSet::new();
     for file in files {
         let bytes = fs::read(inventory.dir.join(file)).unwrap_or_default();
         let is_part = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.');
@@ -132,14 +136,14 @@ fn words_of(inventory: &Inventory, own: &BTreeSet<String>) -> BTreeSet<String> {
                 .match_indices('.')
                 .map(|(at, _)| at)
                 .chain([word.len()])
+                .filter(|end| *end > 1)
             {
-                if end > 1 && !words.contains(&word[..end]) {
-                    words.insert(word[..end].to_owned());
-                }
+                let names = owners.get(&word[..end]).into_iter().flatten();
+                found.extend(names.map(|name| (*name).to_owned()));
             }
         }
     }
-    words
+    found
 }
 
 /// The normalised extras of a requirement: `a` and `b` of `name[a,b]==1`.

@@ -13,12 +13,15 @@ use serde::Deserialize;
 use crate::{form::Job, known::Metadata};
 
 /// Warns of each requirement of an installed package that is not installed. Requirements of extras
-/// are passed over, as nothing tells which were asked for.
+/// are passed over, as nothing tells which were asked for, and what `[tool.uv]` overrides.
 pub(crate) fn warn_of_missing(job: &Job<'_>, site: &Path) {
     let Ok(markers) = MarkerEnvironment::deserialize(job.interpreter.markers.clone()) else {
         return;
     };
-    for (name, users) in missing(&installed(site), &markers) {
+    // The app may lie beside its packages, and a plug-in of its own requires it all the same.
+    let mut there = job.project.overridden();
+    there.insert(normalised_name(job.project.name.as_str()));
+    for (name, users) in missing(&installed(site), there, &markers) {
         job.warn(format!(
             "{} needs `{name}`, which the lock does not have: if nobody left it out on purpose, `pytheas lock` brings it back",
             users.join(" and "),
@@ -38,12 +41,17 @@ fn installed(site: &Path) -> Vec<Metadata> {
         .collect()
 }
 
-/// What is needed and not there, with those that need it.
-fn missing(installed: &[Metadata], markers: &MarkerEnvironment) -> BTreeMap<String, Vec<String>> {
-    let names: BTreeSet<String> = installed
-        .iter()
-        .map(|package| normalised_name(&package.name))
-        .collect();
+/// What is needed and neither installed nor among the `names`, with those that need it.
+fn missing(
+    installed: &[Metadata],
+    mut names: BTreeSet<String>,
+    markers: &MarkerEnvironment,
+) -> BTreeMap<String, Vec<String>> {
+    names.extend(
+        installed
+            .iter()
+            .map(|package| normalised_name(&package.name)),
+    );
     let mut missing: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for package in installed {
         let needed: BTreeSet<String> = package
@@ -90,6 +98,7 @@ mod tests {
             "colorama; sys_platform == 'win32'",
             "PySocks!=1.5.7; extra == 'socks'",
             "evil-",
+            "the_app",
             "tomli (>=1) ; python_version < '3.11'",
         ];
         let installed = [
@@ -97,7 +106,7 @@ mod tests {
             package("Charset", &["certifi"]),
             package("char-set-normalizer", &[]),
         ];
-        let found = missing(&installed, &markers());
+        let found = missing(&installed, ["the-app".to_owned()].into(), &markers());
         let expected = vec!["`charset`".to_owned(), "`requests`".to_owned()];
         assert_eq!(found, BTreeMap::from([("certifi".to_owned(), expected)]));
     }

@@ -30,6 +30,7 @@ mod local_files;
 pub mod lock;
 mod lock_file;
 mod manifest;
+mod overridden;
 mod project;
 mod pylock;
 mod python;

@@ -77,6 +77,8 @@ fn replace_process(signal: i32) {
         .exec();
     tracing::debug!(error = %failed, "cannot start anew to put in order");
     put_in_order(signal, &paths);
+    // The other threads would go on without their folders, and nothing would end them any more.
+    std::process::exit(128 + signal);
 }
 
 /// Files that are open and have a name which says that they are not complete.

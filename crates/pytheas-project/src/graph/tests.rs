@@ -477,7 +477,7 @@ fn a_folder_that_a_package_puts_on_the_path_is_searched_before_an_import_leads_t
         &[
             (
                 "site/tool/__init__.py",
-                "import sys\nsys.path.insert(0, 'x')\nimport mock_service\n\
+                "import sys, time\nsys.path.insert(0, 'x')\nimport mock_service\n\
                  from helper import part\ntry:\n    import extra\nexcept ImportError:\n    extra = None\n\
                  def f():\n    import late, fixture\n",
             ),
@@ -491,6 +491,7 @@ fn a_folder_that_a_package_puts_on_the_path_is_searched_before_an_import_leads_t
             ("site/tool/lib/helper/unused.py", ""),
             ("site/tool/lib/extra.py", ""),
             ("site/tool/lib/late.py", ""),
+            ("site/tool/lib/time.py", ""),
             ("site/tool/tests/__init__.py", ""),
             ("site/tool/tests/fixture.py", ""),
             ("site/lonely.py", ""),
@@ -509,6 +510,7 @@ fn a_folder_that_a_package_puts_on_the_path_is_searched_before_an_import_leads_t
         &[
             "tool.lib.helper.unused",
             "tool.lib.extra",
+            "tool.lib.time",
             "tool.tests.fixture",
             "other.late",
         ],

@@ -245,15 +245,25 @@ def give_up_privileges(kernel):
     kernel.check(kernel.prctl(38, 1), "no_new_privs")
 
 
+def end(pid):
+    """Kills a process, and what it has started where it has a session of its own."""
+    for kill in (os.killpg, os.kill):
+        try:
+            kill(pid, 9)
+        except OSError:
+            pass
+
+
 def status_of(pid, parent=None):
-    """Waits; ends, and so does `pid`, when `parent` is no longer there to wait for us."""
+    """Waits; ends `pid` when `parent` is no longer there to wait for us."""
     try:
         import select
         ended = select.poll()
         ended.register(os.pidfd_open(pid), select.POLLIN)
         while parent and not ended.poll(500):
             if os.getppid() != parent:
-                os._exit(122)
+                end(pid)
+                break
     except (AttributeError, ImportError, OSError):
         pass  # Linux 5.3 and Python 3.9 have it.
     while True:
@@ -349,7 +359,10 @@ def note(text):
 
 
 def say(text):
-    os.write(2, ("pytheas: " + text + "\n").encode(errors="replace"))
+    try:
+        os.write(2, ("pytheas: " + text + "\n").encode(errors="replace"))
+    except OSError:
+        pass  # Who listened was killed.
 
 
 def hand_back(code, name, network):
@@ -420,7 +433,8 @@ def apart(arguments, script):
     log_file = os.open(os.environ["PYTHEAS_ISOLATE_LOG"], os.O_WRONLY | os.O_APPEND | os.O_CREAT
                        | os.O_CLOEXEC, 0o600)
     import tempfile
-    home = tempfile.mkdtemp(prefix="pytheas-build-home-")
+    # Beside this file, so that it goes with us, whatever ends us.
+    home = tempfile.mkdtemp(prefix="home-", dir=os.path.dirname(os.path.abspath(__file__)))
     worker = os.fork()
     if worker == 0:
         try:
@@ -451,9 +465,14 @@ def apart(arguments, script):
         except BaseException as error:
             say("`%s` cannot be isolated: %s" % (name, error))
         os._exit(121)
-    code = status_of(worker, parent)
-    import shutil
-    shutil.rmtree(home, ignore_errors=True)
+    try:
+        code = status_of(worker, parent)
+    except BaseException:
+        end(worker)
+        raise
+    finally:
+        import shutil
+        shutil.rmtree(home, ignore_errors=True)
     hand_back(code, name, network)
 
 
@@ -470,9 +489,10 @@ def main():
         script = script.rpartition(" as backend")[2]
         apart(arguments, script)
     except BaseException as error:
-        # Never on to the package's code.
         say("the build cannot be isolated: %s: %s" % (type(error).__name__, error))
-    os._exit(121)
+    finally:
+        # Never on to the package's code, whatever went wrong.
+        os._exit(121)
 
 
 main()

@@ -307,6 +307,10 @@ impl Walk<'_> {
         if !matches!(import.when, When::Always | When::Lazy) || module.origin == Origin::Stdlib {
             return false;
         }
+        // The interpreter has it, whatever ends like it (`pkg.dates.time`).
+        if is_built_in(name) && !name.starts_with('_') {
+            return false;
+        }
         let end = format!(".{name}");
         let has_end = |other: &&Module| {
             other.name.ends_with(&end) && other.name != module.name && other.file.is_some()
