@@ -3,17 +3,23 @@
 //!
 //! Threads that copy, pack or wait cannot be stopped from within, and would make anew what is
 //! removed under them. So the process replaces itself (`exec`: same id, same children, no other
-//! thread) by one that only puts in order, given the paths as arguments.
+//! thread) by one that only puts in order, given the paths as arguments. These signals are blocked in
+//! it: a wrapper such as `timeout` sends each twice, to its child and to the group. It ends within
+//! [`PATIENCE`].
 
 use std::{
-    ffi::{OsStr, OsString},
+    ffi::{CString, NulError, OsStr, OsString},
     fs,
-    os::unix::process::CommandExt,
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{self, SigSet},
+    unistd::execv,
+};
 use pytheas_project::scratch::{self, Scratch};
 use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
@@ -70,15 +76,32 @@ fn replace_process(signal: i32) {
     paths.extend(half_written());
     // Orphans of what ends now become ours.
     let _since_linux_3_4 = rustix::process::set_child_subreaper(Some(rustix::process::getpid()));
-    let failed = Command::new("/proc/self/exe")
-        .arg0(NAME)
-        .arg(signal.to_string())
-        .args(&paths)
-        .exec();
-    tracing::debug!(error = %failed, "cannot start anew to put in order");
+    let _valid_signals = all().thread_block();
+    // The library's own `exec` would unblock them.
+    let failed = match arguments(signal, &paths) {
+        Ok(arguments) => execv(c"/proc/self/exe", &arguments).err(),
+        Err(_) => None,
+    };
+    tracing::debug!(error = ?failed, "cannot start anew to put in order");
     put_in_order(signal, &paths);
     // The other threads would go on without their folders, and nothing would end them any more.
     std::process::exit(128 + signal);
+}
+
+fn arguments(signal: i32, paths: &[PathBuf]) -> Result<Vec<CString>, NulError> {
+    let own = [NAME.to_owned(), signal.to_string()];
+    let own = own.into_iter().map(CString::new);
+    let paths = paths
+        .iter()
+        .map(|path| CString::new(path.as_os_str().as_bytes()));
+    own.chain(paths).collect()
+}
+
+/// The signals that are put in order after.
+fn all() -> SigSet {
+    [signal::SIGHUP, signal::SIGINT, signal::SIGTERM]
+        .into_iter()
+        .collect()
 }
 
 /// Files that are open and have a name which says that they are not complete.
@@ -119,6 +142,7 @@ fn put_in_order(signal: i32, paths: &[PathBuf]) {
     }
     if let Some(signal) = named(signal) {
         // Not an exit code: a shell that runs a loop ends it only when the signal was what killed.
+        let _valid_signals = all().thread_unblock();
         let _ended = rustix::process::kill_process(rustix::process::getpid(), signal);
     }
 }

@@ -54,11 +54,15 @@ fn building(dir: &Path, seconds: &str) -> Child {
     child
 }
 
-/// Ends a build by `signal` and tells what is left in its folders.
-fn end_by(dir: &Path, seconds: &str, signal: rustix::process::Signal) -> Vec<String> {
+/// Ends a build by `signal`, sent `times` in a row, and tells what is left in its folders.
+fn end_by(dir: &Path, seconds: &str, signal: rustix::process::Signal, times: u64) -> Vec<String> {
     let mut child = building(dir, seconds);
     let id = rustix::process::Pid::from_child(&child);
-    rustix::process::kill_process(id, signal).unwrap();
+    for pause in 0..times {
+        // From at once to after the process has replaced itself.
+        std::thread::sleep(Duration::from_millis(pause * pause));
+        let _ended_already = rustix::process::kill_process(id, signal);
+    }
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
     wait_for("the back end's end", Duration::from_secs(60), || {
@@ -83,10 +87,10 @@ fn a_build_that_is_interrupted_ends_what_it_started_and_leaves_nothing() {
     project(dir.path(), &seconds);
     fs::create_dir(dir.path().join("tmp")).unwrap();
     let nothing: [&str; 0] = [];
-    let end_by = |signal| end_by(dir.path(), &seconds, signal);
-    assert_eq!(end_by(rustix::process::Signal::INT), nothing);
+    let end_by = |signal, times| end_by(dir.path(), &seconds, signal, times);
+    assert_eq!(end_by(rustix::process::Signal::INT, 1), nothing);
     // A killed one cannot put in order; the next one does.
-    let left = end_by(rustix::process::Signal::KILL);
+    let left = end_by(rustix::process::Signal::KILL, 1);
     assert!(
         left.iter().any(|name| name.starts_with("pytheas-work-"))
             && left
@@ -94,5 +98,8 @@ fn a_build_that_is_interrupted_ends_what_it_started_and_leaves_nothing() {
                 .any(|name| name.starts_with(".demo-app.pytheas-build-")),
         "{left:?}"
     );
-    assert_eq!(end_by(rustix::process::Signal::TERM), nothing);
+    assert_eq!(end_by(rustix::process::Signal::TERM, 1), nothing);
+    // `timeout` tells its child and the group; somebody at a keyboard is impatient.
+    assert_eq!(end_by(rustix::process::Signal::INT, 2), nothing);
+    assert_eq!(end_by(rustix::process::Signal::INT, 8), nothing);
 }

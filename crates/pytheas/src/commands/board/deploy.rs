@@ -119,8 +119,9 @@ impl Show for Shown {
             Target::Files => "the file system",
         };
         if !done.changed() {
+            let then = if self.restarted { "; restarted" } else { "" };
             return out.line(format!(
-                "the board on {} has it already ({seconds})",
+                "the board on {} has it already ({seconds}){then}",
                 self.port
             ));
         }
@@ -211,7 +212,9 @@ fn deploy(
         }
         done => done?,
     };
-    let restarted = done.changed() && !args.no_restart;
+    // Also when nothing differs: what ran was stopped for the question, and after a deploy that was
+    // killed before its own restart, what runs is older than what is there.
+    let restarted = !args.no_restart;
     if restarted {
         board.restart()?;
     } else {
