@@ -253,6 +253,8 @@ pub struct Device {
     effect_backoff: Backoff,
     live: Live,
     polled: bool,
+    /// A deployment waits at the hub for the end of what is under way here.
+    asks_again: bool,
     wakes: Receiver<Wake>,
     waker: Waker,
     _lock: FileLock,
@@ -329,6 +331,7 @@ impl Device {
             effect_backoff: Backoff::new(FIRST_PAUSE, LONGEST_PAUSE.min(interval)),
             live: Live::default(),
             polled: false,
+            asks_again: false,
             dir: dir.clone(),
             model: crate::model::find(settings.model.as_deref()),
             settings,
@@ -477,28 +480,36 @@ impl Device {
     }
 
     /// The machine of a device whose state was lost. The release that runs is known by `current`;
-    /// what was under way is not, and the hub will say again what it wants.
+    /// what was under way is not, and the hub will say again what it wants. The running release may
+    /// have been on probation, or on its way back: with an older one beside it, it has to prove that
+    /// it works.
     fn rebuild(&mut self, why: &str) -> Result<Machine, AgentError> {
         let found = slots::recover(&self.dir);
         let others = self.dir.components();
         let others = others
             .iter()
-            .filter_map(|name| slots::recover(&self.dir.component(name)));
+            .filter_map(|name| slots::recover(&self.dir.component(name)))
+            .map(|found| found.current);
         let others = others.collect();
         let from = match &found {
             Some(_) => "was rebuilt from what runs",
             None => "no whole release was found; roll one out to this device",
         };
+        let mut data_moved = false;
         for dir in self.dirs() {
             // Nobody knows whether it was still needed.
             if let Ok(Some(kept)) = crate::data::rescue(&dir) {
+                data_moved = true;
                 warn!(
                     "data that was set aside for an update lies in `{}`",
                     kept.display()
                 );
             }
         }
-        let machine = Machine::recovered(found, others);
+        let (current, before) = found.map(|found| (found.current, found.before)).unzip();
+        // The older release may not know what has become of its data.
+        let before = before.flatten().filter(|_| !data_moved);
+        let machine = Machine::recovered(current, before, others);
         let message = format!("the update state was lost and {from} ({why})");
         error!("{message}");
         self.failed(message);

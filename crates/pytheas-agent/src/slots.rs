@@ -544,9 +544,17 @@ pub(crate) fn is_fresh(dir: &StateDir) -> bool {
     current(dir).is_none() && in_slots(dir).is_empty()
 }
 
+/// What a device whose state was lost has.
+pub(crate) struct Recovered {
+    /// What can run.
+    pub(crate) current: Installed,
+    /// An older release of the same app, when both are whole: the way back.
+    pub(crate) before: Option<Installed>,
+}
+
 /// What can run, for a device whose state was lost: what `current` leads to, else another slot,
 /// whole ones first.
-pub(crate) fn recover(dir: &StateDir) -> Option<Installed> {
+pub(crate) fn recover(dir: &StateDir) -> Option<Recovered> {
     let mut trees: Vec<TreeId> = current(dir).into_iter().chain(in_slots(dir)).collect();
     let is_damaged = |tree: &TreeId| {
         let damage = match slot_damage(dir, *tree) {
@@ -557,17 +565,24 @@ pub(crate) fn recover(dir: &StateDir) -> Option<Installed> {
         tracing::error!(tree = %tree, "the release in a slot is damaged: {damage}");
         true
     };
-    trees.sort_by_cached_key(is_damaged); // stable: `current` stays first among its like
-    trees.into_iter().find_map(|tree| {
+    let damaged: BTreeSet<TreeId> = trees.iter().copied().filter(is_damaged).collect();
+    trees.sort_by_key(|tree| damaged.contains(tree)); // stable: `current` stays first among its like
+    let mut found = trees.into_iter().filter_map(|tree| {
         let record = record(dir, tree).ok()?;
-        Some(Installed {
-            tree,
-            release: ReleaseRef {
-                name: record.name,
-                version: record.version,
-            },
-        })
-    })
+        let (name, version) = (record.name, record.version);
+        let release = ReleaseRef { name, version };
+        Some(Installed { tree, release })
+    });
+    let current = found.next()?;
+    let of_current = &current.release;
+    let before = found.find(|other| {
+        other.release.name == of_current.name
+            && other.release.version.is_older_than(&of_current.version)
+            && ![other.tree, current.tree]
+                .iter()
+                .any(|tree| damaged.contains(tree))
+    });
+    Some(Recovered { current, before })
 }
 
 fn in_slots(dir: &StateDir) -> Vec<TreeId> {

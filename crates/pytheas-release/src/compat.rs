@@ -245,7 +245,10 @@ pub fn solve(
             && downgrades == Downgrades::ByRelease
             && !before.rules.allow_downgrade
             && !component.rules.allow_downgrade
-            && is_older(component, before)
+            && component
+                .release
+                .version
+                .is_older_than(&before.release.version)
         {
             problems.push(Problem::Downgrade {
                 from: before.release.clone(),
@@ -264,15 +267,6 @@ pub fn solve(
         Ok(order(coming))
     } else {
         Err(problems)
-    }
-}
-
-/// Versions without an order (a commit's hash) are neither older nor newer.
-fn is_older(to: &Component, from: &Component) -> bool {
-    let parsed = |component: &Component| component.release.version.as_str().parse::<Pep440>();
-    match (parsed(to), parsed(from)) {
-        (Ok(to), Ok(from)) => to < from,
-        _ => false,
     }
 }
 

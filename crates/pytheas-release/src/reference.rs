@@ -80,6 +80,15 @@ text_newtype!(Name, "a name", |b| b.is_ascii_alphanumeric()
 text_newtype!(Version, "a version", |b| b.is_ascii_alphanumeric()
     || matches!(b, b'-' | b'_' | b'.' | b'+' | b'!'));
 
+impl Version {
+    /// Whether this version comes before `other` by PEP 440. Versions without an order (a commit's
+    /// hash) are neither older nor newer.
+    pub fn is_older_than(&self, other: &Self) -> bool {
+        let parsed = |version: &Self| version.0.parse::<crate::Pep440>();
+        matches!((parsed(self), parsed(other)), (Ok(this), Ok(other)) if this < other)
+    }
+}
+
 /// One release of one app on every platform: `greenhouse@1.1.0`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

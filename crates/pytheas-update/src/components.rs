@@ -203,6 +203,7 @@ mod tests {
         let name = |name: &str| -> Name { name.parse().unwrap() };
         let all = Machine::recovered(
             Some(installed("app@1")),
+            None,
             vec![installed("broker@1"), installed("pytheas-agent@2")],
         );
         let without = |machine: &Machine, gone: &str| {
@@ -216,5 +217,28 @@ mod tests {
         let (names, left) = without(&all, "broker");
         assert_eq!(names, "app pytheas-agent");
         assert_eq!(without(&left, "app").0, "pytheas-agent");
+    }
+
+    #[test]
+    fn after_a_lost_state_the_running_release_proves_itself_where_there_is_a_way_back() {
+        let installed = |release: &str| Installed {
+            tree: TreeId(Sha256::of(release.as_bytes())),
+            release: release.parse().unwrap(),
+        };
+        let (old, new) = (installed("app@1"), installed("app@2"));
+        let alone = Machine::recovered(Some(new.clone()), None, vec![]);
+        assert_eq!((alone.state(), alone.current()), (&State::Idle, Some(&new)));
+
+        let machine = Machine::recovered(Some(new.clone()), Some(old.clone()), vec![]);
+        assert_eq!(machine.running(), [&new]);
+        let to = new.tree;
+        let proved = machine.clone().step(Event::Healthy { to });
+        assert_eq!(proved.current(), Some(&new));
+        assert_eq!(proved.previous(), Some(&old));
+        let because = crate::Failure::new(crate::Reason::NotReady, "it said nothing");
+        let failed = machine.step(Event::NotReady { to, because });
+        assert_eq!(failed.running(), [&old]);
+        let back = failed.step(Event::RolledBack { from: to });
+        assert_eq!((back.state(), back.current()), (&State::Idle, Some(&old)));
     }
 }

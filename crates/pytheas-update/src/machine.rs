@@ -42,7 +42,14 @@ pub struct Machine {
 
 impl Machine {
     /// A machine that knows only which releases run: how a device recovers from a lost state.
-    pub fn recovered(current: Option<Installed>, others: Vec<Installed>) -> Self {
+    ///
+    /// With a release `before` the current one, nobody knows whether an update was under way between
+    /// them: the current one proves once more that it works, or the one before comes back.
+    pub fn recovered(
+        current: Option<Installed>,
+        before: Option<Installed>,
+        others: Vec<Installed>,
+    ) -> Self {
         let component = |current: Installed| {
             let name = current.release.name.clone();
             (
@@ -53,11 +60,25 @@ impl Machine {
                 },
             )
         };
-        Self {
+        let mut machine = Self {
             current,
             components: others.into_iter().map(component).collect(),
             ..Self::default()
+        };
+        if let Some(from) = before
+            && let Some(to) = machine.current.replace(from.clone())
+        {
+            machine.update = on_probation(Job {
+                action: None,
+                target: None,
+                from: Some(from),
+                to,
+                attempt: 0,
+                also: Vec::new(),
+                migrates: false,
+            });
         }
+        machine
     }
 
     /// Where the update stands.

@@ -39,6 +39,9 @@ impl Device {
         if was == is {
             return;
         }
+        if matches!(is, State::Idle) && std::mem::take(&mut self.asks_again) {
+            (self.polled, self.poll_at) = (false, Instant::now());
+        }
         self.live.held = None;
         self.effect_backoff.reset();
         self.effect_at = Instant::now();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pytheas_api::ddi::{self, Handling};
 use pytheas_durable::faults;
-use pytheas_update::{ActionId, Event, Failure, Offer, Outcome, Reason};
+use pytheas_update::{ActionId, Event, Failure, Offer, Outcome, Reason, State};
 use tracing::{debug, error, info, warn};
 
 use super::{DEFAULT_INTERVAL, Device, LONGEST_INTERVAL, LONGEST_PAUSE};
@@ -84,7 +84,13 @@ impl Device {
         let Some(offer) = root.links.deployment_base.as_ref().and_then(hub::offer) else {
             return Ok(());
         };
-        if self.machine.state().action() == Some(&offer.action) {
+        let state = self.machine.state();
+        if state.action() == Some(&offer.action) {
+            return Ok(());
+        }
+        if !matches!(state, State::Idle) && state.action().is_none() {
+            // What the hub does not know of goes to its end first.
+            self.asks_again = true;
             return Ok(());
         }
         let base = hub.deployment(&offer)?;

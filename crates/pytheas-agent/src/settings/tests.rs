@@ -161,7 +161,7 @@ fn a_file_that_became_unusable_leaves_what_was_in_force() {
         tree: pytheas_release::TreeId(Sha256::of(b"tree")),
         release: "app@1.0.0".parse().unwrap(),
     };
-    let machine = Machine::recovered(Some(installed), Vec::new());
+    let machine = Machine::recovered(Some(installed), None, Vec::new());
     pytheas_durable::replace(&dir.state(), &machine.encode()).unwrap();
     // Until then there was no file.
     let (settings, error) = resolve().unwrap();
