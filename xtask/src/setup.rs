@@ -25,6 +25,8 @@ const DEBIAN: &[(&str, &str, &str)] = &[
         "nginx",
         "a hub behind TLS that wants certificates",
     ),
+    ("tinyproxy-bin", "tinyproxy", "proxies on the way to a hub"),
+    ("dosfstools", "mkfs.vfat", "a USB stick as it is bought"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
     ("systemd", "systemd-analyze", "judges the unit of the agent"),
     ("faketime", "faketime", "devices whose clocks are wrong"),

@@ -320,7 +320,17 @@ impl Store {
         let Kind::Folder(path) = &self.kind else {
             return Ok(None);
         };
-        match FileLock::acquire(&path.join(made::LOCK)) {
+        let mut lock = FileLock::acquire(&path.join(made::LOCK));
+        if matches!(&lock, Err(LockError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound)
+        {
+            // Another publisher had made the folder, put nothing into it and removed it.
+            pytheas_durable::create_dir_all(path).map_err(|source| StoreError::Local {
+                path: path.clone(),
+                source,
+            })?;
+            lock = FileLock::acquire(&path.join(made::LOCK));
+        }
+        match lock {
             Ok(lock) => Ok(Some(lock)),
             Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
             Err(source) => Err(StoreError::Locked {

@@ -32,6 +32,7 @@ mod many_deltas;
 mod on_boards;
 mod packaging;
 mod published;
+mod races;
 mod swupdate;
 mod test_verb;
 mod together;
