@@ -27,6 +27,7 @@ const DEBIAN: &[(&str, &str, &str)] = &[
     ),
     ("tinyproxy-bin", "tinyproxy", "proxies on the way to a hub"),
     ("dosfstools", "mkfs.vfat", "a USB stick as it is bought"),
+    ("fusefat", "fusefat", "mounts that stick"),
     ("gpgv", "gpgv", "verifies Debian's archive"),
     ("systemd", "systemd-analyze", "judges the unit of the agent"),
     ("faketime", "faketime", "devices whose clocks are wrong"),

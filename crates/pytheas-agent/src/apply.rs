@@ -421,7 +421,7 @@ pub(crate) fn carry_out(
     getrandom::fill(&mut id).map_err(IdentityError::Random)?;
     let mut order = Order::new(hex::encode(id), path.to_owned(), offer);
     order.unattended = unattended;
-    if let Some(pid) = running_agent(dir) {
+    if let Some(pid) = request::agent(dir) {
         let machine = known_machine(dir)?;
         if !matches!(machine.state(), State::Idle) {
             if let Some(why) = waits(dir).filter(|_| unattended) {

@@ -21,6 +21,8 @@ use crate::{
 
 /// How long a request of somebody else may lie there: the agent may be waiting for a hub.
 const OTHERS_WAIT: Duration = Duration::from_secs(120);
+/// How long whoever works in the state directory is given to become an agent, or to end.
+const STARTS_WITHIN: Duration = Duration::from_secs(5);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(25);
 
@@ -97,7 +99,7 @@ pub(crate) fn rollback(dir: &StateDir) -> Result<Asked, AgentError> {
             .collect();
         Ok::<_, AgentError>((machine, to))
     };
-    if let Some(agent) = running_agent(dir) {
+    if let Some(agent) = agent(dir) {
         let (_, to) = look()?;
         let path = dir.request();
         ask(dir, agent, Wanted::Rollback)?;
@@ -156,10 +158,37 @@ pub(crate) fn ask(dir: &StateDir, agent: u32, wanted: Wanted) -> Result<(), Agen
         .map_err(io::Error::other)
         .map_err(AgentError::io("write", &path))?;
     pytheas_durable::replace(&path, &bytes).map_err(AgentError::io("write", &path))?;
-    if let Some(pid) = Pid::from_raw(agent.cast_signed()) {
-        let _ended_since = kill_process(pid, Signal::USR1);
-    }
+    wake(agent);
     Ok(())
+}
+
+/// The agent that works in `dir` and can be asked; none when nobody works there. One that starts, and a
+/// command that is done in a moment, is waited for.
+pub(crate) fn agent(dir: &StateDir) -> Option<u32> {
+    for _ in 0..STARTS_WITHIN.as_millis() / LOOK.as_millis() {
+        let holder = running_agent(dir)?;
+        if listens(holder) {
+            return Some(holder);
+        }
+        std::thread::sleep(LOOK);
+    }
+    running_agent(dir)
+}
+
+/// Lets the agent `pid` look for what it is asked. Nobody else is signalled: whoever does not expect it
+/// would be ended by it, such as an agent that has just begun to start.
+pub(crate) fn wake(pid: u32) {
+    if let Some(number) = Pid::from_raw(pid.cast_signed()).filter(|_| listens(pid)) {
+        let _ended_since = kill_process(number, Signal::USR1);
+    }
+}
+
+/// Whether the process `pid` handles the signal by which agents are woken (`SigCgt` of proc(5)).
+fn listens(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+    let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    caught.is_some_and(|mask| mask >> (Signal::USR1.as_raw() - 1) & 1 == 1)
 }
 
 /// The request that lies there, if any; it is taken away.

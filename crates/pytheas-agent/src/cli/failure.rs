@@ -51,7 +51,18 @@ mod tests {
         let error = AgentError::io("read", path)(std::io::Error::other("the disk is gone"));
         let mut out = Vec::new();
         show(&error, &mut out).unwrap();
-        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @"");
+        insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
+        {
+          "error": {
+            "because": [
+              "the disk is gone"
+            ],
+            "code": null,
+            "help": "is the disk full, or the state directory not writable for this user?",
+            "message": "cannot read `/state/x\u001b`"
+          }
+        }
+        "#);
         let mut out = Vec::new();
         show(&AgentError::Shown(Box::new(error)), &mut out).unwrap();
         assert!(out.is_empty());

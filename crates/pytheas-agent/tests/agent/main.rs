@@ -31,5 +31,6 @@ mod refusals;
 mod removal;
 mod rot;
 mod starts;
+mod sticks;
 mod support;
 mod updates;

@@ -270,7 +270,10 @@ fn a_key_is_meant_by_its_own_name_first_and_by_the_beginning_of_an_id_only_if_no
     put("b", &second);
     insta::assert_snapshot!(
         shown(&found(&digits(&first)[..4]).unwrap_err(), dir).replace(&digits(&first)[..4], "[4]"),
-        @""
+        @r"
+    error: `[4]` is the beginning of the ids of several keys (a, b)
+     help: give the name of one, or more digits of its id
+    "
     );
     assert_eq!(found(&digits(&second)[..16]).unwrap(), public::id(&second));
     // Twice the same key is one key.

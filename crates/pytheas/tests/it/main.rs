@@ -31,6 +31,7 @@ mod made_deltas;
 mod many_deltas;
 mod on_boards;
 mod packaging;
+mod partners;
 mod published;
 mod races;
 mod swupdate;
