@@ -80,7 +80,7 @@ pub(crate) enum HubError {
     /// More than is taken.
     #[error("the answer of the hub at `{hub}` is longer than {} MB", MAX_ANSWER_BYTES / 1_000_000)]
     #[diagnostic(
-        code(pytheas::hub::too_long),
+        code(pytheas::hub::network::too_long),
         help("ask for less at a time, one device or one rollout; `{url}` is what was asked for")
     )]
     TooLong {
