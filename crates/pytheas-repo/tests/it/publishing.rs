@@ -20,7 +20,7 @@ use pytheas_repo::{
     publish::{Event, Events, InUse, Options, PublishError, Validity, publish},
     renew::{RenewError, Renewed, renew},
     repository::{Repository, RepositoryError},
-    store::{Store, StoreError},
+    store::Store,
 };
 
 use crate::world::{
