@@ -14,7 +14,7 @@ use miette::Diagnostic;
 use pytheas_api::DeviceId;
 use pytheas_release::Platform;
 use pytheas_repo::offline::{OfflineError, OfflineFile};
-use pytheas_update::{Offer, Reason, State};
+use pytheas_update::{Machine, Offer, Reason, State};
 use serde::Serialize;
 
 use crate::{
@@ -30,6 +30,8 @@ use crate::{
 
 /// How long a running agent may take until it looks at a request: it may be waiting for a hub.
 const TAKEN_WITHIN: Duration = Duration::from_secs(120);
+/// How long an order that was taken may not be noted while nothing else is under way.
+const NOTED_WITHIN: Duration = Duration::from_secs(30);
 /// Pause between two looks.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -419,8 +421,8 @@ pub(crate) fn carry_out(
     getrandom::fill(&mut id).map_err(IdentityError::Random)?;
     let mut order = Order::new(hex::encode(id), path.to_owned(), offer);
     order.unattended = unattended;
-    if let Some(pid) = running_agent(dir) {
-        let machine = load_machine(dir)?.unwrap_or_default();
+    if let Some(pid) = request::agent(dir) {
+        let machine = known_machine(dir)?;
         if !matches!(machine.state(), State::Idle) {
             if let Some(why) = waits(dir).filter(|_| unattended) {
                 return Err(ApplyError::Waits { why }.into());
@@ -441,7 +443,7 @@ pub(crate) fn carry_out(
         return wait(dir, &order, &mut || running_agent(dir).is_none(), progress);
     }
     let lock = lock(dir)?;
-    let machine = load_machine(dir)?.unwrap_or_default();
+    let machine = known_machine(dir)?;
     if machine.state().action().is_some() {
         return Err(AgentError::Busy {
             state: machine.state().name().to_owned(),
@@ -451,6 +453,15 @@ pub(crate) fn carry_out(
     let ended = wait(dir, &order, &mut || running.is_finished(), progress);
     running.end();
     ended
+}
+
+/// The machine as it was written last. What is damaged, or gone, the agent that does the work rebuilds
+/// from what runs, as it does at each start.
+fn known_machine(dir: &StateDir) -> Result<Machine, AgentError> {
+    match load_machine(dir) {
+        Err(AgentError::State { source, .. }) if source.is_damage() => Ok(Machine::default()),
+        other => Ok(other?.unwrap_or_default()),
+    }
 }
 
 /// What the update under way waits for.
@@ -466,6 +477,7 @@ fn wait(
     progress: &mut dyn FnMut(String) -> Result<(), AgentError>,
 ) -> Result<(), AgentError> {
     let mut told = "idle";
+    let mut busy_at = Instant::now();
     loop {
         // Looked at first: who is gone after that has written down all there is.
         let nobody = gone();
@@ -493,7 +505,8 @@ fn wait(
         {
             return Err(ApplyError::Waits { why }.into());
         }
-        if nobody && !was_noted {
+        let is_lost = !was_noted && busy_at.elapsed() > NOTED_WITHIN;
+        if nobody && !was_noted || is_lost {
             let dir = dir.root().to_owned();
             return Err(ApplyError::NotNoted { dir }.into());
         }
@@ -502,6 +515,9 @@ fn wait(
         }
         if let Ok(Some(machine)) = load_machine(dir) {
             let state = machine.state().name();
+            if state != "idle" {
+                busy_at = Instant::now();
+            }
             if state != told && state != "idle" {
                 progress(state.to_owned())?;
             }

@@ -4,6 +4,7 @@
 //! [`AgentError`] with its exit code ([`crate::exit`]).
 
 mod args;
+mod failure;
 mod output;
 mod run;
 
@@ -92,6 +93,27 @@ impl AgentCommand {
             | Self::InstallService(_) => {}
         }
     }
+
+    /// Whether it answers in JSON.
+    fn is_in_json(&self) -> bool {
+        match self {
+            Self::Status(args)
+            | Self::Rollback(args)
+            | Self::Verify(args)
+            | Self::Approve(args) => args.json,
+            Self::Deny(args) => args.asked.json,
+            Self::Remove(args) => args.asked.json,
+            Self::History(args) => args.json,
+            Self::Logs(args) => args.json,
+            Self::Apply(args) => args.json,
+            Self::Enrol(_)
+            | Self::Run(_)
+            | Self::Hold(_)
+            | Self::Follow(_)
+            | Self::Release(_)
+            | Self::InstallService(_) => false,
+        }
+    }
 }
 
 /// Does what `command` says; text for people and programs goes to `out`. The exit code.
@@ -99,6 +121,15 @@ impl AgentCommand {
 /// # Errors
 /// [`AgentError`], whose [`AgentError::exit_code`] the program ends with.
 pub fn execute(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentError> {
+    let done = carry_out(command, out);
+    match &done {
+        Err(error) if command.is_in_json() => failure::show(error, out)?,
+        _ => {}
+    }
+    done
+}
+
+fn carry_out(command: &AgentCommand, out: &mut dyn Write) -> Result<u8, AgentError> {
     match command {
         AgentCommand::Enrol(args) => enrol(args, out),
         AgentCommand::Run(args) => run(args),
@@ -190,14 +221,17 @@ pub fn enrol(args: &EnrolArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
 /// # Errors
 /// [`AgentError`].
 pub fn status(args: &StatusArgs, out: &mut dyn Write) -> Result<u8, AgentError> {
-    let status = Status::read(&args.state.dir())?;
+    let (status, broken) = Status::read(&args.state.dir())?;
     if args.json {
         let json = serde_json::to_string_pretty(&status).expect("all keys are strings");
         put_json(out, &json)?;
     } else {
         say(out, format_args!("{status}"))?;
     }
-    Ok(exit::OK)
+    match broken {
+        Some(broken) => Err(AgentError::Shown(Box::new(broken))),
+        None => Ok(exit::OK),
+    }
 }
 
 /// `hold`.

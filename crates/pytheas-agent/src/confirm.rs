@@ -12,13 +12,13 @@ use std::{fs, io};
 
 use pytheas_api::ddi::{Confirmation, ConfirmationFeedback};
 use pytheas_update::ActionId;
-use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     error::AgentError,
     hold,
     paths::StateDir,
+    request,
     status::{Live, running_agent},
 };
 
@@ -115,7 +115,7 @@ pub(crate) fn told(dir: &StateDir) {
 }
 
 pub(crate) fn wake(dir: &StateDir) {
-    if let Some(pid) = running_agent(dir).and_then(|pid| Pid::from_raw(pid.cast_signed())) {
-        let _ended_since = kill_process(pid, Signal::USR1);
+    if let Some(pid) = running_agent(dir) {
+        request::wake(pid);
     }
 }

@@ -166,6 +166,18 @@ pub enum AgentError {
         /// The machine's state.
         state: String,
     },
+    /// The agent does not listen.
+    #[error("agent {pid} does not take what it is asked for")]
+    #[diagnostic(
+        code(pytheas::agent::unheard),
+        help(
+            "somebody else has asked it for something before, and it has not begun; look at its log"
+        )
+    )]
+    Unheard {
+        /// Its process.
+        pid: u32,
+    },
     /// Nothing is installed.
     #[error("no release is installed in `{}`", dir.display())]
     NothingInstalled {
@@ -186,6 +198,10 @@ pub enum AgentError {
         /// What is wrong.
         damage: String,
     },
+    /// What was shown names it already.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Shown(Box<AgentError>),
     /// A file operation failed.
     #[error("cannot {what} `{}`", path.display())]
     #[diagnostic(help("is the disk full, or the state directory not writable for this user?"))]
@@ -268,6 +284,7 @@ impl AgentError {
             | Self::Damaged { .. } => exit::REFUSED,
             Self::Git(GitError::Ledger { .. }) => exit::REFUSED,
             Self::Apply(error) => error.exit_code(),
+            Self::Shown(error) => error.exit_code(),
             _ => exit::WORLD,
         }
     }

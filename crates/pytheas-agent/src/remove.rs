@@ -20,7 +20,7 @@ use crate::{
     paths::StateDir,
     request::{self, Wanted},
     slots,
-    status::{load_machine, running_agent},
+    status::load_machine,
     supervisor,
 };
 
@@ -234,7 +234,7 @@ pub(crate) fn remove(dir: &StateDir, name: &Name, data: Data) -> Result<Removed,
     let release = machine.installed_as(name).map(|i| i.release.to_string());
     let release = release.unwrap_or_default();
     let place = dir_of(dir, &machine, name);
-    let done = match running_agent(dir) {
+    let done = match request::agent(dir) {
         Some(agent) => {
             let wanted = Wanted::Remove {
                 name: name.clone(),

@@ -132,8 +132,15 @@ pub struct Status {
     pub tree: Option<TreeId>,
     /// The release one can go back to.
     pub previous: Option<ReleaseRef>,
-    /// The update machine's state: `idle`, `fetching`, …
+    /// The update machine's state: `idle`, `fetching`, …; `unknown` with a `state_error`
     pub state: String,
+    /// Why the state is not known: `state.json` is damaged, gone, or a newer agent's. Then nothing is
+    /// said of releases and updates.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_error: Option<String>,
+    /// Why it is not known who this device is: `identity.json` and its copy are damaged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_error: Option<String>,
     /// The release an update leads to.
     pub updating_to: Option<ReleaseRef>,
     /// The hub's action.
@@ -183,13 +190,18 @@ pub struct ComponentStatus {
 }
 
 impl Status {
-    /// The status of the device in `dir`.
+    /// The status of the device in `dir`, and what keeps a part of it from being known.
     ///
     /// # Errors
-    /// [`AgentError`] when a file that is there cannot be read.
-    pub fn read(dir: &StateDir) -> Result<Self, AgentError> {
+    /// [`AgentError`] when a file that is there cannot be read by this user.
+    pub fn read(dir: &StateDir) -> Result<(Self, Option<AgentError>), AgentError> {
+        let mut identity_error = None;
         let identity = match Identity::load(&dir.identity()) {
             Err(IdentityError::Missing { .. }) => None,
+            Err(error @ (IdentityError::Damaged { .. } | IdentityError::Parse { .. })) => {
+                identity_error = Some(error);
+                None
+            }
             // It holds the device's token and is its owner's alone; the agent has said the rest.
             Err(IdentityError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::PermissionDenied =>
@@ -198,7 +210,10 @@ impl Status {
             }
             other => Some(other?),
         };
-        let machine = load_machine(dir)?.unwrap_or_default();
+        let (machine, state_error) = match load_machine(dir) {
+            Err(error @ AgentError::State { .. }) => (Machine::default(), Some(error)),
+            other => (other?.unwrap_or_default(), None),
+        };
         let live = Live::load(&dir.status());
         let unreadable = identity.is_none() && dir.identity().exists();
         let agent_pid = running_agent(dir);
@@ -230,7 +245,7 @@ impl Status {
                 app: apps.remove(name.as_str()).unwrap_or_default(),
             })
             .collect();
-        Ok(Self {
+        let status = Self {
             accepted: match &identity {
                 Some(identity) => identity.token.is_some(),
                 None => unreadable && live.accepted,
@@ -249,7 +264,14 @@ impl Status {
             release: machine.current().map(|current| current.release.clone()),
             tree: machine.current().map(|current| current.tree),
             previous: machine.previous().map(|previous| previous.release.clone()),
-            state: machine.state().name().to_owned(),
+            state: match &state_error {
+                Some(_) => "unknown".to_owned(),
+                None => machine.state().name().to_owned(),
+            },
+            state_error: state_error.as_ref().map(|error| crate::http::chain(error)),
+            identity_error: identity_error
+                .as_ref()
+                .map(|error| crate::http::chain(error)),
             updating_to: machine.state().job().map(|job| job.to.release.clone()),
             action: machine.state().action().map(ToString::to_string),
             held: live.held.filter(|_| agent_pid.is_some()),
@@ -262,7 +284,8 @@ impl Status {
             config: AppConfig::look(dir),
             app,
             components,
-        })
+        };
+        Ok((status, state_error.or(identity_error.map(AgentError::from))))
     }
 }
 
@@ -366,18 +389,27 @@ impl fmt::Display for Status {
                     writeln!(f, "hub        {hub}")?;
                 }
             }
+            _ if self.identity_error.is_some() => writeln!(f, "device     unknown")?,
             _ => writeln!(f, "device     not enrolled")?,
+        }
+        if let Some(error) = &self.identity_error {
+            writeln!(f, "           {error}")?;
         }
         match self.agent_pid {
             Some(pid) => writeln!(f, "agent      process {pid}")?,
             None => writeln!(f, "agent      not running")?,
         }
-        write!(f, "release    {}", release(&self.release))?;
+        match &self.state_error {
+            Some(error) => write!(f, "release    unknown: {error}")?,
+            None => write!(f, "release    {}", release(&self.release))?,
+        }
         match self.tree {
             Some(tree) => writeln!(f, " (tree {})", tree.short())?,
             None => writeln!(f)?,
         }
-        writeln!(f, "previous   {}", release(&self.previous))?;
+        if self.state_error.is_none() {
+            writeln!(f, "previous   {}", release(&self.previous))?;
+        }
         if let Some(damage) = &self.damage {
             writeln!(f, "damage     {damage}")?;
         }

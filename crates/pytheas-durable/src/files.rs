@@ -87,8 +87,14 @@ pub fn replace_with(
     // Same file system: the rename stays atomic.
     let mut temp = tempfile::Builder::new().prefix(HALF).tempfile_in(dir)?;
     write(temp.as_file_mut())?;
-    temp.as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
+    let permitted = temp.as_file().set_permissions(Permissions::from_mode(mode));
+    permitted.or_else(|error| match error.kind() {
+        // A stick's FAT knows no permissions; what everybody may read needs none.
+        io::ErrorKind::Unsupported | io::ErrorKind::PermissionDenied if mode & 0o044 == 0o044 => {
+            Ok(())
+        }
+        _ => Err(error),
+    })?;
     temp.as_file().sync_all()?; // content before name
     faults::point("replace:before-rename");
     temp.persist(path).map_err(|e| e.error)?;

@@ -1,17 +1,21 @@
 //! One process at a time: advisory locks on files, with the holder's process id in them.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read, Seek, Write},
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
 };
 
 use rustix::fs::{FlockOperation, flock};
 
+/// How often the file may be another one each time it is locked.
+const ATTEMPTS: usize = 1000;
+
 /// Holds a lock until it is dropped or the process ends.
 #[derive(Debug)]
 pub struct FileLock {
-    _file: File,
+    file: File,
 }
 
 /// A lock that was not obtained.
@@ -61,6 +65,28 @@ impl FileLock {
     }
 
     fn take(path: &Path, operation: FlockOperation) -> Result<Self, LockError> {
+        for _ in 0..ATTEMPTS {
+            let lock = Self::take_once(path, operation)?;
+            if lock.is_at(path) {
+                return Ok(lock);
+            }
+        }
+        let source = io::Error::other("it is replaced again and again");
+        let path = path.to_owned();
+        Err(LockError::Io { path, source })
+    }
+
+    /// Whether the file that is locked is the one that the next process would open: whoever held it
+    /// before may have removed it between its opening and its locking here.
+    fn is_at(&self, path: &Path) -> bool {
+        let place = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        match (self.file.metadata(), fs::metadata(path)) {
+            (Ok(held), Ok(there)) => place(held) == place(there),
+            _ => false,
+        }
+    }
+
+    fn take_once(path: &Path, operation: FlockOperation) -> Result<Self, LockError> {
         let io = |source: io::Error| LockError::Io {
             path: path.to_owned(),
             source,
@@ -99,7 +125,7 @@ impl FileLock {
             .set_len(0)
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", std::process::id()));
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
 
@@ -132,6 +158,31 @@ mod tests {
         FileLock::acquire(&path).unwrap_err();
         drop(shared);
         FileLock::acquire(&path).unwrap();
+    }
+
+    #[test]
+    fn a_lock_whose_file_is_removed_by_its_holder_is_taken_on_the_file_that_comes_after_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = FileLock::acquire(&path).unwrap();
+        let inode = format!(":{} ", held.file.metadata().unwrap().ino());
+        std::thread::scope(|scope| {
+            // Opens the file that is there and waits for it; then that one is gone.
+            let waits = scope.spawn(|| FileLock::wait(&path).unwrap());
+            let waiting = || {
+                let all = fs::read_to_string("/proc/locks").unwrap();
+                let mut lines = all.lines();
+                lines.any(|line| line.contains("->") && line.contains(&inode))
+            };
+            while !waiting() {
+                std::thread::yield_now();
+            }
+            fs::remove_file(&path).unwrap();
+            drop(held);
+            let theirs = waits.join().unwrap();
+            assert!(theirs.is_at(&path));
+            FileLock::acquire(&path).unwrap_err();
+        });
     }
 
     #[test]

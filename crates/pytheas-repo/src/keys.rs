@@ -243,6 +243,18 @@ pub enum KeyError {
         /// What was given.
         name: String,
     },
+    /// Several ids begin so.
+    #[error("`{key}` is the beginning of the ids of several keys ({names})")]
+    #[diagnostic(
+        code(pytheas::keys::several),
+        help("give the name of one, or more digits of its id")
+    )]
+    Several {
+        /// What was given.
+        key: String,
+        /// The files.
+        names: String,
+    },
     /// No key is called so.
     #[error("there is no key `{key}` in `{}`", dir.display())]
     #[diagnostic(code(pytheas::keys::unknown), help("{have}"))]

@@ -16,6 +16,7 @@ mod error;
 mod event;
 mod keys;
 mod pack;
+mod turns;
 
 use std::{
     collections::BTreeMap,
@@ -182,7 +183,8 @@ enum Source {
 /// Publishes the tree in the folder `dir`, which [`BuildRecord`] describes, to `store`.
 ///
 /// Publishing the same again changes nothing and is a success; another tree under the same name,
-/// version and platform is refused.
+/// version and platform is refused. While somebody else publishes it waits, or goes on from what that
+/// one published.
 ///
 /// # Errors
 /// [`PublishError`]; whatever it is, devices see the repository as it was before.
@@ -207,7 +209,20 @@ pub async fn publish(
         let dir = dir.to_owned();
         return Err(PublishError::Inside { repo, dir });
     }
-    let _lock = store.lock()?;
+    turns::in_turn(store, async || {
+        publish_once(store, keys, dir, options, events).await
+    })
+    .await
+}
+
+/// As [`publish`], as far as nobody else comes first.
+async fn publish_once(
+    store: &Store,
+    keys: &PublisherKeys,
+    dir: &Path,
+    options: &Options,
+    events: &Events,
+) -> Result<Published, PublishError> {
     let (record, tree, unsigned) = blocking({
         let dir = dir.to_owned();
         move || {

@@ -31,6 +31,9 @@ pub(crate) use sweep::Lying;
 /// Larger files are sent in parts of this size, in bytes.
 const PART: usize = 8 << 20;
 
+/// How often a folder may vanish while it is opened.
+const FOLDER_ATTEMPTS: usize = 20;
+
 /// A place for a repository.
 #[derive(Clone)]
 pub struct Store {
@@ -241,11 +244,16 @@ impl Store {
             source,
         };
         let made = made::Made::by_making(path);
-        pytheas_durable::create_dir_all(path).map_err(local)?;
-        let path = path.canonicalize().map_err(local)?;
-        let objects = LocalFileSystem::new_with_prefix(&path)
-            .map_err(|error| local(io::Error::other(error)))?
-            .with_fsync(true);
+        let (path, objects) = retried(|| {
+            pytheas_durable::create_dir_all(path)?;
+            let path = path.canonicalize()?;
+            match LocalFileSystem::new_with_prefix(&path) {
+                Ok(objects) => Ok((path, objects.with_fsync(true))),
+                Err(_) if !path.exists() => Err(io::ErrorKind::NotFound.into()),
+                Err(error) => Err(io::Error::other(error)),
+            }
+        })
+        .map_err(local)?;
         let shown = path.display().to_string();
         Ok(Self {
             objects: Arc::new(objects),
@@ -320,10 +328,23 @@ impl Store {
         let Kind::Folder(path) = &self.kind else {
             return Ok(None);
         };
-        match FileLock::acquire(&path.join(made::LOCK)) {
-            Ok(lock) => Ok(Some(lock)),
-            Err(LockError::Io { path, source }) => Err(StoreError::Local { path, source }),
-            Err(source) => Err(StoreError::Locked {
+        let mut held = None;
+        let lock = retried(|| {
+            pytheas_durable::create_dir_all(path)?;
+            match FileLock::acquire(&path.join(made::LOCK)) {
+                Err(LockError::Io { source, .. }) => Err(source),
+                Err(other) => {
+                    held = Some(other);
+                    Ok(None)
+                }
+                Ok(lock) => Ok(Some(lock)),
+            }
+        });
+        let path = path.join(made::LOCK);
+        let lock = lock.map_err(|source| StoreError::Local { path, source })?;
+        match held {
+            None => Ok(lock),
+            Some(source) => Err(StoreError::Locked {
                 store: self.shown.clone(),
                 source,
             }),
@@ -598,6 +619,18 @@ impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Store({})", self.shown)
     }
+}
+
+/// What `work` in a folder gives, which another publisher may have made, put nothing into, and may be
+/// removing at this moment.
+fn retried<T>(mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for _ in 0..FOLDER_ATTEMPTS {
+        match work() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            other => return other,
+        }
+    }
+    work()
 }
 
 /// Whether this is a web server's word that it takes no files: status 405 or 501, which the client

@@ -77,6 +77,32 @@ pub(crate) enum HubError {
         /// What happened: silence, drips, an end before the end.
         source: std::io::Error,
     },
+    /// More than is taken.
+    #[error("the answer of the hub at `{hub}` is longer than {} MB", MAX_ANSWER_BYTES / 1_000_000)]
+    #[diagnostic(
+        code(pytheas::hub::network::too_long),
+        help("ask for less at a time, one device or one rollout; `{url}` is what was asked for")
+    )]
+    TooLong {
+        /// Its address.
+        hub: Url,
+        /// What was asked.
+        url: String,
+    },
+    /// Somebody between here and the hub gave up, and the hub may have done it.
+    #[error("something before the hub at `{hub}` answered {status} in its place")]
+    #[diagnostic(
+        code(pytheas::hub::network::in_between),
+        help(
+            "a proxy says that the hub is not there; whether the hub did what it was asked for before is not known: look (`pytheas rollout list`, `device list`, `token list`, …), then run the command again"
+        )
+    )]
+    InBetween {
+        /// Its address.
+        hub: Url,
+        /// What it said.
+        status: u16,
+    },
     /// Too much to do, also after a while.
     #[error("the hub at `{hub}` is busy (status {status}){}", pause(*asked, *waited))]
     #[diagnostic(
@@ -190,6 +216,26 @@ struct Answer {
     status: u16,
     asked_to_wait: Option<Duration>,
     bytes: Vec<u8>,
+}
+
+impl Answer {
+    /// What the hub itself says, of an answer that is no success.
+    fn said(&self) -> Option<pytheas_api::ErrorDetail> {
+        let body: ErrorBody = serde_json::from_slice(&self.bytes).ok()?;
+        Some(body.error)
+    }
+
+    /// Whether nothing was done for sure: 429 is said before a request is looked at (RFC 6585 §4), and
+    /// the hub's own 503 before it is begun. That of a proxy may come after it has handed the
+    /// request on.
+    fn is_refusal(&self) -> bool {
+        self.status == 429 || self.said().is_some()
+    }
+}
+
+/// Whether doing it twice is as doing it once (RFC 9110 §9.2.2): what is lost may be sent again.
+fn is_idempotent(method: &str) -> bool {
+    matches!(method, "GET" | "PUT")
 }
 
 /// A hub and the right to talk to it.
@@ -335,7 +381,7 @@ impl HubClient {
         format!("{}/api/v1/{path}", self.hub.as_str().trim_end_matches('/'))
     }
 
-    /// Asks, also a hub that is busy, which has done nothing then.
+    /// Asks; a busy hub again, unless it may have done what must not be done twice.
     fn call_with<T: DeserializeOwned>(
         &self,
         method: &str,
@@ -357,6 +403,10 @@ impl HubClient {
             if !busy::is_busy(answer.status) {
                 return self.understood(path, &answer);
             }
+            if !is_idempotent(method) && !answer.is_refusal() {
+                let (hub, status) = (self.hub.clone(), answer.status);
+                return Err(HubError::InBetween { hub, status });
+            }
             let asked = answer.asked_to_wait;
             let pause = patience.next_pause(asked).filter(|_| self.is_patient);
             let Some(pause) = pause else {
@@ -365,9 +415,7 @@ impl HubClient {
                     status: answer.status,
                     asked,
                     waited: patience.waited(),
-                    said: serde_json::from_slice(&answer.bytes)
-                        .ok()
-                        .map(|body: ErrorBody| body.error.message),
+                    said: answer.said().map(|error| error.message),
                 });
             };
             tracing::warn!(
@@ -422,8 +470,12 @@ impl HubClient {
         let asked_to_wait = text("retry-after")
             .and_then(|value| busy::retry_after(value, sent, jiff::Timestamp::now()));
         let mut bytes = Vec::new();
-        let body = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES);
+        let body = answer.body_mut().as_reader().take(MAX_ANSWER_BYTES + 1);
         Steady::new(body).read_to_end(&mut bytes).map_err(broken)?;
+        if bytes.len() as u64 > MAX_ANSWER_BYTES {
+            let (hub, url) = (self.hub.clone(), self.address(path));
+            return Err(HubError::TooLong { hub, url });
+        }
         Ok(Answer {
             status: answer.status().as_u16(),
             asked_to_wait,
@@ -446,8 +498,8 @@ impl HubClient {
             });
         }
         if !(200..300).contains(&status) {
-            return Err(match serde_json::from_slice::<ErrorBody>(&answer.bytes) {
-                Ok(ErrorBody { error }) => {
+            return Err(match answer.said() {
+                Some(error) => {
                     let (message, help) = (error.message, error.help);
                     if status < 500 {
                         HubError::SaysNo { message, help }
@@ -455,7 +507,7 @@ impl HubClient {
                         HubError::Failed { message, help }
                     }
                 }
-                Err(_) => not_a_hub(),
+                None => not_a_hub(),
             });
         }
         // Calls without an answer come back empty.

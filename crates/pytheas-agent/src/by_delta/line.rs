@@ -14,10 +14,16 @@ use std::{
 
 use pytheas_release::delta::{DeltaError, Files, Unpacked, Unpacker, Workspace};
 
-/// What segments under way may take together, in bytes of memory, and how many they may be; one
-/// alone may take more. The two largest that are unpacked beside each other in practice (OctoPrint's
-/// libraries) take 23.0 MB; with what the agent is beside them, 32 MB are not reached.
+/// What the whole process may take while segments are unpacked, in bytes: with what estimates miss, a
+/// megabyte and more below 32 MB.
+const PROCESS_MAX: usize = 30_100_000;
+/// What segments under way take together at most, in bytes of memory; one alone may take more. The two
+/// largest that are unpacked beside each other in practice (OctoPrint's libraries) take 23.0 MB.
 const MEMORY_MAX: usize = 23_100_000;
+/// As much they may always take, also where the trees of many files, or a program that was not built
+/// for devices, leave less.
+const MEMORY_MIN: usize = 16_000_000;
+/// As many they may be.
 const UNDER_WAY_MAX: usize = 16;
 /// Threads that unpack. More would need more memory at a time than there may be.
 const WORKERS: usize = 2;
@@ -36,6 +42,21 @@ pub(super) struct Line<'a> {
     early: BTreeMap<usize, Made>,
     /// Number and memory of each, oldest first.
     under_way: VecDeque<(usize, usize)>,
+    /// What they may take together, in bytes.
+    memory_max: usize,
+}
+
+/// What segments may take together in this process now, in bytes: what its trees, its connection and its
+/// code leave of [`PROCESS_MAX`].
+fn room() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib: Option<usize> =
+        resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse().ok());
+    let taken = kib.map_or(PROCESS_MAX, |kib| kib.saturating_mul(1 << 10));
+    PROCESS_MAX
+        .saturating_sub(taken)
+        .clamp(MEMORY_MIN, MEMORY_MAX)
 }
 
 impl<'a> Line<'a> {
@@ -84,6 +105,7 @@ impl<'a> Line<'a> {
             made,
             early: BTreeMap::new(),
             under_way: VecDeque::new(),
+            memory_max: room(),
         }
     }
 
@@ -101,7 +123,8 @@ impl<'a> Line<'a> {
     pub(super) fn has_room(&self, number: usize) -> bool {
         let all = self.under_way.iter().map(|(_, memory)| memory);
         let memory = all.fold(self.memory(number), |sum, one| sum.saturating_add(*one));
-        self.under_way.is_empty() || memory <= MEMORY_MAX && self.under_way.len() < UNDER_WAY_MAX
+        self.under_way.is_empty()
+            || memory <= self.memory_max && self.under_way.len() < UNDER_WAY_MAX
     }
 
     fn memory(&self, number: usize) -> usize {

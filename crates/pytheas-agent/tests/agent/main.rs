@@ -6,11 +6,13 @@
     reason = "a test that cannot go on should stop"
 )]
 
+mod away;
 mod commands;
 mod compat;
 mod components;
 mod configured;
 mod confined;
+mod control;
 mod emulated;
 mod enough;
 mod forgery;
@@ -28,5 +30,7 @@ mod python_tuf;
 mod refusals;
 mod removal;
 mod rot;
+mod starts;
+mod sticks;
 mod support;
 mod updates;

@@ -111,6 +111,15 @@ fn a_signed_delta_is_taken_before_one_that_is_only_offered() {
     assert_eq!(world.hub.asked("GET /repo/deltas/"), 0);
 }
 
+/// The delta, with another tree's id at this place in its head, which no check covers.
+fn claimed(mut delta: Vec<u8>, at: usize, tree: TreeId) -> Vec<u8> {
+    let hex = tree.to_string();
+    for (number, byte) in delta[at..at + 32].iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&hex[2 * number..2 * number + 2], 16).unwrap();
+    }
+    delta
+}
+
 /// What a broken or hostile hub offers.
 struct Lie {
     name: &'static str,
@@ -179,6 +188,14 @@ fn no_delta_that_is_offered_can_keep_a_device_from_updating() {
         ),
         honest("from another tree", &delta(&world, &other, &second)),
         honest("to another tree", &delta(&world, &first, &other)),
+        honest(
+            "from another tree than it says",
+            &claimed(delta(&world, &other, &second), 8, first.tree),
+        ),
+        honest(
+            "to another tree than it says",
+            &claimed(delta(&world, &first, &other), 40, second.tree),
+        ),
     ];
     for (number, lie) in lies.into_iter().enumerate() {
         let mut device = world.device_with(&format!("device-{number}"), &first);

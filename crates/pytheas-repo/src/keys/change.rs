@@ -168,9 +168,12 @@ pub enum ChangeError {
         /// Keys that would be left.
         keys: usize,
     },
-    /// Several keys begin so.
-    #[error("`{key}` is the beginning of several key ids")]
-    #[diagnostic(code(pytheas::keys::ambiguous), help("give more digits"))]
+    /// Several keys begin so, or one is called so and another begins so.
+    #[error("`{key}` may mean several keys")]
+    #[diagnostic(
+        code(pytheas::keys::ambiguous),
+        help("give more digits of the id that `pytheas keys show` lists, or all 64")
+    )]
     Ambiguous {
         /// What was given.
         key: String,

@@ -22,6 +22,9 @@ use super::{
 };
 use crate::sign::SignError;
 
+/// Fewer digits of an id name no key: `beef` may be typed by accident, `b` is.
+pub(super) const LEAST_DIGITS: usize = 4;
+
 /// A key that can sign.
 #[derive(Debug)]
 pub enum SigningKey {
@@ -466,18 +469,41 @@ pub fn read_public(path: &Path) -> Result<Key, KeyError> {
     })
 }
 
-/// The key of `dir` that `name` means: the name of its file, or the first digits of its id.
+/// The key of `dir` whose file is called `name`.
+pub(super) fn named(dir: &Path, name: &str) -> Option<Found> {
+    let all = scan(dir).ok()?;
+    all.into_iter().find(|found| found.name() == name)
+}
+
+/// The key of `dir` that `name` means: the name of its file, else its id or the first digits of it. A
+/// file may be called like another key's first digits, so its name comes first.
 pub(super) fn find(dir: &Path, name: &str) -> Result<Found, KeyError> {
+    if let Some(found) = named(dir, name) {
+        return Ok(found);
+    }
     let mut all = scan(dir)?;
-    let is = |found: &Found| {
-        found.name() == name
-            || (name.len() >= 4
-                && found
-                    .id()
-                    .is_some_and(|id| public::hex(&id).starts_with(name)))
+    let digits = name.to_ascii_lowercase();
+    let begins = |found: &Found| {
+        found
+            .id()
+            .is_some_and(|id| public::hex(&id).starts_with(&digits))
     };
-    if let Some(at) = all.iter().position(is) {
-        return Ok(all.swap_remove(at));
+    let meant: Vec<usize> = (0..all.len())
+        .filter(|at| name.len() >= LEAST_DIGITS && begins(&all[*at]))
+        .collect();
+    match meant[..] {
+        [] => {}
+        // The same key may lie there twice.
+        [first, ..] if meant.iter().all(|at| all[*at].id() == all[first].id()) => {
+            return Ok(all.swap_remove(first));
+        }
+        _ => {
+            let names = meant.iter().map(|at| all[*at].name()).collect::<Vec<_>>();
+            return Err(KeyError::Several {
+                key: name.to_owned(),
+                names: names.join(", "),
+            });
+        }
     }
     let names: Vec<_> = all.iter().map(Found::name).collect();
     Err(KeyError::Unknown {

@@ -225,3 +225,58 @@ fn a_key_file_that_lost_its_content_is_not_called_absent() {
     let error = PublisherKeys::load_team(&dir, "team", &|_| None).unwrap_err();
     assert!(matches!(error, KeyError::NotAKey { .. }), "{error}");
 }
+
+/// A key that a program signs with; nobody has its private half.
+fn command_key(number: u32) -> tough::schema::key::Key {
+    let public = format!("{number:064x}");
+    let text = format!(
+        r#"{{"keytype": "ed25519", "scheme": "ed25519", "keyval": {{"public": "{public}"}}}}"#
+    );
+    public::parse(&text).unwrap()
+}
+
+#[test]
+fn a_key_is_meant_by_its_own_name_first_and_by_the_beginning_of_an_id_only_if_no_other_begins_so() {
+    let temp = tempfile::tempdir().unwrap();
+    let dir = temp.path();
+    let put = |name: &str, key: &tough::schema::key::Key| {
+        let document = command::CommandKey::document("false", key, None);
+        let path = dir.join(format!("{name}.toml"));
+        fs::write(&path, document).unwrap();
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+    };
+    let digits = |key: &tough::schema::key::Key| public::hex(&public::id(key));
+    let (one, other) = (command_key(1), command_key(2));
+    // A file that is called like the first digits of another key's id.
+    put("one", &one);
+    put(&digits(&one)[..6], &other);
+    let found = |name: &str| folder::find(dir, name).map(|found| found.id().unwrap());
+    assert_eq!(found(&digits(&one)[..6]).unwrap(), public::id(&other));
+    assert_eq!(found(&digits(&one)[..7]).unwrap(), public::id(&one));
+    assert_eq!(
+        found(&digits(&one).to_uppercase()).unwrap(),
+        public::id(&one)
+    );
+
+    let mut seen = std::collections::HashMap::new();
+    let (first, second) = (3..)
+        .find_map(|number| {
+            let key = command_key(number);
+            let before = seen.insert(digits(&key)[..4].to_owned(), number);
+            Some((command_key(before?), key))
+        })
+        .unwrap();
+    put("a", &first);
+    put("b", &second);
+    insta::assert_snapshot!(
+        shown(&found(&digits(&first)[..4]).unwrap_err(), dir).replace(&digits(&first)[..4], "[4]"),
+        @r"
+    error: `[4]` is the beginning of the ids of several keys (a, b)
+     help: give the name of one, or more digits of its id
+    "
+    );
+    assert_eq!(found(&digits(&second)[..16]).unwrap(), public::id(&second));
+    // Twice the same key is one key.
+    put("c", &second);
+    assert_eq!(found(&digits(&second)[..16]).unwrap(), public::id(&second));
+}

@@ -19,6 +19,7 @@ use tough::{
 use super::{
     Events, Options, PublishError, Reached,
     commit::{Batch, Written, propose, put_roots},
+    turns,
 };
 use crate::{
     base::{Base, TIMESTAMP_MAX},
@@ -83,7 +84,19 @@ pub async fn publish_keys(
         let now = options.now;
         return Err(PublishError::RootExpired { expired, now });
     }
-    let _lock = store.lock()?;
+    turns::in_turn(store, async || {
+        publish_keys_once(store, keys, refresh, options, events).await
+    })
+    .await
+}
+
+async fn publish_keys_once(
+    store: &Store,
+    keys: &PublisherKeys,
+    refresh: &Refresh,
+    options: &Options,
+    events: &Events,
+) -> Result<Fresh, PublishError> {
     put_roots(store, keys, events).await?;
     let (base, recovered) = match Base::load(store, &keys.root).await {
         Ok(base) => {
@@ -409,7 +422,19 @@ pub async fn delegate(
         let now = options.now;
         return Err(PublishError::RootExpired { expired, now });
     }
-    let _lock = store.lock()?;
+    turns::in_turn(store, async || {
+        delegate_once(store, keys, change, options, events).await
+    })
+    .await
+}
+
+async fn delegate_once(
+    store: &Store,
+    keys: &PublisherKeys,
+    change: &Delegate,
+    options: &Options,
+    events: &Events,
+) -> Result<(Vec<String>, Reached), PublishError> {
     let base = Base::load(store, &keys.root).await?;
     base.require_clock(options.now)?;
     let root = base.root(&keys.root);

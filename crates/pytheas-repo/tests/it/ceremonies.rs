@@ -272,6 +272,14 @@ fn what_makes_no_sense_is_refused() {
     let within = world.keys_dir().join("online/timestamp.pem");
     let error = make(&world, &Change::Revoke(within.to_str().unwrap().into())).unwrap_err();
     assert!(matches!(error, ChangeError::Needed { .. }), "{error}");
+    // A file called like the first digits of a key that is in use: which one is meant is not guessed.
+    let clash = world.keys_dir().join(format!("{}.pem", &only[..8]));
+    fs::copy(world.keys_dir().join("targets.pem"), &clash).unwrap();
+    let error = make(&world, &Change::Revoke(only[..8].into())).unwrap_err();
+    assert!(matches!(error, ChangeError::Ambiguous { .. }), "{error}");
+    let error = make(&world, &Change::Revoke(only.clone())).unwrap_err();
+    assert!(matches!(error, ChangeError::Needed { .. }), "{error}");
+    fs::remove_file(clash).unwrap();
     for short in ["", "b", "0ff"] {
         let error = make(&world, &Change::Revoke(short.into())).unwrap_err();
         assert!(matches!(error, ChangeError::TooShort { .. }), "{error}");

@@ -42,6 +42,15 @@ impl Front {
         *self.told_off.lock().unwrap() = headers.iter().map(answer).collect();
     }
 
+    /// The next connection gets this.
+    fn says(&self, head: &str, body: &str) {
+        let length = body.len();
+        let answer = format!(
+            "HTTP/1.1 {head}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+        );
+        self.told_off.lock().unwrap().push_back(answer);
+    }
+
     fn is_through(&self) -> bool {
         self.told_off.lock().unwrap().is_empty()
     }
@@ -118,4 +127,65 @@ fn a_hub_that_asks_for_an_hour_is_not_waited_for() {
     error: the hub at `[FRONT]/` is busy (status 429) and asks to be asked again in 3600 s
       help: nothing was done; run the command again later
     ");
+}
+
+#[test]
+fn what_may_have_been_done_is_not_done_again() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(home.path());
+    let front = Front::of(&hub);
+    let tokens = || {
+        json(&mut hub.pytheas(&["token", "list"]))
+            .as_array()
+            .unwrap()
+            .len()
+    };
+    let before = tokens();
+    let create = || {
+        let args = [
+            "token", "create", "ci", "--role", "viewer", "--hub", &front.url,
+        ];
+        hub.pytheas(&args).output().unwrap()
+    };
+    // A proxy that has handed the request on, perhaps.
+    front.says("503 Service Unavailable", "<h1>upstream connect error</h1>");
+    let output = create();
+    let said = shown(&output);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("answered 503 in its place"), "{said}");
+    assert!(
+        said.contains("whether the hub did what it was asked for"),
+        "{said}"
+    );
+    assert!(front.is_through());
+    assert_eq!(tokens(), before, "it was not asked again");
+
+    // The hub itself, and anybody's 429, say that nothing was begun.
+    let own = r#"{"error": {"code": "starting", "message": "the hub is starting"}}"#;
+    front.says("503 Service Unavailable\r\nRetry-After: 1", own);
+    front.says("429 Too Many Requests", "");
+    let output = create();
+    assert!(
+        output.status.success() && front.is_through(),
+        "{}",
+        shown(&output)
+    );
+    assert_eq!(tokens(), before + 1);
+}
+
+#[test]
+fn an_answer_that_is_too_long_is_called_so() {
+    let home = tempfile::tempdir().unwrap();
+    let hub = Hub::start(home.path());
+    let front = Front::of(&hub);
+    front.says("200 OK", &" ".repeat((64 << 20) + 1));
+    let mut command = hub.pytheas(&["device", "show", "a", "--hub", &front.url]);
+    let output = command.output().unwrap();
+    let said = shown(&output);
+    assert!(!output.status.success(), "{said}");
+    assert!(said.contains("is longer than 67 MB"), "{said}");
+    assert!(
+        said.contains("/api/v1/devices/a` is what was asked for"),
+        "{said}"
+    );
 }

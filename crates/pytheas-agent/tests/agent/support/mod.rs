@@ -253,6 +253,11 @@ impl World {
         self.path("keys/root.json")
     }
 
+    /// The keys are other ones now.
+    pub(crate) fn reload_keys(&mut self) {
+        self.keys = PublisherKeys::load(&self.path("keys"), &|_| None).unwrap();
+    }
+
     pub(crate) fn publish(&self, app: &App) -> Published {
         self.publish_with(
             app,
@@ -332,6 +337,11 @@ impl Device {
             args: vec!["--poll-interval".into(), "100ms".into()],
             env: Vec::new(),
         }
+    }
+
+    /// The root that it is given.
+    pub(crate) fn trusts(&mut self, root: &Path) {
+        root.clone_into(&mut self.root);
     }
 
     /// The hub is reached at this address.

@@ -6,10 +6,10 @@ use std::path::Path;
 use tough::schema::Root;
 
 use super::{ChangeError, KeyId};
-use crate::keys::{folder, public};
-
-/// Fewer digits of an id name no key: `beef` may be typed by accident, `b` is.
-const LEAST_DIGITS: usize = 4;
+use crate::keys::{
+    folder::{self, LEAST_DIGITS},
+    public,
+};
 
 /// The key of any role of `root` that `key` means: the first digits of its id, or the name of its file
 /// in `dir` (`targets-2`, also as a path).
@@ -17,9 +17,16 @@ const LEAST_DIGITS: usize = 4;
 /// `now` is the root in force: what only that has was revoked by a proposal.
 pub(super) fn used(root: &Root, now: &Root, dir: &Path, key: &str) -> Result<KeyId, ChangeError> {
     let ids = by_digits(root, key);
-    match ids[..] {
-        [id] => return Ok(id.clone()),
-        [] => {}
+    // A file may be called like the digits of another key: nothing is taken away by a guess.
+    let file = match is_in(dir, key) {
+        true => folder::named(dir, file_stem(key)).and_then(|found| found.id()),
+        false => None,
+    };
+    match (&ids[..], &file) {
+        ([], _) => {}
+        ([id], None) => return Ok((*id).clone()),
+        ([id], Some(_)) if public::hex(id).len() == key.len() => return Ok((*id).clone()),
+        (ids, Some(file)) if ids.contains(&file) => return Ok(file.clone()),
         _ => return Err(ChangeError::Ambiguous { key: key.into() }),
     }
     if key.is_empty() {
