@@ -90,15 +90,6 @@ fn check_space(place: &Place, size_bytes: u64) -> Result<(), isize> {
 
 /// Writes the tree into the folder `name` below `root`.
 fn unpack(root: usize, name: &[u8], trailer: &Trailer, file: &'static [u8]) -> Result<(), Failure> {
-    match make_dir(root, name, 0o755) {
-        0 | EEXIST => {}
-        error => return Err(error.into()),
-    }
-    let dir = open(root, name, O_DIRECTORY | O_NOFOLLOW, 0);
-    if dir < 0 {
-        return Err(dir.into());
-    }
-    let dir = dir as usize;
     let mut frames = Frames {
         file,
         at: trailer.frames_at,
@@ -109,6 +100,16 @@ fn unpack(root: usize, name: &[u8], trailer: &Trailer, file: &'static [u8]) -> R
     let index = &mut Arena::map(len + 16).take(len)[..len];
     frames.unpack(frame, index)?;
     let index: &'static [u8] = index;
+    // Not before: a damaged index leaves nothing.
+    match make_dir(root, name, 0o755) {
+        0 | EEXIST => {}
+        error => return Err(error.into()),
+    }
+    let dir = open(root, name, O_DIRECTORY | O_NOFOLLOW, 0);
+    if dir < 0 {
+        return Err(dir.into());
+    }
+    let dir = dir as usize;
     let result = write_entries(dir, index, &mut frames);
     if result.is_err() {
         remove_entries(dir, index);
