@@ -443,7 +443,7 @@ fn wheels_one_files_and_scripts_are_built_twice_and_compared() {
     put(&project.join("pyproject.toml"), &format!("{text}{hook}"));
     let differs = build(&["--form", "wheel"]);
     exit(&differs, 1);
-    let file = "`meter/when.py` of `meter-1.2-py3-none-any.whl` (content)";
+    let file = "`meter/when.py` of `meter-1.2-";
     assert!(said(&differs).contains(file), "{}", said(&differs));
 
     // A script beside a project: the second build is of the script, too.
