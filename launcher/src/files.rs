@@ -3,7 +3,7 @@
 use crate::{
     LAUNCH_MAX,
     arena::Arena,
-    kernel::{AT_FDCWD, O_CLOEXEC, PATH_MAX, fail, nr, reason, syscall},
+    kernel::{AT_FDCWD, EACCES, O_CLOEXEC, PATH_MAX, fail, nr, reason, syscall},
 };
 
 /// The target of the link at `path` (ended by NUL), if it is one.
@@ -106,6 +106,47 @@ pub fn exists(path: &[u8]) -> bool {
     let at = path.as_ptr() as usize;
     // SAFETY: `path` ends with NUL.
     unsafe { syscall(nr::FACCESSAT, [AT_FDCWD, at, 0, 0, 0, 0]) == 0 }
+}
+
+/// What statfs(2) tells of a file system.
+pub struct FileSystem {
+    /// Programs cannot be started from it: it is mounted with `noexec`.
+    pub is_noexec: bool,
+    /// What a user other than root can still write.
+    pub free_bytes: u64,
+}
+
+/// The file system that `path` (ended by NUL) lies on, if the kernel tells.
+pub fn file_system(path: &[u8]) -> Option<FileSystem> {
+    const NOEXEC: u64 = 8;
+    let mut status = [0_u64; 32];
+    let (path, to) = (path.as_ptr() as usize, status.as_mut_ptr() as usize);
+    // 64-bit layout: words from the start; struct statfs64 of Arm: 84 bytes, two words before.
+    #[cfg(target_pointer_width = "64")]
+    let arguments = [path, to, 0, 0, 0, 0];
+    #[cfg(target_pointer_width = "32")]
+    let arguments = [path, 84, to, 0, 0, 0];
+    // SAFETY: `path` ends with NUL, the buffer is larger than the structure.
+    if unsafe { syscall(nr::STATFS, arguments) } != 0 {
+        return None;
+    }
+    #[cfg(target_pointer_width = "64")]
+    let (block, free, flags) = (status[1], status[4], status[10]);
+    #[cfg(target_pointer_width = "32")]
+    let (block, free, flags) = (status[0] >> 32, status[3], status[8] & 0xffff_ffff);
+    Some(FileSystem {
+        is_noexec: flags & NOEXEC != 0,
+        free_bytes: free.saturating_mul(block),
+    })
+}
+
+/// Why the program at `path` (ended by NUL) was not started.
+pub fn not_started(path: &[u8], error: isize) -> &'static [u8] {
+    if error == -EACCES && file_system(path).is_some_and(|found| found.is_noexec) {
+        b"it lies on a file system that is mounted with `noexec`"
+    } else {
+        reason(error)
+    }
 }
 
 pub fn starts_with(text: &[u8], prefix: &[u8]) -> bool {

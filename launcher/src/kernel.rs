@@ -10,6 +10,7 @@ pub mod nr {
     pub const MMAP: usize = 9;
     pub const EXECVE: usize = 59;
     pub const GETCWD: usize = 79;
+    pub const STATFS: usize = 137;
     pub const EXIT_GROUP: usize = 231;
     pub const OPENAT: usize = 257;
     pub const READLINKAT: usize = 267;
@@ -19,6 +20,7 @@ pub mod nr {
 #[cfg(any(target_arch = "aarch64", target_arch = "riscv64"))]
 pub mod nr {
     pub const GETCWD: usize = 17;
+    pub const STATFS: usize = 43;
     pub const FACCESSAT: usize = 48;
     pub const OPENAT: usize = 56;
     pub const READ: usize = 63;
@@ -36,6 +38,7 @@ pub mod nr {
     pub const GETCWD: usize = 183;
     pub const MMAP: usize = 192; // mmap2
     pub const EXIT_GROUP: usize = 248;
+    pub const STATFS: usize = 266; // statfs64
     pub const OPENAT: usize = 322;
     pub const READLINKAT: usize = 332;
     pub const FACCESSAT: usize = 334;
@@ -111,6 +114,7 @@ pub const AT_FDCWD: usize = -100_isize as usize;
 pub const AT_EXECFN: usize = 31;
 pub const O_CLOEXEC: usize = 0o2_000_000;
 pub const ENOENT: isize = 2;
+pub const EACCES: isize = 13;
 /// Exit code for "cannot be started", as a shell uses it.
 const CANNOT_START: usize = 127;
 pub const PATH_MAX: usize = 4096;

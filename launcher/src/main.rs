@@ -43,7 +43,7 @@ mod kernel;
 mod one_file;
 
 use arena::{Arena, Strings, bytes};
-use files::{exists, own_path, parent, read_file, starts_with};
+use files::{exists, not_started, own_path, parent, read_file, starts_with};
 use kernel::{AT_EXECFN, ENOENT, fail, nr, reason, syscall};
 
 const LAUNCH_MAX: usize = 64 * 1024;
@@ -239,16 +239,19 @@ extern "C" fn start(stack: *const usize) -> ! {
             b"\n  help: this bundle needs the C library of its platform (musl for `-musl`, else glibc); build it for this one, or with Debian's Python, which brings its own",
         ]);
     }
-    fail(&[
-        b"cannot start `",
-        name,
-        b"`: ",
-        reason(error),
-        #[cfg(not(one_file))]
-        b"\n  help: install the bundle again",
-        #[cfg(one_file)]
-        b"\n  help: remove that folder, it is unpacked again; a file system mounted with `noexec` does not do (`PYTHEAS_UNPACK_DIR`)",
-    ])
+    let why = not_started(program, error);
+    let is_noexec = why != reason(error);
+    fail(&[b"cannot start `", name, b"`: ", why, start_help(is_noexec)])
+}
+
+/// What to do when the program of the tree is there and does not start.
+fn start_help(is_noexec: bool) -> &'static [u8] {
+    match (cfg!(one_file), is_noexec) {
+        (false, false) => b"\n  help: install the bundle again",
+        (false, true) => b"\n  help: install the bundle on another one, or mount this one without `noexec`",
+        (true, false) => b"\n  help: remove that folder, it is unpacked again",
+        (true, true) => b"\n  help: name a folder on another one with `PYTHEAS_UNPACK_DIR`",
+    }
 }
 
 #[panic_handler]

@@ -38,15 +38,16 @@ mod unpack;
 mod zstd;
 
 use format::Trailer;
-use place::{Place, UNSAFE, places};
+use place::{FOREIGN, Place, UNSAFE, places};
 use system::{EEXIST, ENOSPC, call, map_file};
-use unpack::prepare;
+use unpack::{NOEXEC, prepare};
 
 use crate::{
     LAUNCH_FILE,
     arena::{Arena, Strings, bytes},
-    files::{exists, parent, starts_with},
+    files::{exists, not_started, parent, starts_with},
     kernel::{fail, nr, reason},
+    start_help,
 };
 
 fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
@@ -64,6 +65,8 @@ fn decimal(mut number: u64, digits: &mut [u8; 20]) -> &[u8] {
 fn why(error: isize) -> &'static [u8] {
     match error {
         UNSAFE => b"other users can write to it",
+        FOREIGN => b"it belongs to another user",
+        NOEXEC => b"it lies on a file system that is mounted with `noexec`",
         ENOSPC => b"no space is left",
         EEXIST => b"something else is there",
         -30 => b"the file system is read-only",
@@ -83,7 +86,8 @@ pub fn start(
     (envc, envp): (usize, *const *const u8),
     arena: &mut Arena,
 ) -> Unpacked {
-    let own_path = arena.join(&[own]);
+    // The file that was started, also when another has taken its name meanwhile.
+    let file = map_file(b"/proc/self/exe\0").or_else(|_| map_file(arena.join(&[own])));
     let damaged = || -> ! {
         fail(&[
             b"`",
@@ -91,9 +95,12 @@ pub fn start(
             b"` is damaged or was cut off\n  help: copy the file again",
         ])
     };
-    let file = match map_file(own_path) {
+    let file = match file {
         Ok(file) => file,
-        Err(error) => fail(&[b"cannot read `", own, b"`: ", reason(error)]),
+        Err(error) => fail(&[
+            b"cannot read `", own, b"`: ", reason(error),
+            b"\n  help: it must be readable for the user who starts it (`chmod a+r`)",
+        ]),
     };
     let Some(trailer) = Trailer::read(file) else {
         damaged()
@@ -105,37 +112,41 @@ pub fn start(
             return unpacked(program, own, (argc, argv), (envc, envp), arena);
         }
     }
-    let mut first: Option<(Place, isize)> = None;
-    for place in places.iter().flatten() {
+    let mut failed: [Option<(Place, isize)>; 5] = [None; 5];
+    for (place, failed) in places.iter().flatten().zip(&mut failed) {
         match prepare(place, &trailer, file, arena) {
             Ok(()) => {
                 let program = place.path(arena, &[trailer.id, b"/", trailer.entry]);
                 return unpacked(program, own, (argc, argv), (envc, envp), arena);
             }
             Err(Failure::Damaged) => damaged(),
-            Err(Failure::System(error)) => {
-                first.get_or_insert((*place, error));
-            }
+            Err(Failure::System(error)) => *failed = Some((*place, error)),
         }
     }
     let mut digits = [0; 20];
     let size = decimal(trailer.size_bytes.div_ceil(1 << 20), &mut digits);
-    match first {
-        Some((place, error)) => fail(&[
-            b"cannot unpack into `",
-            &place.dir[..place.dir.len() - 1],
-            b"`: ",
-            why(error),
-            b"\n  help: the app needs ",
-            size,
-            if is_chosen {
-                b" MiB there; change `PYTHEAS_UNPACK_DIR`"
-            } else {
-                b" MiB in a folder of its own; name one with `PYTHEAS_UNPACK_DIR`"
-            },
-        ]),
-        None => fail(&[b"there is no folder to unpack into\n  help: set `PYTHEAS_UNPACK_DIR`"]),
+    // Every folder that was tried: the last resort may be the one that is easily mended.
+    let mut parts: [&[u8]; 24] = [b""; 24];
+    let mut at = 0;
+    for (place, error) in failed.iter().flatten() {
+        parts[at] = if at == 0 {
+            b"cannot unpack into `"
+        } else {
+            b"\n  nor into `"
+        };
+        parts[at + 1] = &place.dir[..place.dir.len() - 1];
+        parts[at + 2] = b"`: ";
+        parts[at + 3] = why(*error);
+        at += 4;
     }
+    parts[at] = b"\n  help: the app needs ";
+    parts[at + 1] = size;
+    parts[at + 2] = if is_chosen {
+        b" MiB there; change `PYTHEAS_UNPACK_DIR`"
+    } else {
+        b" MiB in a folder of its own; name one with `PYTHEAS_UNPACK_DIR`"
+    };
+    fail(&parts)
 }
 
 pub enum Failure {
@@ -192,7 +203,10 @@ fn unpacked(
         )
     };
     fail(&[
-        b"cannot start `", &program[..program.len() - 1], b"`: ", reason(error),
-        b"\n  help: remove that folder, it is unpacked again; a file system mounted with `noexec` does not do (`PYTHEAS_UNPACK_DIR`)",
+        b"cannot start `",
+        &program[..program.len() - 1],
+        b"`: ",
+        not_started(program, error),
+        start_help(not_started(program, error) != reason(error)),
     ])
 }

@@ -277,6 +277,9 @@ pub struct Undeclared {
 pub struct Check {
     /// Imports of the app that lead to nothing and are not guarded.
     pub missing: Vec<Missing>,
+    /// The same in modules that the program imports only under a condition or by a name that is
+    /// made up when it runs, such as plug-ins for what need not be installed.
+    pub perhaps_missing: Vec<Missing>,
     /// Imports of the app that are there only because another package needs them.
     pub undeclared: Vec<Undeclared>,
     /// Declared requirements that nothing reaches, whether or not a slim build left them out.
@@ -326,12 +329,12 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
                 .get(module.split('.').next().unwrap_or(module))
                 .is_some_and(|names| names.contains(&own))
     };
-    let missing = graph
+    let (missing, perhaps_missing) = graph
         .missing
         .iter()
         .filter(|missing| !missing.optional && is_app(&missing.by))
         .cloned()
-        .collect();
+        .partition(|missing| graph.certain.contains(&missing.by));
     let mut undeclared = Vec::new();
     for (top, (by, line)) in imported_by_app(&graph, &is_app) {
         let Some(names) = owners.get(top.as_str()) else {
@@ -395,7 +398,8 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
         .chain(left_out)
         .collect();
     let sizes = sizes(&inventory);
-    let heavy = heavy(&sizes, lock.as_ref(), &inventory.record.platform);
+    let mut heavy = heavy(&sizes, lock.as_ref(), &inventory.record.platform);
+    heavy.retain(|heavy| heavy.package != own);
     let unreached_bytes = graph
         .modules
         .values()
@@ -411,6 +415,7 @@ pub fn check(project: &Project, dir: &Path) -> Result<Check, CheckError> {
         .sum();
     Ok(Check {
         missing,
+        perhaps_missing,
         undeclared,
         unused: unused.into_iter().collect(),
         undecided: undecided_by_package(&inventory, &graph)
@@ -489,7 +494,9 @@ fn imported_by_app(
         .imported_by
         .iter()
         .filter_map(|(name, places)| {
-            let place = places.iter().find(|(by, _)| is_app(by))?;
+            let place = places
+                .iter()
+                .find(|(by, _)| is_app(by) && graph.certain.contains(by))?;
             Some((name.clone(), place.clone()))
         })
         .collect()

@@ -23,6 +23,6 @@ pub use provenance::{
     BUILD_TYPE, Provenance, ProvenanceError, provenance_path, write_provenance,
     write_wheel_provenance,
 };
-pub use reproduce::{NotReproducible, check_reproducible};
+pub use reproduce::{NotReproducible, check_reproducible, check_wheel_reproducible};
 pub(crate) use sbom::add as add_sbom;
 pub use sbom::{SBOM_FILE, sbom};

@@ -90,7 +90,7 @@ pub use known::{
 };
 pub use known::{
     Distribution, Inventory, InventoryError, Licence, LicencePolicy, LicenceSource, Metadata,
-    NotReproducible, SBOM_FILE, check_reproducible, sbom,
+    NotReproducible, SBOM_FILE, check_reproducible, check_wheel_reproducible, sbom,
 };
 pub use native::bench::{BenchError, BenchReport, BenchRequest, Times, bench};
 pub use native::{ModulesError, NativeError, Said};

@@ -264,39 +264,53 @@ fn assigned(module: &str, name: &str) -> Option<String> {
 fn git(dir: &Path, pattern: &str, environment: &Environment) -> Result<Pep440, VersionError> {
     let git = Git { dir, environment };
     git.run(&["rev-parse", "--verify", "HEAD^{commit}"])?;
-    let describe = [
-        "describe",
-        "--tags",
-        "--long",
-        "--abbrev=40",
-        "--match",
-        pattern,
-    ];
-    let Ok(described) = git.run(&describe) else {
-        let dir = dir.to_owned();
-        let pattern = pattern.to_owned();
-        return Err(
-            match git.run(&["rev-parse", "--is-shallow-repository"])?.as_str() {
-                "true" => VersionError::Shallow { dir, pattern },
-                _ => VersionError::NoTag {
-                    dir,
-                    example: pattern.replace('*', "0.1.0"),
-                    pattern,
-                },
-            },
-        );
-    };
-    // TAG-COMMITS-gHASH; a tag may have dashes itself.
-    let mut parts = described.rsplitn(3, '-');
-    let (hash, count, tag) = (parts.next(), parts.next(), parts.next());
-    let (Some(hash), Some(Ok(count)), Some(tag)) = (hash, count.map(str::parse::<u64>), tag) else {
-        return Err(git.error(format!("`{described}` is no answer of `git describe`")));
-    };
     let (before, after) = pattern.split_once('*').unwrap_or((pattern, ""));
     let version_of = |tag: &str| {
         let text = tag.strip_prefix(before)?.strip_suffix(after)?;
         Pep440::from_str(text).ok()
     };
+    let mut describe: Vec<String> = ["describe", "--tags", "--long", "--abbrev=40", "--match"]
+        .map(str::to_owned)
+        .into();
+    describe.push(pattern.to_owned());
+    let mut other: Option<String> = None;
+    let (described, tag) = loop {
+        let args: Vec<&str> = describe.iter().map(String::as_str).collect();
+        let Ok(described) = git.run(&args) else {
+            let dir = dir.to_owned();
+            let pattern = pattern.to_owned();
+            return Err(
+                match git.run(&["rev-parse", "--is-shallow-repository"])?.as_str() {
+                    "true" => VersionError::Shallow { dir, pattern },
+                    _ => match other {
+                        Some(text) => VersionError::Text {
+                            text,
+                            place: "the git tag".to_owned(),
+                        },
+                        None => VersionError::NoTag {
+                            dir,
+                            example: pattern.replace('*', "0.1.0"),
+                            pattern,
+                        },
+                    },
+                },
+            );
+        };
+        // TAG-COMMITS-gHASH; a tag may have dashes itself.
+        let tag = described.rsplitn(3, '-').nth(2).unwrap_or_default();
+        let tag = tag.to_owned();
+        if version_of(&tag).is_some() || describe.len() > 200 {
+            break (described, tag);
+        }
+        // `vendor-drop` fits `v*`, too, and is no version: the tag before it counts.
+        describe.push(format!("--exclude={}", literal(&tag)));
+        other.get_or_insert(tag);
+    };
+    let mut parts = described.rsplitn(3, '-');
+    let (Some(hash), Some(Ok(count))) = (parts.next(), parts.next().map(str::parse::<u64>)) else {
+        return Err(git.error(format!("`{described}` is no answer of `git describe`")));
+    };
+    let tag = tag.as_str();
     // Of several tags on one commit, the highest version.
     let tags = git.run(&[
         "tag",
@@ -328,6 +342,19 @@ fn git(dir: &Path, pattern: &str, environment: &Environment) -> Result<Pep440, V
         local.push(LocalSegment::String(format!("d{day}")));
     }
     Ok(next(&tagged, count).with_local(local))
+}
+
+/// A pattern of git that fits `tag` only.
+fn literal(tag: &str) -> String {
+    let special = |c: char| matches!(c, '*' | '?' | '[' | ']' | '\\');
+    let mut pattern = String::new();
+    for c in tag.chars() {
+        if special(c) {
+            pattern.push('\\');
+        }
+        pattern.push(c);
+    }
+    pattern
 }
 
 /// A version after `tagged` and before whatever may be tagged next.
@@ -368,6 +395,9 @@ impl Git<'_> {
             .arg("-C")
             .arg(self.dir)
             .args(["-c", "core.fsmonitor=false", "--no-optional-locks"])
+            // What people set for their own eyes.
+            .args(["-c", "log.showSignature=false", "-c", "column.ui=never"])
+            .args(["-c", "color.ui=never"])
             .args(args)
             .env("LC_ALL", "C")
             .env("TZ", "UTC")
@@ -473,6 +503,72 @@ mod tests {
         repository.write("new.txt", "changed");
         let dirty = repository.version().unwrap();
         assert_eq!(dirty, format!("{later}.d20240301"));
+    }
+
+    #[test]
+    fn tags_that_fit_and_are_no_version_are_passed_over() {
+        let repository = Repository::new("{ from = 'git' }");
+        repository.git(&["init", "-q"]);
+        repository.commit();
+        repository.git(&["tag", "vendor-drop"]);
+        insta::assert_snapshot!(repository.version().unwrap_err(), @"`vendor-drop` in the git tag is no version");
+        repository.git(&["tag", "v1.0"]);
+        repository.commit();
+        repository.git(&["tag", "v-odd-2"]);
+        repository.git(&["tag", "vendor-drop-2"]);
+        let later = repository.version().unwrap();
+        assert!(later.starts_with("1.1.dev1+g"), "{later}");
+    }
+
+    #[test]
+    fn what_people_set_for_their_own_eyes_changes_nothing() {
+        let repository = Repository::new("{ from = 'git' }");
+        repository.git(&["init", "-q"]);
+        repository.commit();
+        for tag in ["v1.0", "v1.0.post1", "v1.0rc1"] {
+            repository.git(&["tag", tag]);
+        }
+        repository.git(&["config", "column.ui", "always"]);
+        repository.git(&["config", "color.ui", "always"]);
+        repository.git(&["config", "log.showSignature", "true"]);
+        assert_eq!(repository.version().unwrap(), "1.0.post1");
+    }
+
+    #[test]
+    fn a_worktree_a_submodule_and_a_detached_head_have_the_version_of_their_tag() {
+        let repository = Repository::new("{ from = 'git' }");
+        repository.git(&["init", "-q"]);
+        repository.commit();
+        repository.git(&["tag", "v3.1"]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let worktree = elsewhere.path().join("worktree");
+        repository.git(&[
+            "worktree",
+            "add",
+            "-q",
+            "--detach",
+            worktree.to_str().unwrap(),
+        ]);
+        let outer = Repository::new("{ from = 'git' }");
+        outer.git(&["init", "-q"]);
+        let from = repository.0.path().to_str().unwrap();
+        outer.git(&[
+            "-c",
+            "protocol.file.allow=always",
+            "submodule",
+            "--quiet",
+            "add",
+            from,
+            "inner",
+        ]);
+        outer.commit();
+        outer.git(&["tag", "v9"]);
+        let inner = outer.0.path().join("inner");
+        for dir in [&worktree, &inner] {
+            let project = Project::load(dir).unwrap();
+            let version = resolve(&project, &Environment::current()).unwrap();
+            assert_eq!(version.unwrap().to_string(), "3.1", "{}", dir.display());
+        }
     }
 
     #[test]

@@ -12,6 +12,8 @@ use crate::{
 
 /// Not a number of the kernel: other users can write to the folder.
 pub const UNSAFE: isize = -4096;
+/// As above: it belongs to another user.
+pub const FOREIGN: isize = -4097;
 
 /// A folder that trees are unpacked into.
 #[derive(Clone, Copy)]
@@ -57,10 +59,13 @@ impl Place {
         if mode & 0o170_000 != 0o040_000 {
             return Err(ENOTDIR);
         }
-        if (owner != user() && owner != 0) || mode & 0o022 != 0 {
-            return Err(UNSAFE);
+        if owner != user() && owner != 0 {
+            Err(FOREIGN)
+        } else if mode & 0o022 != 0 {
+            Err(UNSAFE)
+        } else {
+            Ok(())
         }
-        Ok(())
     }
 
     /// Makes the folder and those above it that are missing.

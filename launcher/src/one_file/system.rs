@@ -10,7 +10,6 @@ pub mod number {
     pub const FLOCK: usize = 73;
     pub const UMASK: usize = 95;
     pub const GETEUID: usize = 107;
-    pub const STATFS: usize = 137;
     pub const MKDIRAT: usize = 258;
     pub const UNLINKAT: usize = 263;
     pub const RENAMEAT: usize = 264;
@@ -27,7 +26,6 @@ pub mod number {
     pub const UNLINKAT: usize = 35;
     pub const SYMLINKAT: usize = 36;
     pub const RENAMEAT: usize = 38;
-    pub const STATFS: usize = 43;
     pub const CLOSE: usize = 57;
     pub const LSEEK: usize = 62;
     pub const UMASK: usize = 166;
@@ -61,7 +59,6 @@ pub mod number {
     pub const MKDIRAT: usize = 34;
     pub const UNLINKAT: usize = 35;
     pub const SYMLINKAT: usize = 36;
-    pub const STATFS: usize = 43;
     pub const CLOSE: usize = 57;
     pub const LSEEK: usize = 62;
     pub const UMASK: usize = 166;
@@ -82,7 +79,6 @@ pub const O_TRUNC: usize = 0o1000;
 pub const AT_REMOVEDIR: usize = 0x200;
 pub const AT_SYMLINK_NOFOLLOW: usize = 0x100;
 pub const EINTR: isize = -4;
-pub const EACCES: isize = -13;
 pub const EEXIST: isize = -17;
 pub const ENOTDIR: isize = -20;
 pub const ENOSPC: isize = -28;

@@ -5,16 +5,19 @@ use super::{
     format::{Frames, Index, Trailer},
     place::Place,
     system::{
-        AT_REMOVEDIR, EEXIST, EINTR, ENOSYS, ENOTEMPTY, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDWR,
+        AT_REMOVEDIR, EEXIST, EINTR, ENOSPC, ENOSYS, ENOTEMPTY, O_CREAT, O_DIRECTORY, O_NOFOLLOW, O_RDWR,
         O_TRUNC, O_WRONLY, call, close, make_dir, number, open, unlink,
     },
     zstd,
 };
 use crate::{
     arena::Arena,
-    files::exists,
+    files::{exists, file_system},
     kernel::{AT_FDCWD, nr},
 };
+
+/// Not a number of the kernel: programs cannot be started from that file system.
+pub const NOEXEC: isize = -4098;
 
 /// Unpacks the tree into `place`, or waits for another process that does.
 pub fn prepare(
@@ -47,7 +50,7 @@ pub fn prepare(
     if exists(program) {
         return Ok(());
     }
-    check_space(root, trailer.size_bytes)?;
+    check_space(place, trailer.size_bytes)?;
     // Without locks (some network file systems) each process unpacks for itself.
     let mut digits = [0; 20];
     // SAFETY: takes nothing.
@@ -76,41 +79,17 @@ pub fn prepare(
     Ok(())
 }
 
-/// The file system has room and lets programs start (statfs(2), 64-bit layout).
-fn check_space(root: usize, size_bytes: u64) -> Result<(), isize> {
-    #[cfg(target_pointer_width = "64")]
-    {
-        use super::system::{EACCES, ENOSPC};
-
-        let mut status = [0_u64; 32];
-        // SAFETY: fstatfs is statfs's neighbour on all: 138 and 44. The buffer is large enough.
-        let result = unsafe { call(number::STATFS + 1, root, status.as_mut_ptr() as usize, 0, 0) };
-        if result == 0 {
-            const NO_EXECUTION: u64 = 8;
-            if status[10] & NO_EXECUTION != 0 {
-                return Err(EACCES);
-            }
-            let (block, available) = (status[1], status[4]);
-            if available.saturating_mul(block) < size_bytes {
-                return Err(ENOSPC);
-            }
-        }
+/// The file system has room and lets programs start.
+fn check_space(place: &Place, size_bytes: u64) -> Result<(), isize> {
+    match file_system(place.dir) {
+        Some(found) if found.is_noexec => Err(NOEXEC),
+        Some(found) if found.free_bytes < size_bytes => Err(ENOSPC),
+        _ => Ok(()),
     }
-    let _on_32_bit_writing_tells = (root, size_bytes);
-    Ok(())
 }
 
 /// Writes the tree into the folder `name` below `root`.
 fn unpack(root: usize, name: &[u8], trailer: &Trailer, file: &'static [u8]) -> Result<(), Failure> {
-    match make_dir(root, name, 0o755) {
-        0 | EEXIST => {}
-        error => return Err(error.into()),
-    }
-    let dir = open(root, name, O_DIRECTORY | O_NOFOLLOW, 0);
-    if dir < 0 {
-        return Err(dir.into());
-    }
-    let dir = dir as usize;
     let mut frames = Frames {
         file,
         at: trailer.frames_at,
@@ -121,6 +100,16 @@ fn unpack(root: usize, name: &[u8], trailer: &Trailer, file: &'static [u8]) -> R
     let index = &mut Arena::map(len + 16).take(len)[..len];
     frames.unpack(frame, index)?;
     let index: &'static [u8] = index;
+    // Not before: a damaged index leaves nothing.
+    match make_dir(root, name, 0o755) {
+        0 | EEXIST => {}
+        error => return Err(error.into()),
+    }
+    let dir = open(root, name, O_DIRECTORY | O_NOFOLLOW, 0);
+    if dir < 0 {
+        return Err(dir.into());
+    }
+    let dir = dir as usize;
     let result = write_entries(dir, index, &mut frames);
     if result.is_err() {
         remove_entries(dir, index);

@@ -7,6 +7,7 @@
 //! of the app must not change the tree.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
 };
@@ -158,7 +159,9 @@ pub fn write_wheel_provenance(
     if let Some(platform) = &request.platform {
         parameters["platform"] = platform.as_str().into();
     }
-    let source = source(&request.project.dir, &request.environment);
+    let names = wheel_names(&made.wheel);
+    let names: BTreeSet<&str> = names.iter().map(String::as_str).collect();
+    let source = source(&request.project.dir, &request.environment, &names);
     let uv = json!({"name": "uv", "uri": format!("pkg:pypi/uv@{}", made.uv_version)});
     let definition = json!({
         "buildType": BUILD_TYPE,
@@ -233,7 +236,8 @@ fn external(request: &BuildRequest, built: &Built, one_file: bool) -> Value {
 /// What went into it.
 fn dependencies(request: &BuildRequest, built: &Built) -> Value {
     let project = &request.project;
-    let mut list: Vec<Value> = source(&project.dir, &request.environment)
+    let paths: BTreeSet<&str> = built.tree.iter().map(|(path, _)| path.as_str()).collect();
+    let mut list: Vec<Value> = source(&project.dir, &request.environment, &paths)
         .into_iter()
         .collect();
     let lock = match &built.locked {
@@ -291,8 +295,35 @@ fn packages(dir: &Path, tree: &Tree) -> Vec<Value> {
         .collect()
 }
 
-/// The commit that the project is at; none outside a repository or without git.
-fn source(dir: &Path, environment: &Environment) -> Option<Value> {
+/// The names of the files in a wheel; none when it cannot be read.
+fn wheel_names(wheel: &Path) -> Vec<String> {
+    let archive = std::fs::File::open(wheel).map(zip::ZipArchive::new);
+    match archive {
+        Ok(Ok(archive)) => archive
+            .file_names()
+            .filter_map(|name| Some(name.ok()?.into_owned()))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether the project's file `path` is in the artifact with the files `paths`: as it lies in the
+/// project, or as a wheel installs it.
+fn is_in(path: &str, paths: &BTreeSet<&str>) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    if name.starts_with("pylock.") {
+        return false; // named by its hash
+    }
+    let installed = path.strip_prefix("src/").unwrap_or(path);
+    let ends = format!("-packages/{installed}");
+    paths.contains(format!("app/{path}").as_str())
+        || paths.contains(installed)
+        || paths.iter().any(|found| found.ends_with(&ends))
+}
+
+/// The commit that the project is at, and whether the artifact with the files `paths` has others
+/// than that has; none outside a repository or without git.
+fn source(dir: &Path, environment: &Environment, paths: &BTreeSet<&str>) -> Option<Value> {
     let git = |args: &[&str]| {
         let mut command = environment.command(Path::new("git"));
         for name in ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"] {
@@ -314,7 +345,18 @@ fn source(dir: &Path, environment: &Environment) -> Option<Value> {
         )
     };
     let commit = git(&["rev-parse", "--verify", "HEAD^{commit}"])?;
-    let is_dirty = !git(&["status", "--porcelain", "--untracked-files=no", "--", "."])?.is_empty();
+    let has_changes =
+        !git(&["status", "--porcelain", "--untracked-files=no", "--", "."])?.is_empty();
+    // Paths relative to `dir`.
+    let untracked = git(&[
+        "ls-files",
+        "--others",
+        "--exclude-standard",
+        "-z",
+        "--",
+        ".",
+    ])?;
+    let is_dirty = has_changes || untracked.split('\0').any(|path| is_in(path, paths));
     let mut annotations = json!({"dirty": is_dirty});
     let folder = git(&["rev-parse", "--show-prefix"]).unwrap_or_default();
     if !folder.is_empty() {

@@ -2,14 +2,18 @@
 //! another folder, with another home, temporary folder, interpreter cache, locale, time zone and
 //! hash seed, and the two trees are compared entry by entry.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    io::{self, Read as _},
+    path::{Path, PathBuf},
+};
 
 use miette::Diagnostic;
-use pytheas_project::{Connectivity, PYLOCK_FILE, Project, Uv};
-use pytheas_release::{Entry, RelPath, Tree};
+use pytheas_project::{Connectivity, Environment, Project, Sources, Uv};
+use pytheas_release::{Entry, RelPath, Sha256, Tree};
 
 use crate::{
-    BuildRequest, Built, LockMode, app,
+    BuildRequest, Built, Distributions, LockMode, app,
     error::{BuildError, io_error},
     event::Observer,
     scratch,
@@ -50,38 +54,12 @@ pub fn check_reproducible(
         .tempdir()
         .map_err(io_error("make a folder in", &std::env::temp_dir()))?;
     let root = elsewhere.path();
-    let project = copied(&request.project, built, root)?;
-    let uv = Uv::find(&request.environment, request.connectivity, &|_| {})?;
-    let mut environment = request
-        .environment
-        .clone()
-        .with("PYTHEAS_UV", uv.path)
-        .with(crate::bytecode::kept::ANEW, "1")
-        .with("LC_ALL", "C")
-        .with("TZ", "Pacific/Chatham")
-        .with("PYTHONHASHSEED", "77")
-        .with("SOURCE_DATE_EPOCH", "1000000000");
-    // uv's cache holds what was fetched; everything else is made again.
-    if request.environment.path("UV_CACHE_DIR").is_none() {
-        let default = request
-            .environment
-            .path("XDG_CACHE_HOME")
-            .or_else(|| Some(request.environment.home()?.join(".cache")));
-        if let Some(cache) = default {
-            environment = environment.with("UV_CACHE_DIR", cache.join("uv"));
-        }
-    }
-    for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
-        let folder = root.join(folder);
-        std::fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
-        environment = environment.with(name, folder);
-    }
-    // Without the network an interpreter cannot be fetched a second time.
-    environment = if request.connectivity == Connectivity::Online {
-        environment.with("PYTHEAS_CACHE_DIR", root.join("cache"))
-    } else {
-        environment.with("PYTHEAS_CACHE_DIR", request.environment.cache_dir())
-    };
+    let lock_path = built
+        .locked
+        .as_ref()
+        .map_or_else(|| request.project.lock_path(), |report| report.path.clone());
+    let project = copied(&request.project, Some(&lock_path), &built.dir, root)?;
+    let environment = moved(request, root)?.with("SOURCE_DATE_EPOCH", "1000000000");
     // A version from the git tag: the copy need not be a repository.
     let derives = request.project.settings.version.is_some();
     let again = BuildRequest {
@@ -99,13 +77,153 @@ pub fn check_reproducible(
     compare(built.record.name.as_str(), &built.tree, &second.tree).map_err(Into::into)
 }
 
-/// The project in another folder; the same one where requirements lead out of it.
-fn copied(project: &Project, built: &Built, root: &Path) -> Result<Project, BuildError> {
-    let lock_path = built.locked.as_ref().map_or_else(
-        || project.dir.join(PYLOCK_FILE),
-        |report| report.path.clone(),
-    );
-    let lock_text = std::fs::read_to_string(&lock_path).unwrap_or_default();
+/// As [`check_reproducible`], for the wheel and the source distribution `made`.
+///
+/// # Errors
+/// As there; the files that differ are those in the archives.
+pub fn check_wheel_reproducible(
+    request: &BuildRequest,
+    made: &Distributions,
+    observer: Observer<'_>,
+) -> Result<(), BuildError> {
+    let elsewhere = tempfile::Builder::new()
+        .prefix("pytheas elsewhere ")
+        .tempdir()
+        .map_err(io_error("make a folder in", &std::env::temp_dir()))?;
+    let root = elsewhere.path();
+    let out = made.wheel.parent().unwrap_or(Path::new("/"));
+    let again = BuildRequest {
+        project: copied(&request.project, None, out, root)?,
+        out: Some(root.join("result of the second build")),
+        environment: moved(request, root)?,
+        ..request.clone()
+    };
+    let second = crate::distributions(&again, observer)?;
+    let pairs = [(&made.wheel, &second.wheel), (&made.sdist, &second.sdist)];
+    let mut differing = Vec::new();
+    for (one, two) in pairs {
+        let read = |path: &Path| std::fs::read(path).map_err(io_error("read", path));
+        let (one_bytes, two_bytes) = (read(one)?, read(two)?);
+        let name = one.file_name().unwrap_or_default().to_string_lossy();
+        if one.file_name() != two.file_name() {
+            let other = two.file_name().unwrap_or_default().to_string_lossy();
+            differing.push(format!("`{name}` (now `{other}`)"));
+        } else if one_bytes != two_bytes {
+            differing.extend(differing_members(&name, &one_bytes, &two_bytes));
+        }
+    }
+    if differing.is_empty() {
+        return Ok(());
+    }
+    let count = differing.len();
+    differing.truncate(NAMED);
+    Err(NotReproducible {
+        name: request.project.name.to_string(),
+        count,
+        first: differing,
+    }
+    .into())
+}
+
+/// What differs between two archives of one name, or the archive itself where its files are the same.
+fn differing_members(name: &str, one: &[u8], two: &[u8]) -> Vec<String> {
+    let (one, two) = (members(one), members(two));
+    let mut all: Vec<&String> = one.keys().chain(two.keys()).collect();
+    all.sort();
+    all.dedup();
+    let list: Vec<String> = all
+        .into_iter()
+        .filter(|member| one.get(*member) != two.get(*member))
+        .map(|member| match (one.get(member), two.get(member)) {
+            (Some(_), None) => format!("`{member}` of `{name}` (only in the first)"),
+            (None, Some(_)) => format!("`{member}` of `{name}` (only in the second)"),
+            _ => format!("`{member}` of `{name}` (content)"),
+        })
+        .collect();
+    if list.is_empty() {
+        vec![format!("`{name}` (archive)")]
+    } else {
+        list
+    }
+}
+
+/// The files of a wheel or a source distribution with their hashes, as far as they can be read.
+fn members(archive: &[u8]) -> BTreeMap<String, Sha256> {
+    let mut members = BTreeMap::new();
+    if let Ok(mut zip) = zip::ZipArchive::new(io::Cursor::new(archive)) {
+        for index in 0..zip.len() {
+            let Ok(mut entry) = zip.by_index(index) else {
+                continue;
+            };
+            let Ok(name) = entry.name().map(std::borrow::Cow::into_owned) else {
+                continue;
+            };
+            let mut content = Vec::new();
+            if entry.read_to_end(&mut content).is_ok() {
+                members.insert(name, Sha256::of(&content));
+            }
+        }
+        return members;
+    }
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(archive));
+    for mut entry in tar.entries().into_iter().flatten().flatten() {
+        let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+        let mut content = Vec::new();
+        if entry.read_to_end(&mut content).is_ok() {
+            members.insert(name, Sha256::of(&content));
+        }
+    }
+    members
+}
+
+/// The environment of `request` with everything but uv's cache below `root`, and another locale, time
+/// zone and hash seed.
+fn moved(request: &BuildRequest, root: &Path) -> Result<Environment, BuildError> {
+    let uv = Uv::find(&request.environment, request.connectivity, &|_| {})?;
+    let mut environment = request
+        .environment
+        .clone()
+        .with("PYTHEAS_UV", uv.path)
+        .with(crate::bytecode::kept::ANEW, "1")
+        .with("LC_ALL", "C")
+        .with("TZ", "Pacific/Chatham")
+        .with("PYTHONHASHSEED", "77");
+    // uv's cache holds what was fetched; everything else is made again.
+    if request.environment.path("UV_CACHE_DIR").is_none() {
+        let default = request
+            .environment
+            .path("XDG_CACHE_HOME")
+            .or_else(|| Some(request.environment.home()?.join(".cache")));
+        if let Some(cache) = default {
+            environment = environment.with("UV_CACHE_DIR", cache.join("uv"));
+        }
+    }
+    for (name, folder) in [("HOME", "home"), ("TMPDIR", "tmp")] {
+        let folder = root.join(folder);
+        std::fs::create_dir_all(&folder).map_err(io_error("make", &folder))?;
+        environment = environment.with(name, folder);
+    }
+    // Without the network an interpreter cannot be fetched a second time.
+    let cache = if request.connectivity == Connectivity::Online {
+        root.join("cache")
+    } else {
+        request.environment.cache_dir()
+    };
+    Ok(environment.with("PYTHEAS_CACHE_DIR", cache))
+}
+
+/// The project in another folder; the same one where requirements lead out of it. `output` is not
+/// copied, and neither is anything else where the app is a single file or none.
+fn copied(
+    project: &Project,
+    lock: Option<&Path>,
+    output: &Path,
+    root: &Path,
+) -> Result<Project, BuildError> {
+    let lock_text = match lock {
+        Some(path) => std::fs::read_to_string(path).unwrap_or_default(),
+        None => String::new(),
+    };
     let leads_out = lock_text.contains("path = \"");
     if leads_out {
         return Ok(project.clone());
@@ -115,11 +233,23 @@ fn copied(project: &Project, built: &Built, root: &Path) -> Result<Project, Buil
         .file_name()
         .map_or_else(|| "project".into(), PathBuf::from);
     let dir = root.join("another folder").join(folder);
-    app::copy_for_build(&project.dir, &dir, &built.dir)?;
-    let lock = dir.join(PYLOCK_FILE);
-    scratch::write(&lock, lock_text.as_bytes(), scratch::Kind::Data)
-        .map_err(io_error("write", &lock))?;
-    Ok(Project::load(&dir)?)
+    std::fs::create_dir_all(&dir).map_err(io_error("make", &dir))?;
+    match &project.sources {
+        Sources::Folder | Sources::Package(_) => app::copy_for_build(&project.dir, &dir, output)?,
+        Sources::File(file) => {
+            let (from, to) = (file.under(&project.dir), file.under(&dir));
+            scratch::copy(&from, &to).map_err(io_error("copy", &from))?;
+        }
+        Sources::None => {}
+    }
+    let mut copy = project.clone();
+    copy.dir = dir;
+    if !lock_text.is_empty() {
+        let lock = copy.lock_path();
+        scratch::write(&lock, lock_text.as_bytes(), scratch::Kind::Data)
+            .map_err(io_error("write", &lock))?;
+    }
+    Ok(copy)
 }
 
 /// The trees are one and the same.
@@ -163,8 +293,6 @@ fn compare(name: &str, first: &Tree, second: &Tree) -> Result<(), NotReproducibl
 
 #[cfg(test)]
 mod tests {
-    use pytheas_release::Sha256;
-
     use super::*;
 
     fn tree(files: &[(&str, &str, bool)]) -> Tree {

@@ -203,7 +203,9 @@ fn a_damaged_or_cut_off_file_is_named_and_leaves_nothing() {
     let world = World::new(2);
     let whole = std::fs::read(world.path("app")).unwrap();
     let len = whole.len();
-    for (number, at) in [len / 2, len - 300, len - 100, len - 10]
+    let index_at = u64::from_le_bytes(whole[len - 232..len - 224].try_into().unwrap());
+    let index_at = usize::try_from(index_at).unwrap() + 20;
+    for (number, at) in [index_at, len / 2, len - 300, len - 100, len - 10]
         .into_iter()
         .enumerate()
     {
@@ -296,9 +298,76 @@ fn a_read_only_or_noexec_cache_is_said() {
     }
     if let Some(output) = start_mounted(&world, "noexec,mode=700") {
         insta::assert_snapshot!(error_of(&world, &output), @r"
-        pytheas: cannot unpack into `DIR/run`: permission denied
+        pytheas: cannot unpack into `DIR/run`: it lies on a file system that is mounted with `noexec`
           help: the app needs 1 MiB there; change `PYTHEAS_UNPACK_DIR`
         ID.lock
+        ");
+    }
+}
+
+/// A script run in a mount namespace with the app as `$1`; none (said visibly) where we may not have one.
+fn mounted(world: &World, script: &str) -> Option<Output> {
+    let script = format!("mount -t tmpfs none /mnt || exit 99\ncp \"$1\" /mnt/app\n{script}");
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, "sh"]);
+    command.arg(world.path("app")).env_clear();
+    command.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+    let output = command.output().unwrap();
+    if output.status.code() == Some(99) || output.status.code() == Some(1) {
+        testkit::skip("mounting needs root");
+        return None;
+    }
+    Some(output)
+}
+
+#[test]
+fn every_folder_that_does_not_do_is_named_with_the_reason() {
+    let world = World::new(0);
+    let script = "mkdir /mnt/tmp /mnt/tmp/pytheas-0 && chown 65534 /mnt/tmp/pytheas-0
+mount -t tmpfs -o noexec none /tmp && mount -t tmpfs -o ro none /var/tmp
+cd /mnt && HOME=/mnt/app TMPDIR=/mnt/tmp ./app";
+    if let Some(output) = mounted(&world, script) {
+        insta::assert_snapshot!(error_of(&world, &output), @r"
+        pytheas: cannot unpack into `/mnt/app/.cache/pytheas/run`: a part of the path is no folder
+          nor into `/mnt/tmp/pytheas-0`: it belongs to another user
+          nor into `/var/tmp/pytheas-0`: the file system is read-only
+          nor into `/tmp/pytheas-0`: it lies on a file system that is mounted with `noexec`
+          help: the app needs 1 MiB in a folder of its own; name one with `PYTHEAS_UNPACK_DIR`
+        ");
+    }
+}
+
+#[test]
+fn a_tree_that_is_later_on_a_noexec_file_system_is_named() {
+    let world = World::new(0);
+    let script = "cd /mnt && export PYTHEAS_UNPACK_DIR=/mnt/run && ./app > /dev/null
+mount --bind /mnt/run /mnt/run && mount -o remount,bind,noexec /mnt/run && ./app";
+    if let Some(output) = mounted(&world, script) {
+        insta::assert_snapshot!(error_of(&world, &output), @r"
+        pytheas: cannot start `/mnt/run/ID/bin/app`: it lies on a file system that is mounted with `noexec`
+          help: name a folder on another one with `PYTHEAS_UNPACK_DIR`
+        ");
+    }
+}
+
+#[test]
+fn a_file_that_has_lost_its_name_still_starts() {
+    let world = World::new(0);
+    let script =
+        "exec 3< /mnt/app && rm /mnt/app && cd / && PYTHEAS_UNPACK_DIR=/mnt/run /proc/self/fd/3 x";
+    if let Some(output) = mounted(&world, script) {
+        assert_eq!(output.status.code(), Some(7), "{output:?}");
+    }
+}
+
+#[test]
+fn a_program_that_its_user_cannot_read_is_said() {
+    let world = World::new(0);
+    let script = "chmod 711 /mnt/app && cd / && setpriv --reuid 65534 --clear-groups /mnt/app";
+    if let Some(output) = mounted(&world, script) {
+        insta::assert_snapshot!(error_of(&world, &output), @r"
+        pytheas: cannot read `/mnt/app`: permission denied
+          help: it must be readable for the user who starts it (`chmod a+r`)
         ");
     }
 }

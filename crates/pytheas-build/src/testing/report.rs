@@ -53,6 +53,9 @@ pub struct TestReport {
     pub tree_id: Option<String>,
     /// Whether all went well and there was at least one test.
     pub passed: bool,
+    /// Whether the runner came to its end; else it was ended in the middle.
+    #[serde(rename = "whole")]
+    pub is_whole: bool,
     /// The runner's exit code; none when a signal ended it.
     pub exit_code: Option<i32>,
     /// Every test; empty for runners that do not tell.

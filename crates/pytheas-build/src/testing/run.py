@@ -38,6 +38,8 @@ class Recorder:
         if report.when != "call" and report.outcome == "passed":
             return
         outcome = report.outcome
+        if outcome not in ("passed", "failed", "skipped"):
+            return  # a plug-in's own word, such as `rerun`: what counts follows
         if outcome == "failed" and report.when != "call":
             outcome = "error"
         self.result.add(report.nodeid, outcome, report.duration, self.text(report))

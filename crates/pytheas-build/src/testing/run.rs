@@ -101,10 +101,12 @@ impl Prepared {
                 return Err(changed(before, &after, dir));
             }
         }
-        let result: Written = std::fs::read(&written)
+        // Not there when the run was cut short: `os._exit(0)` in a test is no success.
+        let result: Option<Written> = std::fs::read(&written)
             .ok()
-            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
-            .unwrap_or_default();
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok());
+        let is_whole = result.is_some();
+        let result = result.unwrap_or_default();
         let cut = result
             .missing
             .iter()
@@ -125,7 +127,8 @@ impl Prepared {
                 .map(Tree::id)
                 .map(|id: TreeId| id.to_string()),
             python: self.python,
-            passed: code == Some(0),
+            passed: code == Some(0) && is_whole,
+            is_whole,
             exit_code: code,
             tests: result.tests,
             missing: result.missing,

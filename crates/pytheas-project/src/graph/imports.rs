@@ -58,6 +58,8 @@ pub struct Import {
     pub line: u32,
     /// When.
     pub when: When,
+    /// In the body of a `try`, or where errors are suppressed: it may fail.
+    pub tried: bool,
 }
 
 /// What a module's source says.
@@ -81,6 +83,8 @@ pub struct Source {
 enum Block {
     Plain,
     Guard,
+    /// A guard that goes on when its body fails.
+    Try,
     Function,
     TypeChecking,
     AsProgram,
@@ -102,11 +106,17 @@ pub fn read(source: &str) -> Source {
             blocks.push((line.indent, block));
         }
         let when = when(&blocks);
+        let before = found.imports.len();
         if line.indent == 0 && is_name(&line, 0, "def") && is_name(&line, 1, "__getattr__") {
             found.is_lazy = true;
         }
         statements(&line, when, &mut found);
         calls(&line, when, &mut found);
+        if blocks.iter().any(|(_, block)| *block == Block::Try) {
+            for import in &mut found.imports[before..] {
+                import.tried = true;
+            }
+        }
         run(&line, &mut found);
         words(&line, &mut found);
     }
@@ -160,7 +170,12 @@ fn header(line: &Line<'_>) -> Option<Block> {
                 .iter()
                 .any(|(token, _)| *token == Token::Op(':')) =>
         {
-            Some(Block::Guard)
+            let suppresses = || (0..line.tokens.len()).any(|at| is_name(line, at, "suppress"));
+            Some(match first {
+                "try" => Block::Try,
+                "with" if suppresses() => Block::Try,
+                _ => Block::Guard,
+            })
         }
         _ => None,
     }
@@ -174,7 +189,7 @@ fn when(blocks: &[(usize, Block)]) -> When {
         When::AsProgram
     } else if has(Block::Function) {
         When::Lazy
-    } else if has(Block::Guard) {
+    } else if has(Block::Guard) || has(Block::Try) {
         When::Guarded
     } else {
         When::Always
@@ -223,6 +238,7 @@ fn import(line: &Line<'_>, mut at: usize, number: u32, when: When, found: &mut S
             what,
             line: number,
             when,
+            tried: false,
         });
         at = end;
         if is_name(line, at, "as") {
@@ -270,6 +286,7 @@ fn from(line: &Line<'_>, mut at: usize, number: u32, when: When, found: &mut Sou
         what,
         line: number,
         when,
+        tried: false,
     });
 }
 
@@ -302,6 +319,7 @@ fn calls(line: &Line<'_>, when: When, found: &mut Source) {
                         what,
                         line: number,
                         when,
+                        tried: false,
                     });
                 } else {
                     found.undecided.push((number, format!("{name}(…)")));
@@ -374,6 +392,7 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
             what,
             line: number,
             when,
+            tried: false,
         });
         return;
     }
@@ -390,6 +409,7 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
                 what,
                 line: number,
                 when,
+                tried: false,
             });
         }
         None if level > 0 || !base.is_empty() => {
@@ -402,6 +422,7 @@ fn call(line: &Line<'_>, at: usize, number: u32, when: When, found: &mut Source)
                 what,
                 line: number,
                 when,
+                tried: false,
             });
         }
         _ => undecided(found),
@@ -545,6 +566,15 @@ mod tests {
             "class C:\n    import a\n    async def f(self):\n        import b\n",
             &["2 a Always", "4 b Lazy"],
         );
+    }
+
+    #[test]
+    fn imports_that_may_fail_are_told_from_others() {
+        let read = read(
+            "try:\n    import a\nexcept ImportError:\n    import b\ndef f():\n    try: import c\n    except E: pass\n    import d\nwith suppress(ImportError):\n    import e\nwith x:\n    import f\n",
+        );
+        let tried: Vec<bool> = read.imports.iter().map(|import| import.tried).collect();
+        assert_eq!(tried, [true, false, true, false, true, false]);
     }
 
     #[test]

@@ -166,8 +166,11 @@ pub struct Graph {
     pub missing: BTreeSet<Missing>,
     /// Imports that could not be decided, of the app's and the packages' modules.
     pub undecided: BTreeSet<Undecided>,
-    /// Top-level names that reached modules outside the standard library import, with the
-    /// importing modules and lines.
+    /// The modules that are imported, or named, on the way of the program without a `try` or `if`
+    /// around: not what only a plug-in's name or a guess leads to.
+    pub certain: BTreeSet<String>,
+    /// Top-level names that reached modules outside the standard library import, unless guarded,
+    /// with the importing modules and lines.
     pub imported_by: BTreeMap<String, Vec<(String, u32)>>,
     /// Every string of reached modules that could be a name: for what is looked up by name.
     pub words: BTreeSet<String>,
@@ -219,6 +222,8 @@ impl Graph {
             graph: Self::default(),
             open: VecDeque::new(),
             sources: HashMap::new(),
+            firm: BTreeMap::new(),
+            is_firm: true,
             hidden: BTreeSet::new(),
         };
         for script in &start.scripts {
@@ -297,7 +302,9 @@ impl Graph {
                 break;
             }
         }
+        let certain = walk.certain();
         let mut graph = walk.graph;
+        graph.certain = certain;
         graph.modules = modules
             .iter()
             .map(|module| (module.name.clone(), module.clone()))

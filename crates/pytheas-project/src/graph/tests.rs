@@ -227,6 +227,45 @@ fn plug_ins_are_reached_by_their_group_and_kept_modules_by_their_name() {
 }
 
 #[test]
+fn only_what_the_program_comes_to_by_itself_is_certain() {
+    let graph = graph(
+        &[
+            (
+                "app/main.py",
+                "import importlib\nfrom exports import plain\ndef run(name):\n    from later import web\n    importlib.import_module('exports.to_' + name)\nif x:\n    import conditional\nuvicorn.run('named.app:app')\n",
+            ),
+            (
+                "app/exports/__init__.py",
+                "try:\n    from . import fast\nexcept ImportError:\n    from . import slow\n",
+            ),
+            ("app/exports/plain.py", ""),
+            ("app/exports/fast.py", "import nofast\n"),
+            ("app/exports/slow.py", "import noslow\n"),
+            ("app/exports/to_kafka.py", "import kafka\n"),
+            ("app/later/__init__.py", ""),
+            ("app/later/web.py", "import fastapi\n"),
+            ("app/named/__init__.py", ""),
+            ("app/named/app.py", "import starlette\n"),
+            ("app/conditional.py", "import windows\n"),
+        ],
+        Start {
+            scripts: vec!["app/main.py".into()],
+            ..Start::default()
+        },
+    );
+    let certain = |name: &str| {
+        let missing = graph.missing.iter().find(|missing| missing.name == name);
+        let missing = missing.unwrap_or_else(|| panic!("{name}: {:?}", graph.missing));
+        assert!(!missing.optional, "{name}");
+        graph.certain.contains(&missing.by)
+    };
+    assert!(certain("fastapi") && certain("starlette"));
+    for name in ["nofast", "noslow", "kafka", "windows"] {
+        assert!(!certain(name), "{name}");
+    }
+}
+
+#[test]
 fn a_missing_module_is_told_with_its_place() {
     let graph = graph(
         &[(

@@ -60,7 +60,7 @@ pub(crate) struct BuildArgs {
     #[arg(long)]
     frozen: bool,
     /// Pack the bundle into one program, `-o FILE` [default: dist/APP.run]
-    #[arg(long, conflicts_with = "check_reproducible")]
+    #[arg(long)]
     one_file: bool,
     /// Leave out what the import graph does not reach, as `slim = true` of a target does
     #[arg(long)]
@@ -190,6 +190,10 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         let progress = context.progress();
         let observer = |event: Event| show(&event, &progress, context);
         let made = pytheas_build::distributions(&request, &observer)?;
+        if args.check_reproducible {
+            pytheas_build::check_wheel_reproducible(&request, &made, &quietly(&observer))?;
+            context.note(SAME_BYTES);
+        }
         pytheas_build::write_wheel_provenance(&request, &made)?;
         drop(progress);
         return build_forms::show_distributions(&made, context);
@@ -210,16 +214,15 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
             ..request
         };
         let built = build(&request, context)?;
+        // The file is made of the tree alone.
+        if args.check_reproducible {
+            check_again(&request, &built, context)?;
+        }
         return build_forms::pack(&request, &built, &file, context);
     }
     let built = build(&request, context)?;
     if args.check_reproducible {
-        let progress = context.progress();
-        pytheas_build::check_reproducible(&request, &built, &|event| match event {
-            Event::Warning { .. } | Event::Project(_) => {}
-            event => show(&event, &progress, context),
-        })?;
-        context.note("a second build elsewhere gave the same bytes");
+        check_again(&request, &built, context)?;
     }
     pytheas_build::write_provenance(&request, &built, None)?;
     context.show(&Shown {
@@ -239,6 +242,25 @@ pub(crate) fn run(args: &BuildArgs, context: &Context) -> miette::Result<()> {
         warnings: &built.warnings,
         record: &built.record,
     })
+}
+
+const SAME_BYTES: &str = "a second build elsewhere gave the same bytes";
+
+/// What a second build says: its steps, not the warnings again.
+fn quietly<'a>(observer: &'a dyn Fn(Event)) -> impl Fn(Event) + 'a {
+    move |event| match event {
+        Event::Warning { .. } | Event::Project(_) => {}
+        event => observer(event),
+    }
+}
+
+/// Builds a second time elsewhere and compares.
+fn check_again(request: &BuildRequest, built: &Built, context: &Context) -> miette::Result<()> {
+    let progress = context.progress();
+    let observer = |event: Event| show(&event, &progress, context);
+    pytheas_build::check_reproducible(request, built, &quietly(&observer))?;
+    context.note(SAME_BYTES);
+    Ok(())
 }
 
 /// Builds the project in `source` as a bundle in `out`, with nothing else said.

@@ -2,6 +2,7 @@
 //! its lock lacks on the platforms it is for.
 
 use std::{
+    collections::BTreeSet,
     io,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -143,6 +144,32 @@ fn requirements(check: &Check, out: &mut Paint<'_>) -> io::Result<()> {
         let (name, by, line) = (&missing.name, &missing.by, missing.line);
         out.line(format!(
             "missing      `{name}`, imported by {by} line {line}"
+        ))?;
+    }
+    if !check.perhaps_missing.is_empty() {
+        let all = &check.perhaps_missing;
+        let tops = all
+            .iter()
+            .map(|one| one.name.split('.').next().unwrap_or(&one.name));
+        let names: BTreeSet<&str> = tops.collect();
+        let by: BTreeSet<&str> = all.iter().map(|one| one.by.as_str()).collect();
+        let list: Vec<String> = names
+            .iter()
+            .take(8)
+            .map(|name| format!("`{name}`"))
+            .collect();
+        let more = match names.len().saturating_sub(list.len()) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let (first, count) = (by.first().unwrap_or(&""), by.len());
+        let modules = match count {
+            1 => format!("`{first}`"),
+            _ => format!("{count} modules such as `{first}`"),
+        };
+        out.line(format!(
+            "perhaps      {}{more}: {modules} cannot be imported without; the app imports that only under a condition, or by a name that it makes up",
+            list.join(", ")
         ))?;
     }
     for undeclared in &check.undeclared {

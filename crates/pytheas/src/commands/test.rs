@@ -185,8 +185,12 @@ fn say_why(report: &TestReport, context: &Context) {
     if report.exit_code == Some(5) && report.tests.is_empty() {
         context.warn("no tests were found: name their folder after `--`, or set `command` in `[tool.pytheas.test]`");
     }
-    if report.exit_code.is_none() {
-        context.warn("a signal ended the test runner");
+    match report.exit_code {
+        None => context.warn("a signal ended the test runner"),
+        Some(code) if !report.is_whole => context.warn(format!(
+            "the test runner was ended in the middle of the tests, with exit code {code} (`os._exit`?): how they went is not known"
+        )),
+        Some(_) => {}
     }
     if !report.cut.is_empty() {
         let names: Vec<String> = report

@@ -341,6 +341,18 @@ fn a_bundle_has_the_tags_version_and_says_where_it_came_from() {
     assert_eq!(build("out")["tree_id"], first["tree_id"]);
     let again = std::fs::read_to_string(project.join("out.provenance.json")).unwrap();
     assert_eq!(statement, again);
+    // A module that no commit has is in the artifact: the commit alone does not give these bytes.
+    let dirty = |out: &str| {
+        build(out);
+        let text = std::fs::read_to_string(project.join(format!("{out}.provenance.json"))).unwrap();
+        let document: Value = serde_json::from_str(&text).unwrap();
+        let inputs = &document["predicate"]["buildDefinition"]["resolvedDependencies"];
+        inputs[0]["annotations"]["dirty"].clone()
+    };
+    assert_eq!(dirty("out"), false);
+    put(&project.join("notes/extra.py"), "x = 1\n");
+    assert_eq!(dirty("dirty"), true);
+    std::fs::remove_dir_all(project.join("notes")).unwrap();
 
     let verify = || {
         let mut command = pytheas(dir.path());
@@ -393,6 +405,56 @@ fn a_bundle_has_the_tags_version_and_says_where_it_came_from() {
 
     put(&project.join("out/added.txt"), "x");
     exit(&verify(), 4);
+}
+
+#[test]
+fn wheels_one_files_and_scripts_are_built_twice_and_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = dir.path().join("meter");
+    put(
+        &project.join("pyproject.toml"),
+        "[project]\nname = 'meter'\nversion = '1.2'\n\
+         [build-system]\nrequires = ['hatchling']\nbuild-backend = 'hatchling.build'\n",
+    );
+    put(&project.join("meter/__init__.py"), "x = 1\n");
+    let build = |args: &[&str]| {
+        let mut command = pytheas(dir.path());
+        command.current_dir(&project).arg("build").args(args);
+        command.arg("--check-reproducible").output().unwrap()
+    };
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    let same = build(&["--form", "wheel"]);
+    exit(&same, 0);
+    assert!(
+        said(&same).contains("gave the same bytes"),
+        "{}",
+        said(&same)
+    );
+
+    put(
+        &project.join("hatch_build.py"),
+        "import pathlib, time\n\
+         from hatchling.builders.hooks.plugin.interface import BuildHookInterface\n\
+         class When(BuildHookInterface):\n    def initialize(self, version, build_data):\n        \
+         pathlib.Path(self.root, 'meter', 'when.py').write_text(repr(time.time_ns()))\n",
+    );
+    let text = std::fs::read_to_string(project.join("pyproject.toml")).unwrap();
+    let hook = "[tool.hatch.build.hooks.custom]\n";
+    put(&project.join("pyproject.toml"), &format!("{text}{hook}"));
+    let differs = build(&["--form", "wheel"]);
+    exit(&differs, 1);
+    let file = "`meter/when.py` of `meter-1.2-";
+    assert!(said(&differs).contains(file), "{}", said(&differs));
+
+    // A script beside a project: the second build is of the script, too.
+    put(
+        &project.join("job.py"),
+        "# /// script\n# dependencies = []\n# ///\nprint('job')\n",
+    );
+    let job = build(&["job.py", "--one-file", "-o", "job.run"]);
+    exit(&job, 0);
+    assert!(said(&job).contains("gave the same bytes"), "{}", said(&job));
+    assert!(project.join("job.run").is_file());
 }
 
 #[test]

@@ -122,6 +122,33 @@ fn a_failing_test_an_unknown_module_and_no_tests_are_said_with_exit_code_1() {
 }
 
 #[test]
+fn a_run_that_is_ended_in_the_middle_is_no_success_and_repeated_tests_count_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let project = project(
+        dir.path(),
+        "import pytest\nTRIES = []\n@pytest.mark.flaky(reruns=2)\ndef test_a():\n    TRIES.append(1)\n    assert len(TRIES) > 1\n",
+    );
+    let text = PYPROJECT.replace("'packaging'", "'packaging', 'pytest-rerunfailures'");
+    fs::write(project.join("pyproject.toml"), text).unwrap();
+    let report = json(&mut verb(dir.path(), &[]));
+    assert_eq!(report["passed"], true, "{report}");
+    assert_eq!(
+        (&report["passed_tests"], &report["whole"]),
+        (&1.into(), &true.into())
+    );
+
+    let tests = "import os\ndef test_a(): pass\ndef test_b(): os._exit(0)\n";
+    fs::write(project.join("tests/test_meter.py"), tests).unwrap();
+    let output = verb(dir.path(), &["--locked"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{}", shown(&output));
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        said.contains("was ended in the middle of the tests"),
+        "{said}"
+    );
+}
+
+#[test]
 fn tests_that_write_into_the_artifact_count_for_nothing() {
     let dir = tempfile::tempdir().unwrap();
     project(

@@ -36,6 +36,10 @@ pub(super) struct Walk<'a> {
     pub(super) graph: Graph,
     pub(super) open: VecDeque<String>,
     pub(super) sources: HashMap<String, Source>,
+    /// By module (none: the start): what it imports, or names, for certain.
+    pub(super) firm: BTreeMap<String, BTreeSet<String>>,
+    /// Whether the import that is followed happens, and must succeed, when its code is run.
+    pub(super) is_firm: bool,
     /// Files that a package of their name hides and that a string names, once read.
     pub(super) hidden: BTreeSet<String>,
 }
@@ -96,6 +100,8 @@ impl Walk<'_> {
                 When::AsProgram if !is_program && !is_entry => continue,
                 _ => {}
             }
+            self.is_firm =
+                !import.tried && matches!(import.when, When::Always | When::Lazy | When::AsProgram);
             self.import(module, import);
         }
         if module.origin == Origin::Stdlib {
@@ -263,7 +269,8 @@ impl Walk<'_> {
         if RULES.ignores(&module.name, top) && module.origin == Origin::Stdlib {
             return;
         }
-        if module.origin != Origin::Stdlib && !top.is_empty() {
+        let is_needed = !import.tried && import.when != When::Guarded;
+        if module.origin != Origin::Stdlib && !top.is_empty() && is_needed {
             let place = (module.name.clone(), import.line);
             let places = self.graph.imported_by.entry(top.to_owned());
             places.or_default().push(place);
@@ -408,7 +415,11 @@ impl Walk<'_> {
 
     /// Reaches a module that exists, and its packages.
     pub(super) fn reach_name(&mut self, name: &str, reason: &Reason) {
-        if self.modules.get(name).is_none() || self.graph.reached.contains_key(name) {
+        if self.modules.get(name).is_none() {
+            return;
+        }
+        self.firmly(name, reason);
+        if self.graph.reached.contains_key(name) {
             return;
         }
         // The packages above are imported first, for the same reason.
@@ -423,6 +434,44 @@ impl Walk<'_> {
         }
         self.graph.reached.insert(name.to_owned(), reason.clone());
         self.open.push_back(name.to_owned());
+    }
+}
+
+impl Walk<'_> {
+    /// Notes that `name`, and the packages above it, are imported for certain where `reason` says so.
+    fn firmly(&mut self, name: &str, reason: &Reason) {
+        let by = match reason {
+            Reason::Entry => "",
+            Reason::Import { by, .. } if self.is_firm => by,
+            // A text file is no module: what it names begins by itself.
+            Reason::Named { by, .. } if by.contains('/') => "",
+            Reason::Named { by, .. } => by,
+            _ => return,
+        };
+        let names = self.firm.entry(by.to_owned()).or_default();
+        if names.contains(name) {
+            return;
+        }
+        let ends = name.match_indices('.').map(|(end, _)| end);
+        names.extend(ends.chain([name.len()]).map(|end| name[..end].to_owned()));
+    }
+
+    /// The modules that the program's start leads to by imports and names that must succeed.
+    pub(super) fn certain(&self) -> BTreeSet<String> {
+        let mut open = vec!["", "__main__"];
+        let mut certain = BTreeSet::new();
+        while let Some(name) = open.pop() {
+            if certain.insert(name.to_owned()) {
+                open.extend(
+                    self.firm
+                        .get(name)
+                        .into_iter()
+                        .flatten()
+                        .map(String::as_str),
+                );
+            }
+        }
+        certain
     }
 }
 
