@@ -265,6 +265,20 @@ impl Board {
         self.wait_for(b"\n", "restarting")
     }
 
+    /// Waits until a board that was restarted has found the image it starts (`starter.py`), or is at its
+    /// prompt. Who would stop it before that would find a board without the app.
+    ///
+    /// # Errors
+    /// [`LinkError`] when the line fails.
+    pub fn wait_for_image(&mut self) -> Result<(), LinkError> {
+        let until = Instant::now() + ANSWER;
+        let mut seen = Vec::new();
+        while !seen.contains(&AT_WORK) && !seen.ends_with(b">>> ") && Instant::now() < until {
+            self.more(&mut seen, until)?;
+        }
+        Ok(())
+    }
+
     /// Begins a new Python on the board without its main program, still in the raw REPL: the heap of
     /// the program that ran is free, and in one piece.
     ///

@@ -50,7 +50,7 @@ fn case(out: &mut String, test: &TestCase, on: &str) {
     let _ = write!(
         out,
         "<testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\"",
-        escaped(&format!("{on}.{class}")),
+        escaped(format!("{on}.{class}").trim_end_matches('.')),
         escaped(name),
         test.seconds
     );
@@ -82,6 +82,8 @@ fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\n' | '\t' => out.push(character),
+            // Not taken for the end of a line, which a reader of XML makes of it.
+            '\r' => out.push_str("&#13;"),
             c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
             c => out.push(c),
         }

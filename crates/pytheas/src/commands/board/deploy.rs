@@ -8,7 +8,10 @@ use std::{
 use miette::{IntoDiagnostic, WrapErr};
 use pytheas_board::{
     deploy::{DeployError, Deployed, Files, Target, check_mpy, rom, setup, slots, starting, tree},
-    link::{Board, Facts, files::read},
+    link::{
+        Board, Facts,
+        files::{exists, read},
+    },
     romfs::{self, Rom},
 };
 use pytheas_build::{
@@ -217,6 +220,9 @@ fn deploy(
     let restarted = !args.no_restart;
     if restarted {
         board.restart()?;
+        if done.target == Target::Rom {
+            board.wait_for_image()?;
+        }
     } else {
         board.leave()?;
     }
@@ -344,13 +350,14 @@ fn bring(
     } else {
         rom::MainPy::Keep
     };
-    let done = match (to, app) {
+    let new_folder = to == To::Files && is_new_folder(board, facts, &args.root)?;
+    let mut done = match (to, app) {
         (To::Files, App::Files(files)) => {
             let mut done = tree::deploy(board, facts, &args.root, &files, told)?;
             if facts.starter
                 && facts.has_main
                 && main_of(files.keys()).is_none()
-                && read(board, "/main.py", &mut |_| {})? == rom::STARTER.as_bytes()
+                && rom::is_starter(&read(board, "/main.py", &mut |_| {})?)
             {
                 done.remarks.push(
                     "the board still starts the image in its ROMFS partition, and the image's modules come first: `pytheas board fs rm /main.py` ends that".into(),
@@ -398,7 +405,21 @@ fn bring(
             rom::deploy(board, facts, &image, entry.as_deref(), main_py, told)?
         }
     };
+    if new_folder {
+        done.remarks.push(format!(
+            "`{}` was not there: it is a new folder of the board's own file system, and no card or other device that is to be mounted there",
+            args.root
+        ));
+    }
     Ok(done)
+}
+
+/// Whether files go to a folder of the board's own file system that is not there yet.
+fn is_new_folder(board: &mut Board, facts: &Facts, root: &str) -> miette::Result<bool> {
+    let own = facts
+        .file_system(&format!("{root}/x"))
+        .is_none_or(|system| ["/", "/flash"].contains(&system.path.as_str()));
+    Ok(own && !exists(board, root)?)
 }
 
 /// `main` when the app has such a module.
