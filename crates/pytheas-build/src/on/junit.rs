@@ -63,13 +63,27 @@ fn case(out: &mut String, test: &TestCase, on: &str) {
         TestOutcome::Error => "error",
         TestOutcome::Skipped => "skipped",
     };
-    let last = test.text.trim().lines().last().unwrap_or_default();
     let _ = writeln!(
         out,
         "><{tag} message=\"{}\">{}</{tag}></testcase>",
-        escaped(last),
+        escaped(message(&test.text)),
         escaped(&test.text)
     );
+}
+
+/// The line that says what happened: of a traceback the exception's own, which may go on in further ones.
+fn message(text: &str) -> &str {
+    let text = text.trim();
+    let last = || text.lines().next_back().unwrap_or_default();
+    if text.starts_with("error: ") {
+        return text.lines().next().unwrap_or_default();
+    }
+    let Some((_, rest)) = text.rsplit_once("\n  File ") else {
+        return last();
+    };
+    // A line of source is set in.
+    let own = |line: &&str| !line.is_empty() && !line.starts_with(' ');
+    rest.lines().skip(1).find(own).unwrap_or_else(last)
 }
 
 /// As XML 1.0 may hold it.
@@ -94,6 +108,21 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_message_is_what_happened() {
+        for (text, expected) in [
+            (
+                "Traceback (most recent call last):\n  File \"t.py\", line 4, in f\n    g()\nE: one\n two\nthree\n",
+                "E: one",
+            ),
+            ("error: `unix` is not here\n  help: install it", "error: `unix` is not here"),
+            ("said\nlast", "last"),
+            ("", ""),
+        ] {
+            assert_eq!(message(text), expected);
+        }
+    }
 
     #[test]
     fn every_machine_has_a_suite_and_nothing_breaks_the_xml() {

@@ -127,26 +127,27 @@ pub(super) fn unpack(
         version: version.to_owned(),
         why,
     };
-    let files = if name.ends_with(".whl") {
+    let mut files = if name.ends_with(".whl") {
         wheel(bytes)
             .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     } else {
         sdist(bytes)
             .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     };
-    let native = files.keys().find(|path| {
+    // Some pure packages bring a library that they load on computers, by ctypes: no board imports that.
+    let native = |path: &str| {
         [".so", ".pyd", ".dll", ".dylib"]
             .iter()
             .any(|end| path.ends_with(end))
-    });
-    if let Some(path) = native {
-        return Err(wrong(format!(
-            "holds compiled code for computers, `{path}`"
-        )));
-    }
+    };
+    let compiled = files.keys().find(|path| native(path)).cloned();
+    files.retain(|path, _| !native(path));
     let has_module = |path: &String| path.ends_with(".py") || path.ends_with(".mpy");
     if !files.keys().any(has_module) {
-        return Err(wrong("holds no module".to_owned()));
+        return Err(wrong(match compiled {
+            Some(path) => format!("holds compiled code for computers, `{path}`"),
+            None => "holds no module".to_owned(),
+        }));
     }
     Ok(files)
 }
