@@ -207,9 +207,10 @@ fn ask(
     size: u64,
     says: &str,
 ) -> Result<Answer, LinkError> {
-    let mut program = "try:\n print('m',_ph('/main.py'))\n with open('/main.py') as f: print('l',f.readline())\n\
+    let mut program =
+        "try:\n print('m',_ph('/main.py'))\n with open('/main.py') as f: print('l',f.readline())\n\
                        except Exception: pass\n_rq(("
-        .to_owned();
+            .to_owned();
     for place in places {
         let Place {
             partition,

@@ -147,7 +147,8 @@ fn send_image(
     let take = if runs { Take::Both } else { Take::Left };
     let mut sent = 0;
     let mut taken = write(board, facts, image, take, finish, &mut sent, progress);
-    let other = |error: &DeployError| matches!(error, DeployError::Refused { why } if why.contains(OTHER));
+    let other =
+        |error: &DeployError| matches!(error, DeployError::Refused { why } if why.contains(OTHER));
     if sent < image.len() as u64 && taken.as_ref().is_err_and(other) {
         // It read back another image than this one, and has thrown it away.
         taken = write(board, facts, image, Take::Left, finish, &mut sent, progress);

@@ -239,11 +239,7 @@ impl Known {
     ///
     /// # Errors
     /// [`DeployError::InTheWay`] for what is not ours to remove.
-    fn folders_in_the_way(
-        &self,
-        root: &str,
-        gone: &[&String],
-    ) -> Result<Vec<String>, DeployError> {
+    fn folders_in_the_way(&self, root: &str, gone: &[&String]) -> Result<Vec<String>, DeployError> {
         let mut folders = Vec::new();
         for path in &self.in_the_way {
             let inside = path.strip_prefix(root).unwrap_or(path);
@@ -268,7 +264,10 @@ fn end_begun(
 ) -> Result<(), LinkError> {
     let waiting = quote(&format!("{root}{WAITING}"));
     let mut frames = Frames::with(board, facts, &[HELPERS, TREE, FINISH])?;
-    frames.exec(&format!("_pend({waiting},{})\n_pgone({waiting})", or_none(boot)))?;
+    frames.exec(&format!(
+        "_pend({waiting},{})\n_pgone({waiting})",
+        or_none(boot)
+    ))?;
     frames.end()
 }
 

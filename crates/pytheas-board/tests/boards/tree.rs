@@ -204,7 +204,10 @@ fn what_cannot_be_written_is_said_to_be_so() {
     let read_only = format!(
         "{FLASH}vfs.umount('/flash')\nvfs.mount(vfs.VfsLfs2(d),'/flash',readonly=True)\n\
          import binascii\nvfs.mount(vfs.VfsRom(binascii.unhexlify('{}')),'/image')",
-        image.iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        image
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect::<String>()
     );
     board.exec(&read_only).unwrap();
     for root in ["/flash", "/flash/lib", "/image"] {

@@ -155,9 +155,15 @@ mod tests {
 
     #[test]
     fn a_crash_is_told_with_where_python_was() {
-        let crashed = format!("{}Fatal Python error: Segmentation fault\n\nthread:\n  File \"t.py\", line 3 in f\n", ".".repeat(900));
+        let crashed = format!(
+            "{}Fatal Python error: Segmentation fault\n\nthread:\n  File \"t.py\", line 3 in f\n",
+            ".".repeat(900)
+        );
         let words = last_words(&crashed);
-        assert!(words.starts_with("Fatal Python error: Seg") && words.ends_with("line 3 in f"), "{words}");
+        assert!(
+            words.starts_with("Fatal Python error: Seg") && words.ends_with("line 3 in f"),
+            "{words}"
+        );
         let killed = "line\n".repeat(99) + "the end\n";
         assert_eq!(last_words(&killed).lines().count(), LAST_WORDS);
         assert!(last_words(&killed).ends_with("the end"));

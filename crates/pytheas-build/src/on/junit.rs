@@ -116,7 +116,10 @@ mod tests {
                 "Traceback (most recent call last):\n  File \"t.py\", line 4, in f\n    g()\nE: one\n two\nthree\n",
                 "E: one",
             ),
-            ("error: `unix` is not here\n  help: install it", "error: `unix` is not here"),
+            (
+                "error: `unix` is not here\n  help: install it",
+                "error: `unix` is not here",
+            ),
             ("said\nlast", "last"),
             ("", ""),
         ] {

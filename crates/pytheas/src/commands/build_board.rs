@@ -195,7 +195,11 @@ impl Show for ShownCheck<'_> {
         }
         rows.extend(packages.into_iter().map(|((name, why), (files, size))| {
             let word = if files == 1 { "file" } else { "files" };
-            [format!("{files} {word} of {name}"), bytes(size), why.to_owned()]
+            [
+                format!("{files} {word} of {name}"),
+                bytes(size),
+                why.to_owned(),
+            ]
         }));
         if !rows.is_empty() {
             out.table(["LEFT OUT", "SIZE", "WHY"], &rows)?;
