@@ -229,6 +229,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_a_pure_package_loads_on_computers_stays_behind() {
+        let wheel = |files: &[&str]| {
+            let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for path in files {
+                let options = zip::write::SimpleFileOptions::default();
+                out.start_file(*path, options).unwrap();
+            }
+            out.finish().unwrap().into_inner()
+        };
+        let unpack = |files: &[&str]| unpack("p", "1", "p-1-py3-none-any.whl", &wheel(files));
+        let both = unpack(&["p/__init__.py", "p/prebuilt/lib.dylib"]).unwrap();
+        assert_eq!(both.into_keys().collect::<Vec<_>>(), ["p/__init__.py"]);
+        let why = unpack(&["p/_p.so"]).unwrap_err().to_string();
+        assert!(why.contains("compiled code for computers, `p/_p.so`"), "{why}");
+    }
+
+    #[test]
     fn a_package_of_modules_alone_needs_nothing() {
         let why = "error: Failed to download and build `micropython-umqtt-simple==1.3.4`\n  cause: `/x/src` does not appear to be a Python project, as neither";
         let name = unbuildable(why).unwrap();
