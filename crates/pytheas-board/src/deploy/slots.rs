@@ -190,7 +190,8 @@ fn write(
         Has::default()
     };
     let mut plan = Plan::new(0);
-    plan.fill(image, &has, &[there..image.len()], |_, _| {});
+    let rest = there..image.len();
+    plan.fill(image, &has, std::slice::from_ref(&rest), |_, _| {});
     let to_send = plan.sent.len() as u64;
     *sent = 0;
     let mut told = |count: usize| {

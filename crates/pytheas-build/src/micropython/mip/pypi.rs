@@ -242,7 +242,10 @@ mod tests {
         let both = unpack(&["p/__init__.py", "p/prebuilt/lib.dylib"]).unwrap();
         assert_eq!(both.into_keys().collect::<Vec<_>>(), ["p/__init__.py"]);
         let why = unpack(&["p/_p.so"]).unwrap_err().to_string();
-        assert!(why.contains("compiled code for computers, `p/_p.so`"), "{why}");
+        assert!(
+            why.contains("compiled code for computers, `p/_p.so`"),
+            "{why}"
+        );
     }
 
     #[test]
