@@ -108,6 +108,30 @@ pub enum DeployError {
         /// Why not.
         why: String,
     },
+    /// The file system takes no files.
+    #[error("nothing can be written to {place} on the board: its file system is read-only")]
+    #[diagnostic(
+        code(pytheas::board::read_only),
+        help(
+            "`pytheas board fs df` shows the file systems; images go to ROMFS partitions with `--to rom`"
+        )
+    )]
+    ReadOnly {
+        /// Where.
+        place: String,
+    },
+    /// Something that is not ours stands where a file or a folder of the app must.
+    #[error("`{path}` on the board is in the way, and no deploy has put it there")]
+    #[diagnostic(
+        code(pytheas::board::in_the_way),
+        help(
+            "a file cannot stand where a folder is, or a folder where a file is: get it with `pytheas board fs get`, remove it with `pytheas board fs rm`, or rename the app's; nothing was changed"
+        )
+    )]
+    InTheWay {
+        /// The path on the board.
+        path: String,
+    },
     /// A `.mpy` file of another version or architecture.
     #[error("the board cannot load `{path}`")]
     #[diagnostic(
@@ -233,14 +257,20 @@ pub fn check_mpy<'a>(
     Ok(())
 }
 
-/// The error for what the board raised when it was full, else the error as it is.
+/// The error for what the board raised when it was full or cannot be written, else the error as it is.
 fn or_full(error: LinkError, place: &str, need: u64, free: u64) -> DeployError {
-    let full = error.last_line().is_some_and(|line| {
-        line.starts_with("OSError") && (line.contains("ENOSPC") || line.contains(" 28"))
-    });
-    if full {
-        let place = place.to_owned();
+    let is = |name: &str, number: &str| {
+        error.last_line().is_some_and(|line| {
+            line.strip_prefix("OSError:")
+                .is_some_and(|what| what.contains(name) || what.trim() == number)
+        })
+    };
+    let place = place.to_owned();
+    if is("ENOSPC", "28") {
         return DeployError::Full { place, need, free };
+    }
+    if is("EROFS", "30") {
+        return DeployError::ReadOnly { place };
     }
     error.into()
 }

@@ -13,6 +13,9 @@
 //! it has been seen with something else or the update is committed; one that was away when the
 //! update was rolled back is taken back when it answers again.
 
+mod settings;
+mod updating;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -23,23 +26,20 @@ use std::{
 
 use pytheas_api::ddi::{
     ATTRIBUTE_BOARD, ATTRIBUTE_BOARD_APP, ATTRIBUTE_BOARD_CONFIG, ATTRIBUTE_BOARD_CONFIG_REFUSED,
-    Execution, Feedback, Finished,
 };
 use pytheas_board::link::Stop;
 use pytheas_release::{Name, Platform, Sha256, TreeId};
-use pytheas_update::{Event, Failure, Installed, Job, Reason, State};
+use pytheas_update::{Event, Failure, Installed, State};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
-use super::{Device, MAX_PROGRESS, Wake};
+use super::{Device, Wake};
 use crate::{
     boards::{
-        self, Image, Seen,
+        self, Seen,
         configured::Wanted,
-        fetched,
         health::{self, Health},
     },
-    clock,
     failure::Trouble,
     paths::StateDir,
     settings::BoardSettings,
@@ -48,8 +48,6 @@ use crate::{
 
 /// Between two looks for boards that are away and owe an answer.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-/// How long the apps of an update that is rolled back wait for a board that is away.
-const ROLLBACK_WAIT: Duration = Duration::from_secs(60);
 
 /// What is known of a board.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -416,57 +414,6 @@ impl Device {
         }
     }
 
-    /// The hub's settings for a board, once the apps of this device are known to work with them.
-    fn wanted(&self, at: &BoardSettings) -> Option<Wanted> {
-        let proved = self.app_config.proved()?;
-        Some(Wanted::new(proved, &at.name))
-    }
-
-    /// What needs no visit: a board has what a new revision says as well, or takes none so long.
-    fn note_settings(&mut self) {
-        for at in self.settings.agent.boards.clone() {
-            let Some(wanted) = self.wanted(&at) else {
-                return;
-            };
-            let given = self.boards.known.get(&at.name);
-            let given = given.and_then(|known| known.config.as_ref());
-            match (given, wanted.misfit()) {
-                (Some(given), _) if given.sha256 == wanted.sha256 => {
-                    if given.tag != wanted.tag {
-                        let because = given.because.clone();
-                        self.gave(&at.name, &wanted, because);
-                    }
-                }
-                (_, Some(misfit)) => self.gave(&at.name, &wanted, Some(misfit)),
-                (_, None) => {}
-            }
-        }
-    }
-
-    /// A board was given settings.
-    fn gave(&mut self, name: &Name, wanted: &Wanted, because: Option<String>) {
-        let Some(known) = self.boards.known.get_mut(name) else {
-            return;
-        };
-        let tag = wanted.tag.clone();
-        let has = match &because {
-            None => Some(tag.clone()),
-            Some(_) => known.config.take().and_then(|given| given.has),
-        };
-        match &because {
-            None => info!("board `{name}` has the settings `{tag}`"),
-            Some(why) => warn!("board `{name}` does not take the settings `{tag}`: {why}"),
-        }
-        let sha256 = wanted.sha256;
-        known.config = Some(Given {
-            tag,
-            sha256,
-            because,
-            has,
-        });
-        self.keep_boards();
-    }
-
     /// Lets boards be visited at once: there is something for them.
     pub(super) fn boards_have_news(&mut self) {
         self.boards.look_at = Instant::now();
@@ -509,188 +456,6 @@ impl Device {
             self.keep_boards();
         }
     }
-
-    /// Fills the other slot of each board that `job` is about; a failure ends the update.
-    ///
-    /// # Errors
-    /// What is waited for.
-    pub(super) fn fill_boards(&mut self, job: &Job) -> Result<Option<Failure>, String> {
-        if self.boards.work.is_some() {
-            self.boards.stop(); // it only looked
-        }
-        let stop = Stop(Arc::clone(&self.waker.stop));
-        for part in job.each() {
-            let name = &part.to.release.name;
-            let places = self.places(name);
-            if places.is_empty() {
-                continue;
-            }
-            let image = match fetched::read(&self.dir_of(name), part.to.tree) {
-                Ok(image) => image,
-                Err(failure) => return Ok(Some(failure)),
-            };
-            for at in places {
-                let owes = self
-                    .boards
-                    .known
-                    .get(&at.name)
-                    .and_then(|known| known.on_trial);
-                let owes = owes.filter(|owes| *owes != image.sha256());
-                // It must run before the slot is filled that it is to be taken back from.
-                let free = owes.map_or(Ok(()), |owes| {
-                    boards::take_back(&at, owes, &stop).map(|_| ())
-                });
-                match free.and_then(|()| boards::fill(&at, &image, &stop)) {
-                    Ok(seen) => self.saw(&at.name, &seen),
-                    Err(Trouble::Failed(failure)) => {
-                        self.boards.waits_since = None;
-                        return Ok(Some(failure));
-                    }
-                    Err(Trouble::Later(why)) => {
-                        self.missed(&at.name, &why);
-                        if self.boards.waits_since.is_none() {
-                            self.waits_for_board(job, &why);
-                        }
-                        let since = *self.boards.waits_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() < at.wait {
-                            return Err(why);
-                        }
-                        self.boards.waits_since = None;
-                        return Ok(Some(Failure::new(Reason::Device, why)));
-                    }
-                }
-            }
-        }
-        self.boards.waits_since = None;
-        Ok(None)
-    }
-
-    /// Tells the hub.
-    fn waits_for_board(&mut self, job: &Job, why: &str) {
-        let Some(action) = job.action.clone() else {
-            return;
-        };
-        let mut feedback = Feedback::new(Execution::Scheduled, Finished::None).detail(why);
-        feedback.timestamp = Some(clock::now().as_millisecond());
-        self.progress.push_back((action, feedback));
-        while self.progress.len() > MAX_PROGRESS {
-            self.progress.pop_front();
-        }
-    }
-
-    /// Begins the trial of a release on its boards, unless it is under way.
-    pub(super) fn try_on_boards(&mut self, installed: &Installed) {
-        if self.boards.work.is_some() {
-            return;
-        }
-        let (name, tree) = (&installed.release.name, installed.tree);
-        let places = self.places(name);
-        let to = match self.machine.state() {
-            State::Probation { job, .. } => job.to.tree,
-            _ => return,
-        };
-        let image = match fetched::read(&self.dir_of(name), tree) {
-            Ok(image) => image,
-            Err(because) => return self.happen(Event::NotReady { to, because }),
-        };
-        if places.is_empty() {
-            let message = format!("no board of this device runs `{name}` any more");
-            let because = Failure::new(Reason::Incompatible, message);
-            return self.happen(Event::NotReady { to, because });
-        }
-        for at in &places {
-            if let Some(known) = self.boards.known.get_mut(&at.name) {
-                known.on_trial = Some(image.sha256());
-            }
-        }
-        if let Err(error) = self.save_boards() {
-            let because = Failure::new(Reason::Device, error);
-            return self.happen(Event::NotReady { to, because });
-        }
-        self.at_boards(move |work, stop, tell| {
-            let outcome = try_each(&places, &image, stop, tell);
-            tell(BoardEvent::Tried {
-                work,
-                tree,
-                outcome,
-            });
-        });
-    }
-
-    /// Takes back what was begun on the boards of `job`.
-    ///
-    /// # Errors
-    /// A board is away; it is tried again for a while.
-    pub(super) fn take_back_boards(&mut self, job: &Job) -> Result<(), String> {
-        self.boards.stop();
-        let stop = Stop(Arc::clone(&self.waker.stop));
-        for part in job.each().rev() {
-            for at in self.places(&part.to.release.name).into_iter().rev() {
-                let Some(image) = self
-                    .boards
-                    .known
-                    .get(&at.name)
-                    .and_then(|known| known.on_trial)
-                else {
-                    continue;
-                };
-                match boards::take_back(&at, image, &stop) {
-                    Ok(seen) => {
-                        self.saw(&at.name, &seen);
-                        // A first release has nothing before it; it stays, given up or not.
-                        self.is_settled(&at.name);
-                    }
-                    Err(Trouble::Failed(failure)) => {
-                        self.missed(&at.name, failure.message());
-                        self.is_settled(&at.name);
-                    }
-                    Err(Trouble::Later(why)) => {
-                        self.missed(&at.name, &why);
-                        let since = *self.boards.waits_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() < at.wait.min(ROLLBACK_WAIT) {
-                            return Err(why);
-                        }
-                        warn!("board `{}` is taken back when it answers again", at.name);
-                    }
-                }
-            }
-        }
-        self.boards.waits_since = None;
-        self.boards.look_at = Instant::now();
-        Ok(())
-    }
-
-    fn is_settled(&mut self, board: &Name) {
-        if let Some(known) = self.boards.known.get_mut(board)
-            && known.on_trial.take().is_some()
-        {
-            self.keep_boards();
-        }
-    }
-
-    /// The update is committed: what is on its boards stays, and images of others go.
-    pub(super) fn boards_committed(&mut self, job: &Job) {
-        let names: Vec<Name> = job.names().cloned().collect();
-        for name in names {
-            for at in self.places(&name) {
-                self.is_settled(&at.name);
-            }
-        }
-    }
-}
-
-fn try_each(
-    places: &[BoardSettings],
-    image: &Image,
-    stop: &Stop,
-    tell: &dyn Fn(BoardEvent),
-) -> Result<(), Failure> {
-    for at in places {
-        boards::prove(at, image, stop, &mut |seen| {
-            tell(BoardEvent::Seen(at.name.clone(), Box::new(seen.clone())));
-        })?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

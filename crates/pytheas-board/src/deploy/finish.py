@@ -9,7 +9,12 @@ def _pend(w, b):
             s = w + "/" + s
             try:
                 if k == "d":
-                    os.remove(p)
+                    # A file, or a folder that is empty.
+                    for r in os.remove, os.rmdir:
+                        try:
+                            r(p)
+                        except OSError:
+                            pass
                     while 1:
                         p = p[:p.rindex("/")]
                         os.rmdir(p)

@@ -3,7 +3,7 @@
 //! every offset, and the first bytes of SHA-256), and gets a list of what to copy and what comes over
 //! the line. Whether the result is right, the SHA-256 of the whole decides, not these hashes.
 
-use std::{collections::HashMap, fmt::Write, ops::Range};
+use std::{collections::HashMap, ops::Range};
 
 use pytheas_release::Sha256;
 
@@ -187,14 +187,23 @@ impl Plan {
         sent: &mut dyn FnMut(usize),
     ) -> Result<(), LinkError> {
         let mut rest = &self.sent[..];
-        for steps in self.steps.chunks(STEPS_AT_ONCE) {
+        let mut steps = self.steps.iter().peekable();
+        while steps.peek().is_some() {
             let mut program = "_kg((".to_owned();
-            let mut comes = 0;
-            for (kind, at, len) in steps {
-                let _infallible = write!(program, "({kind},{at},{len}),");
+            let (mut count, mut comes) = (0, 0);
+            while let Some((kind, at, len)) = steps.peek() {
+                let step = format!("({kind},{at},{len}),");
+                let full = count == STEPS_AT_ONCE
+                    || count > 0 && program.len() + step.len() + "))".len() > frames.room();
+                if full {
+                    break;
+                }
+                program.push_str(&step);
                 if *kind == 0 {
                     comes += usize::try_from(*len).unwrap_or(0);
                 }
+                count += 1;
+                steps.next();
             }
             frames.exec(&(program + "))"))?;
             let (now, later) = rest.split_at(comes.min(rest.len()));

@@ -23,7 +23,14 @@ use crate::link::{
 
 const ROM: &str = include_str!("rom.py");
 /// The board's `main.py`.
-pub const STARTER: &str = include_str!("starter.py");
+const STARTER: &str = include_str!("starter.py");
+
+/// Whether a `main.py` starts the image of a ROMFS partition: ours, or that of another version of this
+/// command.
+pub fn is_starter(main_py: &[u8]) -> bool {
+    let first = STARTER.lines().next().unwrap_or(STARTER);
+    main_py.split(|byte| *byte == b'\n').next() == Some(first.as_bytes())
+}
 
 /// One of the two places for an image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,11 +56,22 @@ struct Answer {
     running: Option<Running>,
     /// SHA-256 of what is where the line says that the image is.
     whole: String,
-    /// SHA-256 of `main.py`.
-    main: Option<String>,
+    main: Main,
     has: Has,
     /// Short hashes of the blocks at each place.
     there: Vec<String>,
+}
+
+/// The `main.py` of the board.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Main {
+    #[default]
+    None,
+    /// Ours.
+    Starter,
+    /// That of another version of this command.
+    OtherStarter,
+    Foreign,
 }
 
 /// Whether a `main.py` of the user's may be put aside.
@@ -96,16 +114,13 @@ pub fn deploy(
     let says = format!("{size} {hash} {entry}");
     let answer = ask(board, facts, &places, size, &says)?;
     let running = answer.running.as_ref();
-    let ours = answer
-        .main
-        .as_deref()
-        .map(|text| text == Sha256::of(STARTER.as_bytes()).to_string());
-    if ours == Some(false) && main_py == MainPy::Keep && !facts.starter {
+    let foreign = answer.main == Main::Foreign;
+    if foreign && main_py == MainPy::Keep && !facts.starter {
         return Err(DeployError::MainPy);
     }
     let mut done = Deployed::nothing(Target::Rom);
     let same = running.is_some_and(|running| running.says == says) && answer.whole == hash;
-    if same && ours == Some(true) {
+    if same && answer.main == Main::Starter {
         done.unchanged = 1;
         return Ok(done);
     }
@@ -128,7 +143,7 @@ pub fn deploy(
         from: running.map_or(0, |running| running.partition),
         line: format!("{} {} {says}\n", place.partition, place.at),
         hash,
-        main: (ours != Some(true)).then_some(ours == Some(false)),
+        main: (answer.main != Main::Starter).then_some(foreign),
         plan: plan(
             image,
             place,
@@ -148,7 +163,7 @@ pub fn deploy(
         sent = job.send(board, facts, progress);
     }
     sent.map_err(|error| or_full(error, "`/`", 512, 0))?;
-    if ours == Some(false) {
+    if foreign {
         done.remarks.push(
             "the board's `/main.py` is now `/main.py.bak`, or the next free name after it".into(),
         );
@@ -192,7 +207,10 @@ fn ask(
     size: u64,
     says: &str,
 ) -> Result<Answer, LinkError> {
-    let mut program = "try:\n print('m',_ph('/main.py'))\nexcept OSError: pass\n_rq((".to_owned();
+    let mut program =
+        "try:\n print('m',_ph('/main.py'))\n with open('/main.py') as f: print('l',f.readline())\n\
+                       except Exception: pass\n_rq(("
+            .to_owned();
     for place in places {
         let Place {
             partition,
@@ -224,7 +242,13 @@ fn ask(
                     });
                 }
             }
-            Some(("m", hash)) => answer.main = Some(hash.to_owned()),
+            Some(("m", hash)) if hash == Sha256::of(STARTER.as_bytes()).to_string() => {
+                answer.main = Main::Starter;
+            }
+            Some(("m", _)) => answer.main = Main::Foreign,
+            Some(("l", line)) if answer.main == Main::Foreign && is_starter(line.as_bytes()) => {
+                answer.main = Main::OtherStarter;
+            }
             Some(("r", hash)) => answer.whole = hash.to_owned(),
             Some(("k", hashes)) => answer.has = Has::read(hashes),
             Some(("b", text)) => {

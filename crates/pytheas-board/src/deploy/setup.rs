@@ -83,7 +83,7 @@ pub fn setup(
     let main = there(board, MAIN_PATH)?;
     let foreign = main
         .as_deref()
-        .is_some_and(|text| text != MAIN.as_bytes() && text != super::rom::STARTER.as_bytes());
+        .is_some_and(|text| text != MAIN.as_bytes() && !super::rom::is_starter(text));
     if foreign && setup.main_py == MainPy::Keep {
         return Err(DeployError::MainPy);
     }

@@ -54,7 +54,7 @@ pub(super) fn put_aside(board: &mut Board) -> Result<String, LinkError> {
 }
 
 fn is_ours(text: &[u8]) -> bool {
-    text == super::rom::STARTER.as_bytes() || text.starts_with(OURS.as_bytes())
+    super::rom::is_starter(text) || text.starts_with(OURS.as_bytes())
 }
 
 fn main(entry: &str) -> String {

@@ -23,6 +23,8 @@ const TREE: &str = include_str!("tree.py");
 const FINISH: &str = include_str!("finish.py");
 const WAITING: &str = "/.pytheas-new";
 const LIST: &str = "/.pytheas-files";
+/// Below the root, as `tree.py` names it.
+const SPARE: &str = ".pytheas-new/spare";
 /// How our `boot.py` begins.
 const STARTS: &str =
     "# Written by `pytheas board deploy`: ends what a power cut has interrupted.\n";
@@ -39,6 +41,10 @@ const STARTING: [&str; 2] = ["boot.py", "main.py"];
 struct Known {
     ours: BTreeSet<String>,
     waiting: BTreeSet<String>,
+    /// The board has begun to put files in place, and was not let end it.
+    begun: bool,
+    /// Files where folders are to be; folders (with `/` at the end) where files are, and what is in them.
+    in_the_way: Vec<String>,
     hashes: Vec<String>,
     hidden_by: Vec<String>,
 }
@@ -57,9 +63,21 @@ pub fn deploy(
 ) -> Result<Deployed, DeployError> {
     let root = root.trim_end_matches('/');
     let system = facts.file_system(&format!("{root}/x"));
+    let place = match root {
+        "" => "`/`".to_owned(),
+        root => format!("`{root}`"),
+    };
+    if system.is_some_and(|system| system.kind == "VfsRom") {
+        return Err(DeployError::ReadOnly { place });
+    }
     check_mpy(facts, files.iter().map(|(path, bytes)| (path, &bytes[..])))?;
     check_names(files, system)?;
-    let known = ask(board, facts, root, files)?;
+    let boot = system.and_then(boot_path);
+    let mut known = ask(board, facts, root, files, boot)?;
+    if known.begun {
+        end_begun(board, facts, root, boot)?;
+        known = ask(board, facts, root, files, boot)?;
+    }
 
     let mut done = Deployed::nothing(Target::Files);
     let mut changed = Vec::new();
@@ -77,6 +95,7 @@ pub fn deploy(
         .iter()
         .filter(|path| !files.contains_key(path.as_str()))
         .collect();
+    let folders = known.folders_in_the_way(root, &gone)?;
     let hiding = known.hidden_by.iter().filter(|path| {
         let inside = path
             .strip_prefix(root)
@@ -98,10 +117,9 @@ pub fn deploy(
         list
     });
     // One rename is whole or has not happened.
-    let boot = system
-        .filter(|_| changed.len() + gone.len() > 1)
-        .and_then(boot_path);
-    let todo = todo(root, &changed, &gone, boot);
+    let several = changed.len() + gone.len() > 1;
+    let boot = boot.filter(|_| several);
+    let todo = todo(root, &changed, &gone, &folders, boot);
     let missing: Vec<_> = changed
         .iter()
         .filter(|(.., key)| !known.waiting.contains(key))
@@ -112,11 +130,10 @@ pub fn deploy(
         .sum();
     let need = total + (list.len() + todo.len()) as u64;
     let free = system.map_or(u64::MAX, |system| system.free);
-    let place = if root.is_empty() {
-        "`/`".to_owned()
-    } else {
-        format!("`{root}`")
-    };
+    let spare = system.filter(|_| several).and_then(|system| {
+        let sizes = missing.iter().map(|(_, bytes, ..)| bytes.len());
+        spare(system, sizes.chain([list.len(), todo.len()]), &changed)
+    });
     if need > free {
         return Err(DeployError::Full { place, need, free });
     }
@@ -125,6 +142,7 @@ pub fn deploy(
         list: &list,
         todo: &todo,
         boot,
+        spare,
     };
     let sent = send(board, facts, root, &missing, &last, &mut |so_far| {
         progress(so_far, total);
@@ -133,7 +151,8 @@ pub fn deploy(
         let error = or_full(error, &place, need, free);
         if matches!(error, DeployError::Full { .. }) {
             // Half of an app that does not fit is of no use to the next deploy.
-            let program = format!("_td({})", quote(&format!("{root}{WAITING}")));
+            let waiting = quote(&format!("{root}{WAITING}"));
+            let program = format!("_td({waiting},{})", or_none(boot));
             let program = teach(board, facts, &[HELPERS, TREE, FINISH], &program);
             let _still_full = board.exec(&program);
         }
@@ -145,7 +164,13 @@ pub fn deploy(
 
 type Changed<'a> = (&'a RelPath, &'a Vec<u8>, String, String);
 
-fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Known, LinkError> {
+fn ask(
+    board: &mut Board,
+    facts: &Facts,
+    root: &str,
+    files: &Files,
+    boot: Option<&str>,
+) -> Result<Known, LinkError> {
     let mut known = Known::default();
     if !facts.sha256 {
         known.hashes = vec!["-".into(); files.len()];
@@ -154,6 +179,7 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
         quote(&format!("{root}{WAITING}")),
         quote(&format!("{root}{LIST}")),
     );
+    let first = format!("{waiting},{list},{}", or_none(boot));
     let names: Vec<_> = files.iter().collect();
     let empty: &[&[(&RelPath, &Vec<u8>)]] = &[&[]];
     let parts: Vec<_> = if names.is_empty() || !facts.sha256 {
@@ -162,8 +188,16 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
         names.chunks(ASK_AT_ONCE).collect()
     };
     for (number, part) in parts.into_iter().enumerate() {
-        let waiting = if number == 0 { &waiting } else { "None" };
-        let mut program = format!("_tq({waiting},{list},[");
+        let first = if number == 0 { &first } else { "0,0,0" };
+        let folders: BTreeSet<_> = part.iter().flat_map(|(path, _)| folders_of(path)).collect();
+        let folders = folders.into_iter().map(|folder| format!("{root}/{folder}"));
+        let own = Some(root.to_owned()).filter(|root| !root.is_empty());
+        let folders: String = own
+            .into_iter()
+            .chain(folders)
+            .map(|folder| quote(&folder) + ",")
+            .collect();
+        let mut program = format!("_tq({first},[{folders}],[");
         for (path, bytes) in part {
             let path = quote(&format!("{root}/{path}"));
             let _infallible = write!(program, "({path},{}),", bytes.len());
@@ -174,6 +208,8 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
         for line in String::from_utf8_lossy(&answer).lines() {
             match line.split_once(' ') {
                 Some(("o", path)) => drop(known.ours.insert(path.to_owned())),
+                Some(("b", _)) => known.begun = true,
+                Some(("i", path)) => known.in_the_way.push(path.to_owned()),
                 Some(("w", name)) => drop(known.waiting.insert(name.to_owned())),
                 Some(("h", hash)) => known.hashes.push(hash.to_owned()),
                 Some(("s", path)) => known.hidden_by.push(path.to_owned()),
@@ -187,11 +223,88 @@ fn ask(board: &mut Board, facts: &Facts, root: &str, files: &Files) -> Result<Kn
     Ok(known)
 }
 
-/// What the board does when all is there, in this order: what stands in the way goes, new files come,
-/// what is gone goes, the files that start the board, the list of what is ours.
+/// The folders that this file lies in.
+fn folders_of(path: &RelPath) -> impl Iterator<Item = &str> {
+    let path = path.as_str();
+    path.match_indices('/').map(|(at, _)| &path[..at])
+}
+
+/// As an argument for the board.
+fn or_none(path: Option<&str>) -> String {
+    path.map_or_else(|| "None".to_owned(), quote)
+}
+
+impl Known {
+    /// The folders that go because files come in their place, the innermost first.
+    ///
+    /// # Errors
+    /// [`DeployError::InTheWay`] for what is not ours to remove.
+    fn folders_in_the_way(&self, root: &str, gone: &[&String]) -> Result<Vec<String>, DeployError> {
+        let mut folders = Vec::new();
+        for path in &self.in_the_way {
+            let inside = path.strip_prefix(root).unwrap_or(path);
+            let inside = inside.trim_start_matches('/');
+            if let Some(folder) = inside.strip_suffix('/') {
+                folders.push(folder.to_owned());
+            } else if !gone.iter().any(|gone| *gone == inside) {
+                return Err(DeployError::InTheWay { path: path.clone() });
+            }
+        }
+        folders.reverse();
+        Ok(folders)
+    }
+}
+
+/// Lets the board end what an earlier deploy has begun: its list of what to do is not ours to change.
+fn end_begun(
+    board: &mut Board,
+    facts: &Facts,
+    root: &str,
+    boot: Option<&str>,
+) -> Result<(), LinkError> {
+    let waiting = quote(&format!("{root}{WAITING}"));
+    let mut frames = Frames::with(board, facts, &[HELPERS, TREE, FINISH])?;
+    frames.exec(&format!(
+        "_pend({waiting},{})\n_pgone({waiting})",
+        or_none(boot)
+    ))?;
+    frames.end()
+}
+
+/// Room to hold until files change places, so that the folders they come to can grow; none where
+/// there is plenty.
+fn spare(
+    system: &FileSystem,
+    sizes: impl Iterator<Item = usize>,
+    changed: &[Changed<'_>],
+) -> Option<u64> {
+    let block = system.block.max(512);
+    let blocks: u64 = sizes.map(|size| (size as u64).div_ceil(block)).sum();
+    let folders: BTreeSet<_> = changed
+        .iter()
+        .flat_map(|(path, ..)| folders_of(path))
+        .collect();
+    let names: usize = changed
+        .iter()
+        .map(|(path, ..)| path.file_name().len() + 64)
+        .sum();
+    // A folder of littlefs is a pair of blocks, and each of them is rewritten beside itself.
+    let spare = block * (4 + 2 * folders.len() as u64) + 2 * names as u64;
+    (system.free < blocks * block + 4 * spare).then_some(spare)
+}
+
+/// What the board does when all is there, in this order: the room that was held is given back, what
+/// stands in the way goes, new files come, what is gone goes, the files that start the board, the list
+/// of what is ours.
 ///
 /// While ours stands for `boot`, the one to come is where the board's own waits.
-fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String], boot: Option<&str>) -> String {
+fn todo(
+    root: &str,
+    changed: &[Changed<'_>],
+    gone: &[&String],
+    folders: &[String],
+    boot: Option<&str>,
+) -> String {
     let inside = |path: &str, folder: &str| {
         path.strip_prefix(folder)
             .is_some_and(|rest| rest.starts_with('/'))
@@ -212,7 +325,9 @@ fn todo(root: &str, changed: &[Changed<'_>], gone: &[&String], boot: Option<&str
             _ => writeln!(out, "{kind} {key} {root}/{path}"),
         };
     };
+    line('d', "-", SPARE);
     first.iter().for_each(|path| line('d', "-", path));
+    folders.iter().for_each(|path| line('d', "-", path));
     for start in [false, true] {
         for (path, _, _, key) in changed {
             if starting(path.as_str()) == start {
@@ -233,6 +348,8 @@ struct Last<'a> {
     todo: &'a str,
     /// The `boot.py` that ours stands for meanwhile.
     boot: Option<&'a str>,
+    /// Bytes that are held until then.
+    spare: Option<u64>,
 }
 
 /// The file that the board runs first, when it runs it from this file system; another one is mounted
@@ -287,14 +404,13 @@ fn send(
         frames.data(text.as_bytes(), &mut |_| {})?;
         frames.exec(&format!("_pc({path},{path},'')"))?;
     }
-    let boot = match last.boot {
-        Some(boot) => {
-            let boot = quote(boot);
-            frames.exec(&format!("_tb({quoted},{boot})"))?;
-            boot
-        }
-        None => "None".to_owned(),
-    };
+    if let Some(spare) = last.spare {
+        frames.exec(&format!("_ts({quoted},{spare})"))?;
+    }
+    let boot = or_none(last.boot);
+    if last.boot.is_some() {
+        frames.exec(&format!("_tb({quoted},{boot})"))?;
+    }
     frames.exec(&format!("_pend({quoted},{boot})\n_pgone({quoted})"))?;
     frames.end()
 }

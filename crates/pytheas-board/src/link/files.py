@@ -11,12 +11,18 @@ _px()
 _pF = None
 def _pm(p):
     a = ""
+    x = 0
     for d in p.split("/")[:-1]:
         a += d + "/"
         try:
             os.mkdir(a[:-1] or "/")
-        except OSError:
-            pass
+            x = 0
+        except OSError as e:
+            # It is there already, or can never be.
+            if e.errno in (17, 30):
+                x = e.errno
+    if x == 30:
+        raise OSError(x)
 def _ph(p):
     from hashlib import sha256
     h = sha256()

@@ -64,6 +64,19 @@ del w
     Ok(entries)
 }
 
+/// Whether there is a file or folder `path`.
+///
+/// # Errors
+/// [`LinkError`] when the board does not answer.
+pub fn exists(board: &mut Board, path: &str) -> Result<bool, LinkError> {
+    let path = path.trim_end_matches('/');
+    let program = format!(
+        "import os\ntry:\n os.stat({})\n print(1)\nexcept OSError:\n print(0)",
+        quote(if path.is_empty() { "/" } else { path })
+    );
+    Ok(board.exec(&program)?.starts_with(b"1"))
+}
+
 /// The content of the file `path`; `got` is told how many bytes have come.
 ///
 /// # Errors

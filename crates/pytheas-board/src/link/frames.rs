@@ -170,6 +170,11 @@ impl<'a> Frames<'a> {
         Ok(frames)
     }
 
+    /// Longest program that [`Frames::exec`] takes, in bytes.
+    pub fn room(&self) -> usize {
+        self.size
+    }
+
     /// Runs a program in the stream.
     ///
     /// # Errors

@@ -195,7 +195,7 @@ fn an_image_goes_where_none_runs_and_starts_after_a_cut() {
 }
 
 /// Content that deflate cannot shorten.
-fn noise(len: u32, seed: u32) -> Vec<u8> {
+pub(crate) fn noise(len: u32, seed: u32) -> Vec<u8> {
     let byte = |at: u32| ((at ^ seed).wrapping_mul(2_654_435_761) >> 13) as u8;
     (0..len).map(byte).collect()
 }

@@ -49,6 +49,14 @@ impl Candidate {
             .then(|| String::from_utf8_lossy(&self.bytes).into_owned())
     }
 
+    /// Whether it is a package's module that says nothing, as there are on the Python package index for
+    /// the names of CPython's library.
+    pub(super) fn is_placeholder(&self) -> bool {
+        let says_nothing = |line: &str| line.trim().is_empty() || line.trim().starts_with('#');
+        let text = if self.is_app() { None } else { self.text() };
+        text.is_some_and(|text| text.lines().all(says_nothing))
+    }
+
     /// Whether it is a package's `__init__`.
     pub(super) fn is_package(&self) -> bool {
         let name = self.path.as_str().rsplit('/').next().unwrap_or("");

@@ -171,6 +171,15 @@ pub(super) fn plan(request: &BuildRequest, observer: Observer<'_>) -> Result<Pla
             one.call, one.by, one.line
         ));
     }
+    for (name, (at, _)) in &reached.kept {
+        let candidate = &candidates.all[*at];
+        if candidate.is_placeholder() && candidates.below(name).next().is_none() {
+            warnings.push(format!(
+                "`{name}` of {} is a placeholder without any code: what is used of it is not there",
+                candidate.from
+            ));
+        }
+    }
     for (name, used) in &reached.firmware {
         if used.hides.as_deref() == Some(APP) {
             warnings.push(format!(

@@ -12,6 +12,9 @@ use crate::{
     testing::{RUN, TestCase},
 };
 
+/// Lines of what a Python that ended early said.
+const LAST_WORDS: usize = 20;
+
 #[derive(Default, Deserialize)]
 struct Written {
     tests: Vec<TestCase>,
@@ -47,7 +50,7 @@ pub(super) fn test(
     scratch::write(&runner, RUN.as_bytes(), Kind::Data).map_err(io_error("write", &runner))?;
     let mut command = request.environment.python(&python);
     command
-        .arg("-B")
+        .args(["-B", "-X", "faulthandler"])
         .arg(&runner)
         .arg(&written)
         .args(["", "unittest", "discover", "-s"]);
@@ -80,9 +83,9 @@ pub(super) fn test(
         .ok()
         .and_then(|bytes| serde_json::from_slice::<Written>(&bytes).ok())
     else {
-        return Err(OnError::Silent {
-            place: Place::CPython.to_string(),
-            said: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        return Err(OnError::Ended {
+            how: output.status.to_string(),
+            said: last_words(&String::from_utf8_lossy(&output.stderr)),
         });
     };
     let version = request
@@ -107,6 +110,18 @@ pub(super) fn test(
         notes: Vec::new(),
         seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// Where Python was when it crashed, else the end of what it said.
+fn last_words(said: &str) -> String {
+    let said = said.trim();
+    let crash = said.rfind("Fatal Python error").map(|at| &said[at..]);
+    let lines: Vec<&str> = crash.unwrap_or(said).lines().collect();
+    let shown = match crash {
+        Some(_) => &lines[..lines.len().min(LAST_WORDS)],
+        None => &lines[lines.len().saturating_sub(LAST_WORDS)..],
+    };
+    shown.join("\n")
 }
 
 /// The name that the other machines have for the same: `setUpClass (test_a.A)` is
@@ -137,6 +152,22 @@ fn shared_name(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_crash_is_told_with_where_python_was() {
+        let crashed = format!(
+            "{}Fatal Python error: Segmentation fault\n\nthread:\n  File \"t.py\", line 3 in f\n",
+            ".".repeat(900)
+        );
+        let words = last_words(&crashed);
+        assert!(
+            words.starts_with("Fatal Python error: Seg") && words.ends_with("line 3 in f"),
+            "{words}"
+        );
+        let killed = "line\n".repeat(99) + "the end\n";
+        assert_eq!(last_words(&killed).lines().count(), LAST_WORDS);
+        assert!(last_words(&killed).ends_with("the end"));
+    }
 
     #[test]
     fn what_is_no_test_is_named_as_on_micropython() {

@@ -117,6 +117,18 @@ pub enum OnError {
         /// Why.
         source: io::Error,
     },
+    /// Python ended in the middle of the tests.
+    #[error("CPython ended before its tests did ({how})\n{said}")]
+    #[diagnostic(
+        code(pytheas::test::start::ended),
+        help("a test, or what it calls, has crashed Python itself; `-- -k NAME` runs the others")
+    )]
+    Ended {
+        /// Its status.
+        how: String,
+        /// What it said last.
+        said: String,
+    },
     /// The machine did not come up.
     #[error("`{place}` did not start: {said}")]
     #[diagnostic(

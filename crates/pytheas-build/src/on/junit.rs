@@ -50,7 +50,7 @@ fn case(out: &mut String, test: &TestCase, on: &str) {
     let _ = write!(
         out,
         "<testcase classname=\"{}\" name=\"{}\" time=\"{:.3}\"",
-        escaped(&format!("{on}.{class}")),
+        escaped(format!("{on}.{class}").trim_end_matches('.')),
         escaped(name),
         test.seconds
     );
@@ -63,13 +63,27 @@ fn case(out: &mut String, test: &TestCase, on: &str) {
         TestOutcome::Error => "error",
         TestOutcome::Skipped => "skipped",
     };
-    let last = test.text.trim().lines().last().unwrap_or_default();
     let _ = writeln!(
         out,
         "><{tag} message=\"{}\">{}</{tag}></testcase>",
-        escaped(last),
+        escaped(message(&test.text)),
         escaped(&test.text)
     );
+}
+
+/// The line that says what happened: of a traceback the exception's own, which may go on in further ones.
+fn message(text: &str) -> &str {
+    let text = text.trim();
+    let last = || text.lines().next_back().unwrap_or_default();
+    if text.starts_with("error: ") {
+        return text.lines().next().unwrap_or_default();
+    }
+    let Some((_, rest)) = text.rsplit_once("\n  File ") else {
+        return last();
+    };
+    // A line of source is set in.
+    let own = |line: &&str| !line.is_empty() && !line.starts_with(' ');
+    rest.lines().skip(1).find(own).unwrap_or_else(last)
 }
 
 /// As XML 1.0 may hold it.
@@ -82,6 +96,8 @@ fn escaped(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\n' | '\t' => out.push(character),
+            // Not taken for the end of a line, which a reader of XML makes of it.
+            '\r' => out.push_str("&#13;"),
             c if c < ' ' || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('?'),
             c => out.push(c),
         }
@@ -92,6 +108,24 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_message_is_what_happened() {
+        for (text, expected) in [
+            (
+                "Traceback (most recent call last):\n  File \"t.py\", line 4, in f\n    g()\nE: one\n two\nthree\n",
+                "E: one",
+            ),
+            (
+                "error: `unix` is not here\n  help: install it",
+                "error: `unix` is not here",
+            ),
+            ("said\nlast", "last"),
+            ("", ""),
+        ] {
+            assert_eq!(message(text), expected);
+        }
+    }
 
     #[test]
     fn every_machine_has_a_suite_and_nothing_breaks_the_xml() {

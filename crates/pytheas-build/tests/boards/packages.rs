@@ -274,3 +274,21 @@ fn addresses_of_manifests_and_modules_are_dependencies_too() {
             .any(|one| one.path == "base.mpy" && one.from == "app")
     );
 }
+
+#[test]
+fn a_placeholder_of_a_package_is_told_of() {
+    let workspace = workspace("'mqtt<2', 'stdlib'");
+    let empty = "# Only the name, for code that imports it.\n\n";
+    let files = [
+        ("datetime.py", empty),
+        ("kit/__init__.py", ""),
+        ("kit/one.py", "ONE = 1\n"),
+    ];
+    workspace.publish("stdlib", "1.0", &files, &[]);
+    let main = "import mqtt, datetime\nfrom kit import one\ndef run():\n    pass\n";
+    workspace.write("project/src/main.py", main.as_bytes());
+    assert_eq!(
+        workspace.build().warnings,
+        ["`datetime` of stdlib is a placeholder without any code: what is used of it is not there"]
+    );
+}

@@ -180,7 +180,7 @@ impl Show for ShownCheck<'_> {
             .map(|one| [one.path.clone(), bytes(one.bytes), one.why.clone()])
             .collect();
         // Of packages it is usual that most is not needed: `--json` and report.json have each file.
-        let mut packages: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+        let mut packages: BTreeMap<(&str, &str), (usize, u64)> = BTreeMap::new();
         let others = report.dropped.iter().filter(|one| one.from != "app");
         let (whole, others): (Vec<_>, Vec<_>) =
             others.partition(|one| one.path.starts_with(&format!("{} ", one.from)));
@@ -190,12 +190,16 @@ impl Show for ShownCheck<'_> {
                 .map(|one| [one.path.clone(), bytes(one.bytes), one.why.clone()]),
         );
         for one in others {
-            let sum = packages.entry(&one.from).or_default();
+            let sum = packages.entry((&one.from, &one.why)).or_default();
             *sum = (sum.0 + 1, sum.1 + one.bytes);
         }
-        rows.extend(packages.into_iter().map(|(name, (files, size))| {
-            let what = format!("{files} files of {name}");
-            [what, bytes(size), "nothing imports them".to_owned()]
+        rows.extend(packages.into_iter().map(|((name, why), (files, size))| {
+            let word = if files == 1 { "file" } else { "files" };
+            [
+                format!("{files} {word} of {name}"),
+                bytes(size),
+                why.to_owned(),
+            ]
         }));
         if !rows.is_empty() {
             out.table(["LEFT OUT", "SIZE", "WHY"], &rows)?;

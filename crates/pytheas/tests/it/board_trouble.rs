@@ -178,6 +178,19 @@ fn a_module_that_no_board_loads_is_told_what_to_do() {
 }
 
 #[test]
+fn a_folder_that_is_not_there_is_told_of_once() {
+    let Some(bench) = Bench::start() else { return };
+    put(&bench.home.path().join("app/card.py"), "CARD = 1\n");
+    let deploy = ["deploy", "app", "--root", "/sd", "--no-restart"];
+    for told in [true, false] {
+        let output = bench.board(&deploy).output().unwrap();
+        let said = shown(&output);
+        assert!(output.status.success(), "{said}");
+        assert_eq!(said.contains("`/sd` was not there"), told, "{said}");
+    }
+}
+
+#[test]
 fn a_silent_program_and_whoever_else_has_the_port_are_named() {
     let Some(bench) = Bench::start() else { return };
     let stubborn = "import micropython\nmicropython.kbd_intr(-1)\nwhile True: pass\n";

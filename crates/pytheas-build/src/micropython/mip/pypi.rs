@@ -127,26 +127,27 @@ pub(super) fn unpack(
         version: version.to_owned(),
         why,
     };
-    let files = if name.ends_with(".whl") {
+    let mut files = if name.ends_with(".whl") {
         wheel(bytes)
             .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     } else {
         sdist(bytes)
             .map_err(|error| wrong(format!("is an archive that cannot be read: {error}")))?
     };
-    let native = files.keys().find(|path| {
+    // Some pure packages bring a library that they load on computers, by ctypes: no board imports that.
+    let native = |path: &str| {
         [".so", ".pyd", ".dll", ".dylib"]
             .iter()
             .any(|end| path.ends_with(end))
-    });
-    if let Some(path) = native {
-        return Err(wrong(format!(
-            "holds compiled code for computers, `{path}`"
-        )));
-    }
+    };
+    let compiled = files.keys().find(|path| native(path)).cloned();
+    files.retain(|path, _| !native(path));
     let has_module = |path: &String| path.ends_with(".py") || path.ends_with(".mpy");
     if !files.keys().any(has_module) {
-        return Err(wrong("holds no module".to_owned()));
+        return Err(wrong(match compiled {
+            Some(path) => format!("holds compiled code for computers, `{path}`"),
+            None => "holds no module".to_owned(),
+        }));
     }
     Ok(files)
 }
@@ -226,6 +227,26 @@ fn sdist(bytes: &[u8]) -> std::io::Result<BTreeMap<String, Vec<u8>>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_pure_package_loads_on_computers_stays_behind() {
+        let wheel = |files: &[&str]| {
+            let mut out = zip::ZipWriter::new(Cursor::new(Vec::new()));
+            for path in files {
+                let options = zip::write::SimpleFileOptions::default();
+                out.start_file(*path, options).unwrap();
+            }
+            out.finish().unwrap().into_inner()
+        };
+        let unpack = |files: &[&str]| unpack("p", "1", "p-1-py3-none-any.whl", &wheel(files));
+        let both = unpack(&["p/__init__.py", "p/prebuilt/lib.dylib"]).unwrap();
+        assert_eq!(both.into_keys().collect::<Vec<_>>(), ["p/__init__.py"]);
+        let why = unpack(&["p/_p.so"]).unwrap_err().to_string();
+        assert!(
+            why.contains("compiled code for computers, `p/_p.so`"),
+            "{why}"
+        );
+    }
 
     #[test]
     fn a_package_of_modules_alone_needs_nothing() {
