@@ -4,6 +4,8 @@
 //! Before a file is sent, the index's simple API (PEP 503/691) is asked whether it is there; an
 //! index that says so only when it refuses the upload is understood, too.
 
+#[cfg(test)]
+mod answers;
 mod attestation;
 mod credentials;
 mod distribution;
@@ -104,6 +106,22 @@ pub enum UploadError {
         /// What it says.
         answer: String,
     },
+    /// The index names another address.
+    #[error("the index `{index}` sends `{file}` on to `{to}`")]
+    #[diagnostic(
+        code(pytheas::upload::moved),
+        help(
+            "nothing was sent there; if that is your index's address for uploads (and no log-in page), give it with `--index`"
+        )
+    )]
+    Moved {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// Where to.
+        to: String,
+    },
     /// Something that is no index answers.
     #[error(
         "what answers at `{index}` is no package index: a web page came for `{file}`: {answer}"
@@ -195,7 +213,7 @@ impl Target<'_> {
                 index: shown(self.url),
                 source,
             })?;
-        let (status, text) = answer;
+        let (status, text) = (answer.status, answer.text);
         let said = summary(status, &text);
         let lower = text.to_lowercase();
         let exists = ["already exist", "already been taken", "already uploaded"]
@@ -209,6 +227,12 @@ impl Target<'_> {
                 answer: said,
             }),
             200..=299 => Ok(Uploaded::New),
+            // Followed, it would become a request without the file, or give it to somebody else.
+            300..=399 if answer.moved_to.is_some() => Err(UploadError::Moved {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                to: answer.moved_to.unwrap_or_default(),
+            }),
             409 => Ok(Uploaded::Before),
             400 | 403 if exists => Ok(Uploaded::Before),
             401 | 403 => Err(UploadError::Credentials {

@@ -3,7 +3,10 @@
 //!
 //! Threads that copy, pack or wait cannot be stopped from within, and would make anew what is
 //! removed under them. So the process replaces itself (`exec`: same id, same children, no other
-//! thread) by one that only puts in order, given the paths as arguments.
+//! thread) by one that only puts in order, given the paths as arguments. Meanwhile a second signal of the
+//! same second is [`held`] back.
+
+mod held;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -66,6 +69,7 @@ fn ignored_signals() -> u64 {
 }
 
 fn replace_process(signal: i32) {
+    held::hold();
     let mut paths = scratch::made();
     paths.extend(half_written());
     // Orphans of what ends now become ours.
@@ -108,6 +112,7 @@ pub(crate) fn is_to_put_in_order() -> Option<ExitCode> {
 }
 
 fn put_in_order(signal: i32, paths: &[PathBuf]) {
+    held::let_through_later();
     end_children(signal);
     for path in paths {
         let is_folder = fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir());
@@ -117,6 +122,7 @@ fn put_in_order(signal: i32, paths: &[PathBuf]) {
             fs::remove_file(path)
         };
     }
+    held::let_through();
     if let Some(signal) = named(signal) {
         // Not an exit code: a shell that runs a loop ends it only when the signal was what killed.
         let _ended = rustix::process::kill_process(rustix::process::getpid(), signal);

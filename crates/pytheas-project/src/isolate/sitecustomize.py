@@ -7,7 +7,7 @@ environment. Where the kernel has no namespaces for users: Landlock and seccomp.
 Told by the environment: PYTHEAS_ISOLATE_NETWORK (names that may use the network, or *),
 PYTHEAS_ISOLATE_NAME (what is built), PYTHEAS_ISOLATE_OWN (the only folder that this name is for), PYTHEAS_ISOLATE_WRITE (a folder for results),
 PYTHEAS_ISOLATE_ROOMS (folders that it may write, with a colon between two), PYTHEAS_ISOLATE_SHOWN
-(folders that it may read), PYTHEAS_ISOLATE_LOG (a file that gets a line for each hook).
+(folders that it may read), PYTHEAS_ISOLATE_LOG (a file that gets a line when a hook begins and when it ends).
 """
 
 import os
@@ -366,6 +366,7 @@ def say(text):
 
 
 def hand_back(code, name, network):
+    note("%s\t%s\tended" % (name, "network" if network else "-"))
     if code != 0:
         reach = "the network was allowed" if network else (
             "there was no network: if it needs one, allow it with "

@@ -59,6 +59,11 @@ fn end_by(dir: &Path, seconds: &str, signal: rustix::process::Signal) -> Vec<Str
     let mut child = building(dir, seconds);
     let id = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(id, signal).unwrap();
+    // `timeout` and others say it twice at once: to the process and to its group.
+    for _ in 0..3 {
+        std::thread::sleep(Duration::from_millis(20));
+        rustix::process::kill_process(id, signal).unwrap();
+    }
     let status = child.wait().unwrap();
     assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
     wait_for("the back end's end", Duration::from_secs(60), || {
