@@ -10,7 +10,7 @@ mod attestation;
 mod credentials;
 mod distribution;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use miette::Diagnostic;
 use pytheas_project::{
@@ -61,6 +61,24 @@ pub enum UploadError {
         /// Its address.
         index: String,
         /// Why.
+        source: HttpError,
+    },
+    /// The index ends the connection while the file goes there.
+    #[error("the index `{index}` broke off while `{file}` ({size_bytes} bytes) was sent")]
+    #[diagnostic(
+        code(pytheas::upload::network::broken_off),
+        help(
+            "it, or a proxy before it, does not take the file: perhaps it is too large for them, or they want other credentials; files uploaded before stay"
+        )
+    )]
+    BrokenOff {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// Its size.
+        size_bytes: u64,
+        /// What the system says.
         source: HttpError,
     },
     /// Wrong or no credentials.
@@ -160,6 +178,9 @@ pub enum UploadError {
     },
 }
 
+/// How long is waited before a file goes once more to an index that is in trouble.
+pub const UPLOAD_PAUSES: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(4)];
+
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
@@ -190,6 +211,8 @@ pub struct Target<'a> {
     pub credentials: Option<&'a Credentials>,
     /// The client.
     pub http: &'a Http,
+    /// The pauses before further tries, [`UPLOAD_PAUSES`].
+    pub pauses: &'a [Duration],
 }
 
 impl Target<'_> {
@@ -204,14 +227,36 @@ impl Target<'_> {
         if sending == Sending::Dry {
             return Ok(Uploaded::Would);
         }
+        let mut pauses = self.pauses.iter();
+        loop {
+            match (self.send(file), pauses.next()) {
+                (Err(UploadError::Trouble { answer, .. }), Some(pause)) => {
+                    tracing::debug!(answer, "sending `{}` again", file.file_name);
+                    std::thread::sleep(*pause);
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+
+    /// Sends `file` and judges the answer.
+    fn send(&self, file: &Distribution) -> Result<Uploaded, UploadError> {
         let (kind, body) = file.form();
         let authorization = self.credentials.map(Credentials::header);
         let answer = self
             .http
             .post(self.url, authorization.as_deref(), &kind, &body)
-            .map_err(|source| UploadError::Network {
-                index: shown(self.url),
-                source,
+            .map_err(|source| match source {
+                source if source.is_broken_off() => UploadError::BrokenOff {
+                    index: shown(self.url),
+                    file: file.file_name.clone(),
+                    size_bytes: file.size_bytes(),
+                    source,
+                },
+                source => UploadError::Network {
+                    index: shown(self.url),
+                    source,
+                },
             })?;
         let (status, text) = (answer.status, answer.text);
         let said = summary(status, &text);

@@ -50,6 +50,14 @@ pub enum HttpError {
         /// Why.
         source: Box<ureq::Error>,
     },
+    /// Nothing usable came for what was sent.
+    #[error("cannot send to `{url}`")]
+    Send {
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
     /// The answer broke off.
     #[error("the answer from `{url}` broke off")]
     Body {
@@ -76,9 +84,24 @@ impl HttpError {
                 ureq::Error::StatusCode(status) => *status >= 500 || *status == 429,
                 _ => true,
             },
-            Self::Body { .. } => true,
+            Self::Send { .. } | Self::Body { .. } => true,
             Self::TooLarge { .. } => false,
         }
+    }
+
+    /// Whether the server ended the connection while it was sent to.
+    pub fn is_broken_off(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        let Self::Send { source, .. } = self else {
+            return false;
+        };
+        let ureq::Error::Io(error) = &**source else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            Kind::BrokenPipe | Kind::ConnectionReset | Kind::ConnectionAborted
+        )
     }
 
     /// Whether the server does not let us in.
@@ -191,8 +214,8 @@ impl Http {
         if let Some(authorization) = authorization.or(own.as_deref()) {
             request = request.header("authorization", authorization);
         }
-        let mut response = request.send(body).map_err(|source| HttpError::Request {
-            url: address.clone(),
+        let mut response = request.send(body).map_err(|source| HttpError::Send {
+            url: address,
             source: Box::new(source),
         })?;
         let location = response.headers().get("location");

@@ -567,7 +567,9 @@ fn help(failure: UvFailure) -> &'static str {
         UvFailure::TooLarge => {
             "it was not installed; require another version of it, and report it to the index"
         }
-        UvFailure::Build => "install what its build needs (a C compiler, headers)",
+        UvFailure::Build => {
+            "what its build back end says is above; it may need more to be installed (a C compiler, headers)"
+        }
         UvFailure::Network
         | UvFailure::Hash
         | UvFailure::DiskFull

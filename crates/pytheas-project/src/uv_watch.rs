@@ -333,7 +333,7 @@ mod tests {
         pytheas_durable::replace(&dir.path().join("big-1.0-py3-none-any.whl"), b"").unwrap();
         let mut command = Command::new("sh");
         command
-            .args(["-c", "exec 3<big-1.0-py3-none-any.whl; sleep 600"])
+            .args(["-c", "exec 3<big-1.0-py3-none-any.whl; exec sleep 600"])
             .current_dir(dir.path())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -10,21 +10,26 @@ use pytheas_project::{Environment, http::Http};
 
 use super::{Distribution, Sending, Target, UploadError, Uploaded};
 
-/// A server that says 404 to questions and `answer` to uploads, `times` times.
-fn index(answer: &str, times: usize) -> u16 {
+/// A server that says 404 to questions and `answer` to uploads, and to those after the first what
+/// stands behind `|`, if something does.
+fn index(answer: &str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let answer = answer.to_owned();
     std::thread::spawn(move || {
-        for stream in listener.incoming().take(times).flatten() {
-            serve(stream, &answer);
+        let mut answers = answer.split('|');
+        let mut now = answers.next().unwrap_or_default();
+        for stream in listener.incoming().take(5).flatten() {
+            if serve(stream, now) {
+                now = answers.next().unwrap_or(now);
+            }
         }
     });
     port
 }
 
-/// Takes one request whole, then answers.
-fn serve(mut stream: TcpStream, answer: &str) {
+/// Takes one request whole, then answers; whether it was an upload.
+fn serve(mut stream: TcpStream, answer: &str) -> bool {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let (mut line, mut length) = (String::new(), 0);
     let mut is_upload = false;
@@ -42,6 +47,7 @@ fn serve(mut stream: TcpStream, answer: &str) {
         "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     };
     let _reader_may_be_gone = stream.write_all(answer.as_bytes());
+    is_upload
 }
 
 fn wheel(dir: &Path) -> Distribution {
@@ -58,7 +64,7 @@ fn wheel(dir: &Path) -> Distribution {
 fn answered(answer: &str) -> (u16, Result<Uploaded, UploadError>) {
     let dir = tempfile::tempdir().unwrap();
     let file = wheel(dir.path());
-    let port = index(answer, 2);
+    let port = index(answer);
     let url = format!("http://127.0.0.1:{port}/").parse().unwrap();
     let http = Http::new(&Environment::default());
     let target = Target {
@@ -66,6 +72,7 @@ fn answered(answer: &str) -> (u16, Result<Uploaded, UploadError>) {
         check: None,
         credentials: None,
         http: &http,
+        pauses: &[std::time::Duration::ZERO; 2],
     };
     (port, target.upload(&file, Sending::Real))
 }
@@ -115,6 +122,10 @@ fn each_answer_is_understood() {
         "",
         "the index `http://127.0.0.1:PORT/` sends `demo-1-py3-none-any.whl` on to `http://127.0.0.1:PORT/legacy`",
     );
+    let busy = "HTTP/1.1 503 Busy\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let taken = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+    let (_, result) = answered(&format!("{busy}|{busy}|{taken}"));
+    assert_eq!(result.unwrap(), Uploaded::New);
     // Without an answer nobody knows.
     let (_, result) = answered("");
     assert!(matches!(result, Err(UploadError::Network { .. })), "{result:?}");

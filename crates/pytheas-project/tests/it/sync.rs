@@ -159,3 +159,25 @@ fn versions_of_groups_stay_until_they_are_to_be_upgraded() {
     );
     assert_eq!(sync(Upgrade::Everything).0, "2 2 2 2");
 }
+
+#[test]
+fn a_project_of_another_user_is_locked_by_root_all_the_same() {
+    if !rustix::process::geteuid().is_root() {
+        return testkit::skip("giving files to another user needs root");
+    }
+    let workspace = Workspace::new(&[
+        ("setup.py", "from setuptools import setup\nsetup(name='app', version='1', python_requires='>=3.10')\n"),
+        ("app.egg-info/PKG-INFO", "Metadata-Version: 2.1\nName: app\nVersion: 1\n"),
+    ]);
+    for path in ["app.egg-info/PKG-INFO", "app.egg-info", "setup.py", ""] {
+        std::os::unix::fs::chown(workspace.root().join(path), Some(4321), Some(4321)).unwrap();
+    }
+    let options = LockOptions::default();
+    lock::lock(&workspace.project(), &uv(), &options, &|_| {})
+        .unwrap_or_else(|error| panic!("{}", shown(&error)));
+    // Built in place it would have to write there.
+    let options = SyncOptions::default();
+    let error = sync::sync(&workspace.project(), &uv(), &environment(), &options, &|_| {});
+    let said = shown(&error.unwrap_err());
+    assert!(said.contains("belongs to another user"), "{said}");
+}
