@@ -378,12 +378,19 @@ fn warn_of_metadata(job: &Job<'_>, app: &Path) {
 fn asks_for_metadata(text: &str, name: &str) -> bool {
     let asks = ["version", "metadata", "distribution", "files", "requires"];
     let quoted = ['"', '\''].map(|quote| format!("({quote}{name}{quote})"));
-    ["importlib.metadata", "importlib_metadata", "pkg_resources", "importlib import metadata"]
-        .iter()
-        .any(|module| text.contains(module))
-        && asks
-            .iter()
-            .any(|ask| quoted.iter().any(|quoted| text.contains(&format!("{ask}{quoted}"))))
+    [
+        "importlib.metadata",
+        "importlib_metadata",
+        "pkg_resources",
+        "importlib import metadata",
+    ]
+    .iter()
+    .any(|module| text.contains(module))
+        && asks.iter().any(|ask| {
+            quoted
+                .iter()
+                .any(|quoted| text.contains(&format!("{ask}{quoted}")))
+        })
 }
 
 /// The version of the locked package that is called as the app is.
@@ -416,10 +423,22 @@ mod tests {
         let check = |text: &str, expected| {
             assert_eq!(asks_for_metadata(text, "app"), expected, "{text}");
         };
-        check("from importlib.metadata import version\nversion(\"app\")", true);
-        check("from importlib import metadata\nv = metadata.version('app')", true);
-        check("import pkg_resources\npkg_resources.get_distribution('app').version", true);
-        check("from importlib.metadata import version\nversion('other')", false);
+        check(
+            "from importlib.metadata import version\nversion(\"app\")",
+            true,
+        );
+        check(
+            "from importlib import metadata\nv = metadata.version('app')",
+            true,
+        );
+        check(
+            "import pkg_resources\npkg_resources.get_distribution('app').version",
+            true,
+        );
+        check(
+            "from importlib.metadata import version\nversion('other')",
+            false,
+        );
         check("def version(of): ...\nversion('app')", false);
     }
 }

@@ -343,7 +343,12 @@ mod tests {
         let config = http.agent.config();
         let timeouts = config.timeouts();
         assert_eq!(
-            (timeouts.global, timeouts.per_call, timeouts.recv_body, timeouts.send_body),
+            (
+                timeouts.global,
+                timeouts.per_call,
+                timeouts.recv_body,
+                timeouts.send_body
+            ),
             (None, None, None, None)
         );
         assert_eq!(config.timeout_per_read(), Some(SILENCE));

@@ -69,11 +69,11 @@ mod tests {
         };
         let groups = package("a", "1") + &package("b", "1") + &package("b", "2");
         for (app, expected) in [
+            (package("a", "2"), vec![("a", "2"), ("b", "1"), ("b", "2")]),
             (
-                package("a", "2"),
-                vec![("a", "2"), ("b", "1"), ("b", "2")],
+                "packages = []\n".to_owned(),
+                vec![("a", "1"), ("b", "1"), ("b", "2")],
             ),
-            ("packages = []\n".to_owned(), vec![("a", "1"), ("b", "1"), ("b", "2")]),
             (String::new(), vec![("a", "1"), ("b", "1"), ("b", "2")]),
         ] {
             let text = format!("lock-version = \"1.0\"\n{app}");

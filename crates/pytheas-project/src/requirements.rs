@@ -14,8 +14,8 @@ use std::{
 
 use content::{expanded, logical_lines, text, variable};
 pub use error::RequirementsError;
-pub(crate) use line::{index_address, without_checkout};
 use line::{Kind, Line, parse_line, requirement_of, with_folder};
+pub(crate) use line::{index_address, without_checkout};
 pub use spelling::parse;
 use spelling::squeezed;
 pub(crate) use spelling::{normalise, without_credentials};

@@ -57,7 +57,10 @@ impl Builds {
     fn slow(&mut self, now: Instant, long: Duration) -> Vec<String> {
         let content = self.content();
         let new = content.get(self.read..).unwrap_or_default();
-        let whole = new.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let whole = new
+            .iter()
+            .rposition(|byte| *byte == b'\n')
+            .map_or(0, |at| at + 1);
         self.read += whole;
         for line in String::from_utf8_lossy(&new[..whole]).lines() {
             let name = line.split('\t').next().unwrap_or_default();

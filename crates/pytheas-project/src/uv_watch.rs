@@ -63,7 +63,11 @@ pub(crate) struct TooLarge {
 
 /// Waits for uv, which is ended when something that it unpacks grows over the limits.
 /// Builds that take long are named.
-pub(crate) fn wait(child: Child, limits: Limits, builds: Builds) -> io::Result<(Output, Option<TooLarge>)> {
+pub(crate) fn wait(
+    child: Child,
+    limits: Limits,
+    builds: Builds,
+) -> io::Result<(Output, Option<TooLarge>)> {
     let Some(pid) = Pid::from_raw(child.id().cast_signed()) else {
         return Ok((child.wait_with_output()?, None));
     };

@@ -54,7 +54,8 @@ fn wheel(dir: &Path) -> Distribution {
     let path = dir.join("demo-1-py3-none-any.whl");
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default();
-    zip.start_file("demo-1.dist-info/METADATA", options).unwrap();
+    zip.start_file("demo-1.dist-info/METADATA", options)
+        .unwrap();
     zip.write_all(b"Metadata-Version: 2.1\nName: demo\nVersion: 1\n")
         .unwrap();
     pytheas_durable::replace(&path, &zip.finish().unwrap().into_inner()).unwrap();
@@ -128,5 +129,8 @@ fn each_answer_is_understood() {
     assert_eq!(result.unwrap(), Uploaded::New);
     // Without an answer nobody knows.
     let (_, result) = answered("");
-    assert!(matches!(result, Err(UploadError::Network { .. })), "{result:?}");
+    assert!(
+        matches!(result, Err(UploadError::Network { .. })),
+        "{result:?}"
+    );
 }

@@ -110,14 +110,26 @@ mod tests {
     #[test]
     fn a_repository_is_asked_for_plainly() {
         for (text, expected) in [
-            ("-e git+https://h.example/r@v1#egg=r", "git+https://h.example/r@v1#egg=r"),
-            ("--editable=git+ssh://git@h.example/r", "git+ssh://git@h.example/r"),
-            ("-e 'r @ git+https://h.example/r'", "r @ git+https://h.example/r"),
+            (
+                "-e git+https://h.example/r@v1#egg=r",
+                "git+https://h.example/r@v1#egg=r",
+            ),
+            (
+                "--editable=git+ssh://git@h.example/r",
+                "git+ssh://git@h.example/r",
+            ),
+            (
+                "-e 'r @ git+https://h.example/r'",
+                "r @ git+https://h.example/r",
+            ),
             ("-e \"git+https://h.example/r\"", "git+https://h.example/r"),
             ("-e ./r", "-e ./r"),
             ("-e file:///r", "-e file:///r"),
             ("-e git+", "-e git+"),
-            ("--editables git+https://h.example/r", "--editables git+https://h.example/r"),
+            (
+                "--editables git+https://h.example/r",
+                "--editables git+https://h.example/r",
+            ),
             ("git+https://h.example/r", "git+https://h.example/r"),
         ] {
             assert_eq!(without_checkout(text), expected);

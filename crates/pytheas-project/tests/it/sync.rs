@@ -81,11 +81,17 @@ fn wheel(workspace: &Workspace, name: &str, version: &str) {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (file, text) in [
         ("METADATA", metadata.as_str()),
-        ("WHEEL", "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+        (
+            "WHEEL",
+            "Wheel-Version: 1.0\nGenerator: x\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        ),
         ("RECORD", ""),
     ] {
-        zip.start_file(format!("{info}/{file}"), zip::write::SimpleFileOptions::default())
-            .unwrap();
+        zip.start_file(
+            format!("{info}/{file}"),
+            zip::write::SimpleFileOptions::default(),
+        )
+        .unwrap();
         std::io::Write::write_all(&mut zip, text.as_bytes()).unwrap();
     }
     let bytes = zip.finish().unwrap().into_inner();
@@ -119,15 +125,24 @@ fn versions_of_groups_stay_until_they_are_to_be_upgraded() {
                 warnings.borrow_mut().push(text);
             }
         };
-        sync::sync(&workspace.project(), &uv(), &environment(), &options, &observer)
-            .unwrap_or_else(|error| panic!("{}", shown(&error)));
+        sync::sync(
+            &workspace.project(),
+            &uv(),
+            &environment(),
+            &options,
+            &observer,
+        )
+        .unwrap_or_else(|error| panic!("{}", shown(&error)));
         let lock = |file: &str| Pylock::read(&workspace.root().join(file)).unwrap().unwrap();
         let lock = lock("pylock.dev.toml");
         let versions = lock
             .packages
             .iter()
             .map(|package| package.version.clone().unwrap());
-        (versions.collect::<Vec<_>>().join(" "), warnings.into_inner())
+        (
+            versions.collect::<Vec<_>>().join(" "),
+            warnings.into_inner(),
+        )
     };
     wheels("1");
     assert_eq!(sync(Upgrade::Nothing).0, "1 1 1");
@@ -140,7 +155,10 @@ fn versions_of_groups_stay_until_they_are_to_be_upgraded() {
     let packages = |names: &[&str]| Upgrade::Packages(names.iter().map(|n| (*n).into()).collect());
     let (versions, warnings) = sync(packages(&["pyb", "nothing"]));
     assert_eq!(versions, "1 2 1 2");
-    assert_eq!(warnings, ["`nothing` shall be upgraded, but nothing requires it"]);
+    assert_eq!(
+        warnings,
+        ["`nothing` shall be upgraded, but nothing requires it"]
+    );
     // `lock` only knows the app's packages.
     let warnings = std::cell::RefCell::new(Vec::new());
     let options = LockOptions {
@@ -155,7 +173,9 @@ fn versions_of_groups_stay_until_they_are_to_be_upgraded() {
     .unwrap();
     assert_eq!(
         warnings.into_inner(),
-        ["`pyc` shall be upgraded, but only `pylock.dev.toml` has it: run `pytheas sync --upgrade-package pyc`"]
+        [
+            "`pyc` shall be upgraded, but only `pylock.dev.toml` has it: run `pytheas sync --upgrade-package pyc`"
+        ]
     );
     assert_eq!(sync(Upgrade::Everything).0, "2 2 2 2");
 }
@@ -166,8 +186,14 @@ fn a_project_of_another_user_is_locked_by_root_all_the_same() {
         return testkit::skip("giving files to another user needs root");
     }
     let workspace = Workspace::new(&[
-        ("setup.py", "from setuptools import setup\nsetup(name='app', version='1', python_requires='>=3.10')\n"),
-        ("app.egg-info/PKG-INFO", "Metadata-Version: 2.1\nName: app\nVersion: 1\n"),
+        (
+            "setup.py",
+            "from setuptools import setup\nsetup(name='app', version='1', python_requires='>=3.10')\n",
+        ),
+        (
+            "app.egg-info/PKG-INFO",
+            "Metadata-Version: 2.1\nName: app\nVersion: 1\n",
+        ),
     ]);
     for path in ["app.egg-info/PKG-INFO", "app.egg-info", "setup.py", ""] {
         std::os::unix::fs::chown(workspace.root().join(path), Some(4321), Some(4321)).unwrap();
@@ -177,7 +203,13 @@ fn a_project_of_another_user_is_locked_by_root_all_the_same() {
         .unwrap_or_else(|error| panic!("{}", shown(&error)));
     // Built in place it would have to write there.
     let options = SyncOptions::default();
-    let error = sync::sync(&workspace.project(), &uv(), &environment(), &options, &|_| {});
+    let error = sync::sync(
+        &workspace.project(),
+        &uv(),
+        &environment(),
+        &options,
+        &|_| {},
+    );
     let said = shown(&error.unwrap_err());
     assert!(said.contains("belongs to another user"), "{said}");
 }

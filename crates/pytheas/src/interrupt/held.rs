@@ -7,7 +7,10 @@
 //! A mask outlives `exec`, so nothing is missed between the two programs. This needs `unsafe`: neither
 //! the standard library nor `rustix` or `signal-hook` can set a thread's mask. The calls below get a set
 //! made by `sigemptyset` and write nowhere else.
-#![expect(unsafe_code, reason = "the header says why, each block why it is sound")]
+#![expect(
+    unsafe_code,
+    reason = "the header says why, each block why it is sound"
+)]
 
 use std::{mem::MaybeUninit, ptr, time::Duration};
 

@@ -227,8 +227,8 @@ fn a_wheelhouses_installer_keeps_to_its_folder_and_says_what_a_python_lacks() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("house");
     fs::create_dir_all(root.join("wheels")).unwrap();
-    let installer = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../pytheas-build/src/wheelhouse/install.py");
+    let installer =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pytheas-build/src/wheelhouse/install.py");
     let run = |code: &str| {
         let output = Command::new(&python)
             .args(["-I", "-c", code])
@@ -245,7 +245,13 @@ fn a_wheelhouses_installer_keeps_to_its_folder_and_says_what_a_python_lacks() {
         ))
     };
     // A wheel may bring files for the environment, not for the Python that it is made with.
-    for place in ["stdlib", "platstdlib", "include", "../../evil", "scripts/../../../evil"] {
+    for place in [
+        "stdlib",
+        "platstdlib",
+        "include",
+        "../../evil",
+        "scripts/../../../evil",
+    ] {
         let code = format!(
             "import hashlib, sys, zipfile\n\
              path = sys.argv[1] + '/wheels/x-1-py3-none-any.whl'\n\
@@ -258,7 +264,8 @@ fn a_wheelhouses_installer_keeps_to_its_folder_and_says_what_a_python_lacks() {
         run(&code);
         let said = run_with("");
         assert!(
-            said.starts_with("exit 127") && (said.contains("no place") || said.contains("leads out")),
+            said.starts_with("exit 127")
+                && (said.contains("no place") || said.contains("leads out")),
             "{place}: {said}"
         );
         assert!(!dir.path().join("made/venv").exists());
