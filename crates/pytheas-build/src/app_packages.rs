@@ -50,18 +50,48 @@ pub(crate) fn names(project: &Project) -> BTreeSet<String> {
 /// that some file of these packages names, of whatever kind: a template of a configuration, a string.
 /// Of setuptools an app needs what it imports: much names it only from habit.
 pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<String> {
-    let own = names(project);
+    let extras = |distribution: &str| -> BTreeSet<String> {
+        let asked = project.dependencies.iter();
+        asked
+            .filter(|text| normalised_name(name_in(text)) == distribution)
+            .flat_map(|text| extras_in(text))
+            .collect()
+    };
+    required_by(&names(project), inventory, &|distribution, extra| {
+        extras(distribution).contains(extra)
+    })
+}
+
+/// The distribution that is the app of a tree that nobody's sources are in: a published one.
+pub(crate) fn published<'a>(
+    inventory: &'a Inventory,
+    project: Option<&Project>,
+) -> Option<&'a Distribution> {
+    let own = normalised_name(inventory.record.name.as_str());
+    if project.is_some_and(|project| normalised_name(project.name.as_str()) == own) {
+        return None;
+    }
+    let mut distributions = inventory.distributions.iter();
+    distributions.find(|distribution| distribution.name == own)
+}
+
+/// As [`required`] for the package `own` of a built tree: which extras were asked for shows in what is
+/// installed.
+pub(crate) fn required_by_published(own: &Distribution, inventory: &Inventory) -> BTreeSet<String> {
+    let own = BTreeSet::from([own.name.clone()]);
+    required_by(&own, inventory, &|_, _| true)
+}
+
+fn required_by(
+    own: &BTreeSet<String>,
+    inventory: &Inventory,
+    is_asked: &dyn Fn(&str, &str) -> bool,
+) -> BTreeSet<String> {
     let mut required = BTreeSet::new();
     for distribution in &inventory.distributions {
         if !own.contains(&distribution.name) {
             continue;
         }
-        let asked = project
-            .dependencies
-            .iter()
-            .filter(|text| normalised_name(name_in(text)) == distribution.name)
-            .flat_map(|text| extras_in(text));
-        let asked: BTreeSet<String> = asked.collect();
         for text in &distribution.metadata.requires_dist {
             let is_wanted = match text.split_once("extra ==") {
                 None => true,
@@ -73,7 +103,7 @@ pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<Str
                         .chars()
                         .take_while(|c| is_of_name(*c))
                         .collect();
-                    asked.contains(&normalised_name(&extra))
+                    is_asked(&distribution.name, &normalised_name(&extra))
                 }
             };
             let name = normalised_name(name_in(text.trim()));
@@ -90,7 +120,7 @@ pub(crate) fn required(project: &Project, inventory: &Inventory) -> BTreeSet<Str
             }
         }
     }
-    named(inventory, &own, &owners)
+    named(inventory, own, &owners)
 }
 
 /// The modules of a distribution, without its tests.
@@ -189,6 +219,8 @@ pub(crate) fn module_of(line: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use pytheas_project::graph::Reason;
+
     use super::*;
 
     #[test]
@@ -274,5 +306,24 @@ mod tests {
             required,
             ["colour-log", "fast-io"].map(str::to_owned).into()
         );
+
+        // Of the tree alone, somewhere else: `pytheas why`.
+        let record = serde_json::json!({
+            "format": 1, "name": "tool-x", "version": "1.0", "form": "bundle",
+            "platform": "linux-x86_64", "entry": "bin/tool-x",
+        });
+        let path = dir.path().join(pytheas_release::RECORD_FILE);
+        pytheas_durable::replace(&path, record.to_string().as_bytes()).unwrap();
+        let graph = crate::import_graph(dir.path(), None).unwrap();
+        let why = |module: &str| graph.chain(module).pop().map(|(_, reason)| reason);
+        let required = |distribution: &str| {
+            Some(Reason::Required {
+                distribution: distribution.to_owned(),
+            })
+        };
+        assert_eq!(why("tool_x"), Some(Reason::App));
+        assert_eq!(why("colour_log"), required("colour-log"));
+        assert_eq!(why("other"), required("other"));
+        assert_eq!((why("unnamed"), why("strange")), (None, None));
     }
 }

@@ -105,6 +105,7 @@ impl Form for Bundle {
             .map_err(|source| crate::hooks::HookError::entry(name, entry, source))?;
         }
         warn_of_clashes(job, &app, &site);
+        warn_of_metadata(job, &app);
         crate::complete::warn_of_missing(job, &site);
         self.add_path_file(job, &app, &site)?;
         self.add_start(job, into)?;
@@ -349,6 +350,49 @@ fn warn_of_clashes(job: &Job<'_>, app: &Path, site: &Path) {
     }
 }
 
+/// Warns where the app asks for its own metadata, which only an installed app has.
+fn warn_of_metadata(job: &Job<'_>, app: &Path) {
+    if job.project.has_build_system {
+        return;
+    }
+    let name = job.project.name.as_str();
+    let files = walkdir::WalkDir::new(app).sort_by_file_name();
+    for entry in files.into_iter().flatten() {
+        let path = entry.path();
+        let is_small = entry.metadata().is_ok_and(|data| data.len() <= 1 << 20);
+        if path.extension().is_none_or(|end| end != "py") || !is_small {
+            continue;
+        }
+        let text = fs::read_to_string(path).unwrap_or_default();
+        if asks_for_metadata(&text, name) {
+            let file = path.strip_prefix(app).unwrap_or(path).display();
+            job.warn(format!(
+                "`{file}` asks for the metadata of `{name}`, and there is none: without `[build-system]` in `pyproject.toml` the app's sources are copied, not installed; add `[build-system]` with `requires = [\"setuptools\"]`, or whatever builds it"
+            ));
+            return;
+        }
+    }
+}
+
+/// Whether a source has `version("NAME")` or the like.
+fn asks_for_metadata(text: &str, name: &str) -> bool {
+    let asks = ["version", "metadata", "distribution", "files", "requires"];
+    let quoted = ['"', '\''].map(|quote| format!("({quote}{name}{quote})"));
+    [
+        "importlib.metadata",
+        "importlib_metadata",
+        "pkg_resources",
+        "importlib import metadata",
+    ]
+    .iter()
+    .any(|module| text.contains(module))
+        && asks.iter().any(|ask| {
+            quoted
+                .iter()
+                .any(|quoted| text.contains(&format!("{ask}{quoted}")))
+        })
+}
+
 /// The version of the locked package that is called as the app is.
 fn locked_version<'a>(job: &Job<'a>) -> Option<&'a str> {
     let name = pytheas_project::normalised_name(job.name.as_str());
@@ -368,4 +412,33 @@ fn parse_version(text: &str) -> Result<Version, BuildError> {
         }
         .into()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_app_that_asks_for_its_own_metadata_is_seen() {
+        let check = |text: &str, expected| {
+            assert_eq!(asks_for_metadata(text, "app"), expected, "{text}");
+        };
+        check(
+            "from importlib.metadata import version\nversion(\"app\")",
+            true,
+        );
+        check(
+            "from importlib import metadata\nv = metadata.version('app')",
+            true,
+        );
+        check(
+            "import pkg_resources\npkg_resources.get_distribution('app').version",
+            true,
+        );
+        check(
+            "from importlib.metadata import version\nversion('other')",
+            false,
+        );
+        check("def version(of): ...\nversion('app')", false);
+    }
 }

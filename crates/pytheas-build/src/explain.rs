@@ -33,14 +33,17 @@ pub fn import_graph(dir: &Path, project: Option<&Project>) -> Result<Graph, Inve
 
 /// Where the graph begins, with what a project says about it.
 fn start_of_project(inventory: &Inventory, project: Option<&Project>) -> Start {
-    let Some(project) = project else {
-        return start(inventory, &[]);
-    };
-    let targets = project.settings.target.values();
+    let targets = project.iter().flat_map(|one| one.settings.target.values());
     let keep: BTreeSet<String> = targets.flat_map(|target| target.keep.clone()).collect();
     let keep: Vec<String> = keep.into_iter().collect();
     let mut start = start(inventory, &keep);
-    start.rules = project.settings.rule.clone();
+    if let Some(project) = project {
+        start.rules.clone_from(&project.settings.rule);
+    }
+    if let Some(app) = app_packages::published(inventory, project) {
+        start.app = app_packages::modules_of(inventory, app);
+        start.required = app_packages::required_by_published(app, inventory);
+    }
     start
 }
 

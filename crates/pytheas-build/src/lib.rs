@@ -106,6 +106,6 @@ pub use tools::ToolsError;
 pub use treemap::treemap;
 pub use upload::{
     AttestationError, Credentials, Distribution as UploadFile, Given, Sending,
-    Target as UploadTarget, UploadError, Uploaded, attestations_of,
+    Target as UploadTarget, UPLOAD_PAUSES, UploadError, Uploaded, attestations_of,
 };
 pub use wheel_form::{Distributions, WheelFormError, distributions, is_wheel_form};

@@ -4,11 +4,13 @@
 //! Before a file is sent, the index's simple API (PEP 503/691) is asked whether it is there; an
 //! index that says so only when it refuses the upload is understood, too.
 
+#[cfg(test)]
+mod answers;
 mod attestation;
 mod credentials;
 mod distribution;
 
-use std::{io, path::PathBuf};
+use std::{io, path::PathBuf, time::Duration};
 
 use miette::Diagnostic;
 use pytheas_project::{
@@ -61,6 +63,24 @@ pub enum UploadError {
         /// Why.
         source: HttpError,
     },
+    /// The index ends the connection while the file goes there.
+    #[error("the index `{index}` broke off while `{file}` ({size_bytes} bytes) was sent")]
+    #[diagnostic(
+        code(pytheas::upload::network::broken_off),
+        help(
+            "it, or a proxy before it, does not take the file: perhaps it is too large for them, or they want other credentials; files uploaded before stay"
+        )
+    )]
+    BrokenOff {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// Its size.
+        size_bytes: u64,
+        /// What the system says.
+        source: HttpError,
+    },
     /// Wrong or no credentials.
     #[error("the index `{index}` refuses `{file}`: {answer}")]
     #[diagnostic(code(pytheas::upload::credentials), help("{help}"))]
@@ -104,6 +124,22 @@ pub enum UploadError {
         /// What it says.
         answer: String,
     },
+    /// The index names another address.
+    #[error("the index `{index}` sends `{file}` on to `{to}`")]
+    #[diagnostic(
+        code(pytheas::upload::moved),
+        help(
+            "nothing was sent there; if that is your index's address for uploads (and no log-in page), give it with `--index`"
+        )
+    )]
+    Moved {
+        /// Its address.
+        index: String,
+        /// The file.
+        file: String,
+        /// Where to.
+        to: String,
+    },
     /// Something that is no index answers.
     #[error(
         "what answers at `{index}` is no package index: a web page came for `{file}`: {answer}"
@@ -142,6 +178,9 @@ pub enum UploadError {
     },
 }
 
+/// How long is waited before a file goes once more to an index that is in trouble.
+pub const UPLOAD_PAUSES: &[Duration] = &[Duration::from_secs(1), Duration::from_secs(4)];
+
 /// What became of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Uploaded {
@@ -172,6 +211,8 @@ pub struct Target<'a> {
     pub credentials: Option<&'a Credentials>,
     /// The client.
     pub http: &'a Http,
+    /// The pauses before further tries, [`UPLOAD_PAUSES`].
+    pub pauses: &'a [Duration],
 }
 
 impl Target<'_> {
@@ -186,16 +227,38 @@ impl Target<'_> {
         if sending == Sending::Dry {
             return Ok(Uploaded::Would);
         }
+        let mut pauses = self.pauses.iter();
+        loop {
+            match (self.send(file), pauses.next()) {
+                (Err(UploadError::Trouble { answer, .. }), Some(pause)) => {
+                    tracing::debug!(answer, "sending `{}` again", file.file_name);
+                    std::thread::sleep(*pause);
+                }
+                (result, _) => return result,
+            }
+        }
+    }
+
+    /// Sends `file` and judges the answer.
+    fn send(&self, file: &Distribution) -> Result<Uploaded, UploadError> {
         let (kind, body) = file.form();
         let authorization = self.credentials.map(Credentials::header);
         let answer = self
             .http
             .post(self.url, authorization.as_deref(), &kind, &body)
-            .map_err(|source| UploadError::Network {
-                index: shown(self.url),
-                source,
+            .map_err(|source| match source {
+                source if source.is_broken_off() => UploadError::BrokenOff {
+                    index: shown(self.url),
+                    file: file.file_name.clone(),
+                    size_bytes: file.size_bytes(),
+                    source,
+                },
+                source => UploadError::Network {
+                    index: shown(self.url),
+                    source,
+                },
             })?;
-        let (status, text) = answer;
+        let (status, text) = (answer.status, answer.text);
         let said = summary(status, &text);
         let lower = text.to_lowercase();
         let exists = ["already exist", "already been taken", "already uploaded"]
@@ -209,6 +272,12 @@ impl Target<'_> {
                 answer: said,
             }),
             200..=299 => Ok(Uploaded::New),
+            // Followed, it would become a request without the file, or give it to somebody else.
+            300..=399 if answer.moved_to.is_some() => Err(UploadError::Moved {
+                index: shown(self.url),
+                file: file.file_name.clone(),
+                to: answer.moved_to.unwrap_or_default(),
+            }),
             409 => Ok(Uploaded::Before),
             400 | 403 if exists => Ok(Uploaded::Before),
             401 | 403 => Err(UploadError::Credentials {

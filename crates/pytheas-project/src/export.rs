@@ -1,6 +1,9 @@
 //! A lock in pip's requirements format with hashes: for tools that do not read `pylock.toml`.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+};
 
 use miette::Diagnostic;
 use pep508_rs::MarkerTree;
@@ -70,6 +73,9 @@ pub fn requirements(path: &Path, platform: Option<&Platform>) -> Result<Exported
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     exported.text = format!("# Written by `pytheas lock --export` from {name}, for {whom}.\n");
     let packages = lock.get("packages").and_then(Value::as_array);
+    for folder in folders(packages) {
+        exported.text.push_str(&format!("--find-links {folder}\n"));
+    }
     for package in packages.into_iter().flatten().filter_map(Value::as_table) {
         let marker = package.get("marker").and_then(Value::as_str);
         if let (Some(there), Some(marker)) = (&there, marker)
@@ -82,6 +88,21 @@ pub fn requirements(path: &Path, platform: Option<&Platform>) -> Result<Exported
         exported.add(package, marker);
     }
     Ok(exported)
+}
+
+/// The folders on this machine that files of the lock lie in (`--find-links`): nobody else would look
+/// there.
+fn folders(packages: Option<&Vec<Value>>) -> BTreeSet<&str> {
+    let packages = packages.into_iter().flatten();
+    let files = packages.flat_map(|package| {
+        let wheels = package.get("wheels").and_then(Value::as_array);
+        wheels.into_iter().flatten().chain(package.get("sdist"))
+    });
+    files
+        .filter_map(|file| file.get("url")?.as_str())
+        .filter(|url| url.starts_with("file://"))
+        .filter_map(|url| Some(url.rsplit_once('/')?.0))
+        .collect()
 }
 
 impl Exported {
@@ -192,7 +213,7 @@ wheels = [{ url = "https://h/p.whl", hashes = { sha256 = "22" } }]
 name = "old"
 version = "2"
 marker = "python_full_version < '3.12' and sys_platform != 'win32'"
-wheels = [{ url = "https://h/o.whl", hashes = { sha256 = "33" } }]
+wheels = [{ url = "file:///srv/my%20wheels/o.whl", hashes = { sha256 = "33" } }]
 [[packages]]
 name = "repo"
 vcs = { type = "git", url = "https://u:p@h/r.git", commit-id = "abc" }
@@ -205,6 +226,7 @@ directory = { path = "../library" }
         let exported = requirements(&path, Some(&platform)).unwrap();
         insta::assert_snapshot!(exported.text, @r"
         # Written by `pytheas lock --export` from pylock.toml, for linux-armv7.
+        --find-links file:///srv/my%20wheels
         a==1 \
             --hash=sha256:00 \
             --hash=sha256:11

@@ -8,8 +8,11 @@ use url::Url;
 
 use crate::{environment::Environment, steady::Steady};
 
-/// No longer silence while something comes, or is sent.
+/// No longer silence while something comes, or is sent. A whole body has no limit: a wheel of gigabytes
+/// over a slow line may take hours, and [`Steady`] gives up who drips.
 const SILENCE: Duration = Duration::from_secs(60);
+/// What an index is given time for to look through an upload before it answers, in bytes a second.
+const SLOWEST_INDEX: u64 = 1 << 20;
 
 /// Where systems keep the certificates they trust, in the order tried.
 const SYSTEM_ROOTS: &[&str] = &[
@@ -25,12 +28,31 @@ pub struct Http {
     agent: ureq::Agent,
 }
 
+/// What a server says to what was sent.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The start of its text.
+    pub text: String,
+    /// The address that a redirection names, without credentials.
+    pub moved_to: Option<String>,
+}
+
 /// A request that gave no usable answer.
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// No answer, or an error status.
     #[error("cannot fetch `{url}`")]
     Request {
+        /// The address, without credentials.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// Nothing usable came for what was sent.
+    #[error("cannot send to `{url}`")]
+    Send {
         /// The address, without credentials.
         url: String,
         /// Why.
@@ -62,9 +84,24 @@ impl HttpError {
                 ureq::Error::StatusCode(status) => *status >= 500 || *status == 429,
                 _ => true,
             },
-            Self::Body { .. } => true,
+            Self::Send { .. } | Self::Body { .. } => true,
             Self::TooLarge { .. } => false,
         }
+    }
+
+    /// Whether the server ended the connection while it was sent to.
+    pub fn is_broken_off(&self) -> bool {
+        use std::io::ErrorKind as Kind;
+        let Self::Send { source, .. } = self else {
+            return false;
+        };
+        let ureq::Error::Io(error) = &**source else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            Kind::BrokenPipe | Kind::ConnectionReset | Kind::ConnectionAborted
+        )
     }
 
     /// Whether the server does not let us in.
@@ -98,8 +135,7 @@ impl Http {
         let agent = ureq::Agent::config_builder()
             .tls_config(tls)
             .timeout_connect(Some(Duration::from_secs(20)))
-            .timeout_recv_response(Some(Duration::from_secs(60)))
-            .timeout_recv_body(Some(Duration::from_secs(600)))
+            .timeout_recv_response(Some(SILENCE))
             .timeout_per_read(Some(SILENCE))
             .timeout_per_write(Some(SILENCE))
             .user_agent(concat!("pytheas/", env!("CARGO_PKG_VERSION")))
@@ -152,7 +188,7 @@ impl Http {
 }
 
 impl Http {
-    /// Sends `body`; gives the answer's status, whatever it is, and the start of its text.
+    /// Sends `body`; gives the answer, whatever its status. Redirections are not followed.
     ///
     /// # Errors
     /// When there is no answer.
@@ -162,12 +198,14 @@ impl Http {
         authorization: Option<&str>,
         content_type: &str,
         body: &[u8],
-    ) -> Result<(u16, String), HttpError> {
+    ) -> Result<Answer, HttpError> {
         let (address, own) = split_credentials(url);
+        let patience = SILENCE + Duration::from_secs(body.len() as u64 / SLOWEST_INDEX);
         let mut request = self
             .agent
             .post(&address)
             .config()
+            .timeout_recv_response(Some(patience))
             .http_status_as_error(false)
             .max_redirects(0)
             .timeout_recv_body(Some(Duration::from_secs(20)))
@@ -176,10 +214,13 @@ impl Http {
         if let Some(authorization) = authorization.or(own.as_deref()) {
             request = request.header("authorization", authorization);
         }
-        let mut response = request.send(body).map_err(|source| HttpError::Request {
-            url: address.clone(),
+        let mut response = request.send(body).map_err(|source| HttpError::Send {
+            url: address,
             source: Box::new(source),
         })?;
+        let location = response.headers().get("location");
+        let location = location.and_then(|value| value.to_str().ok());
+        let location = location.and_then(|to| url.join(to).ok());
         let mut text = Vec::new();
         // The status tells; a text that breaks off takes nothing from it.
         let _ = response
@@ -187,10 +228,11 @@ impl Http {
             .as_reader()
             .take(64 << 10)
             .read_to_end(&mut text);
-        Ok((
-            response.status().as_u16(),
-            String::from_utf8_lossy(&text).into_owned(),
-        ))
+        Ok(Answer {
+            status: response.status().as_u16(),
+            text: String::from_utf8_lossy(&text).into_owned(),
+            moved_to: location.map(|to| split_credentials(&to).0),
+        })
     }
 }
 
@@ -293,5 +335,23 @@ mod tests {
         assert_eq!(header.as_deref(), Some("Basic bWU6cEBzcw=="));
         let (_, header) = split_credentials(&"https://index.example/simple/".parse().unwrap());
         assert_eq!(header, None);
+    }
+
+    #[test]
+    fn only_silence_ends_a_body_however_long_it_takes() {
+        let http = Http::new(&Environment::current());
+        let config = http.agent.config();
+        let timeouts = config.timeouts();
+        assert_eq!(
+            (
+                timeouts.global,
+                timeouts.per_call,
+                timeouts.recv_body,
+                timeouts.send_body
+            ),
+            (None, None, None, None)
+        );
+        assert_eq!(config.timeout_per_read(), Some(SILENCE));
+        assert_eq!(config.timeout_per_write(), Some(SILENCE));
     }
 }

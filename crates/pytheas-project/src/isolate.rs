@@ -31,6 +31,8 @@ const WRITE: &str = "PYTHEAS_ISOLATE_WRITE";
 const ROOMS: &str = "PYTHEAS_ISOLATE_ROOMS";
 const SHOWN: &str = "PYTHEAS_ISOLATE_SHOWN";
 const LOG: &str = "PYTHEAS_ISOLATE_LOG";
+/// How the line of the log ends that says that a hook has ended.
+pub(crate) const ENDED: &str = "\tended";
 const ALLOWED: &str = "PYTHEAS_ISOLATE_NETWORK";
 
 /// What keeps builds apart.
@@ -139,7 +141,13 @@ impl Isolation {
             .as_ref()
             .and_then(|room| std::fs::read_to_string(self.log_path(room)).ok());
         let text = text.unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        let begun = text.lines().filter(|line| !line.ends_with(ENDED));
+        begun.map(str::to_owned).collect()
+    }
+
+    /// The file that gets a line when a hook begins, and one when it ends.
+    pub(crate) fn log(&self) -> Option<PathBuf> {
+        self.room.as_ref().map(|room| self.log_path(room))
     }
 
     fn log_path(&self, room: &TempDir) -> PathBuf {

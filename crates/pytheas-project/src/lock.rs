@@ -13,8 +13,9 @@ use crate::{
     inputs::{Change, LockInputs},
     local_files, lock_file,
     manifest::ManifestError,
+    preferred,
     project::Project,
-    pylock::{PYLOCK_FILE, Pylock, PylockError},
+    pylock::{LockedPackage, PYLOCK_FILE, Pylock, PylockError},
     requirements::RequirementsError,
     resolve::{PRE, resolve},
     source::{self, InputError},
@@ -34,8 +35,8 @@ pub enum Upgrade {
 }
 
 impl Upgrade {
-    /// The packages that are named here and are not in `lock`.
-    fn absent_from(&self, lock: &Pylock) -> Vec<String> {
+    /// The packages that are named here and are not in `lock`, by their normalised names.
+    pub fn absent_from(&self, lock: &Pylock) -> Vec<String> {
         let Self::Packages(packages) = self else {
             return Vec::new();
         };
@@ -72,6 +73,8 @@ pub struct LockReport {
     pub packages: usize,
     /// Whether the file's bytes changed.
     pub written: bool,
+    /// Packages that were to be upgraded, though nothing in this lock requires them.
+    pub not_required: Vec<String>,
 }
 
 /// Whether a lock file holds.
@@ -333,7 +336,33 @@ pub fn lock(
     options: &LockOptions,
     observer: Observer<'_>,
 ) -> Result<LockReport, LockError> {
-    lock_into(project, &project.lock_path(), uv, options, observer)
+    let report = lock_into(project, &project.lock_path(), uv, options, observer)?;
+    for name in &report.not_required {
+        observer(Event::Warning {
+            text: not_required(name, project),
+        });
+    }
+    Ok(report)
+}
+
+/// That a package is to be upgraded which the app does not require, and who does.
+fn not_required(name: &str, project: &Project) -> String {
+    let children = std::fs::read_dir(&project.dir).into_iter().flatten();
+    let mut files: Vec<PathBuf> = children.flatten().map(|child| child.path()).collect();
+    files.sort();
+    let of_groups = files.into_iter().find_map(|path| {
+        let file = path.file_name()?.to_str()?;
+        let is_lock = file.starts_with("pylock.") && file.ends_with(".toml");
+        let lock = Pylock::read(&path).ok().filter(|_| is_lock)??;
+        let has = |package: &LockedPackage| crate::normalised_name(&package.name) == name;
+        lock.packages.iter().any(has).then(|| file.to_owned())
+    });
+    match of_groups {
+        Some(file) => format!(
+            "`{name}` shall be upgraded, but only `{file}` has it: run `pytheas sync --upgrade-package {name}`"
+        ),
+        None => format!("`{name}` shall be upgraded, but nothing requires it"),
+    }
 }
 
 /// As [`lock`], written to `path` (for project folders that cannot be written).
@@ -347,6 +376,57 @@ pub fn lock_into(
     options: &LockOptions,
     observer: Observer<'_>,
 ) -> Result<LockReport, LockError> {
+    let existing = project.lock_path();
+    let mut preferred = None;
+    if options.upgrade != Upgrade::Everything {
+        if Pylock::read(&existing)?.is_some() {
+            preferred = std::fs::read_to_string(&existing).ok();
+        } else if let Some((file, pins)) =
+            source::pins_of(&project.dir).filter(|_| project.lock_name.is_none())
+        {
+            preferred = Some(source::pins_as_pylock(&pins));
+            observer(Event::PinsFrom {
+                file,
+                packages: pins.len(),
+            });
+        }
+    }
+    resolve_into(project, path, uv, options, preferred, observer)
+}
+
+/// The lock of the app with groups and extras, `wider`, at `path`: with the app's versions, and those
+/// that `path` has of what the app does not need. Upgrades are of those.
+///
+/// # Errors
+/// As [`lock`].
+pub(crate) fn lock_beside(
+    wider: &Project,
+    path: &Path,
+    uv: &Uv,
+    options: &LockOptions,
+    observer: Observer<'_>,
+) -> Result<LockReport, LockError> {
+    let preferred = preferred::versions(&wider.lock_path(), path, &options.upgrade)?;
+    let options = LockOptions {
+        upgrade: match &options.upgrade {
+            // What the app needs was upgraded in its own lock.
+            Upgrade::Everything => Upgrade::Nothing,
+            other => other.clone(),
+        },
+        ..options.clone()
+    };
+    resolve_into(wider, path, uv, &options, preferred, observer)
+}
+
+/// Resolves and writes `path`; the versions of the lock `preferred` are kept where they fit.
+fn resolve_into(
+    project: &Project,
+    path: &Path,
+    uv: &Uv,
+    options: &LockOptions,
+    preferred: Option<String>,
+    observer: Observer<'_>,
+) -> Result<LockReport, LockError> {
     let uv = &uv.for_project(project);
     let inputs = LockInputs::of(project)?;
     observer(Event::Resolving {
@@ -358,20 +438,9 @@ pub fn lock_into(
     };
     let scratch = tempfile::tempdir().map_err(write(&std::env::temp_dir()))?;
     let output = scratch.path().join(PYLOCK_FILE);
-    let existing = project.lock_path();
     // uv prefers the versions of a lock file that it finds in its output's place.
-    if options.upgrade != Upgrade::Everything && Pylock::read(&existing)?.is_some() {
-        std::fs::copy(&existing, &output).map_err(write(&output))?;
-    } else if options.upgrade != Upgrade::Everything
-        && let Some((file, pins)) =
-            source::pins_of(&project.dir).filter(|_| project.lock_name.is_none())
-    {
-        let text = source::pins_as_pylock(&pins);
+    if let Some(text) = preferred {
         pytheas_durable::replace(&output, text.as_bytes()).map_err(write(&output))?;
-        observer(Event::PinsFrom {
-            file,
-            packages: pins.len(),
-        });
     }
     let said = resolve(project, uv, options, &output, &inputs, observer)?;
     for line in said.lines() {
@@ -397,13 +466,10 @@ pub fn lock_into(
         path.parent().unwrap_or(&project.dir),
         &uv.version.to_string(),
     )?;
+    let mut not_required = Vec::new();
     if let Ok(lock) = toml::from_str::<Pylock>(&text) {
         source::dependencies_of_conda(project, &lock)?;
-        for name in options.upgrade.absent_from(&lock) {
-            observer(Event::Warning {
-                text: format!("`{name}` shall be upgraded, but nothing requires it"),
-            });
-        }
+        not_required = options.upgrade.absent_from(&lock);
     }
     let packages = text
         .lines()
@@ -418,6 +484,7 @@ pub fn lock_into(
         path: path.to_owned(),
         packages,
         written,
+        not_required,
     })
 }
 

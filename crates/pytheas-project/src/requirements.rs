@@ -14,8 +14,8 @@ use std::{
 
 use content::{expanded, logical_lines, text, variable};
 pub use error::RequirementsError;
-pub(crate) use line::index_address;
 use line::{Kind, Line, parse_line, requirement_of, with_folder};
+pub(crate) use line::{index_address, without_checkout};
 pub use spelling::parse;
 use spelling::squeezed;
 pub(crate) use spelling::{normalise, without_credentials};
@@ -106,7 +106,8 @@ fn read_into(
     let dir = path.parent().unwrap_or(Path::new("."));
     for (line, written) in logical_lines(&text) {
         let text = expanded(&written, &variable);
-        match parse_line(&text) {
+        let (text, written) = (without_checkout(&text), without_checkout(&written));
+        match parse_line(text) {
             Line::File(kind_named, name) => {
                 // A file named by a constraints file holds constraints, whichever option names it.
                 let nested = if kind == Kind::Constraint {
@@ -122,7 +123,7 @@ fn read_into(
                     };
                     result
                         .options
-                        .insert(without_credentials(&squeezed(&written)));
+                        .insert(without_credentials(&squeezed(written)));
                     result.plain.push(kind, &format!("{option} {name}"));
                 } else {
                     if let Some(open) = walk.open.last_mut() {
@@ -139,15 +140,15 @@ fn read_into(
             }
             Line::Option(option) => {
                 result.plain.push(kind, &with_folder(&option, dir));
-                let option = squeezed(&written); // an address may hold a secret by its variable
+                let option = squeezed(written); // an address may hold a secret by its variable
                 result.indexes.extend(index_address(&option));
                 result.options.insert(without_credentials(&option));
             }
             Line::Requirement(requirement, hashes) => {
-                result.plain.push(kind, &text);
+                result.plain.push(kind, text);
                 // What a variable holds may be a secret of the address, or all of the address.
                 let requirement = if text.contains("://") {
-                    requirement_of(&written)
+                    requirement_of(written)
                 } else {
                     requirement
                 };

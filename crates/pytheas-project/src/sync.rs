@@ -18,10 +18,10 @@ use toml_edit::{ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use crate::{
     environment::Environment,
-    event::Observer,
+    event::{Event, Observer},
     inputs::LockInputs,
     local_files,
-    lock::{self, LockError, LockOptions, LockReport, LockStatus},
+    lock::{self, LockError, LockOptions, LockReport, LockStatus, Upgrade},
     project::{Project, ProjectError, normalised_name, same_name},
     pylock::{PYLOCK_FILE, Pylock},
     python::PythonRequest,
@@ -61,6 +61,9 @@ pub struct SyncOptions {
     pub mode: SyncMode,
     /// The Python; else what the project says.
     pub python: Option<PythonRequest>,
+    /// Which locked versions may change though the requirements still allow them; only with
+    /// [`SyncMode::Apply`].
+    pub upgrade: Upgrade,
 }
 
 /// What syncing did.
@@ -218,6 +221,7 @@ pub fn sync(
         lock_groups(&wider, &main, &path, uv, options, &mut locked, observer)?;
         path
     };
+    tell_not_required(&locked, observer);
     let dir = environment
         .path("UV_PROJECT_ENVIRONMENT")
         .map_or_else(|| project.dir.join(".venv"), |dir| project.dir.join(dir));
@@ -310,7 +314,9 @@ fn current_lock(
     observer: Observer<'_>,
 ) -> Result<Pylock, SyncError> {
     let status = lock::status(project)?;
+    let upgrades = options.upgrade != Upgrade::Nothing && options.mode == SyncMode::Apply;
     match status {
+        _ if upgrades => {}
         LockStatus::Current(lock) | LockStatus::Foreign(lock) => return Ok(lock),
         LockStatus::Stale(_) if options.mode == SyncMode::Frozen => {
             if let Some(lock) = Pylock::read(&project.lock_path()).map_err(LockError::from)? {
@@ -320,15 +326,31 @@ fn current_lock(
         _ if options.mode == SyncMode::Apply => {}
         _ => return Ok(lock::check(project)?),
     }
-    let report = lock::lock(project, uv, &lock_options(options), observer)?;
+    let path = project.lock_path();
+    let report = lock::lock_into(project, &path, uv, &lock_options(options), observer)?;
     locked.push(report);
     Ok(lock::check(project)?)
+}
+
+/// Warns of packages that were to be upgraded and that none of the locks made now has.
+fn tell_not_required(locked: &[LockReport], observer: Observer<'_>) {
+    let Some((first, others)) = locked.split_first() else {
+        return;
+    };
+    for name in &first.not_required {
+        if others.iter().all(|lock| lock.not_required.contains(name)) {
+            observer(Event::Warning {
+                text: format!("`{name}` shall be upgraded, but nothing requires it"),
+            });
+        }
+    }
 }
 
 fn lock_options(options: &SyncOptions) -> LockOptions {
     let lowest = options.python.as_ref().and_then(PythonRequest::lower_bound);
     LockOptions {
         python_version: lowest.map(|version| version.to_string()),
+        upgrade: options.upgrade.clone(),
         ..LockOptions::default()
     }
 }
@@ -354,7 +376,8 @@ fn lock_groups(
         }
         Some(_) => None,
     };
-    if changes.as_ref().is_some_and(Vec::is_empty) {
+    let upgrades = options.upgrade != Upgrade::Nothing && options.mode == SyncMode::Apply;
+    if changes.as_ref().is_some_and(Vec::is_empty) && !upgrades {
         return Ok(());
     }
     if options.mode == SyncMode::Frozen && existing.is_some() {
@@ -372,7 +395,7 @@ fn lock_groups(
         let path = path.to_owned();
         return Err(SyncError::GroupsLock { path, why });
     }
-    let report = lock::lock_into(wider, path, uv, &lock_options(options), observer)?;
+    let report = lock::lock_beside(wider, path, uv, &lock_options(options), observer)?;
     locked.push(report);
     Ok(())
 }
@@ -544,7 +567,9 @@ fn help(failure: UvFailure) -> &'static str {
         UvFailure::TooLarge => {
             "it was not installed; require another version of it, and report it to the index"
         }
-        UvFailure::Build => "install what its build needs (a C compiler, headers)",
+        UvFailure::Build => {
+            "what its build back end says is above; it may need more to be installed (a C compiler, headers)"
+        }
         UvFailure::Network
         | UvFailure::Hash
         | UvFailure::DiskFull

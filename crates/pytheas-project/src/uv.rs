@@ -18,6 +18,7 @@ use crate::{
     isolate::Isolation,
     project::Project,
     source::redacted,
+    uv_builds::Builds,
     uv_fetch::{self, FetchError},
     uv_watch::{self, Limits, TooLarge},
 };
@@ -241,6 +242,10 @@ impl Uv {
         ) {
             command.env("SSL_CERT_FILE", file);
         }
+        // uv leaves its locks of source folders there, one for each name; with ours they go.
+        if self.environment.get("TMPDIR") == std::env::var("TMPDIR").ok().as_deref() {
+            command.env("TMPDIR", tempfile::env::temp_dir());
+        }
         if self.connectivity == Connectivity::Offline {
             command.env("UV_OFFLINE", "1");
         }
@@ -284,7 +289,9 @@ impl Uv {
 
     /// Waits for a started uv, watching what it unpacks.
     fn outcome(&self, child: Child) -> Result<(String, String), UvCallError> {
-        let (output, too_large) = uv_watch::wait(child, self.limits).map_err(UvCallError::Start)?;
+        let (output, too_large) =
+            uv_watch::wait(child, self.limits, Builds::of(self.isolation.log()))
+                .map_err(UvCallError::Start)?;
         if let Some(TooLarge { package, limit }) = too_large {
             let said = format!(
                 "`{package}` unpacks to more than {limit}; uv was stopped, and what it had unpacked removed"

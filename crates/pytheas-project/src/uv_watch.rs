@@ -4,7 +4,8 @@
 //! uv unpacks into folders `.tmp…` of its cache and renames them when they are whole. Which ones, and
 //! where its cache is, `/proc/PID/fd` tells: the files that it has open. Each of these folders is measured while uv
 //! runs; the one that grows over the limit ends uv, and is removed. The package is what the folder
-//! holds (`NAME-VERSION` of a source distribution).
+//! holds (`NAME-VERSION` of a source distribution), or the wheel that uv has open. What uv reads into
+//! memory (a wheel's `METADATA` of gigabytes) is bounded as well.
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +21,8 @@ use rustix::{
     process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal},
 };
 
+use crate::uv_builds::Builds;
+
 /// How often the folders are measured; longer where that itself takes long.
 const INTERVAL: Duration = Duration::from_millis(100);
 
@@ -32,6 +35,8 @@ pub(crate) struct Limits {
     pub(crate) other_bytes: u64,
     /// Files and folders of either.
     pub(crate) entries: u64,
+    /// Bytes that uv itself may have in memory.
+    pub(crate) memory_bytes: u64,
 }
 
 impl Default for Limits {
@@ -41,6 +46,8 @@ impl Default for Limits {
             source_bytes: 2 << 30,
             other_bytes: 8 << 30,
             entries: 200_000,
+            // Large resolutions take some hundred megabytes.
+            memory_bytes: 3 << 30,
         }
     }
 }
@@ -55,7 +62,12 @@ pub(crate) struct TooLarge {
 }
 
 /// Waits for uv, which is ended when something that it unpacks grows over the limits.
-pub(crate) fn wait(child: Child, limits: Limits) -> io::Result<(Output, Option<TooLarge>)> {
+/// Builds that take long are named.
+pub(crate) fn wait(
+    child: Child,
+    limits: Limits,
+    builds: Builds,
+) -> io::Result<(Output, Option<TooLarge>)> {
     let Some(pid) = Pid::from_raw(child.id().cast_signed()) else {
         return Ok((child.wait_with_output()?, None));
     };
@@ -65,11 +77,11 @@ pub(crate) fn wait(child: Child, limits: Limits) -> io::Result<(Output, Option<T
     };
     let (ended, end) = channel();
     std::thread::scope(|scope| {
-        let watcher = scope.spawn(move || watch(pid, &process, &end, limits));
+        let watcher = scope.spawn(move || watch(pid, &process, &end, limits, builds));
         let output = child.wait_with_output();
         let _watcher_may_be_gone = ended.send(());
         let found = watcher.join().unwrap_or_default();
-        if let Some((folder, _)) = &found {
+        if let Some((Some(folder), _)) = &found {
             let _what_is_left_is_in_the_cache = fs::remove_dir_all(folder);
         }
         Ok((output?, found.map(|(_, too_large)| too_large)))
@@ -82,7 +94,8 @@ fn watch(
     process: &OwnedFd,
     end: &Receiver<()>,
     limits: Limits,
-) -> Option<(PathBuf, TooLarge)> {
+    mut builds: Builds,
+) -> Option<(Option<PathBuf>, TooLarge)> {
     let files = PathBuf::from(format!("/proc/{}/fd", pid.as_raw_nonzero()));
     let mut folders: BTreeSet<PathBuf> = BTreeSet::new();
     let mut pause = INTERVAL;
@@ -91,6 +104,7 @@ fn watch(
             Err(RecvTimeoutError::Timeout) => {}
             _ => return None,
         }
+        builds.look();
         let begun = Instant::now();
         let open = fs::read_dir(&files).into_iter().flatten().flatten();
         let open: Vec<PathBuf> = open
@@ -112,14 +126,49 @@ fn watch(
             let Some(limit) = exceeded(folder, bytes, limits.entries) else {
                 continue;
             };
-            if let Err(error) = pidfd_send_signal(process, Signal::KILL) {
-                tracing::debug!(%error, "uv ended by itself");
-                return None;
-            }
-            let package = package(folder);
-            return Some((folder.clone(), TooLarge { package, limit }));
+            let package = package(folder, &open);
+            let found = (Some(folder.clone()), TooLarge { package, limit });
+            return ended(process).then_some(found);
+        }
+        if memory_of(pid) > limits.memory_bytes {
+            let package = open_wheel(&open).unwrap_or_else(|| "a package's metadata".to_owned());
+            let limit = format!("{} in memory", in_words(limits.memory_bytes));
+            return ended(process).then_some((None, TooLarge { package, limit }));
         }
         pause = INTERVAL.max(begun.elapsed() * 10);
+    }
+}
+
+/// Ends uv; false when it has ended by itself.
+fn ended(process: &OwnedFd) -> bool {
+    let sent = pidfd_send_signal(process, Signal::KILL);
+    if let Err(error) = &sent {
+        tracing::debug!(%error, "uv ended by itself");
+    }
+    sent.is_ok()
+}
+
+/// The bytes that a process has in memory (`VmRSS`); 0 when it has ended.
+fn memory_of(pid: Pid) -> u64 {
+    let path = format!("/proc/{}/status", pid.as_raw_nonzero());
+    let status = fs::read_to_string(path).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    kibibytes.unwrap_or(0_u64) << 10
+}
+
+/// The wheel that is open, as `NAME-VERSION`.
+fn open_wheel(files: &[PathBuf]) -> Option<String> {
+    let mut names = files.iter().filter_map(|file| file.file_name()?.to_str());
+    let wheel = names.find_map(|name| name.strip_suffix(".whl"))?;
+    let mut parts = wheel.splitn(3, '-');
+    Some(format!("{}-{}", parts.next()?, parts.next()?))
+}
+
+fn in_words(bytes: u64) -> String {
+    match bytes >> 30 {
+        0 => format!("{} MiB", bytes >> 20),
+        gibibytes => format!("{gibibytes} GiB"),
     }
 }
 
@@ -164,10 +213,7 @@ fn exceeded(folder: &Path, bytes: u64, entries: u64) -> Option<String> {
                 Err(_) => {}
             }
             if size > bytes {
-                return Some(match bytes >> 30 {
-                    0 => format!("{} MiB", bytes >> 20),
-                    gibibytes => format!("{gibibytes} GiB"),
-                });
+                return Some(in_words(bytes));
             }
             if count > entries {
                 return Some(format!("{entries} files"));
@@ -177,9 +223,9 @@ fn exceeded(folder: &Path, bytes: u64, entries: u64) -> Option<String> {
     None
 }
 
-/// What lies in the folder: the `.dist-info` of a wheel, else the first name (a source distribution
-/// has one top folder).
-fn package(folder: &Path) -> String {
+/// What lies in the folder: the `.dist-info` of a wheel, else the wheel among the open files, else the
+/// first name (a source distribution has one top folder).
+fn package(folder: &Path, open: &[PathBuf]) -> String {
     let mut names: Vec<String> = fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -190,10 +236,10 @@ fn package(folder: &Path) -> String {
     let info = names
         .iter()
         .find_map(|name| name.strip_suffix(".dist-info"));
-    match info.or(names.first().map(String::as_str)) {
-        Some(name) => name.to_owned(),
-        None => folder.display().to_string(),
-    }
+    let found = info.map(str::to_owned).or_else(|| open_wheel(open));
+    found
+        .or_else(|| names.first().cloned())
+        .unwrap_or_else(|| folder.display().to_string())
 }
 
 #[cfg(test)]
@@ -244,8 +290,9 @@ mod tests {
             source_bytes: 1,
             other_bytes: 1,
             entries: 1,
+            memory_bytes: u64::MAX,
         };
-        let (output, found) = wait(command.spawn().unwrap(), limits).unwrap();
+        let (output, found) = wait(command.spawn().unwrap(), limits, Builds::of(None)).unwrap();
         assert_eq!((&output.stdout[..], found), (&b"done\n"[..], None));
     }
 
@@ -282,6 +329,31 @@ mod tests {
             add(&format!("bomb-1.0/zeros{number}"), &mut zeros, size);
         }
         archive.into_inner().unwrap().finish().unwrap();
+    }
+
+    #[test]
+    fn a_process_that_takes_too_much_memory_is_ended_and_the_wheel_it_reads_named() {
+        let dir = tempfile::tempdir().unwrap();
+        pytheas_durable::replace(&dir.path().join("big-1.0-py3-none-any.whl"), b"").unwrap();
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", "exec 3<big-1.0-py3-none-any.whl; exec sleep 600"])
+            .current_dir(dir.path())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let limits = Limits {
+            memory_bytes: 1,
+            ..Limits::default()
+        };
+        let (_, found) = wait(command.spawn().unwrap(), limits, Builds::of(None)).unwrap();
+        // The shell's own beginning may be measured before it has opened the file.
+        let expected = ["big-1.0", "a package's metadata"].map(|package| {
+            Some(TooLarge {
+                package: package.to_owned(),
+                limit: "0 MiB in memory".to_owned(),
+            })
+        });
+        assert!(expected.contains(&found), "{found:?}");
     }
 
     #[test]

@@ -197,3 +197,16 @@ fn a_damaged_cache_is_never_copied_from_and_two_builds_share_it() {
     let names: BTreeMap<_, _> = again.files;
     assert_eq!(names.len(), 4);
 }
+
+#[test]
+fn files_for_no_place_and_programs_elsewhere_are_refused() {
+    insta::assert_snapshot!(
+        refused(&wheel(&[("a-1.data/stdlib/os.py", b"")])),
+        @"`a-1-py3-none-any.whl` is no wheel that can be installed: `a-1.data/stdlib/os.py` is for no place that a wheel has"
+    );
+    let programs = b"[other]\nx/y = a:b\n[console_scripts]\n ../../evil = a:b\n";
+    insta::assert_snapshot!(
+        refused(&wheel(&[("a-1.dist-info/entry_points.txt", programs)])),
+        @"`a-1-py3-none-any.whl` is no wheel that can be installed: its program `../../evil` would lie elsewhere"
+    );
+}

@@ -127,6 +127,10 @@ pub(super) fn unpack(
         let sha256 = Sha256::of(&content);
         check_hash(path, sha256, hashes.get(path.as_str()).copied()).map_err(&wrong)?;
         let place = member_path(&placed(path.as_str(), &info)).map_err(&wrong)?;
+        check_scheme(path.as_str(), &info).map_err(&wrong)?;
+        if path.as_str() == format!("{info}/entry_points.txt") {
+            check_programs(&content).map_err(&wrong)?;
+        }
         let is_script = path
             .as_str()
             .starts_with(&format!("{}/scripts/", data_dir(&info)));
@@ -201,6 +205,39 @@ fn info_dir(members: &BTreeMap<RelPath, (usize, Kind)>) -> Result<String, String
 
 fn data_dir(info: &str) -> String {
     format!("{}.data", info.trim_end_matches(".dist-info"))
+}
+
+/// Refuses files for places that no wheel has (PEP 427): `NAME.data/stdlib` would be the library of the
+/// Python itself.
+fn check_scheme(path: &str, info: &str) -> Result<(), String> {
+    let data = data_dir(info);
+    let Some(rest) = path
+        .strip_prefix(&data)
+        .and_then(|rest| rest.strip_prefix('/'))
+    else {
+        return Ok(());
+    };
+    match rest.split_once('/') {
+        Some(("purelib" | "platlib" | "data" | "scripts" | "headers", _)) => Ok(()),
+        _ => Err(format!("`{path}` is for no place that a wheel has")),
+    }
+}
+
+/// Refuses programs whose names are paths: installers would write them elsewhere.
+fn check_programs(entry_points: &[u8]) -> Result<(), String> {
+    let text = String::from_utf8_lossy(entry_points);
+    let mut is_of_programs = false;
+    for line in text.lines().map(str::trim) {
+        if line.starts_with('[') {
+            is_of_programs = matches!(line, "[console_scripts]" | "[gui_scripts]");
+        } else if let Some((name, _)) = line.split_once('=').filter(|_| is_of_programs) {
+            let name = name.trim();
+            if name.contains('/') || matches!(name, "." | "..") {
+                return Err(format!("its program `{name}` would lie elsewhere"));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Where the member `path` lies after the installation.

@@ -8,7 +8,7 @@ use pytheas_release::{Platform, Sha256};
 use walkdir::WalkDir;
 
 use super::{
-    error::{Subject, io_error},
+    error::{self, NativeError, Subject, io_error},
     host_compiles, sdist, wheel_of,
 };
 use crate::{
@@ -51,6 +51,8 @@ fn compiled(
     source: &Path,
 ) -> Result<PathBuf, BuildError> {
     let subject = subject(installer, project);
+    // Before anything is fetched for the target.
+    check_tools(source, &subject)?;
     let unpack = |into: &Path| {
         scratch::copy_tree(source, into).map_err(io_error("copy", source))?;
         Ok(into.to_owned())
@@ -60,6 +62,29 @@ fn compiled(
     let path = scratch.join("native").join(&made.name);
     scratch::write(&path, &made.bytes, scratch::Kind::Data).map_err(io_error("write", &path))?;
     Ok(path)
+}
+
+/// Refuses a project that is built by a tool that is not supported: its wheel has to be made elsewhere.
+fn check_tools(source: &Path, subject: &Subject) -> Result<(), NativeError> {
+    let system = sdist::build_system(source)?;
+    error::check_tools(&system.requires, 64, subject).map_err(|error| match error {
+        NativeError::Tool {
+            package,
+            version,
+            platform,
+            tool,
+            ..
+        } => NativeError::Tool {
+            help: format!(
+                "make its wheel for `{platform}` with {tool} itself, on such a machine or with a cross compiler of its own, and build from that: `pytheas build --from ./{package}-{version}-….whl --platform {platform}`"
+            ),
+            package,
+            version,
+            platform,
+            tool,
+        },
+        other => other,
+    })
 }
 
 fn subject(installer: &Installer<'_>, project: &Project) -> Subject {
@@ -176,6 +201,25 @@ mod tests {
         assert_ne!(write("a/x.c", b"int b;"), first);
         write("a/x.c", b"int a;");
         assert_ne!(write("b", b""), first);
+    }
+
+    #[test]
+    fn a_project_of_rust_is_told_to_make_its_wheel_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = b"[build-system]\nrequires = ['maturin>=1.7']\nbuild-backend = 'maturin'\n";
+        let path = dir.path().join("pyproject.toml");
+        scratch::write(&path, text, scratch::Kind::Data).unwrap();
+        let subject = Subject {
+            package: "rusty".to_owned(),
+            version: "0.1".to_owned(),
+            platform: "linux-armv7".parse().unwrap(),
+        };
+        let error = check_tools(dir.path(), &subject).unwrap_err();
+        let help = miette::Diagnostic::help(&error).unwrap();
+        insta::assert_snapshot!(format!("{error}\n{help}"), @"
+        `rusty` 0.1 has no wheel for `linux-armv7`, and its source is built by maturin (Rust), which is not supported
+        make its wheel for `linux-armv7` with maturin (Rust) itself, on such a machine or with a cross compiler of its own, and build from that: `pytheas build --from ./rusty-0.1-….whl --platform linux-armv7`
+        ");
     }
 
     #[test]

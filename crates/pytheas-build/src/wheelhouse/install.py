@@ -4,26 +4,37 @@ Usage: python3 install.py ROOT VENV. Each wheel must have the hash in ROOT/requi
 are placed as PEP 427 says. Written by pytheas.
 """
 
-import base64
-import compileall
-import configparser
-import csv
-import fcntl
-import hashlib
-import io
-import os
-import re
-import shutil
 import sys
-import sysconfig
-import venv
-import zipfile
 
-SCRIPT = """#!{python}
-import sys
+try:
+    import base64
+    import compileall
+    import configparser
+    import csv
+    import fcntl
+    import hashlib
+    import io
+    import os
+    import re
+    import shutil
+    import sysconfig
+    import venv
+    import zipfile
+    import zlib  # noqa: F401: `zipfile` notices only when it reads
+except ImportError as missing:
+    print("pytheas: this Python, `%s`, is not whole: %s" % (sys.executable, missing), file=sys.stderr)
+    print("  help: install all of its standard library (on Debian `python3` and `python3-venv` instead "
+          "of `python3-minimal`), or name another with PYTHEAS_PYTHON", file=sys.stderr)
+    sys.exit(127)
+
+SCRIPT = """import sys
 sys.argv[0] = sys.argv[0].removesuffix(".exe") if hasattr(str, "removesuffix") else sys.argv[0]
 sys.exit(__import__("{module}", fromlist=["{first}"]).{call}())
 """
+
+
+# Where a wheel may put files (PEP 427): not into the library of the Python itself.
+SCHEMES = ("purelib", "platlib", "data")
 
 
 class Refused(Exception):
@@ -50,6 +61,13 @@ def place(path, base, content, executable):
         file.write(content)
     os.chmod(target, 0o755 if executable else 0o644)
     return target
+
+
+def first_line(python):
+    """The kernel takes neither blanks nor long paths in `#!`; a shell and Python read these lines alike."""
+    if any(c.isspace() for c in python) or len(os.fsencode(python)) > 120:
+        return "#!/bin/sh\n'''exec' \"%s\" \"$0\" \"$@\"\n' '''\n" % re.sub(r'([\\"$`])', r"\\\1", python)
+    return "#!%s\n" % python
 
 
 def unpack(name, data, paths, python):
@@ -81,11 +99,11 @@ def unpack(name, data, paths, python):
         _, scheme, rest = path.split("/", 2)
         if scheme == "scripts":
             if content.startswith((b"#!python\n", b"#!python\r", b"#!pythonw")):
-                content = b"#!" + os.fsencode(python) + b"\n" + content.split(b"\n", 1)[1]
+                content = os.fsencode(first_line(python)) + content.split(b"\n", 1)[1]
             put(rest, paths["scripts"], content, True)
         elif scheme == "headers":
             put(rest, os.path.join(paths["include"], name.split("-")[0]), content, executable)
-        elif scheme in paths:
+        elif scheme in SCHEMES:
             put(rest, paths[scheme], content, executable)
         else:
             raise Refused("%s has files for `%s`, which is no place" % (name, scheme))
@@ -96,8 +114,8 @@ def unpack(name, data, paths, python):
     for group in ("console_scripts", "gui_scripts"):
         for script, value in entries.items(group) if entries.has_section(group) else ():
             module, _, call = value.split("[")[0].strip().partition(":")
-            text = SCRIPT.format(python=python, module=module.strip(), first=call.strip().split(".")[0], call=call.strip())
-            put(script, paths["scripts"], text.encode(), True)
+            text = SCRIPT.format(module=module.strip(), first=call.strip().split(".")[0], call=call.strip())
+            put(script, paths["scripts"], os.fsencode(first_line(python) + text), True)
     put(info_dir + "/INSTALLER", site, b"pytheas\n", False)
     rows = io.StringIO()
     csv.writer(rows, lineterminator="\n").writerows(record + [(info_dir + "/RECORD", "", "")])
@@ -107,6 +125,8 @@ def unpack(name, data, paths, python):
 def make(root, target):
     hashes = locked(root)
     shutil.rmtree(target, ignore_errors=True)
+    # `python3` may be another minor version one day: the environment is of this one.
+    sys._base_executable = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     venv.EnvBuilder(with_pip=False, symlinks=True).create(target)
     python = os.path.join(target, "bin", "python")
     variables = {"base": target, "platbase": target,
@@ -133,7 +153,7 @@ def make(root, target):
 def main():
     root, target = map(os.path.abspath, sys.argv[1:3])
     try:
-        os.makedirs(os.path.dirname(target), mode=0o700, exist_ok=True)
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         with open(target + ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not os.path.isfile(os.path.join(target, "complete")):
@@ -142,7 +162,9 @@ def main():
                 except BaseException:
                     shutil.rmtree(target, ignore_errors=True)
                     raise
-    except (OSError, Refused, zipfile.BadZipFile) as error:
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (OSError, ValueError, Refused, zipfile.BadZipFile) as error:
         print("pytheas: cannot make the environment `%s`: %s" % (target, error), file=sys.stderr)
         print("  help: PYTHEAS_DATA_DIR chooses another folder for it; "
               "damaged wheels must be installed again", file=sys.stderr)

@@ -44,6 +44,8 @@ pub struct Start {
     pub scripts: Vec<PathBuf>,
     /// Modules that are kept though nothing is seen to import them; `name.*` is all below.
     pub keep: Vec<String>,
+    /// The modules of a published app, which is kept whole as a project's own sources are.
+    pub app: Vec<String>,
     /// Plug-ins; those of groups that some reached module names are reached.
     pub plugins: Vec<Plugin>,
     /// The project's own rules, beside the built-in ones.
@@ -122,6 +124,8 @@ pub enum Reason {
         /// The line of `keep`.
         pattern: String,
     },
+    /// It is a part of the app.
+    App,
     /// The app requires its distribution, and nothing imports that.
     Required {
         /// The distribution.
@@ -241,6 +245,9 @@ impl Graph {
                 },
             );
         }
+        for name in &start.app {
+            walk.reach_name(name, &Reason::App);
+        }
         for text in &start.texts {
             walk.text(text);
         }
@@ -331,6 +338,7 @@ impl Graph {
                 Reason::Parent { of } => of.clone(),
                 Reason::Rule { when } => when.clone(),
                 Reason::Entry
+                | Reason::App
                 | Reason::Plugin { .. }
                 | Reason::Keep { .. }
                 | Reason::Required { .. } => break,

@@ -7,7 +7,7 @@ environment. Where the kernel has no namespaces for users: Landlock and seccomp.
 Told by the environment: PYTHEAS_ISOLATE_NETWORK (names that may use the network, or *),
 PYTHEAS_ISOLATE_NAME (what is built), PYTHEAS_ISOLATE_OWN (the only folder that this name is for), PYTHEAS_ISOLATE_WRITE (a folder for results),
 PYTHEAS_ISOLATE_ROOMS (folders that it may write, with a colon between two), PYTHEAS_ISOLATE_SHOWN
-(folders that it may read), PYTHEAS_ISOLATE_LOG (a file that gets a line for each hook).
+(folders that it may read), PYTHEAS_ISOLATE_LOG (a file that gets a line when a hook begins and when it ends).
 """
 
 import os
@@ -216,7 +216,12 @@ def furnish(kernel, cwd, write, read, masks, copied):
                     kernel.attributes(path, 0, ATTR_RDONLY, False)
                 except PermissionError:
                     pass  # It was read-only before.
-    if copied:
+    if copied and is_of_others(cwd):
+        # In an overlay they would stay theirs, and closed: here even root is nobody else.
+        layer = "/tmp/.pytheas-source"
+        copy_readable(cwd, layer)
+        kernel.mount(layer, cwd, None, MS_BIND)
+    elif copied:
         # A source folder of the user's: what the hook writes there is gone afterwards.
         layers = "/tmp/.pytheas-source"
         for name in ("over", "work"):
@@ -237,6 +242,34 @@ def furnish(kernel, cwd, write, read, masks, copied):
         os.close(handle)
     os.chdir("/")
     os.chdir(cwd)
+
+
+def is_of_others(folder):
+    """Whether the folder, or something right in it, belongs to another user: a project mounted into a
+    container, or unpacked by root with its owners."""
+    def other(path):
+        try:
+            return os.lstat(path).st_uid != os.getuid()
+        except OSError:
+            return False
+    return other(folder) or any(other(os.path.join(folder, name)) for name in os.listdir(folder))
+
+
+def copy_readable(folder, to):
+    """Copies what may be read: `.env` of mode 600 is no part of a build."""
+    import shutil
+
+    def copy(source, target, **how):
+        try:
+            return shutil.copy2(source, target, **how)
+        except PermissionError:
+            return target
+    try:
+        shutil.copytree(folder, to, symlinks=True, copy_function=copy,
+                        ignore=shutil.ignore_patterns(".venv", "node_modules", "__pycache__"))
+    except shutil.Error as error:
+        if any("Permission denied" not in str(why) for _, _, why in error.args[0]):
+            raise
 
 
 def give_up_privileges(kernel):
@@ -365,12 +398,16 @@ def say(text):
         pass  # Who listened was killed.
 
 
-def hand_back(code, name, network):
+def hand_back(code, name, network, in_place):
+    note("%s\t%s\tended" % (name, "network" if network else "-"))
     if code != 0:
         reach = "the network was allowed" if network else (
             "there was no network: if it needs one, allow it with "
             "`[tool.pytheas.build] network = [\"%s\"]` or `--allow-build-network`" % name)
         say("`%s` was built apart, with an empty home folder; %s" % (name, reach))
+        if in_place and is_of_others(os.getcwd()):
+            say("its folder, or something in it, belongs to another user, and it is to be built in place: "
+                "do that as the owner, or make it yours with `chown -R`")
     os._exit(code)
 
 
@@ -425,7 +462,7 @@ def apart(arguments, script):
     answer = os.read(reader, 4096).decode(errors="replace") if outer > 0 else "n-"
     if answer.startswith("y"):
         log("namespaces")
-        hand_back(status_of(outer, parent), name, network)
+        hand_back(status_of(outer, parent), name, network, in_place)
     if outer > 0:
         status_of(outer)
 
@@ -473,7 +510,7 @@ def apart(arguments, script):
     finally:
         import shutil
         shutil.rmtree(home, ignore_errors=True)
-    hand_back(code, name, network)
+    hand_back(code, name, network, in_place)
 
 
 def main():

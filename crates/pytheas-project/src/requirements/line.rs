@@ -40,6 +40,39 @@ pub(super) fn parse_line(text: &str) -> Line {
     Line::Requirement(normalise(requirement), parts.filter_map(hash).collect())
 }
 
+/// A line that asks for a repository as `-e` as one that asks for it plainly: nothing that is locked or
+/// built has a checkout to edit. Other lines as they are.
+pub(crate) fn without_checkout(text: &str) -> &str {
+    let Some(value) = text
+        .strip_prefix("--editable")
+        .or_else(|| text.strip_prefix("-e"))
+        .filter(|rest| rest.starts_with([' ', '=', '\t']))
+    else {
+        return text;
+    };
+    let value = value.trim_start().trim_start_matches('=').trim();
+    let value = ['"', '\'']
+        .iter()
+        .find_map(|quote| value.strip_prefix(*quote)?.strip_suffix(*quote))
+        .unwrap_or(value);
+    if repository_kind(value).is_some() {
+        value
+    } else {
+        text
+    }
+}
+
+/// The version control that a requirement names, such as `git` of `git+https://…`.
+pub(super) fn repository_kind(text: &str) -> Option<&'static str> {
+    let address = text.split_once('@').map_or("", |(_, rest)| rest.trim());
+    ["git", "hg", "svn", "bzr"].into_iter().find(|kind| {
+        [text, address].iter().any(|text| {
+            text.strip_prefix(kind)
+                .is_some_and(|rest| rest.starts_with('+') && rest.contains("://"))
+        })
+    })
+}
+
 /// The requirement of a line, without its options.
 pub(super) fn requirement_of(line: &str) -> String {
     normalise(line.split(" --").next().unwrap_or(line).trim())
@@ -74,11 +107,43 @@ pub(super) fn with_folder(option: &str, dir: &Path) -> String {
 mod tests {
     use super::{super::content::logical_lines, *};
 
+    #[test]
+    fn a_repository_is_asked_for_plainly() {
+        for (text, expected) in [
+            (
+                "-e git+https://h.example/r@v1#egg=r",
+                "git+https://h.example/r@v1#egg=r",
+            ),
+            (
+                "--editable=git+ssh://git@h.example/r",
+                "git+ssh://git@h.example/r",
+            ),
+            (
+                "-e 'r @ git+https://h.example/r'",
+                "r @ git+https://h.example/r",
+            ),
+            ("-e \"git+https://h.example/r\"", "git+https://h.example/r"),
+            ("-e ./r", "-e ./r"),
+            ("-e file:///r", "-e file:///r"),
+            ("-e git+", "-e git+"),
+            (
+                "--editables git+https://h.example/r",
+                "--editables git+https://h.example/r",
+            ),
+            ("git+https://h.example/r", "git+https://h.example/r"),
+        ] {
+            assert_eq!(without_checkout(text), expected);
+        }
+        assert_eq!(repository_kind("r @ hg+https://h.example/r@9"), Some("hg"));
+        assert_eq!(repository_kind("github==1"), None);
+    }
+
     proptest::proptest! {
         #[test]
         fn any_text_is_read_without_a_panic(text in "[ -~\\n\\\\#é]{0,200}") {
             for (_, line) in logical_lines(&text) {
                 parse_line(&line);
+                parse_line(without_checkout(&line));
             }
         }
     }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     RequirementsError,
     content::{expanded, is_variable, logical_lines, text, variable},
-    line::{Line, parse_line},
+    line::{Line, parse_line, repository_kind, without_checkout},
     spelling::{parse, without_credentials},
 };
 
@@ -20,7 +20,7 @@ pub(crate) fn first_wrong(path: &Path) -> Option<RequirementsError> {
         let content = text(path, None).ok()?;
         for (line, written) in logical_lines(&content) {
             let text = expanded(&written, &variable);
-            let wrong = match parse_line(&text) {
+            let wrong = match parse_line(without_checkout(&text)) {
                 Line::File(_, name) if !name.contains("://") => {
                     let dir = path.parent().unwrap_or(Path::new("."));
                     if let Some(found) = find(&dir.join(name), open) {
@@ -28,6 +28,10 @@ pub(crate) fn first_wrong(path: &Path) -> Option<RequirementsError> {
                     }
                     None
                 }
+                Line::Requirement(requirement, _) if is_foreign_repository(&requirement) => Some((
+                    ": only repositories of git can be locked".to_owned(),
+                    "name an archive of it by its address (`NAME @ https://…/ARCHIVE.tar.gz`), or a folder that holds a checkout (`./NAME`)".to_owned(),
+                )),
                 Line::Requirement(requirement, _) if !is_place(&requirement) => {
                     reason(&requirement)
                 }
@@ -46,6 +50,11 @@ pub(crate) fn first_wrong(path: &Path) -> Option<RequirementsError> {
         None
     }
     find(path, &mut Vec::new())
+}
+
+/// Whether a line names a repository that uv does not read.
+fn is_foreign_repository(text: &str) -> bool {
+    repository_kind(text).is_some_and(|kind| kind != "git")
 }
 
 /// Whether a line names a file, a folder or an address.
@@ -133,6 +142,10 @@ mod tests {
         insta::assert_snapshot!(shown("<html>\n").unwrap(), @"
         `DIR/requirements.txt` line 1: `<html>` is no requirement
           write a package's name, with versions if you want some: `idna>=3.6,<4`
+        ");
+        insta::assert_snapshot!(shown("a\n-e hg+https://h.example/r#egg=r\n").unwrap(), @"
+        `DIR/requirements.txt` line 2: `-e hg+https://h.example/r#egg=r` is no requirement: only repositories of git can be locked
+          name an archive of it by its address (`NAME @ https://…/ARCHIVE.tar.gz`), or a folder that holds a checkout (`./NAME`)
         ");
         assert_eq!(
             shown("a\n./b\n.\nc @ ./c\n-e .\nd.whl\ngit+ssh://x/y\n"),

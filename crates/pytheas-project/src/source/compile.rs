@@ -97,6 +97,7 @@ pub(crate) fn prepare(project: &Project, scratch: &Path) -> io::Result<Prepared>
 
 /// `-r file`, `-c file` and `-e folder` of another folder's text.
 fn absolute(line: &str, dir: &Path) -> String {
+    let line = requirements::without_checkout(line);
     for option in [
         "-r",
         "-c",

@@ -111,7 +111,7 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     let boards = lock_boards::lock(
         &project,
         &lock_boards::Wanted {
-            upgrade: upgrade(args),
+            upgrade: upgrade_of(args.upgrade, &args.upgrade_package),
             offline: args.offline,
             environment: super::build::environment(args.allow_build_network),
             mirror: args.mirror.as_deref(),
@@ -137,7 +137,7 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
         &observer,
     )?;
     let options = LockOptions {
-        upgrade: upgrade(args),
+        upgrade: upgrade_of(args.upgrade, &args.upgrade_package),
         ..LockOptions::default()
     };
     let report = lock::lock(&project, &uv, &options, &observer)?;
@@ -162,8 +162,9 @@ pub(crate) fn run(args: &LockArgs, context: &Context) -> miette::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn upgrade(args: &LockArgs) -> Upgrade {
-    match (&args.upgrade_package[..], args.upgrade) {
+/// What `--upgrade` and `--upgrade-package` ask for.
+pub(crate) fn upgrade_of(everything: bool, packages: &[String]) -> Upgrade {
+    match (packages, everything) {
         (_, true) => Upgrade::Everything,
         ([], false) => Upgrade::Nothing,
         (names, false) => Upgrade::Packages(names.to_vec()),

@@ -130,6 +130,7 @@ pub(crate) fn run(
         check: args.check_url.as_ref(),
         credentials: credentials.as_ref(),
         http: &http,
+        pauses: pytheas_build::UPLOAD_PAUSES,
     };
     let sending = if args.dry_run {
         Sending::Dry

@@ -47,6 +47,12 @@ pub(crate) struct SyncArgs {
     /// Use the lock files as they are, stale or not
     #[arg(long, conflicts_with = "check")]
     frozen: bool,
+    /// Take the newest versions of all packages, groups and extras included
+    #[arg(long, short = 'U', conflicts_with_all = ["check", "locked", "frozen"])]
+    upgrade: bool,
+    /// Take the newest version of this package
+    #[arg(long, short = 'P', value_name = "NAME", conflicts_with_all = ["upgrade", "check", "locked", "frozen"])]
+    upgrade_package: Vec<String>,
     /// The Python, e.g. `3.11` [default: the project's, else the newest found]
     #[arg(long, value_name = "VERSION")]
     python: Option<PythonRequest>,
@@ -110,6 +116,7 @@ pub(crate) fn run(args: &SyncArgs, context: &Context) -> miette::Result<()> {
             _ => SyncMode::Apply,
         },
         python: args.python.clone(),
+        upgrade: lock::upgrade_of(args.upgrade, &args.upgrade_package),
     };
     let report: SyncReport = sync::sync(&project, &uv, &environment, &options, &observer)?;
     drop(progress);

@@ -89,6 +89,7 @@ fn text(reason: &Reason) -> String {
         Reason::Rule { when } => format!("{when} needs it (rule)"),
         Reason::Plugin { group, name } => format!("plug-in `{name}` of `{group}`"),
         Reason::Keep { pattern } => format!("`keep` has `{pattern}`"),
+        Reason::App => "a module of the app".to_owned(),
         Reason::Required { distribution } => format!("the app requires {distribution}"),
     }
 }

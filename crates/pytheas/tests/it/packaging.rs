@@ -144,7 +144,8 @@ fn a_wheelhouse_starts_without_a_network_even_many_at_once() {
         .arg(dir.path().join("project"));
     let built = json(&mut command);
     assert_eq!(built["record"]["form"], "wheelhouse", "{built}");
-    let data = dir.path().join("data");
+    // The kernel takes no blanks in the first line of a script.
+    let data = dir.path().join("da ta");
     let start = || {
         let mut command = offline(&out.join("bin/demo-app"));
         command
@@ -157,6 +158,12 @@ fn a_wheelhouse_starts_without_a_network_even_many_at_once() {
     for child in starts {
         assert_eq!(text(&child.wait_with_output().unwrap()), "hi 3.7 a b\n");
     }
+    let environment = fs::read_dir(data.join(".pytheas")).unwrap().flatten();
+    let program = environment
+        .map(|entry| entry.path().join("bin/demo"))
+        .find(|path| path.is_file());
+    let said = Command::new(program.unwrap()).arg("c  d").output().unwrap();
+    assert_eq!(text(&said), "hi 3.7 c  d\n");
     // Killed in the middle: the next start makes it whole.
     for delay_ms in [20, 60, 120, 200, 300] {
         let _all = fs::remove_dir_all(&data);
@@ -211,6 +218,65 @@ fn a_wheelhouse_starts_without_a_network_even_many_at_once() {
         shown(&output).contains("is not the wheel that was built"),
         "{}",
         shown(&output)
+    );
+}
+
+#[test]
+fn a_wheelhouses_installer_keeps_to_its_folder_and_says_what_a_python_lacks() {
+    let Some(python) = python() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let root = dir.path().join("house");
+    fs::create_dir_all(root.join("wheels")).unwrap();
+    let installer =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../pytheas-build/src/wheelhouse/install.py");
+    let run = |code: &str| {
+        let output = Command::new(&python)
+            .args(["-I", "-c", code])
+            .arg(&root)
+            .arg(dir.path().join("made/venv"))
+            .output()
+            .unwrap();
+        shown(&output)
+    };
+    let run_with = |before: &str| {
+        let path = installer.display();
+        run(&format!(
+            "import runpy, sys\n{before}\nrunpy.run_path('{path}', run_name='__main__')"
+        ))
+    };
+    // A wheel may bring files for the environment, not for the Python that it is made with.
+    for place in [
+        "stdlib",
+        "platstdlib",
+        "include",
+        "../../evil",
+        "scripts/../../../evil",
+    ] {
+        let code = format!(
+            "import hashlib, sys, zipfile\n\
+             path = sys.argv[1] + '/wheels/x-1-py3-none-any.whl'\n\
+             with zipfile.ZipFile(path, 'w') as out:\n    \
+                 out.writestr('x-1.dist-info/WHEEL', 'Root-Is-Purelib: true')\n    \
+                 out.writestr('x-1.data/{place}/x', '')\n\
+             sha = hashlib.sha256(open(path, 'rb').read()).hexdigest()\n\
+             open(sys.argv[1] + '/requirements.txt', 'w').write('x==1 --hash=sha256:' + sha)\n"
+        );
+        run(&code);
+        let said = run_with("");
+        assert!(
+            said.starts_with("exit 127")
+                && (said.contains("no place") || said.contains("leads out")),
+            "{place}: {said}"
+        );
+        assert!(!dir.path().join("made/venv").exists());
+    }
+    // Debian's `python3-minimal`, for one, has no such module.
+    let said = run_with("sys.modules['venv'] = None");
+    assert!(
+        said.starts_with("exit 127")
+            && said.contains("is not whole: import of venv halted")
+            && said.contains("help: install all of its standard library"),
+        "{said}"
     );
 }
 
