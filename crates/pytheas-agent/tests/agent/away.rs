@@ -87,6 +87,7 @@ fn all_keys_replaced_three_times_while_a_device_was_off_bring_it_up_to_date_all_
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "a test's own folder")]
 fn a_chain_of_roots_of_which_one_is_lost_leads_nowhere_and_the_device_runs_on() {
     let mut world = World::new();
     let first = world.publish(&App::good("1.0.0"));
