@@ -9,8 +9,8 @@ use std::{
 
 use rustix::fs::{FlockOperation, flock};
 
-/// How often the file may be another one each time it is locked.
-const ATTEMPTS: usize = 1000;
+/// How often the file may be another one when it is locked: as often as others remove it just then.
+const ATTEMPTS: usize = 100;
 
 /// Holds a lock until it is dropped or the process ends.
 #[derive(Debug)]
@@ -71,9 +71,8 @@ impl FileLock {
                 return Ok(lock);
             }
         }
-        let source = io::Error::other("it is replaced again and again");
-        let path = path.to_owned();
-        Err(LockError::Io { path, source })
+        // A file system whose files change their numbers by themselves: nothing was replaced.
+        Self::take_once(path, operation)
     }
 
     /// Whether the file that is locked is the one that the next process would open: whoever held it

@@ -262,6 +262,10 @@ fn a_device_with_both_pins_follows_a_hub_that_changes_its_key_and_one_with_the_o
     };
     let (code, said) = once("old", &[&old]);
     assert_eq!(code, 0, "{said}");
+    // The same device, with other settings.
+    let mut copy = Command::new("cp");
+    copy.arg("-a").args([site.path("old"), site.path("both")]);
+    assert!(copy.status().unwrap().success());
     let (code, said) = once("both", &[&old, &next]);
     assert_eq!(code, 0, "{said}");
     // The hub takes renewed files up by itself.
